@@ -1,0 +1,221 @@
+"The command line: parses, calls, prints. Nothing heavy is imported until a command needs it."
+import inspect
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+import kdfast
+from kdfast import recipe as recipes
+from kdfast.errors import KdfastError
+
+UsageError = typer.BadParameter.__base__ # click's, wherever typer keeps its click
+DEFAULT_RUNS = Path('runs')
+
+app = typer.Typer(help='Train students with distillation and hints, and see whether it helped.', no_args_is_help=True,
+                  add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+out,err = Console(highlight=False),Console(stderr=True, highlight=False)
+
+RunsOption = Annotated[Path, typer.Option(help='Where runs are kept.')]
+DataNameOption = Annotated[Optional[str], typer.Option('--data', help='Only runs on this data set, by its name under the runs folder.')]
+JsonOption = Annotated[bool, typer.Option('--json', help='Print JSON, for a script to read.')]
+SeedOption = Annotated[Optional[int], typer.Option(help='Which seed; the lowest that there is, unless given.')]
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option('--debug', help='Show the traceback of an error.')] = False,
+):
+    pass # taken from the command line by `main`, wherever it stands
+
+
+# run
+
+COMMON = {
+    'data': (str, 'digits', 'What to train on: digits, cifar10, or the path of a folder or archive with train/<class>/* and test|valid|val/<class>/*.'),
+    'seed': (int, 0, 'Decides the initial weights, the order of the images and their augmentation.'),
+    'runs': (Path, DEFAULT_RUNS, 'Where runs are kept.'),
+    'json': (bool, False, 'Print the result as JSON.'),
+}
+
+
+class Recipes(TyperGroup):
+    "One command a recipe, made from its source when it is asked for."
+    def list_commands(self, ctx): return recipes.names()
+
+    def get_command(self, ctx, name): return command(recipes.find(name))
+
+
+def command(recipe):
+    "The command that runs `recipe`: its options are the parameters of `main`, their comments the help"
+    def run(data, seed, runs, json, **given): run_recipe(recipe, data, seed, runs, json, given)
+    flags = {o.name: (o.type, o.default, o.help) for o in recipe.options} | COMMON
+    def parameter(name, kind, default, help):
+        flag = f'--{name.replace("_", "-")}'
+        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=typer.Option(default, flag, help=help), annotation=kind)
+    run.__signature__ = inspect.Signature([parameter(name, *flag) for name,flag in flags.items()])
+    run.__annotations__ = {name: kind for name,(kind,*_) in flags.items()}
+    one = typer.Typer(add_completion=False, rich_markup_mode=None)
+    one.command(recipe.name, help=recipe.purpose)(run)
+    made = typer.main.get_command(one)
+    made.recipe = recipe
+    return made
+
+
+app.add_typer(typer.Typer(cls=Recipes, help='Run a recipe, and first whatever it needs: `kdfast run exp1`, `kdfast run ./mine.py`.',
+                          no_args_is_help=True, callback=lambda: None, rich_markup_mode=None), name='run')
+
+
+def run_recipe(recipe, source, seed, kept_in, as_json, given):
+    "Check what can be checked at once, then import what trains"
+    arguments = recipe.resolve(given)
+    if seed < 0: raise KdfastError(f'--seed {seed}: expected 0 or more')
+    from kdfast import data, runs
+    images = data.load(source)
+    folder = runs.folder(kept_in, images.name, recipe.folder_name(arguments), seed)
+    if folder.finished: err.print(f'{folder} is finished; nothing to train', soft_wrap=True)
+    import_quietly()
+    from kdfast.progress import live_bars
+    from kdfast.trainer import train
+    with live_bars(err) as bars: folder = train(recipe, images, seed, given, kept_in, err, bars)
+    if as_json: print(json.dumps(folder.result, indent=1))
+    else: show(folder, source, seed, kept_in)
+
+
+def import_quietly():
+    "fastai's import takes seconds and warns of what its users cannot mend"
+    import warnings
+    warnings.filterwarnings('ignore', category=FutureWarning, module='torch')
+    with err.status('starting fastai') if err.is_terminal else open('/dev/null'): import kdfast.trainer
+
+
+def show(folder, source, seed, kept_in):
+    from kdfast import report, runs
+    said = ''.join(f' {flag} {value}' for flag,value,default in
+                   (('--data', source, 'digits'), ('--seed', seed, 0), ('--runs', kept_in, DEFAULT_RUNS)) if value != default)
+    missing = [r for r in recipes.STUDY if not runs.folder(kept_in, folder.data, r, seed).finished]
+    where = f' --runs {kept_in}' if kept_in != DEFAULT_RUNS else ''
+    out.print(report.summary(folder, f'kdfast run {missing[0]}{said}' if missing else f'kdfast compare{where}'))
+
+
+# Looking at runs
+
+@app.command()
+def ls(
+    runs: RunsOption = DEFAULT_RUNS,
+    json_: JsonOption = False,
+):
+    "Recipes and what each is for; runs so far."
+    from rich.table import Table
+    from kdfast import report
+    from kdfast.runs import find_all
+    found,known = find_all(runs),[recipes.find(name) for name in recipes.names()]
+    if json_:
+        return print(json.dumps(dict(recipes={r.name: r.purpose for r in known},
+                                     runs=[dict(path=str(f), status=f.status) for f in found]), indent=1))
+    table = Table.grid(padding=(0, 2))
+    for r in known: table.add_row(f'[bold]{r.name}[/]', r.purpose)
+    out.print(table)
+    out.print()
+    out.print(report.run_table(found) if found else f'no runs in {runs} yet; start with: kdfast run exp1')
+
+
+@app.command()
+def compare(
+    data: DataNameOption = None,
+    runs: RunsOption = DEFAULT_RUNS,
+    json_: JsonOption = False,
+    csv_: Annotated[bool, typer.Option('--csv', help='Print CSV.')] = False,
+):
+    "The report's table, from what has been run."
+    from kdfast import report
+    from kdfast.runs import find_all
+    found = find_all(runs, data)
+    by_data = {name: [f for f in found if f.data == name] for name in dict.fromkeys(f.data for f in found)}
+    tables = {name: report.aggregate(folders) for name,folders in by_data.items()}
+    rows = [row for table in tables.values() for row in table]
+    if not rows: raise KdfastError(f'no finished run{f" on {data}" if data else ""} in {runs}; start with: kdfast run exp1')
+    if json_: return print(json.dumps(rows, indent=1))
+    if csv_: return write_rows(report.flat(rows))
+    for name,table in tables.items():
+        out.print(f'\n[bold]{name}[/]\n')
+        for part in report.compare_table(table, out.width): out.print(part, '')
+        for remark in report.remarks(by_data[name]): out.print(remark, style='dim')
+
+
+def write_rows(rows):
+    import csv
+    csv.writer(sys.stdout, lineterminator='\n').writerows(rows)
+
+
+@app.command()
+def confusion(
+    run: Annotated[str, typer.Argument(help='A recipe that has been run, or the folder of a run.')],
+    against: Annotated[Optional[str], typer.Option(help='Another one, to look at side by side.')] = None,
+    data: DataNameOption = None,
+    seed: SeedOption = None,
+    runs: RunsOption = DEFAULT_RUNS,
+    json_: JsonOption = False,
+):
+    "Which classes a run takes for which, and where it is ahead of another."
+    from kdfast import report
+    from kdfast.runs import find
+    folder = find(runs, run, data, seed)
+    other = find(runs, against, data or folder.data, folder.seed if seed is None else seed) if against else None
+    facts = report.confusion_facts(folder, other)
+    if json_: print(json.dumps(facts, indent=1))
+    else: out.print(report.confusion_view(facts, (folder.recipe, other and other.recipe), out.width))
+
+
+@app.command()
+def cp(
+    recipe: Annotated[str, typer.Argument(help='A recipe of kdfast.')],
+    file: Annotated[Path, typer.Argument(help='The file to write, which must not exist.')],
+):
+    "Copy a recipe, to change it and run it as your own."
+    source = recipes.find(recipe).file
+    if file.is_dir(): file = file/source.name
+    if file.exists(): raise KdfastError(f'{file} exists already: choose another name')
+    if file.suffix != '.py': raise KdfastError(f'{file}: a recipe is a Python file; call it {file}.py')
+    if file.stem in recipes.names(): raise KdfastError(f'{file} would have the name of a recipe of kdfast: choose another, such as my_{file.name}')
+    if not file.parent.is_dir(): raise KdfastError(f'{file.parent} is no folder')
+    shutil.copyfile(source, file)
+    out.print(f'copied; run it with: kdfast run {file if file.is_absolute() else f"./{file}"}', soft_wrap=True)
+
+
+# Errors
+
+def explain(error):
+    "A usage error in one line; for an option that a recipe has not got, the nearest one"
+    command = error.ctx.command if error.ctx else None
+    if type(error).__name__ == 'NoSuchOption' and hasattr(command, 'recipe'):
+        return command.recipe.unknown(error.option_name.lstrip('-'), COMMON).message
+    return error.format_message()
+
+
+def main():
+    "Run the command line; every error is one line, and its exit status says whose turn it is"
+    debug = '--debug' in sys.argv
+    sys.argv = [a for a in sys.argv if a != '--debug']
+    try: status = app(standalone_mode=False)
+    except (Exception, KeyboardInterrupt) as error:
+        if debug: raise
+        status,message = verdict(error)
+        err.print(f'kdfast: error: {message}', style='red', soft_wrap=True, markup=False)
+    sys.exit(status)
+
+
+def verdict(error):
+    "Exit status and message: 2 the user can fix it, 4 diverged, 130 interrupted, 1 a defect of ours"
+    if isinstance(error, KdfastError): return error.exit_status,error.message
+    if isinstance(error, UsageError): return 2,explain(error)
+    if isinstance(error, (KeyboardInterrupt, typer.Abort)): return 130,'interrupted; the same command starts this run again'
+    return 1,f'{type(error).__name__}: {error}; this is a defect of kdfast: --debug shows where'
+
+
+if __name__ == '__main__': main()

@@ -1,0 +1,219 @@
+"Where images come from: the embedded digits, a folder, an archive, CIFAR-10. Decoded once, kept as memory-mapped uint8."
+import hashlib, io, json, os, re, shutil, sys, tarfile, tempfile, zipfile, zlib
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from lzma import LZMAError
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from kdfast.errors import KdfastError
+
+SUFFIXES = {'.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff'}
+FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF')
+VALID_NAMES = ('valid', 'val', 'test')  # the first of these that is there is the validation set
+ARCHIVES = ('.tar.xz', '.tar.gz', '.tgz', '.tar', '.zip')
+LAYOUT = 'expected train/<class>/<image> beside test|valid|val/<class>/<image>'
+CACHE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Data:
+    "A data set: two splits of equally large colour images, decoded."
+    name: str                # Names the folder of its runs
+    classes: list[str]       # In the order of the labels
+    train: tuple             # images (n, height, width, 3) uint8, labels (n,) int64
+    valid: tuple             # the same
+    mean: list[float]        # Of the training images, a channel each, in 0 … 1
+    std: list[float]
+    flip: bool               # Whether a mirrored image still shows its class
+    fingerprint: str         # SHA-256 of classes, labels and pixels
+
+
+def load(
+    source:str='digits', # digits, cifar10, a folder, or an archive (.tar.xz, .tar.gz, .zip)
+) -> Data:
+    """The data set that `source` names, decoded on its first use and memory-mapped from a cache afterwards.
+
+    The cache lies in `$XDG_CACHE_HOME/kdfast` (`~/.cache/kdfast`), keyed by a fingerprint of the source: an
+    archive's SHA-256, or a folder's names, sizes and times. Raises KdfastError, naming the file, for a missing
+    path, another layout, a class that one split lacks, and an image that does not decode or differs in size.
+    """
+    if source == 'digits': return digits()
+    if source == 'cifar10': return cached('cifar10', 'torchvision CIFAR10', decode_cifar10)
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise KdfastError(f'no data at {source}: expected digits, cifar10, or the path of a folder or an archive')
+    if path.is_dir(): return cached(path.resolve().name, identity_of_folder(path), partial(decode, path))
+    if not path.name.lower().endswith(ARCHIVES):
+        raise KdfastError(f'{source} is neither a folder nor an archive ({", ".join(ARCHIVES)})')
+    with path.open('rb') as f: sha256 = hashlib.file_digest(f, 'sha256').hexdigest()
+    return cached(without_suffix(path.name), sha256, partial(decode, path))
+
+
+def without_suffix(name): return name[:-len(next(s for s in ARCHIVES if name.lower().endswith(s)))]
+
+
+def run_name(name): return re.sub(r'[^A-Za-z0-9._-]+', '_', name).strip('.') or 'data'
+
+
+# Digits
+
+def digits() -> Data:
+    """Scikit-learn's 1,797 handwritten digits (8×8 grey), doubled to 16×16: every third one trains, the rest validate.
+
+    So few train that the recipes differ; all of it comes with scikit-learn and needs no network.
+    """
+    from sklearn.datasets import load_digits
+    grey,labels = load_digits(return_X_y=True)
+    large = [Image.fromarray(np.uint8(image.reshape(8, 8) * 255 / 16)).resize((16, 16), Image.BILINEAR).convert('RGB')
+             for image in grey]
+    images,labels = np.stack([np.asarray(image) for image in large]),labels.astype(np.int64)
+    train = np.arange(len(labels)) % 3 == 0
+    return assemble('digits', [str(d) for d in range(10)], (images[train], labels[train]),
+                    (images[~train], labels[~train]), flip=False)
+
+
+def assemble(name, classes, train, valid, flip=True):
+    scaled = [train[0][..., channel].mean(dtype=float) / 255 for channel in range(3)]
+    spread = [train[0][..., channel].std(dtype=float) / 255 for channel in range(3)]
+    return Data(name, classes, train, valid, [float(m) for m in scaled], [float(s) or 1. for s in spread], flip,
+                fingerprint(classes, train, valid))
+
+
+def fingerprint(classes, *splits):
+    "SHA-256 of what a network is shown: equal for a folder and an archive of the same images"
+    sha256 = hashlib.sha256(json.dumps(classes).encode())
+    for images,labels in splits:
+        sha256.update(str(images.shape).encode())
+        sha256.update(np.ascontiguousarray(labels))
+        for part in np.array_split(images, max(1, len(images)//1000)): sha256.update(np.ascontiguousarray(part))
+    return sha256.hexdigest()
+
+
+# The cache
+
+def cache_home() -> Path:
+    return Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'kdfast'
+
+
+def cached(name, identity, decode_into):
+    "The decoded data set of that identity; decoded into a new folder first, which appears whole or not at all"
+    folder = cache_home() / hashlib.sha256(f'{CACHE_VERSION} {identity}'.encode()).hexdigest()[:16]
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        new = Path(tempfile.mkdtemp(dir=folder.parent, prefix='new-'))
+        try:
+            classes = decode_into(new)
+            data = assemble(name, classes, *(arrays(new, split) for split in ('train', 'valid')))
+            facts = dict(classes=classes, mean=data.mean, std=data.std, fingerprint=data.fingerprint)
+            (new/'data.json').write_text(json.dumps(facts, indent=1))
+            if not folder.exists(): os.replace(new, folder)
+        finally: shutil.rmtree(new, ignore_errors=True)
+    facts = json.loads((folder/'data.json').read_text())
+    return Data(run_name(name), train=arrays(folder, 'train'), valid=arrays(folder, 'valid'), flip=True, **facts)
+
+
+def arrays(folder, split):
+    return np.load(folder/f'{split}_images.npy', mmap_mode='r'),np.load(folder/f'{split}_labels.npy')
+
+
+def decode_cifar10(folder):
+    "The official images, by torchvision's checksummed downloader"
+    from torchvision.datasets import CIFAR10
+    try: splits = {split: CIFAR10(cache_home()/'torchvision', train=split=='train', download=True) for split in ('train', 'valid')}
+    except (OSError, RuntimeError) as e:
+        raise KdfastError(f'CIFAR-10 could not be downloaded from {CIFAR10.url} ({e}): '
+                          f'go online once, or pass a copy with --data PATH') from e
+    for split,images in splits.items():
+        np.save(folder/f'{split}_images.npy', images.data)
+        np.save(folder/f'{split}_labels.npy', np.array(images.targets))
+    return splits['train'].classes
+
+
+# Folders and archives
+
+def decode(path, folder):
+    "Decode every image of the folder or archive `path` into arrays under `folder`; its classes"
+    with entries(path) as files:
+        splits = {split: listing for split,listing in layout(path, files).items()}
+        classes = classes_of(path, splits)
+        for split,listing in splits.items():
+            print(f'kdfast: reading {len(listing):,} images of {split} from {path}', file=sys.stderr, flush=True)
+            decode_split(path, listing, classes, folder, split)
+    return classes
+
+
+def decode_split(path, listing, classes, folder, split):
+    "Rows are in order of class and name, whatever order the source gives them in"
+    order = {name: row for row,name in enumerate(sorted(name for name,*_ in listing))}
+    labels = np.empty(len(listing), np.int64)
+    images = first = None
+    for name,label,open_file in listing:
+        image = decode_image(path, name, open_file)
+        if images is None:
+            first = name
+            images = np.lib.format.open_memmap(folder/f'{split}_images.npy', 'w+', np.uint8, (len(listing), *image.shape))
+        if image.shape != images.shape[1:]:
+            raise KdfastError(f'{path}: images differ in size: {first} is {size(images[0])}, {name} is {size(image)}; '
+                              'bring them to one size first')
+        images[order[name]],labels[order[name]] = image,classes.index(label)
+    images.flush()
+    np.save(folder/f'{split}_labels.npy', labels)
+
+
+def size(image): return f'{image.shape[-2]}×{image.shape[-3]}'
+
+
+def decode_image(path, name, open_file):
+    try:
+        with open_file() as f: content = f.read()
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image: return np.asarray(image.convert('RGB'))
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, zlib.error, LZMAError,
+            Image.DecompressionBombError, zipfile.BadZipFile, tarfile.TarError) as e:
+        raise KdfastError(f'{path}: {name} is not a readable image ({e}): replace it or remove it') from e
+
+
+@contextmanager
+def entries(path):
+    "(name, opener) of every file, in the order in which the source is read fastest; nothing is unpacked to disk"
+    try:
+        if path.is_dir(): yield [(file.relative_to(path).as_posix(), partial(open, file, 'rb')) for file in sorted(path.glob('*/*/*'))]
+        elif path.suffix.lower() == '.zip':
+            with zipfile.ZipFile(path) as z: yield [(i.filename, partial(z.open, i)) for i in z.infolist() if not i.is_dir()]
+        else:
+            with tarfile.open(path) as t: yield [(m.name, partial(t.extractfile, m)) for m in t if m.isfile()]
+    except (tarfile.TarError, zipfile.BadZipFile, LZMAError, zlib.error, EOFError) as e:
+        raise KdfastError(f'{path} is not a readable archive ({e}): fetch it again') from e
+
+
+def layout(path, files):
+    "The images of train and of valid, each as (name, class, opener)"
+    found = {}
+    for name,open_file in files:
+        parts = PurePosixPath(name).parts
+        if PurePosixPath(name).suffix.lower() not in SUFFIXES or parts[-1].startswith('.') or '__MACOSX' in parts: continue
+        if len(parts) < 3 or parts[-3] not in ('train', *VALID_NAMES):
+            raise KdfastError(f'{path}: found the image {name}; {LAYOUT}')
+        found.setdefault(parts[-3], []).append((name, parts[-2], open_file))
+    valid = next((split for split in VALID_NAMES if split in found), None)
+    if 'train' not in found or not valid:
+        raise KdfastError(f'{path}: found {" and ".join(sorted(found)) or "no images"}; {LAYOUT}')
+    return dict(train=found['train'], valid=found[valid])
+
+
+def classes_of(path, splits):
+    train,valid = (sorted({label for _,label,_ in listing}) for listing in splits.values())
+    if train != valid:
+        raise KdfastError(f'{path}: the classes differ: only in train: {", ".join(set(train)-set(valid)) or "none"}; '
+                          f'only in validation: {", ".join(set(valid)-set(train)) or "none"}')
+    if len(train) < 2: raise KdfastError(f'{path}: found one class, {train[0]}; a classifier needs at least two')
+    return train
+
+
+def identity_of_folder(path):
+    "Names, sizes and times of the files: cheap to ask at every start, and different after any change"
+    stats = [(file.relative_to(path).as_posix(), file.stat()) for file in sorted(path.glob('*/*/*'))]
+    return json.dumps([str(path.resolve()), *((name, s.st_size, s.st_mtime_ns) for name,s in stats)])

@@ -1,0 +1,51 @@
+"Learning from the teacher's softened outputs."
+import torch
+from fastai.basics import Callback, Learner
+from torch import nn
+
+from kdfast.losses import kd_loss
+
+
+def as_module(
+    network:nn.Module|Learner, # A network, or the Learner that holds it
+    role:str='teacher', # What it is called in the error
+) -> nn.Module:
+    "The network itself. Raises TypeError for anything that is neither a network nor a Learner."
+    if isinstance(network, Learner): return network.model
+    if isinstance(network, nn.Module): return network
+    kind = f'the function {network.__name__}; call it first' if hasattr(network, '__name__') else type(network).__name__
+    raise TypeError(f'the {role} must be an nn.Module or a Learner, found {kind}')
+
+
+class Distill(Callback):
+    """Learn from the teacher's softened outputs: https://arxiv.org/abs/1503.02531
+
+    Training minimises (1−alpha)·hard + alpha·soft; validation keeps the task's own loss, so that runs with
+    different T and alpha compare. `parts` holds the last batch's hard, soft and total loss, training or
+    validation; `target` the teacher's logits for it, which another callback may set before. The teacher is put into evaluation mode, takes no gradient, and is never part of the Learner's
+    model or optimizer. Raises TypeError for a teacher that is no network and ValueError for T or alpha out of range.
+    """
+    order = 2  # after MixUp (0) mixed the batch; before GradientAccumulation (6) and MixedPrecision (10)
+
+    def __init__(self,
+        teacher:nn.Module|Learner, # Trained network that gives the soft targets
+        T:float=4., # Temperature of both softmaxes, above 0
+        alpha:float=0.9, # Share of the soft loss, 0 to 1
+    ):
+        if not T > 0: raise ValueError(f'the temperature T must be above 0, found {T}')
+        if not 0 <= alpha <= 1: raise ValueError(f'alpha, the share of the soft loss, must lie in 0 … 1, found {alpha}')
+        self.teacher,self.T,self.alpha,self.parts = as_module(teacher),T,alpha,{}
+
+    def before_fit(self): self.teacher.to(next(self.model.parameters()).device).eval()
+
+    def before_batch(self): self.target = None
+
+    def after_loss(self):
+        "Blend the soft loss into the training loss"
+        if not len(self.yb): return
+        if self.target is None:
+            with torch.no_grad(): self.target = self.teacher(*self.xb)
+        hard,soft = self.loss_grad,kd_loss(self.pred, self.target, self.T)
+        total = torch.lerp(hard, soft, self.alpha)
+        self.parts = dict(total=total.detach(), soft=soft.detach(), hard=hard.detach())
+        if self.training: self.learn.loss_grad,self.learn.loss = total,total.detach().clone()

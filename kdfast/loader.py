@@ -1,0 +1,105 @@
+"How images reach the networks: whole batches, whose order and augmentation follow from (seed, epoch) alone."
+import numpy as np
+import torch
+from fastai.data.core import DataLoaders, TfmdDL
+from fastai.torch_core import TensorImage, default_device
+from fastai.vision.core import IntToFloatTensor # registers how image tensors become floats
+from fastai.data.transforms import Category, CategoryMap, Normalize, TensorCategory
+from torch.nn.functional import pad
+
+from kdfast.data import Data
+from kdfast.errors import KdfastError
+
+PADDING = 1/16  # of the image's side: 2 pixels of 32
+SMALLEST_BATCH,LARGEST_BATCH = 8,128
+
+
+class Images:
+    "One split as a fastai dataset; a list of indices gives a whole batch, as uint8."
+    n_inp = 1
+
+    def __init__(self,
+        images:np.ndarray, # (n, height, width, 3), uint8
+        labels:np.ndarray, # (n,)
+        vocab:list[str], # Names of the classes, in the order of the labels
+        seed:int=0, # Decides, with the epoch, order and augmentation
+        flip:bool|None=None, # Crop at random and, if true, mirror; None shows every image as it is
+    ):
+        self.images,self.labels,self.seed,self.flip = images,labels,seed,flip
+        self.vocab,self.c = CategoryMap(vocab, sort=False),len(vocab) # fastai would take a plain list for several vocabularies
+
+    def __len__(self): return len(self.labels)
+
+    def __getitem__(self, i):
+        "Image (3, height, width) and label at `i`, or a batch of them where `i` is a list"
+        x = torch.from_numpy(np.array(self.images[i])) # a copy: the file is mapped read-only
+        return TensorImage(x.movedim(-1, -3)),TensorCategory(torch.as_tensor(self.labels[i]))
+
+    def decode(self, item, full=True):
+        "An image and the name of its class, for `show_batch`"
+        x,y = item
+        return x,Category(self.vocab[y])
+
+    def plain(self):
+        "The same images, not augmented"
+        return Images(self.images, self.labels, self.vocab)
+
+
+class ImageBatches(TfmdDL):
+    """Reads whole batches. In epoch e of seed s every recipe sees the same images in the same order, cropped and
+    mirrored alike, whatever else draws random numbers: what makes runs of one seed comparable in pairs."""
+    epoch = 0
+
+    def get_idxs(self):
+        if not self.shuffle: return list(range(self.n))
+        return torch.randperm(self.n, generator=generator(self.dataset.seed, self.epoch, 0)).tolist()
+
+    def create_batches(self, samps):
+        draws = generator(self.dataset.seed, self.epoch, 1)
+        for idxs in self.chunkify(samps):
+            x,y = self.dataset[idxs]
+            yield (x if self.dataset.flip is None else crop_and_flip(x, self.dataset.flip, draws)),y
+
+
+def generator(*entropy):
+    "Random numbers that depend on `entropy` and on nothing else"
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+
+
+def crop_and_flip(
+    x:torch.Tensor, # (batch, channels, height, width)
+    flip:bool, # Mirror every second image or so
+    draws:torch.Generator, # Where the random numbers come from
+) -> torch.Tensor:
+    "Each image shifted by up to a sixteenth of its side, with zeros behind its edges, and mirrored at random."
+    n,_,h,w = x.shape
+    dy,dx = int(h*PADDING),int(w*PADDING)
+    rows,cols = (torch.arange(side) + torch.randint(2*d + 1, (n,1), generator=draws) for side,d in ((h, dy), (w, dx)))
+    if flip: cols = torch.where(torch.rand(n, 1, generator=draws) < .5, cols, cols.flip(1))
+    padded = pad(x, (dx, dx, dy, dy)).movedim(1, -1)  # channels last, as the files are
+    return type(x)(padded[torch.arange(n)[:,None,None], rows[:,:,None], cols[:,None,:]].movedim(-1, 1))
+
+
+def batch_size(
+    n:int, # Training images
+) -> int:
+    "128 images, or the power of two that makes at least eight batches of a small training set."
+    if n < SMALLEST_BATCH:
+        raise KdfastError(f'{n} training images are fewer than the smallest batch, {SMALLEST_BATCH}')
+    return min(LARGEST_BATCH, max(SMALLEST_BATCH, 2**((n//8).bit_length() - 1)))
+
+
+def loaders(
+    data:Data, # Decoded images
+    seed:int=0, # Decides, with the epoch, order and augmentation of the training images
+) -> DataLoaders:
+    """fastai DataLoaders on the default device: training images augmented, validation images as they are.
+
+    Raises KdfastError for fewer training images than the smallest batch.
+    """
+    bs = batch_size(len(data.train[1]))
+    def batches(split, bs, **kwargs):
+        tfms = [IntToFloatTensor(), Normalize.from_stats(data.mean, data.std, cuda=False)]
+        return ImageBatches(split, bs=bs, after_batch=tfms, num_workers=0, **kwargs)
+    return DataLoaders(batches(Images(*data.train, data.classes, seed, data.flip), bs, shuffle=True, drop_last=True),
+                       batches(Images(*data.valid, data.classes), 2*LARGEST_BATCH), device=default_device())

@@ -1,0 +1,55 @@
+"How training shows itself: one live line a fit on a terminal, one plain line an epoch elsewhere; always on stderr."
+from contextlib import nullcontext
+
+from fastai.basics import Callback
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+LOSSES = dict(train_total='loss', train_soft='soft', train_hard='hard', train_fit='fit')
+
+
+def live_bars(
+    console:Console, # Where the lines go
+) -> Progress|nullcontext:
+    "The lines of a terminal, to be used in a `with`; of anything else, none."
+    if not console.is_terminal: return nullcontext()
+    return Progress(TextColumn('{task.description:<8}'), BarColumn(bar_width=None), TextColumn('{task.fields[epoch]}'),
+                    TextColumn('{task.fields[said]}'), TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+                    console=console, expand=True)
+
+
+class Show(Callback):
+    "Shows the rows that Record keeps, as they come."
+    order,remove_on_fetch = 80,True # after Record (70)
+
+    def __init__(self,
+        label:str, # What is being trained
+        console:Console, # Where plain lines go
+        bars:Progress|None=None, # Where live lines go, on a terminal
+    ):
+        self.label,self.console,self.bars,self.fitting = label,console,bars,False
+
+    def before_train(self):
+        self.fitting = True
+        if self.bars and self.epoch == 0:
+            self.task = self.bars.add_task(self.label, total=self.n_epoch*len(self.dls.train), said='', epoch=f'0/{self.n_epoch}')
+
+    def after_batch(self):
+        if self.bars and self.training: self.bars.advance(self.task)
+
+    def after_epoch(self):
+        if not self.fitting: return # prediction has epochs too
+        self.fitting = False
+        row,epoch = self.learn.record.epochs[-1],f'{self.epoch + 1}/{self.n_epoch}'
+        if self.bars: self.bars.update(self.task, said=said(row), epoch=epoch)
+        else: self.console.print(f'{self.label}  epoch {epoch}  {said(row)}  {row["seconds"]:.1f} s', highlight=False, soft_wrap=True)
+
+
+def said(row):
+    "loss 0.71 soft 0.68 hard 0.95 acc 83.9 %; a part that is the whole is not said twice"
+    parts = {name: row[name] for name in LOSSES if row[name] is not None}
+    if len(parts) == 2: parts.pop('train_total')
+    losses = [f'{LOSSES[name] if len(parts) > 1 else "loss"} {value:.3g}' for name,value in parts.items()]
+    if 'train_fit' in parts: losses = [f'fit {row["train_fit"]:.3g}']
+    accuracy = [] if row['valid_accuracy'] is None else [f'acc {row["valid_accuracy"]:.1%}'.replace('%', ' %')]
+    return ' '.join(losses + accuracy)

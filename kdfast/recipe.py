@@ -1,0 +1,126 @@
+"What a recipe is, read from its source without running it: its purpose, and its options with their meaning."
+import ast, difflib, importlib.util, math, pkgutil, re, tokenize
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+
+import kdfast.recipes
+from kdfast.errors import KdfastError
+
+STUDY = ['teacher', 'baseline', 'kd', 'hint', 'exp1', 'exp2'] # in the order of the report's table
+TYPES = dict(int=int, float=float, str=str, bool=bool)
+RANGES = {
+    'epochs': (lambda v: v >= 1, 'at least 1'),
+    'lr':     (lambda v: v > 0, 'above 0'),
+    'wd':     (lambda v: v >= 0, '0 or more'),
+    'T':      (lambda v: v > 0, 'above 0'),
+    'alpha':  (lambda v: 0 <= v <= 1, 'from 0 to 1'),
+}
+
+
+@dataclass(frozen=True)
+class Option:
+    "A parameter of a recipe's `main`, documented beside itself."
+    name: str
+    type: type
+    default: object
+    help: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    "One way to train."
+    name: str
+    purpose: str      # The first line of the file's docstring
+    source: str
+    file: Path
+    options: list[Option]
+
+    def main(self):
+        "The function itself; importing it imports fastai"
+        spec = importlib.util.spec_from_file_location(f'kdfast.recipes.{self.name}', self.file)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module.main
+
+    def resolve(self, given):
+        "Every argument by name: the given ones checked, the others at their defaults. Raises KdfastError."
+        for name,value in given.items(): check(self.name, name, value)
+        return {o.name: given.get(o.name, o.default) for o in self.options}
+
+    def folder_name(self, arguments):
+        "The recipe's name, followed by every argument that is not its default: exp1,T=6.0"
+        changed = [f'{o.name}={arguments[o.name]}' for o in self.options if arguments[o.name] != o.default]
+        return ','.join([self.name, *changed])
+
+    def unknown(self, name, common=()):
+        "The error for an option that this recipe has not got, with the nearest that it has"
+        words = {word.lower(): o.name for o in self.options for word in [*re.findall(r"\w{4,}", o.help), o.name]} | {c: c for c in common}
+        near = difflib.get_close_matches(name.lower(), words, n=1)
+        hint = f'did you mean --{words[near[0]]}?' if near else f'it has {", ".join(f"--{o.name}" for o in self.options)}'
+        return KdfastError(f'{name} is not an option of {self.name}; {hint}')
+
+
+def check(recipe, name, value):
+    "Raise KdfastError for a value outside its range; a name means the same in every recipe"
+    allowed,said = RANGES.get(name, (lambda v: True, ''))
+    if isinstance(value, float) and not math.isfinite(value): allowed,said = (lambda v: False),'a finite number'
+    if not allowed(value): raise KdfastError(f'--{name} {value} of {recipe} is out of range: expected {said}')
+
+
+def find(
+    name:str, # A recipe of kdfast, or the path of a file
+) -> Recipe:
+    "The recipe of that name or file. Raises KdfastError, with the nearest names, where there is none."
+    file = Path(name)
+    if file.suffix == '.py':
+        if not file.is_file(): raise KdfastError(f'no recipe file at {name}')
+        if file.stem in names() and not file.resolve().is_relative_to(folder()):
+            raise KdfastError(f'{name} has the name of a recipe of kdfast, {file.stem}, and its runs would be taken for that one\'s: '
+                              'rename the file')
+        return read(file)
+    if name not in names():
+        near = difflib.get_close_matches(name, names(), n=1)
+        hint = f'did you mean {near[0]}?' if near else f'there are {", ".join(names())}, or the path of a .py file'
+        raise KdfastError(f'no recipe {name}; {hint}')
+    return read(folder()/f'{name}.py')
+
+
+def folder() -> Path: return Path(kdfast.recipes.__path__[0]).resolve()
+
+
+def names() -> list[str]:
+    "All recipes of kdfast, those of the study first and in its order."
+    found = [m.name for m in pkgutil.iter_modules(kdfast.recipes.__path__)]
+    return sorted(found, key=study_order)
+
+
+def study_order(name):
+    "Sorts a recipe, or a folder named after one, as the report's table does"
+    recipe = name.split(',')[0]
+    return STUDY.index(recipe) if recipe in STUDY else len(STUDY),name
+
+
+def read(file) -> Recipe:
+    "The recipe in `file`. Raises KdfastError where the file is no recipe."
+    source = file.read_text()
+    try: tree = ast.parse(source)
+    except SyntaxError as e: raise KdfastError(f'{file}, line {e.lineno}: {e.msg}') from e
+    main = next((node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == 'main'), None)
+    if main is None: raise KdfastError(f'{file} has no function main: a recipe is a file with `def main(run, …)`')
+    comments = {t.start[0]: t.string.lstrip('# ') for t in tokenize.generate_tokens(StringIO(source).readline) if t.type == tokenize.COMMENT}
+    parameters = main.args.args[1:] # the first is the run
+    defaults = main.args.defaults
+    if len(defaults) < len(parameters):
+        raise KdfastError(f'{file}, line {main.lineno}: every parameter of main but the first needs a default')
+    options = [option(file, p, d, comments.get(p.lineno, '')) for p,d in zip(parameters, defaults[-len(parameters):])]
+    purpose = (ast.get_docstring(tree) or '').partition('\n')[0]
+    return Recipe(file.stem, purpose, source, file, options)
+
+
+def option(file, parameter, default, help):
+    try: value = ast.literal_eval(default)
+    except ValueError as e:
+        raise KdfastError(f'{file}, line {parameter.lineno}: the default of {parameter.arg} must be a plain number or text') from e
+    kind = TYPES.get(getattr(parameter.annotation, 'id', None), type(value))
+    return Option(parameter.arg, kind, kind(value), help)

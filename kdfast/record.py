@@ -1,0 +1,74 @@
+"What happened while training: every component of the loss, by step and by epoch, on training and validation images."
+from collections import defaultdict
+from math import isfinite
+from time import perf_counter
+
+from fastai.basics import Callback
+
+from kdfast.errors import Diverged
+from kdfast.runs import Folder, write_csv
+
+MEASURES = ('total', 'soft', 'hard', 'fit', 'accuracy')
+STEP = ('stage', 'epoch', 'step', 'lr', *MEASURES)
+EPOCH = ('stage', 'epoch', 'lr', *(f'train_{m}' for m in MEASURES), *(f'valid_{m}' for m in MEASURES), 'seconds')
+
+
+class Record(Callback):
+    """Keeps metrics.csv (a row an epoch) and steps.csv (a row a training step) of a run.
+
+    `total` is what training minimises, `hard` the cross-entropy on labels (on validation images: the plain
+    validation loss), `soft` and `fit` what Distill and Hint add. Training rows are measured as the steps are taken,
+    on augmented images and with the weights of that moment. `stage` counts the fits of the run, from 1.
+    Raises Diverged, before the step is taken, when a loss is infinite or not a number.
+    """
+    order,remove_on_fetch = 70,True # after the schedule (60) has set this step's learning rate
+
+    def __init__(self,
+        folder:Folder, # The run's folder
+    ):
+        self.folder,self.stage,self.steps,self.epochs,self.row = folder,0,[],[],None
+        self.fitting = False
+
+    def before_train(self):
+        if self.epoch == 0: self.stage += 1
+        self.fitting,self.started = True,perf_counter()
+        self.sums,self.counts = defaultdict(float),defaultdict(int)
+
+    def after_loss(self):
+        if not self.fitting: return
+        self.now = self.measure()
+        for name,value in self.now.items():
+            if not isfinite(value):
+                raise Diverged(f'the {name} loss became {value} in epoch {self.epoch + 1}, step {self.iter + 1}: '
+                               'a lower --lr is the usual cure')
+            self.sums[self.split, name] += value * self.size
+            self.counts[self.split, name] += self.size
+
+    def measure(self):
+        "The last batch's losses, and its accuracy where it has labels"
+        parts = next((cb.parts for cb in self.learn.cbs if getattr(cb, 'parts', None)), None) or dict.fromkeys(('total', 'hard'), self.loss.detach())
+        now = {name: float(value) for name,value in parts.items()}
+        if 'hard' in parts: now['accuracy'] = int((self.pred.argmax(-1) == self.y).sum()) / self.size
+        return now
+
+    @property
+    def split(self): return 'train' if self.training else 'valid'
+
+    @property
+    def size(self): return len(self.xb[0])
+
+    def after_batch(self):
+        if not (self.fitting and self.training): return
+        self.steps.append((self.stage, self.epoch + 1, len(self.steps) + 1, self.lr_now, *(self.now.get(m) for m in MEASURES)))
+
+    @property
+    def lr_now(self): return float(self.opt.hypers[-1]['lr'])
+
+    def after_epoch(self):
+        if not self.fitting: return
+        means = {f'{split}_{name}': total/self.counts[split, name] for (split,name),total in self.sums.items()}
+        row = dict(stage=self.stage, epoch=self.epoch + 1, lr=self.lr_now, **means, seconds=round(perf_counter() - self.started, 2))
+        self.epochs.append({name: row.get(name) for name in EPOCH})
+        write_csv(self.folder/'metrics.csv', EPOCH, ([r[name] for name in EPOCH] for r in self.epochs))
+        write_csv(self.folder/'steps.csv', STEP, self.steps)
+        self.fitting = False

@@ -1,0 +1,243 @@
+"What people see of runs: read from their folders, never recomputed. Imports no torch."
+from collections import defaultdict
+from statistics import mean, stdev
+
+from rich.console import Console, Group
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from kdfast.recipe import STUDY, study_order
+from kdfast.runs import Folder, find_all
+
+# Numbers as a reader takes them in
+
+def percent(x): return f'{100*x:.2f} %'
+def loss(x): return f'{x:.3f}'
+def thousands(x): return f'{x/1e6:.2f} M' if x >= 1e6 else f'{x/1e3:.0f} k' if x >= 1e3 else f'{x:.0f}'
+def count(x): return f'{x:.0f}' if float(x).is_integer() else f'{x:.1f}'
+def clock(x): return f'{x:.0f} s' if x < 100 else f'{x/60:.1f} min'
+
+
+ROWS = { # of the report's table: what result.json calls it, what the table calls it, and how it is written
+    'train_loss':     ('loss', loss),
+    'train_accuracy': ('training accuracy', percent),
+    'valid_accuracy': ('validation accuracy', percent),
+    'fit_loss':       ('fit loss', loss),
+    'soft_loss':      ('soft loss', loss),
+    'hard_loss':      ('hard loss', loss),
+    'params':         ('parameters', thousands),
+    'macs':           ('multiply-adds', thousands),
+    'epochs':         ('epochs', count),
+    'seconds':        ('time', clock),
+}
+
+
+# One run
+
+def summary(
+    folder:Folder, # A finished run
+    next_command:str, # What the reader may type now
+) -> Group:
+    "A run's numbers, its most confused pairs, and what to do next."
+    result = folder.result
+    numbers = Table.grid(padding=(0, 2))
+    for name,(label,written) in ROWS.items():
+        if result[name] is not None: numbers.add_row(Text(label, style='dim'), Text(written(result[name]), style=emphasis(name)))
+    if result['best_epoch']:
+        numbers.add_row(Text('best epoch', style='dim'), f'{result["best_epoch"]}, with {percent(result["best_valid_accuracy"])}; the numbers above are the last one\'s')
+    pairs = [f'{a} taken for {b} {n}×' for a,b,n in (result['worst_pairs'] or [])[:5]]
+    if pairs: numbers.add_row(Text('most confused', style='dim'), '\n'.join(pairs))
+    numbers.add_row(Text('kept in', style='dim'), Text(str(folder), overflow='fold'))
+    numbers.add_row(Text('next', style='dim'), Text(next_command, style='bold'))
+    title = Text.assemble('\n', (result['recipe'], 'bold'), f' on {result["data"]}, seed {result["seed"]}\n')
+    return Group(title, numbers)
+
+
+def emphasis(name): return 'bold green' if name == 'valid_accuracy' else ''
+
+
+# Many runs
+
+def aggregate(
+    folders:list[Folder], # Runs of one data set
+) -> list[dict]:
+    "A row a recipe, in the report's order: for every number its mean, standard deviation, n, and the values by seed."
+    by_recipe = defaultdict(list)
+    for folder in folders:
+        if folder.finished: by_recipe[folder.recipe].append(folder.result)
+    rows = []
+    for recipe in sorted(by_recipe, key=study_order):
+        results = by_recipe[recipe]
+        row = dict(recipe=recipe, data=results[0]['data'], n=len(results), seeds=[r['seed'] for r in results])
+        for name in ROWS: row[name] = spread([r[name] for r in results])
+        rows.append(row | dict(teachers=sorted({r['teacher_sha256'] for r in results if r['teacher_sha256']})))
+    return rows
+
+
+def spread(values):
+    "Mean, standard deviation (from two values on) and the values; None where a recipe has no such number"
+    if any(v is None for v in values): return None
+    return dict(mean=mean(values), sd=stdev(values) if len(values) > 1 else None, values=values)
+
+
+def compare_table(
+    rows:list[dict], # From `aggregate`
+    width:int, # Columns of the terminal
+) -> list[Table]:
+    "The report's table: a column a recipe; where they do not fit side by side, several tables."
+    parts,roomy = [[]],Console(width=1000)
+    for row in rows:
+        if parts[-1] and Measurement.get(roomy, roomy.options, one_table([*parts[-1], row])).maximum > width: parts.append([])
+        parts[-1].append(row)
+    return [one_table(part) for part in parts]
+
+
+def one_table(rows):
+    table = Table(box=None, padding=(0, 1), header_style='bold', pad_edge=False)
+    table.add_column('')
+    for row in rows: table.add_column(row['recipe'], justify='right', overflow='fold')
+    for name,(label,written) in ROWS.items():
+        cells = [cell(row[name], written) for row in rows]
+        if any(c != '–' for c in cells): table.add_row(label, *cells, style=emphasis(name))
+    table.add_row('seeds', *(str(row['n']) for row in rows), style='dim')
+    return table
+
+
+def cell(number, written):
+    if number is None: return '–'
+    if not number['sd']: return written(number['mean'])
+    return f'{written(number["mean"])}\n± {written(number["sd"])}'
+
+
+def remarks(
+    folders:list[Folder], # Runs of one data set
+) -> list[str]:
+    "What a reader of the table must know besides: runs that are not in it, and students of different teachers."
+    notes = []
+    for folder in folders:
+        if not folder.finished: notes.append(f'not in the table: {folder.recipe}, seed {folder.seed}: {folder.status}{reason(folder)}')
+    finished = [f for f in folders if f.finished]
+    teachers = defaultdict(set)
+    for f in finished:
+        if f.result['teacher_sha256']: teachers[f.seed].add(f.result['teacher_sha256'])
+    for seed,hashes in teachers.items():
+        if len(hashes) > 1: notes.append(f'the students of seed {seed} had {len(hashes)} different teachers: their rows do not compare')
+    counts = {len([f for f in finished if f.recipe == r]) for r in {f.recipe for f in finished}}
+    if counts == {1}: notes.append('one seed each: a difference may be chance')
+    elif counts: notes.append('mean ± standard deviation over seeds')
+    return notes
+
+
+def reason(folder):
+    said = folder.run.get('reason')
+    return f' ({said})' if said else ''
+
+
+def flat(
+    rows:list[dict], # From `aggregate`
+) -> list[list]:
+    "The same as a flat table, header first, for CSV."
+    header = ['data', 'recipe', 'n', *(f'{name}{part}' for name in ROWS for part in ('', '_sd'))]
+    def numbers(row): return (row[name] and row[name][key] for name in ROWS for key in ('mean', 'sd'))
+    return [header, *([row['data'], row['recipe'], row['n'], *numbers(row)] for row in rows)]
+
+
+def run_table(
+    folders:list[Folder], # Any runs
+) -> Table:
+    "A line a run: how it stands."
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style='bold')
+    for name in ('data', 'run', 'seed'): table.add_column(name, overflow='fold')
+    for name in ('state', 'validation', 'time'): table.add_column(name, justify='right', no_wrap=True)
+    for folder in folders:
+        result = folder.result if folder.finished else {}
+        accuracy,seconds = result.get('valid_accuracy'),result.get('seconds')
+        style = {'finished': '', 'running': 'dim'}.get(folder.status, 'red')
+        table.add_row(folder.data, folder.recipe, str(folder.seed), Text(folder.status, style=style),
+                      '–' if accuracy is None else percent(accuracy), '–' if seconds is None else clock(seconds))
+    return table
+
+
+# Confusion
+
+def shares(confusion):
+    "Accuracy of each class: the diagonal over the row sums"
+    return [row[i]/sum(row) if sum(row) else 0. for i,row in enumerate(confusion)]
+
+
+def confusion_facts(
+    folder:Folder, # A finished run
+    against:Folder|None=None, # Another one on the same data
+) -> dict:
+    "Who takes what for what: classes, matrix, accuracy by class and the most confused pairs, of one run or beside another's."
+    classes,matrix = folder.confusion()
+    pairs = sorted(((matrix[i][j], i, j) for i in range(len(classes)) for j in range(len(classes)) if i != j and matrix[i][j]), reverse=True)
+    facts = dict(run=str(folder), classes=classes, confusion=matrix, class_accuracy=dict(zip(classes, shares(matrix))),
+                 worst_pairs=[[classes[i], classes[j], n] for n,i,j in pairs[:10]])
+    if against is None: return facts
+    other_classes,other = against.confusion()
+    if other_classes != classes:
+        from kdfast.errors import KdfastError
+        raise KdfastError(f'{folder} knows the classes {", ".join(classes)}; {against} knows {", ".join(other_classes)}: only runs on the same data compare')
+    return facts | dict(against=str(against), against_confusion=other, against_class_accuracy=dict(zip(classes, shares(other))),
+                        against_worst_pairs=[[classes[i], classes[j], other[i][j]] for _,i,j in pairs[:10]])
+
+
+def confusion_view(
+    facts:dict, # From `confusion_facts`
+    names:tuple[str,str|None], # What to call the run and the other
+    width:int, # Columns of the terminal
+) -> Group:
+    "The matrix as a heat map, then accuracy by class and the most confused pairs."
+    parts = [Text.assemble('\n', (names[0], 'bold'), ': rows are what an image shows, columns what it was taken for\n'), heat_map(facts, width), Text(),
+             class_table(facts, names), Text(), pair_table(facts, names)]
+    if names[1]:
+        better = [c for c in facts['classes'] if facts['class_accuracy'][c] > facts['against_class_accuracy'][c]]
+        parts.append(Text(f'\n{names[0]} is ahead of {names[1]} in {", ".join(better) or "no class"}.'))
+    return Group(*parts)
+
+
+def heat_map(facts, width):
+    classes,matrix = facts['classes'],facts['confusion']
+    label,cell_width = max(map(len, classes)),max(4, *(len(str(n)) for row in matrix for n in row))
+    if label + (cell_width + 1)*len(classes) > width:
+        return Text(f'(the matrix of {len(classes)} classes is wider than {width} columns; it is in confusion.csv)', style='dim')
+    lines = [Text(' '*label + ''.join(f' {c[:cell_width]:>{cell_width}}' for c in classes), style='bold')]
+    for name,row in zip(classes, matrix):
+        line = Text(f'{name:<{label}}')
+        for column,n in enumerate(row):
+            line.append(' ')
+            line.append(f'{n or "·":>{cell_width}}', style=heat(n/max(1, sum(row)), right=classes[column] == name))
+        lines.append(line)
+    return Group(*lines)
+
+
+def heat(share, right):
+    "Green for the diagonal, redder for each further fiftieth of a class that is taken for another"
+    if right: return 'bold green'
+    return 'dim' if share < .01 else 'yellow' if share < .03 else 'red' if share < .08 else 'bold red reverse'
+
+
+def class_table(facts, names):
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style='bold')
+    table.add_column('accuracy by class')
+    for name in filter(None, names): table.add_column(name, justify='right')
+    if names[1]: table.add_column('points', justify='right')
+    for c in facts['classes']:
+        mine = facts['class_accuracy'][c]
+        if not names[1]: table.add_row(c, percent(mine))
+        else:
+            theirs = facts['against_class_accuracy'][c]
+            table.add_row(c, percent(mine), percent(theirs), Text(f'{100*(mine - theirs):+.1f}', style='green' if mine > theirs else 'red' if mine < theirs else ''))
+    return table
+
+
+def pair_table(facts, names):
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style='bold')
+    table.add_column('most confused')
+    for name in filter(None, names): table.add_column(name, justify='right')
+    others = facts.get('against_worst_pairs') or [(None, None, None)]*len(facts['worst_pairs'])
+    for (a,b,n),(_,_,other) in zip(facts['worst_pairs'], others):
+        table.add_row(f'{a} taken for {b}', str(n), *([str(other)] if names[1] else []))
+    return table

@@ -1,0 +1,131 @@
+"A run's folder: where it lies, how it starts and ends, what it holds, and how it is found again. Imports no torch."
+import csv, io, json, os, shutil
+from datetime import datetime, timezone
+from pathlib import Path
+
+from kdfast.errors import KdfastError
+
+FORMAT = 1
+
+
+def write(
+    file:Path, # Where to
+    content:str|bytes,
+):
+    "Write the whole file or nothing: a reader meets the old content or the new, never a part."
+    new = file.with_name(f'.{file.name}.new')
+    with new.open('wb') as f:
+        f.write(content.encode() if isinstance(content, str) else content)
+        f.flush()
+        os.fsync(f.fileno())
+    os.replace(new, file)
+
+
+def write_json(file, content): write(file, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + '\n')
+
+
+def write_csv(file, header, rows):
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator='\n')
+    table.writerow(header)
+    table.writerows(rows)
+    write(file, text.getvalue())
+
+
+class Folder:
+    """One run's folder, `<runs>/<data>/<recipe>/<seed>`.
+
+    run.json is what was asked and how it stands (running, finished, failed, diverged); result.json, the numbers of
+    a finished run; metrics.csv and steps.csv, the curves; recipe.py, weights.safetensors, predictions.npz and
+    confusion.csv, the rest. Every file is written whole.
+    """
+    def __init__(self,
+        path:Path, # The folder
+    ):
+        self.path = Path(path)
+
+    def __str__(self): return str(self.path)
+    def __truediv__(self, name): return self.path/name
+
+    @property
+    def data(self): return self.path.parent.parent.name
+
+    @property
+    def recipe(self): return self.path.parent.name
+
+    @property
+    def seed(self): return int(self.path.name)
+
+    def json(self, name):
+        try: return json.loads((self.path/name).read_text())
+        except FileNotFoundError: raise KdfastError(f'{self.path} has no {name}: this run is not finished') from None
+        except json.JSONDecodeError as e: raise KdfastError(f'{self.path/name} is damaged ({e}): remove {self.path} and run it again') from e
+
+    @property
+    def run(self): return self.json('run.json')
+
+    @property
+    def result(self): return self.json('result.json')
+
+    @property
+    def status(self): return self.run['status'] if (self.path/'run.json').exists() else None
+
+    @property
+    def finished(self): return self.status == 'finished'
+
+    def confusion(self):
+        "Class names and the confusion matrix: rows are actual, columns predicted"
+        if not (self.path/'confusion.csv').exists(): raise KdfastError(f'{self.path} has no confusion.csv: its recipe classifies nothing')
+        header,*rows = csv.reader(io.StringIO((self.path/'confusion.csv').read_text()))
+        return header[1:],[[int(n) for n in row[1:]] for row in rows]
+
+    def start(self, facts:dict, source:str):
+        "Begin anew: what an unfinished run left here is removed"
+        if self.path.exists(): shutil.rmtree(self.path)
+        self.path.mkdir(parents=True)
+        write(self.path/'recipe.py', source)
+        self.facts = dict(format=FORMAT, **facts, started=now())
+        self.set('running')
+
+    def set(self, status:str, **more):
+        "Put the run's state on record"
+        self.facts |= dict(status=status, **more)
+        write_json(self.path/'run.json', self.facts)
+
+    def finish(self, result:dict):
+        "The numbers first, the word `finished` last"
+        write_json(self.path/'result.json', result)
+        self.set('finished', finished=now())
+
+
+def now(): return datetime.now(timezone.utc).isoformat(timespec='seconds')
+
+
+def folder(runs, data, recipe, seed) -> Folder: return Folder(Path(runs)/data/recipe/str(seed))
+
+
+def find_all(
+    runs:Path, # Where runs are kept
+    data:str|None=None, # Of this data set alone
+) -> list[Folder]:
+    "Every run's folder, by data set, recipe and seed."
+    from kdfast.recipe import study_order
+    found = [Folder(file.parent) for file in Path(runs).glob(f'{data or "*"}/*/*/run.json') if file.parent.name.isdigit()]
+    return sorted(found, key=lambda f: (f.data, study_order(f.recipe), f.seed))
+
+
+def find(
+    runs:Path, # Where runs are kept
+    name:str, # A run's folder, or a recipe's name
+    data:str|None=None, # The data set, needed where the recipe ran on several
+    seed:int|None=None, # The seed; the lowest that there is, unless given
+) -> Folder:
+    "The finished run that `name` means. Raises KdfastError where none or several could be meant."
+    if (Path(name)/'run.json').exists(): return Folder(Path(name))
+    matches = [f for f in find_all(runs, data) if f.recipe == name and seed in (None, f.seed) and f.finished]
+    if not matches:
+        have = sorted({f.recipe for f in find_all(runs, data) if f.finished})
+        raise KdfastError(f'no finished run {name} in {runs}; ' + (f'there are {", ".join(have)}' if have else f'start with: kdfast run {name}'))
+    data_sets = sorted({f.data for f in matches})
+    if len(data_sets) > 1: raise KdfastError(f'{name} ran on {", ".join(data_sets)}: choose one with --data')
+    return matches[0]

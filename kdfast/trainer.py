@@ -1,0 +1,226 @@
+"What a recipe is given to work with (Run), and what becomes of what it returns."
+import hashlib, os, platform
+from functools import cached_property, partial
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from fastai.basics import CrossEntropyLossFlat, Learner, accuracy, noop, set_seed
+from fastai.callback.core import Callback
+from fastai.callback.progress import ProgressCallback
+from fastai.interpret import ClassificationInterpretation
+from fastai.optimizer import SGD
+from rich.console import Console
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from kdfast import models, recipe as recipes, runs
+from kdfast.data import Data
+from kdfast.errors import Diverged, KdfastError
+from kdfast.loader import loaders
+from kdfast.progress import Show
+from kdfast.recipe import Recipe
+from kdfast.record import Record
+from kdfast.remember import Remember
+from kdfast.runs import Folder
+
+PACKAGES = ('kdfast', 'fastai', 'torch', 'torchvision', 'numpy')
+
+
+class SameOrder(Callback):
+    "Tell the loader the epoch: with the seed, it decides the order and the augmentation of the images."
+    def before_epoch(self): self.dls.train.epoch = self.epoch
+
+
+class Run:
+    "One execution of a recipe: its folder, data and seed, and the runs it builds on."
+    def __init__(self,
+        folder:Folder, # Where it is kept
+        data:Data, # Its images
+        seed:int, # Decides the initial weights, the order of the images and their augmentation
+        runs:Path, # Where the runs it builds on are kept
+        console:Console, # Where progress goes
+        bars=None, # Live lines, on a terminal
+    ):
+        self.folder,self.data,self.seed,self.runs,self.console,self.bars = folder,data,seed,runs,console,bars
+        self.stands_on,self.network,self.remember = {},None,[]
+
+    @cached_property
+    def dls(self): return loaders(self.data, self.seed)
+
+    def build(self,
+        factory, # A function of the number of classes, such as `wide` or `thin`
+    ) -> nn.Module:
+        "A new network, its initial weights decided by the seed alone."
+        set_seed(self.seed, reproducible=True)
+        self.network = factory.__name__
+        return factory(len(self.data.classes))
+
+    def needs(self,
+        name:str, # A recipe of kdfast: teacher, hint, …
+    ) -> nn.Module:
+        "The network that this recipe trained on the same data and seed; trained first where it is missing."
+        folder = train(recipes.find(name), self.data, self.seed, {}, self.runs, self.console, self.bars)
+        self.stands_on[name] = dict(path=str(folder), sha256=sha256(folder/'weights.safetensors'))
+        network,self.network = load_network(folder)
+        if name == 'teacher': self.remember = [Remember(folder/'outputs.npz', network)]
+        return network
+
+    def learner(self,
+        model:nn.Module, # What to train
+        **kwargs # Passed to fastai's Learner: loss_func, splitter, train_bn …
+    ) -> Learner:
+        """A fastai Learner on this run's images that keeps its losses in the run's folder.
+
+        Unless told otherwise: cross-entropy on labels, SGD with momentum, weight decay 5e-3 (decoupled: fastai
+        multiplies it by the learning rate; with momentum 0.9 what others write as 5e-4).
+        """
+        settings = dict(loss_func=CrossEntropyLossFlat(), opt_func=partial(SGD, mom=.9), wd=5e-3, metrics=accuracy) | kwargs
+        learn = Learner(self.dls, model.to(self.dls.device, memory_format=torch.channels_last), path=self.folder.path, **settings,
+                        cbs=[SameOrder(), Record(self.folder), Show(self.folder.recipe, self.console, self.bars), *self.remember])
+        learn.remove_cbs(ProgressCallback)
+        learn.logger = noop
+        self.learn = learn
+        return learn
+
+
+def train(
+    recipe:Recipe, # What to do
+    data:Data, # On which images
+    seed:int, # With which random numbers
+    given:dict, # Arguments that are not the recipe's defaults
+    kept_in:Path, # Where runs are kept
+    console:Console, # Where progress goes
+    bars=None, # Live lines, on a terminal
+) -> Folder:
+    """Run `recipe`, and whatever it needs, unless that is finished already; the folder of its results.
+
+    Raises KdfastError, before anything is written, for arguments out of range and too few images; Diverged where a
+    loss did. A run that fails keeps its folder, which says so and is never taken for a result.
+    """
+    arguments = recipe.resolve(given)
+    folder = runs.folder(kept_in, data.name, recipe.folder_name(arguments), seed)
+    if folder.finished:
+        check_same(folder, recipe, data)
+        return folder
+    run = Run(folder, data, seed, kept_in, console, bars)
+    run.dls # too few images are said before a folder is made
+    folder.start(dict(recipe=recipe.name, arguments=arguments, data=data.name, data_sha256=data.fingerprint, seed=seed,
+                      batch_size=run.dls.train.bs, **environment()), recipe.source)
+    try:
+        outcome = recipe.main()(run, **arguments)
+        folder.facts |= dict(stands_on=run.stands_on)
+        folder.finish(judge(run, recipe, arguments, outcome))
+    except Diverged as e:
+        folder.set('diverged', reason=e.message)
+        raise
+    except BaseException as e:
+        folder.set('failed', reason=f'{type(e).__name__}: {e}')
+        raise
+    return folder
+
+
+def check_same(folder, recipe, data):
+    "Raise KdfastError where the finished run in `folder` is not the run that is asked for"
+    was = folder.run
+    if was['data_sha256'] != data.fingerprint:
+        raise KdfastError(f'{folder} was trained on other images that were also called {data.name}: keep the new runs elsewhere with --runs')
+    if (folder/'recipe.py').read_text() != recipe.source:
+        raise KdfastError(f'{folder} was made by another version of {recipe.file.name}: remove that folder, rename the recipe, or use --runs')
+
+
+def environment():
+    return dict(versions=dict(python=platform.python_version(), **{name: version(name) for name in PACKAGES}),
+                device=torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu',
+                machine=f'{platform.system()} {platform.machine()}, {os.cpu_count()} cores', threads=torch.get_num_threads())
+
+
+# Networks on disk
+
+def save_network(network, run):
+    "The network alone: no regressor, no teacher; with what it takes to build it again"
+    state = {name: tensor.contiguous() for name,tensor in network.state_dict().items()}
+    facts = dict(network=run.network, n_classes=str(len(run.data.classes)))
+    runs.write(run.folder/'weights.safetensors', safetensors.torch.save(state, facts))
+
+
+def load_network(
+    folder:Folder, # A finished run
+) -> tuple[nn.Module,str]:
+    "The network of a run, in evaluation mode, and the name of what built it. Raises KdfastError where kdfast.models lacks it."
+    file = folder/'weights.safetensors'
+    with safetensors.safe_open(file, 'pt') as f: facts = f.metadata()
+    factory = getattr(models, facts['network'], None)
+    if factory is None: raise KdfastError(f'{file} holds a network {facts["network"]} that is not in kdfast.models')
+    network = factory(int(facts['n_classes']))
+    network.load_state_dict(safetensors.torch.load_file(file))
+    return network.to(memory_format=torch.channels_last).eval(),facts['network']
+
+
+def sha256(file): return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+# Results
+
+def judge(
+    run:Run, # The run that was trained
+    recipe:Recipe, # By what
+    arguments:dict, # How
+    outcome:Learner|nn.Module, # The Learner to be judged; or, where there is nothing to classify, the network to keep
+) -> dict:
+    "The numbers of a finished run; the network, its predictions and its confusion matrix are written beside them."
+    network = outcome.model if isinstance(outcome, Learner) else outcome
+    last,epochs = run.learn.record.epochs[-1],run.learn.record.epochs
+    save_network(network, run)
+    classified = classify(run, outcome) if isinstance(outcome, Learner) else dict.fromkeys(
+        ('train_accuracy', 'valid_accuracy', 'best_valid_accuracy', 'best_epoch', 'valid_loss', 'worst_pairs'))
+    return dict(
+        recipe=run.folder.recipe, data=run.data.name, seed=run.seed, arguments=arguments,
+        params=sum(p.numel() for p in network.parameters()), macs=macs(network, run),
+        epochs=len(epochs), seconds=round(sum(row['seconds'] for row in epochs), 1),
+        train_loss=last['train_total'], soft_loss=last['train_soft'], hard_loss=last['train_hard'],
+        fit_loss=last['train_fit'] if last['train_fit'] is not None else stage_one_fit(run),
+        **classified, teacher_sha256=run.stands_on.get('teacher', {}).get('sha256'))
+
+
+def classify(run, learn):
+    "How the final weights do on images as they are"
+    valid = run.dls.valid
+    logits,actual,losses = learn.get_preds(dl=valid, with_loss=True, act=noop)
+    interpretation = ClassificationInterpretation(learn, valid, losses)
+    confusion,predicted = interpretation.confusion_matrix(),logits.argmax(1)
+    interpretation.confusion_matrix = lambda: confusion # most_confused would predict everything once more
+    names = run.data.classes
+    runs.write_csv(run.folder/'confusion.csv', ['actual \\ predicted', *names], ([name, *row] for name,row in zip(names, confusion)))
+    write_predictions(run.folder/'predictions.npz', actual=actual, predicted=predicted, logits=logits.half())
+    plain = run.dls.train.new(run.dls.train_ds.plain(), shuffle=False, drop_last=False)
+    train_logits,train_actual = learn.get_preds(dl=plain, act=noop)
+    best = max(run.learn.record.epochs, key=lambda row: row['valid_accuracy'])
+    return dict(
+        train_accuracy=float((train_logits.argmax(1) == train_actual).double().mean()),
+        valid_accuracy=float(confusion.trace() / confusion.sum()),
+        best_valid_accuracy=best['valid_accuracy'], best_epoch=best['epoch'],
+        valid_loss=float(losses.mean()),
+        worst_pairs=[[str(a), str(b), int(n)] for a,b,n in interpretation.most_confused(min_val=1)[:10]])
+
+
+def write_predictions(file, **arrays):
+    import io
+    content = io.BytesIO()
+    np.savez_compressed(content, **{name: np.asarray(tensor) for name,tensor in arrays.items()})
+    runs.write(file, content.getvalue())
+
+
+def stage_one_fit(run):
+    "The fit loss of the stage one that this run stands on, if it does"
+    fits = (Folder(Path(needed['path'])).result['fit_loss'] for needed in run.stands_on.values())
+    return next((fit for fit in fits if fit is not None), None)
+
+
+def macs(network, run):
+    "Multiply-adds for one image"
+    x = torch.zeros(1, 3, *run.data.train[0].shape[1:3], device=run.dls.device)
+    with FlopCounterMode(display=False) as counter, torch.no_grad(): network.eval()(x)
+    return counter.get_total_flops() // 2

@@ -1,0 +1,1 @@
+"One experiment, one file, one `main`: its signature is the configuration."

@@ -1,0 +1,12 @@
+"The baseline: the student's network, trained on labels alone."
+from kdfast.all import *
+
+
+def main(
+    run:Run, # This run: its folder, data and seed, and the runs it builds on
+    epochs:int=20, # Epochs
+    lr:float=0.2, # Peak of the one-cycle schedule
+):
+    learn = run.learner(run.build(thin))
+    learn.fit_one_cycle(epochs, lr)
+    return learn

@@ -1,0 +1,15 @@
+"The student, distilled from the teacher's softened outputs, without a hint (https://arxiv.org/abs/1503.02531)."
+from kdfast.all import *
+
+
+def main(
+    run:Run, # This run: its folder, data and seed, and the runs it builds on
+    epochs:int=20, # Epochs
+    lr:float=0.2, # Peak of the one-cycle schedule
+    T:float=4., # Temperature of both softmaxes
+    alpha:float=0.9, # Share of the soft loss
+):
+    teacher,student = run.needs('teacher'),run.build(thin)
+    learn = run.learner(student)
+    learn.fit_one_cycle(epochs, lr, cbs=Distill(teacher, T, alpha))
+    return learn

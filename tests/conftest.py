@@ -1,0 +1,80 @@
+"A tiny data set that can be learnt in seconds, the command line in this process, and one study that many tests look at."
+import os
+import sys
+import warnings
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ['OMP_NUM_THREADS'] = os.environ['MKL_NUM_THREADS'] = '1' # small tensors; and equal weights on any machine's cores
+warnings.filterwarnings('ignore', category=FutureWarning, module='torch')
+CLASSES = ['ape', 'bee', 'cat']
+
+
+def draw(folder, n, seed):
+    "n noisy images of each class; the class is a colour"
+    random = np.random.default_rng(seed)
+    for k,name in enumerate(CLASSES):
+        (folder/name).mkdir(parents=True)
+        for i in range(n):
+            image = random.integers(0, 120, (8, 8, 3), dtype=np.uint8)
+            image[..., k] += 60
+            Image.fromarray(image).save(folder/name/f'{i:03}.png')
+
+
+@pytest.fixture(scope='session', autouse=True)
+def cache(tmp_path_factory):
+    os.environ['XDG_CACHE_HOME'] = str(tmp_path_factory.mktemp('cache'))
+
+
+@pytest.fixture(scope='session')
+def images(tmp_path_factory):
+    "A folder train/<class>/*.png, valid/<class>/*.png: 72 and 36 images"
+    folder = tmp_path_factory.mktemp('data')/'tiny'
+    draw(folder/'train', 24, seed=0)
+    draw(folder/'valid', 12, seed=1)
+    return folder
+
+
+@pytest.fixture(scope='session')
+def data(images):
+    from kdfast.data import load
+    return load(str(images))
+
+
+@pytest.fixture(scope='session')
+def kdfast(tmp_path_factory):
+    "Runs a command line in this process; its exit status, output and errors"
+    import contextlib, io
+    import cli
+    def run(*arguments):
+        out,err,argv = io.StringIO(),io.StringIO(),sys.argv
+        sys.argv = ['kdfast', *map(str, arguments)]
+        try:
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err): cli.main()
+        except SystemExit as e: status = e.code or 0
+        finally: sys.argv = argv
+        return SimpleNamespace(status=status, out=out.getvalue(), err=err.getvalue())
+    return run
+
+
+@pytest.fixture(scope='session')
+def study(kdfast, images, tmp_path_factory):
+    "All six recipes on the tiny images, through the command line"
+    runs = tmp_path_factory.mktemp('study')/'runs'
+    for recipe in ('exp1', 'exp2', 'baseline', 'kd'): # exp1 brings the teacher and stage one
+        done = kdfast('run', recipe, '--data', images, '--runs', runs)
+        assert done.status == 0, done.err
+    return runs/'tiny'
+
+
+def weights(folder):
+    from safetensors.torch import load_file
+    return load_file(folder/'weights.safetensors')
+
+
+def equal(a, b):
+    "Two state dicts hold the same bits"
+    return a.keys() == b.keys() and all((a[k] == b[k]).all() for k in a)

@@ -1,0 +1,135 @@
+import csv
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {'torch', 'fastai', 'numpy', 'pandas', 'sklearn', 'PIL'}
+
+
+@pytest.mark.parametrize('arguments', [['--help'], ['ls'], ['compare'], ['run', '--help'], ['run', 'exp1', '--help'], ['run', 'exp1', '--epochs', '0']])
+def test_looking_and_mistyping_import_nothing_heavy(study, arguments):
+    runs = ['--runs', str(study.parent)] if arguments[0] in ('ls', 'compare') else []
+    code = f'import sys, cli\nsys.argv[1:] = {arguments + runs}\ntry: cli.main()\nexcept SystemExit: pass\nprint("imported", *sys.modules)'
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert not HEAVY & set(done.stdout.rpartition('imported')[2].split()), done.stderr
+
+
+@pytest.mark.parametrize('arguments,said', [
+    (['exq1'], 'no recipe exq1; did you mean exp1?'),
+    (['exp1', '--temprature', '3'], 'temprature is not an option of exp1; did you mean --T?'),
+    (['exp1', '--epochs', '0'], '--epochs 0 of exp1 is out of range: expected at least 1'),
+    (['exp1', '--epochs', '1.5'], "Invalid value for '--epochs'"),
+    (['exp1', '--lr', 'nan'], '--lr nan of exp1 is out of range: expected a finite number'),
+    (['exp1', '--seed', '-1'], '--seed -1: expected 0 or more'),
+    (['exp1', '--data', 'nowhere'], 'no data at nowhere'),
+    (['exp1', '--data', 'empty'], 'found no images; expected train/<class>/<image>'),
+    (['teacher', '--data', 'few'], '6 training images are fewer than the smallest batch, 8'),
+    (['./no.py'], 'no recipe file at ./no.py'),
+])
+def test_bad_input_is_one_line_and_status_2_before_anything_is_made(kdfast, tmp_path, monkeypatch, arguments, said):
+    from conftest import draw
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'empty').mkdir()
+    draw(tmp_path/'few'/'train', 2, seed=0), draw(tmp_path/'few'/'valid', 2, seed=0)
+    done = kdfast('run', *arguments)
+    errors = [line for line in done.err.splitlines() if not line.startswith('kdfast: reading')]
+    assert done.status == 2 and done.out == '' and len(errors) == 1
+    assert errors[0].startswith('kdfast: error: ') and said in errors[0]
+    assert not (tmp_path/'runs').exists()
+
+
+def test_compare_is_the_reports_table(study, kdfast):
+    done = kdfast('compare', '--runs', study.parent)
+    header = next(line for line in done.out.splitlines() if 'teacher' in line).split()
+    assert header == ['teacher', 'baseline', 'kd', 'hint', 'exp1', 'exp2']
+    for label in ('loss', 'training accuracy', 'validation accuracy', 'fit loss', 'soft loss', 'hard loss', 'parameters', 'multiply-adds', 'epochs', 'time'):
+        assert label in done.out
+    accuracy = json.loads((study/'exp1'/'0'/'result.json').read_text())['valid_accuracy']
+    assert f'{100*accuracy:.2f} %' in done.out and 'one seed each: a difference may be chance' in done.out
+
+
+def test_compare_for_scripts(study, kdfast):
+    rows = json.loads(kdfast('compare', '--json', '--runs', study.parent).out)
+    table = list(csv.DictReader(io.StringIO(kdfast('compare', '--csv', '--runs', study.parent).out)))
+    accuracy = json.loads((study/'exp1'/'0'/'result.json').read_text())['valid_accuracy']
+    assert next(r for r in rows if r['recipe'] == 'exp1')['valid_accuracy'] == dict(mean=accuracy, sd=None, values=[accuracy])
+    assert float(next(r for r in table if r['recipe'] == 'exp1')['valid_accuracy']) == accuracy
+
+
+def test_nothing_to_compare(kdfast, tmp_path):
+    done = kdfast('compare', '--runs', tmp_path)
+    assert done.status == 2 and 'start with: kdfast run exp1' in done.err
+
+
+def test_ls(study, kdfast):
+    done = kdfast('ls', '--runs', study.parent)
+    assert 'Experiment 1' in done.out and 'finished' in done.out
+    listed = json.loads(kdfast('ls', '--json', '--runs', study.parent).out)
+    assert {r['status'] for r in listed['runs']} == {'finished'} and 'exp2' in listed['recipes']
+
+
+def test_confusion_beside_another(study, kdfast):
+    done = kdfast('confusion', 'exp2', '--against', 'teacher', '--runs', study.parent)
+    assert done.status == 0 and 'most confused' in done.out and 'points' in done.out
+    facts = json.loads(kdfast('confusion', 'exp2', '--against', 'teacher', '--json', '--runs', study.parent).out)
+    matrix = facts['confusion']
+    assert facts['class_accuracy']['bee'] == matrix[1][1]/sum(matrix[1]) and sum(map(sum, facts['against_confusion'])) == 36
+
+
+@pytest.mark.parametrize('arguments,said', [(['exp9'], 'no finished run exp9'), (['hint'], 'its recipe classifies nothing')])
+def test_confusion_of_what_is_not_there(study, kdfast, arguments, said):
+    done = kdfast('confusion', *arguments, '--runs', study.parent)
+    assert done.status == 2 and said in done.err
+
+
+def test_a_copied_recipe_runs_as_ones_own(kdfast, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert kdfast('cp', 'baseline', 'mine.py').status == 0
+    source = (tmp_path/'mine.py').read_text()
+    (tmp_path/'mine.py').write_text(source.replace('epochs:int=20', 'epochs:int=1').replace('The baseline', 'My own'))
+    done = kdfast('run', './mine.py', '--data', images, '--json')
+    assert done.status == 0, done.err
+    assert json.loads(done.out)['epochs'] == 1
+    assert (tmp_path/'runs'/'tiny'/'mine'/'0'/'recipe.py').read_text() == (tmp_path/'mine.py').read_text()
+    (tmp_path/'mine.py').write_text(source)
+    changed = kdfast('run', './mine.py', '--data', images)
+    assert changed.status == 2 and 'another version of mine.py' in changed.err
+
+
+@pytest.mark.parametrize('arguments,said', [(['exp1', 'there.py'], 'exists already'), (['exp1', 'exp1.py'], 'the name of a recipe of kdfast'),
+                                            (['exp1', 'mine'], 'a recipe is a Python file'), (['exp9', 'mine.py'], 'no recipe exp9')])
+def test_cp_refuses(kdfast, tmp_path, monkeypatch, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'there.py').write_text('kept')
+    done = kdfast('cp', *arguments)
+    assert done.status == 2 and said in done.err and (tmp_path/'there.py').read_text() == 'kept'
+    assert [f.name for f in tmp_path.iterdir()] == ['there.py']
+
+
+def test_other_images_of_the_same_name_are_refused(study, kdfast, tmp_path):
+    from conftest import draw
+    draw(tmp_path/'tiny'/'train', 24, seed=5), draw(tmp_path/'tiny'/'valid', 12, seed=6)
+    done = kdfast('run', 'baseline', '--data', tmp_path/'tiny', '--runs', study.parent)
+    assert done.status == 2 and 'other images that were also called tiny' in done.err
+
+
+def test_an_unfinished_run_is_begun_anew(kdfast, images, tmp_path):
+    folder = tmp_path/'tiny'/'baseline,epochs=1'/'0'
+    folder.mkdir(parents=True)
+    (folder/'run.json').write_text('{"status": "running"}')
+    (folder/'left.over').write_text('x')
+    assert kdfast('run', 'baseline', '--epochs', 1, '--data', images, '--runs', tmp_path).status == 0
+    assert json.loads((folder/'run.json').read_text())['status'] == 'finished' and not (folder/'left.over').exists()
+
+
+def test_a_failing_recipe_is_on_record_and_its_traceback_is_for_debug(kdfast, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'mine.py').write_text('"Fails."\ndef main(run, epochs:int=1): raise RuntimeError("no luck")\n')
+    done = kdfast('run', './mine.py', '--data', images)
+    assert done.status == 1 and 'no luck' in done.err and 'Traceback' not in done.err
+    state = json.loads((tmp_path/'runs'/'tiny'/'mine'/'0'/'run.json').read_text())
+    assert state['status'] == 'failed' and 'no luck' in state['reason']
+    with pytest.raises(RuntimeError, match='no luck'): kdfast('run', './mine.py', '--data', images, '--debug')

@@ -1,0 +1,102 @@
+from functools import partial
+
+import pytest
+import torch
+from conftest import equal
+from fastai.vision.all import SGD, Callback, CrossEntropyLossFlat, Learner, MixUp, ProgressCallback, accuracy, noop
+from kdfast.distill import Distill
+from kdfast.loader import loaders
+from kdfast.losses import kd_loss
+from kdfast.models import thin, wide
+
+
+def student(data, **kwargs):
+    torch.manual_seed(0)
+    learn = Learner(loaders(data), thin(3), CrossEntropyLossFlat(), opt_func=partial(SGD, mom=.9), metrics=accuracy, **kwargs)
+    learn.remove_cbs(ProgressCallback)
+    learn.logger = noop
+    return learn
+
+
+def teacher():
+    torch.manual_seed(1)
+    return wide(3)
+
+
+def copy(net): return {name: t.clone() for name,t in net.state_dict().items()}
+
+
+def test_alpha_0_is_plain_training_to_the_bit(data):
+    plain,distilled = student(data),student(data)
+    plain.fit_one_cycle(2, .1)
+    distilled.fit_one_cycle(2, .1, cbs=Distill(teacher(), alpha=0.))
+    assert equal(copy(plain.model), copy(distilled.model))
+
+
+def test_alpha_1_forgets_the_labels(data):
+    a,b = student(data),student(data)
+    b.dls.train_ds.labels = 2 - b.dls.train_ds.labels
+    for learn in (a, b): learn.fit_one_cycle(1, .1, cbs=Distill(teacher(), alpha=1.))
+    assert equal(copy(a.model), copy(b.model))
+
+
+def test_the_teacher_stays_as_it_was(data):
+    net,learn = teacher(),student(data)
+    before = copy(net)
+    learn.fit_one_cycle(1, .1, cbs=Distill(net))
+    assert equal(before, copy(net))
+    assert all(p.grad is None for p in net.parameters())
+    held = {id(p) for p in learn.opt.all_params().itemgot(0)}
+    assert not held & {id(p) for p in net.parameters()}
+
+
+def test_training_minimises_the_blend_and_validation_loss_is_plain_cross_entropy(data):
+    net,learn,kd = teacher(),student(data),Distill(teacher(), T=3., alpha=.7)
+    seen = []
+    class Look(Callback):
+        order = 3
+        def after_loss(self): seen.append((self.training, self.loss_grad.detach().clone(), self.pred.detach().clone(), self.xb[0], self.yb[0]))
+    learn.fit(1, 0., cbs=[kd, Look()])
+    net.eval()
+    for training,loss,pred,x,y in seen:
+        hard = torch.nn.functional.cross_entropy(pred, y)
+        with torch.no_grad(): blend = .3*hard + .7*kd_loss(pred, net(x), 3.)
+        torch.testing.assert_close(loss, blend if training else hard, rtol=1e-5, atol=1e-6)
+    assert {training for training,*_ in seen} == {True, False}
+    recorded = learn.recorder.values[-1][1]
+    assert recorded == pytest.approx(learn.validate()[0], rel=1e-6)
+
+
+def test_nothing_is_left_on_the_learner(data):
+    learn = student(data)
+    before = [type(cb) for cb in learn.cbs]
+    learn.fit_one_cycle(1, .1, cbs=Distill(teacher()))
+    assert [type(cb) for cb in learn.cbs] == before and not hasattr(learn, 'distill')
+
+
+def test_a_learner_is_taken_for_its_network(data):
+    learn = student(data)
+    assert Distill(learn).teacher is learn.model
+
+
+@pytest.mark.parametrize('wrong,said', [(wide, 'the function wide; call it first'), ('wide', 'found str')])
+def test_what_is_no_network_is_refused(wrong, said):
+    with pytest.raises(TypeError, match=said): Distill(wrong)
+
+
+@pytest.mark.parametrize('options', [dict(T=0.), dict(T=-1.), dict(T=float('nan')), dict(alpha=1.1), dict(alpha=-.1)])
+def test_options_out_of_range(options):
+    with pytest.raises(ValueError): Distill(teacher(), **options)
+
+
+def test_the_teacher_sees_the_mixed_image(data):
+    inputs = []
+    class Watched(torch.nn.Module):
+        def __init__(self): super().__init__(); self.net = teacher()
+        def forward(self, x): inputs.append(x); return self.net(x)
+    learn = student(data)
+    class Look(Callback):
+        order = 3
+        def after_loss(self): assert inputs[-1] is self.xb[0]
+    learn.fit(1, .01, cbs=[MixUp(), Distill(Watched()), Look()])
+    assert inputs

@@ -1,0 +1,85 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+from fastai.vision.all import CrossEntropyLossFlat, Learner
+from kdfast.errors import KdfastError
+from kdfast.loader import Images, batch_size, crop_and_flip, generator, loaders
+from kdfast.models import thin
+
+
+def epoch(dls, e):
+    dls.train.epoch = e
+    batches = list(dls.train)
+    return torch.cat([x for x,_ in batches]),torch.cat([y for _,y in batches])
+
+
+def test_seed_and_epoch_decide_everything(data):
+    "Whatever else draws random numbers: a network's initial weights, another epoch before, another loader"
+    a,b = loaders(data, seed=3),loaders(data, seed=3)
+    xa,ya = epoch(a, 1)
+    torch.manual_seed(99), random.seed(99), np.random.seed(99)
+    epoch(b, 0), torch.rand(7)
+    xb,yb = epoch(b, 1)
+    assert (xa == xb).all() and (ya == yb).all()
+
+
+def test_other_seeds_and_epochs_differ(data):
+    dls = loaders(data, seed=3)
+    x0,x1,other = epoch(dls, 0)[0],epoch(dls, 1)[0],epoch(loaders(data, seed=4), 0)[0]
+    assert not (x0 == x1).all() and not (x0 == other).all()
+
+
+def test_an_epoch_shows_every_image_once(data):
+    idxs = loaders(data).train.get_idxs()
+    assert sorted(idxs) == list(range(72)) and idxs != sorted(idxs)
+
+
+def test_each_crop_is_the_image_shifted_over_zeros_and_perhaps_mirrored():
+    x = torch.arange(1, 1 + 40*3*32*32).reshape(40, 3, 32, 32)
+    seen = set()
+    for image,crop in zip(x, crop_and_flip(x, True, generator(0))):
+        wide = torch.nn.functional.pad(image, (2, 2, 2, 2))
+        found = [(top, left, flip) for top in range(5) for left in range(5) for flip in (False, True)
+                 if (wide[:, top:top+32, left:left+32].flip(-1) if flip else wide[:, top:top+32, left:left+32]).equal(crop)]
+        assert len(found) == 1
+        seen.update(found)
+    assert not any(crop.flip(-1).equal(image) for image,crop in zip(x, crop_and_flip(x, False, generator(0))))
+    assert {top for top,_,_ in seen} == {left for _,left,_ in seen} == set(range(5)) and {flip for *_,flip in seen} == {True, False}
+
+
+def test_validation_images_are_shown_as_they_are(data):
+    x,y = next(iter(loaders(data).valid))
+    mean,std = torch.tensor(data.mean)[:,None,None],torch.tensor(data.std)[:,None,None]
+    as_stored = torch.from_numpy(np.array(data.valid[0])).permute(0, 3, 1, 2)
+    torch.testing.assert_close((torch.Tensor(x)*std + mean)*255, as_stored.float(), rtol=0, atol=1e-3)
+    assert y.tolist() == data.valid[1].tolist()
+
+
+def test_batches_are_channels_last(data):
+    assert next(iter(loaders(data).train))[0].is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize('n,bs', [(50000, 128), (1024, 128), (599, 64), (72, 8), (8, 8)])
+def test_batch_size(n, bs): assert batch_size(n) == bs
+
+
+def test_fewer_images_than_a_batch():
+    with pytest.raises(KdfastError, match='7 training images'): batch_size(7)
+
+
+def test_fastai_goes_on_working(data):
+    "get_preds in the data set's order, show_batch with class names, new, vocab"
+    dls = loaders(data)
+    learn = Learner(dls, thin(3), CrossEntropyLossFlat())
+    with learn.no_bar(): _,actual = learn.get_preds(dl=dls.train.new(dls.train_ds.plain(), shuffle=False, drop_last=False))
+    assert actual.tolist() == data.train[1].tolist()
+    assert list(dls.vocab) == data.classes and dls.c == 3
+    _,_,items = dls.show_batch(show=False)
+    assert all(name in data.classes for _,name in items)
+
+
+def test_a_list_of_indices_gives_a_batch(data):
+    x,y = Images(*data.train, data.classes)[[5, 0]]
+    assert x.shape == (2, 3, 8, 8) and (x[1].permute(1, 2, 0).numpy() == data.train[0][0]).all()

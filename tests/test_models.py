@@ -1,0 +1,28 @@
+import pytest
+import torch
+from kdfast.hint import back, front
+from kdfast.models import thin, wide
+
+
+def params(net): return sum(p.numel() for p in net.parameters())
+
+
+def test_sizes_are_the_reports():
+    assert params(wide()) == pytest.approx(1.35e6, rel=.03)
+    assert params(thin()) == pytest.approx(306e3, rel=.03)
+
+
+def test_both_have_the_same_stages_and_their_middles_meet():
+    xb = torch.randn(2, 3, 32, 32)
+    assert list(dict(wide().named_children())) == list(dict(thin().named_children()))
+    hint,guided = front(wide())(xb),front(thin())(xb)
+    assert hint.shape[2:] == guided.shape[2:] and hint.shape[1] > guided.shape[1]
+
+
+def test_front_and_back_are_the_network():
+    net,xb = thin().eval(),torch.randn(2, 3, 32, 32)
+    assert (back(net)(front(net)(xb)) == net(xb)).all()
+
+
+@pytest.mark.parametrize('side', [8, 16, 17, 32, 48])
+def test_any_image_size(side): assert thin(7)(torch.randn(2, 3, side, side)).shape == (2, 7)

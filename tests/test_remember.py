@@ -1,0 +1,75 @@
+import pytest
+import torch
+from conftest import equal, weights
+from fastai.vision.all import Callback, CrossEntropyLossFlat, Learner, MixUp, ProgressCallback, noop
+from kdfast.distill import Distill
+from kdfast.loader import loaders
+from kdfast.models import thin, wide
+from kdfast.remember import Remember, read_outputs
+
+
+class Counting(torch.nn.Module):
+    "A teacher that counts how often it is asked"
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.net,self.asked = wide(3),0
+    def forward(self, x):
+        self.asked += 1
+        return self.net(x)
+
+
+def fit(data, teacher, *cbs, epochs=2):
+    torch.manual_seed(0)
+    learn = Learner(loaders(data), thin(3), CrossEntropyLossFlat(), cbs=[*cbs])
+    learn.remove_cbs(ProgressCallback)
+    learn.logger = noop
+    class Epoch(Callback):
+        def before_epoch(self): self.dls.train.epoch = self.epoch
+    learn.fit(epochs, .01, cbs=[Distill(teacher), Epoch()])
+    return {name: t.clone() for name,t in learn.model.state_dict().items()}
+
+
+def test_the_second_run_asks_nothing_and_ends_with_the_same_bits(data, tmp_path):
+    file,teacher = tmp_path/'outputs.npz',Counting()
+    without = fit(data, teacher)
+    assert teacher.asked == 2*(9 + 1)
+    first = fit(data, teacher, Remember(file, teacher))
+    assert teacher.asked == 20 + 2*9 + 1 # the validation batch of the second epoch is known already
+    second = fit(data, teacher, Remember(file, teacher))
+    assert teacher.asked == 39
+    assert equal(without, first) and equal(first, second)
+
+
+def test_what_is_kept_is_what_the_teacher_says(data, tmp_path):
+    from kdfast.remember import digest
+    file,teacher = tmp_path/'outputs.npz',Counting()
+    fit(data, teacher, Remember(file, teacher), epochs=1)
+    dls = loaders(data)
+    for x,_ in [*dls.train, *dls.valid]:
+        with torch.no_grad(): assert (read_outputs(file)[digest(torch.Tensor(x))] == teacher(torch.Tensor(x))).all()
+
+
+def test_mixed_images_are_other_images(data, tmp_path):
+    file,teacher = tmp_path/'outputs.npz',Counting()
+    fit(data, teacher, Remember(file, teacher))
+    before = teacher.asked
+    fit(data, teacher, Remember(file, teacher), MixUp())
+    assert teacher.asked == before + 2*9
+
+
+def test_another_teachers_outputs_are_not_taken(data, tmp_path):
+    file,teacher,other = tmp_path/'outputs.npz',Counting(),Counting()
+    fit(data, teacher, Remember(file, teacher))
+    fit(data, other, Remember(file, teacher))
+    assert other.asked == 20
+
+
+@pytest.mark.parametrize('recipe', ['kd', 'exp1', 'exp2'])
+def test_a_recipe_ends_equal_without_the_outputs(study, kdfast, images, tmp_path, recipe):
+    "exp1 was the first to ask the teacher; here every recipe asks afresh"
+    import shutil
+    for needed in ('teacher', 'hint'): shutil.copytree(study/needed, tmp_path/'tiny'/needed)
+    (tmp_path/'tiny'/'teacher'/'0'/'outputs.npz').unlink()
+    assert kdfast('run', recipe, '--data', images, '--runs', tmp_path).status == 0
+    assert equal(weights(tmp_path/'tiny'/recipe/'0'), weights(study/recipe/'0'))

@@ -1,0 +1,92 @@
+
+
+import pytest
+from kdfast import report
+from kdfast.errors import KdfastError
+from kdfast.runs import Folder, find, find_all
+
+
+def make(runs, recipe, seed, data='pets', status='finished', confusion=None, classes='ab', **result):
+    folder = Folder(runs/data/recipe/str(seed))
+    folder.start(dict(recipe=recipe), '')
+    if confusion:
+        from kdfast.runs import write_csv
+        write_csv(folder/'confusion.csv', ['', *classes], ([c, *row] for c,row in zip(classes, confusion)))
+    if status == 'finished':
+        folder.finish(dict(recipe=recipe, data=data, seed=seed, teacher_sha256=None) | dict.fromkeys(report.ROWS) | result)
+    else: folder.set(status, reason='no luck')
+    return folder
+
+
+def test_means_and_standard_deviations_by_hand(tmp_path):
+    for seed,accuracy in enumerate([.80, .82, .87]): make(tmp_path, 'kd', seed, valid_accuracy=accuracy, epochs=3)
+    [row] = report.aggregate(find_all(tmp_path))
+    assert row['n'] == 3 and row['seeds'] == [0, 1, 2]
+    assert row['valid_accuracy']['mean'] == pytest.approx(.83) and row['valid_accuracy']['sd'] == pytest.approx(.0360555, rel=1e-5)
+    assert row['fit_loss'] is None and row['epochs']['sd'] == 0
+    assert report.cell(row['valid_accuracy'], report.percent) == '83.00 %\n± 3.61 %' and report.cell(row['epochs'], report.count) == '3'
+
+
+def test_what_failed_or_diverged_is_listed_and_never_averaged(tmp_path):
+    make(tmp_path, 'kd', 0, valid_accuracy=.8)
+    make(tmp_path, 'kd', 1, status='diverged')
+    [row] = report.aggregate(find_all(tmp_path))
+    assert row['n'] == 1 and row['valid_accuracy']['values'] == [.8]
+    assert 'not in the table: kd, seed 1: diverged (no luck)' in report.remarks(find_all(tmp_path))
+
+
+def test_different_teachers_are_said(tmp_path):
+    make(tmp_path, 'kd', 0, teacher_sha256='x'), make(tmp_path, 'exp1', 0, teacher_sha256='y')
+    assert any('2 different teachers' in remark for remark in report.remarks(find_all(tmp_path)))
+
+
+def test_recipes_come_in_the_reports_order(tmp_path):
+    for recipe in ('exp2', 'kd,T=6.0', 'mine', 'teacher', 'kd'): make(tmp_path, recipe, 0)
+    assert [r['recipe'] for r in report.aggregate(find_all(tmp_path))] == ['teacher', 'kd', 'kd,T=6.0', 'exp2', 'mine']
+
+
+@pytest.mark.parametrize('width', [60, 80, 120])
+def test_the_table_fits_its_terminal(tmp_path, width):
+    from rich.console import Console
+    for recipe in ('teacher', 'baseline', 'kd', 'hint', 'exp1', 'exp2'):
+        for seed in (0, 1): make(tmp_path, recipe, seed, valid_accuracy=.8 + seed/100, train_loss=.1, params=308642, seconds=1000 + seed)
+    console = Console(width=width, record=True, file=open('/dev/null', 'w'))
+    for table in report.compare_table(report.aggregate(find_all(tmp_path)), width): console.print(table)
+    text = console.export_text()
+    assert '…' not in text and text.count('80.50 %') == 6 and all(len(line) <= width for line in text.splitlines())
+
+
+def test_confusion_facts_by_hand(tmp_path):
+    mine = make(tmp_path, 'exp2', 0, confusion=[[8, 2], [5, 5]])
+    other = make(tmp_path, 'teacher', 0, confusion=[[9, 1], [4, 6]])
+    facts = report.confusion_facts(mine, other)
+    assert facts['class_accuracy'] == dict(a=.8, b=.5) and facts['against_class_accuracy'] == dict(a=.9, b=.6)
+    assert facts['worst_pairs'] == [['b', 'a', 5], ['a', 'b', 2]] and facts['against_worst_pairs'] == [['b', 'a', 4], ['a', 'b', 1]]
+
+
+def test_other_classes_do_not_compare(tmp_path):
+    with pytest.raises(KdfastError, match='only runs on the same data compare'):
+        report.confusion_facts(make(tmp_path, 'kd', 0, confusion=[[1, 0], [0, 1]]), make(tmp_path, 'kd', 0, 'zoo', confusion=[[1, 0], [0, 1]], classes='xy'))
+
+
+def test_find(tmp_path):
+    one,two = make(tmp_path, 'kd', 3),make(tmp_path, 'kd', 5)
+    assert find(tmp_path, 'kd').path == one.path and find(tmp_path, 'kd', seed=5).path == two.path == find(tmp_path, str(two)).path
+    with pytest.raises(KdfastError, match='no finished run exp1 .*; there are kd'): find(tmp_path, 'exp1')
+    make(tmp_path, 'kd', 0, data='zoo')
+    with pytest.raises(KdfastError, match='ran on pets, zoo: choose one with --data'): find(tmp_path, 'kd')
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    folder = make(tmp_path, 'kd', 0)
+    (folder/'result.json').write_text('{"a":')
+    with pytest.raises(KdfastError, match='result.json is damaged'): report.aggregate([folder])
+
+
+def test_files_are_written_whole(tmp_path):
+    from kdfast.runs import write
+    write(tmp_path/'a', 'old')
+    with pytest.raises(TypeError): write(tmp_path/'a', 5)
+    assert (tmp_path/'a').read_text() == 'old'
+    write(tmp_path/'a', 'new')
+    assert [f.name for f in tmp_path.iterdir() if f.name == 'a'] == ['a'] and (tmp_path/'a').read_text() == 'new'
