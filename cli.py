@@ -1,8 +1,10 @@
 "The command line: parses, calls, prints. Nothing heavy is imported until a command needs it."
 import inspect
 import json
+import shlex
 import shutil
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -17,7 +19,7 @@ from kdfast.errors import KdfastError
 UsageError = typer.BadParameter.__base__ # click's, wherever typer keeps its click
 DEFAULT_RUNS = Path('runs')
 
-app = typer.Typer(help='Train students with distillation and hints, and see whether it helped.', no_args_is_help=True,
+app = typer.Typer(help='Train students with distillation and hints, and see whether it helped.',
                   add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 out,err = Console(highlight=False),Console(stderr=True, highlight=False)
 
@@ -27,11 +29,19 @@ JsonOption = Annotated[bool, typer.Option('--json', help='Print JSON, for a scri
 SeedOption = Annotated[Optional[int], typer.Option(help='Which seed; the lowest that there is, unless given.')]
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def options(
-    debug: Annotated[bool, typer.Option('--debug', help='Show the traceback of an error.')] = False,
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option('--version', help='Show the version and exit.')] = False,
+    debug: Annotated[bool, typer.Option('--debug', help='Show the traceback of an error.')] = False, # `main` takes it, wherever it stands
 ):
-    pass # taken from the command line by `main`, wherever it stands
+    if version: print(f'kdfast {kdfast.__version__}')
+    else: help_alone(ctx)
+
+
+def help_alone(ctx: typer.Context):
+    "Without a command, its help"
+    if ctx.invoked_subcommand is None: print(ctx.get_help())
 
 
 # run
@@ -68,7 +78,7 @@ def command(recipe):
 
 
 app.add_typer(typer.Typer(cls=Recipes, help='Run a recipe, and first whatever it needs: `kdfast run exp1`, `kdfast run ./mine.py`.',
-                          no_args_is_help=True, callback=lambda: None, rich_markup_mode=None), name='run')
+                          callback=help_alone, invoke_without_command=True, rich_markup_mode=None), name='run')
 
 
 def run_recipe(recipe, source, seed, kept_in, as_json, given):
@@ -91,15 +101,15 @@ def import_quietly():
     "fastai's import takes seconds and warns of what its users cannot mend"
     import warnings
     warnings.filterwarnings('ignore', category=FutureWarning, module='torch')
-    with err.status('starting fastai') if err.is_terminal else open('/dev/null'): import kdfast.trainer
+    with err.status('starting fastai') if err.is_terminal else nullcontext(): import kdfast.trainer
 
 
 def show(folder, source, seed, kept_in):
     from kdfast import report, runs
-    said = ''.join(f' {flag} {value}' for flag,value,default in
+    said = ''.join(f' {flag} {shlex.quote(str(value))}' for flag,value,default in
                    (('--data', source, 'digits'), ('--seed', seed, 0), ('--runs', kept_in, DEFAULT_RUNS)) if value != default)
     missing = [r for r in recipes.STUDY if not runs.folder(kept_in, folder.data, r, seed).finished]
-    where = f' --runs {kept_in}' if kept_in != DEFAULT_RUNS else ''
+    where = f' --runs {shlex.quote(str(kept_in))}' if kept_in != DEFAULT_RUNS else ''
     out.print(report.summary(folder, f'kdfast run {missing[0]}{said}' if missing else f'kdfast compare{where}'))
 
 
@@ -215,6 +225,7 @@ def verdict(error):
     if isinstance(error, KdfastError): return error.exit_status,error.message
     if isinstance(error, UsageError): return 2,explain(error)
     if isinstance(error, (KeyboardInterrupt, typer.Abort)): return 130,'interrupted; the same command starts this run again'
+    if isinstance(error, OSError) and error.filename: return 2,f'{error.filename}: {error.strerror}'
     return 1,f'{type(error).__name__}: {error}; this is a defect of kdfast: --debug shows where'
 
 

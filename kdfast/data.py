@@ -1,5 +1,15 @@
 "Where images come from: the embedded digits, a folder, an archive, CIFAR-10. Decoded once, kept as memory-mapped uint8."
-import hashlib, io, json, os, re, shutil, sys, tarfile, tempfile, zipfile, zlib
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import sys
+import tarfile
+import tempfile
+import zipfile
+import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -138,7 +148,7 @@ def decode_cifar10(folder):
 def decode(path, folder):
     "Decode every image of the folder or archive `path` into arrays under `folder`; its classes"
     with entries(path) as files:
-        splits = {split: listing for split,listing in layout(path, files).items()}
+        splits = layout(path, files)
         classes = classes_of(path, splits)
         for split,listing in splits.items():
             print(f'kdfast: reading {len(listing):,} images of {split} from {path}', file=sys.stderr, flush=True)
@@ -180,7 +190,7 @@ def decode_image(path, name, open_file):
 def entries(path):
     "(name, opener) of every file, in the order in which the source is read fastest; nothing is unpacked to disk"
     try:
-        if path.is_dir(): yield [(file.relative_to(path).as_posix(), partial(open, file, 'rb')) for file in sorted(path.glob('*/*/*'))]
+        if path.is_dir(): yield [(name, partial(open, file, 'rb')) for name,file in images_of_folder(path)]
         elif path.suffix.lower() == '.zip':
             with zipfile.ZipFile(path) as z: yield [(i.filename, partial(z.open, i)) for i in z.infolist() if not i.is_dir()]
         else:
@@ -194,6 +204,7 @@ def layout(path, files):
     found = {}
     for name,open_file in files:
         parts = PurePosixPath(name).parts
+        if (path/name).is_dir() and not parts[-1].startswith('.'): raise KdfastError(f'{path}: {name} is a folder; {LAYOUT}')
         if PurePosixPath(name).suffix.lower() not in SUFFIXES or parts[-1].startswith('.') or '__MACOSX' in parts: continue
         if len(parts) < 3 or parts[-3] not in ('train', *VALID_NAMES):
             raise KdfastError(f'{path}: found the image {name}; {LAYOUT}')
@@ -215,5 +226,10 @@ def classes_of(path, splits):
 
 def identity_of_folder(path):
     "Names, sizes and times of the files: cheap to ask at every start, and different after any change"
-    stats = [(file.relative_to(path).as_posix(), file.stat()) for file in sorted(path.glob('*/*/*'))]
+    stats = [(name, file.stat()) for name,file in images_of_folder(path)]
     return json.dumps([str(path.resolve()), *((name, s.st_size, s.st_mtime_ns) for name,s in stats)])
+
+
+def images_of_folder(path):
+    "(name, file) of what lies in the folders of the classes"
+    return [(file.relative_to(path).as_posix(), file) for file in sorted(path.glob('*/*/*'))]

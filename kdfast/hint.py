@@ -44,14 +44,14 @@ def regressor(
     if guided.shape[2:] != hint.shape[2:]:
         raise KdfastError(f'no 1×1 regressor maps guided features of {shape(guided)} onto a hint of {shape(hint)}: '
                           'choose layers of equal height and width')
-    return nn.Conv2d(guided.shape[1], hint.shape[1], 1).to(xb.device)
+    return nn.Conv2d(guided.shape[1], hint.shape[1], 1)
 
 
 def features(net, xb):
     "What `net` makes of `xb`, without moving its batch-norm statistics"
     training = net.training
     try:
-        with torch.no_grad(): return net.eval()(xb)
+        with torch.no_grad(): return net.eval()(xb.to(next(net.parameters()).device))
     finally: net.train(training)
 
 

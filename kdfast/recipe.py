@@ -1,5 +1,11 @@
 "What a recipe is, read from its source without running it: its purpose, and its options with their meaning."
-import ast, difflib, importlib.util, math, pkgutil, re, tokenize
+import ast
+import difflib
+import importlib.util
+import math
+import pkgutil
+import re
+import tokenize
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path

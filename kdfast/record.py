@@ -26,8 +26,7 @@ class Record(Callback):
     def __init__(self,
         folder:Folder, # The run's folder
     ):
-        self.folder,self.stage,self.steps,self.epochs,self.row = folder,0,[],[],None
-        self.fitting = False
+        self.folder,self.stage,self.steps,self.epochs,self.fitting = folder,0,[],[],False
 
     def before_train(self):
         if self.epoch == 0: self.stage += 1

@@ -7,8 +7,9 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from kdfast.recipe import STUDY, study_order
-from kdfast.runs import Folder, find_all
+from kdfast.errors import KdfastError
+from kdfast.recipe import study_order
+from kdfast.runs import Folder
 
 # Numbers as a reader takes them in
 
@@ -172,13 +173,12 @@ def confusion_facts(
 ) -> dict:
     "Who takes what for what: classes, matrix, accuracy by class and the most confused pairs, of one run or beside another's."
     classes,matrix = folder.confusion()
-    pairs = sorted(((matrix[i][j], i, j) for i in range(len(classes)) for j in range(len(classes)) if i != j and matrix[i][j]), reverse=True)
+    pairs = sorted(((matrix[i][j], i, j) for i in range(len(classes)) for j in range(len(classes)) if i != j and matrix[i][j]), key=lambda pair: (-pair[0], *pair[1:]))
     facts = dict(run=str(folder), classes=classes, confusion=matrix, class_accuracy=dict(zip(classes, shares(matrix))),
                  worst_pairs=[[classes[i], classes[j], n] for n,i,j in pairs[:10]])
     if against is None: return facts
     other_classes,other = against.confusion()
     if other_classes != classes:
-        from kdfast.errors import KdfastError
         raise KdfastError(f'{folder} knows the classes {", ".join(classes)}; {against} knows {", ".join(other_classes)}: only runs on the same data compare')
     return facts | dict(against=str(against), against_confusion=other, against_class_accuracy=dict(zip(classes, shares(other))),
                         against_worst_pairs=[[classes[i], classes[j], other[i][j]] for _,i,j in pairs[:10]])
@@ -194,7 +194,7 @@ def confusion_view(
              class_table(facts, names), Text(), pair_table(facts, names)]
     if names[1]:
         better = [c for c in facts['classes'] if facts['class_accuracy'][c] > facts['against_class_accuracy'][c]]
-        parts.append(Text(f'\n{names[0]} is ahead of {names[1]} in {", ".join(better) or "no class"}.'))
+        parts.append(Text(f'\n{names[0]} is ahead of {names[1]} on these images in {", ".join(better) or "no class"}.'))
     return Group(*parts)
 
 

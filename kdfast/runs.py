@@ -1,9 +1,14 @@
 "A run's folder: where it lies, how it starts and ends, what it holds, and how it is found again. Imports no torch."
-import csv, io, json, os, shutil
+import csv
+import io
+import json
+import os
+import shutil
 from datetime import datetime, timezone
 from pathlib import Path
 
 from kdfast.errors import KdfastError
+from kdfast.recipe import study_order
 
 FORMAT = 1
 
@@ -109,7 +114,6 @@ def find_all(
     data:str|None=None, # Of this data set alone
 ) -> list[Folder]:
     "Every run's folder, by data set, recipe and seed."
-    from kdfast.recipe import study_order
     found = [Folder(file.parent) for file in Path(runs).glob(f'{data or "*"}/*/*/run.json') if file.parent.name.isdigit()]
     return sorted(found, key=lambda f: (f.data, study_order(f.recipe), f.seed))
 

@@ -1,5 +1,8 @@
 "What a recipe is given to work with (Run), and what becomes of what it returns."
-import hashlib, os, platform
+import hashlib
+import io
+import os
+import platform
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -45,7 +48,7 @@ class Run:
         bars=None, # Live lines, on a terminal
     ):
         self.folder,self.data,self.seed,self.runs,self.console,self.bars = folder,data,seed,runs,console,bars
-        self.stands_on,self.network,self.remember = {},None,[]
+        self.record,self.stands_on,self.remember = Record(folder),{},[]
 
     @cached_property
     def dls(self): return loaders(self.data, self.seed)
@@ -55,8 +58,7 @@ class Run:
     ) -> nn.Module:
         "A new network, its initial weights decided by the seed alone."
         set_seed(self.seed, reproducible=True)
-        self.network = factory.__name__
-        return factory(len(self.data.classes))
+        return named(factory, len(self.data.classes))
 
     def needs(self,
         name:str, # A recipe of kdfast: teacher, hint, …
@@ -64,7 +66,7 @@ class Run:
         "The network that this recipe trained on the same data and seed; trained first where it is missing."
         folder = train(recipes.find(name), self.data, self.seed, {}, self.runs, self.console, self.bars)
         self.stands_on[name] = dict(path=str(folder), sha256=sha256(folder/'weights.safetensors'))
-        network,self.network = load_network(folder)
+        network = load_network(folder)
         if name == 'teacher': self.remember = [Remember(folder/'outputs.npz', network)]
         return network
 
@@ -79,10 +81,9 @@ class Run:
         """
         settings = dict(loss_func=CrossEntropyLossFlat(), opt_func=partial(SGD, mom=.9), wd=5e-3, metrics=accuracy) | kwargs
         learn = Learner(self.dls, model.to(self.dls.device, memory_format=torch.channels_last), path=self.folder.path, **settings,
-                        cbs=[SameOrder(), Record(self.folder), Show(self.folder.recipe, self.console, self.bars), *self.remember])
+                        cbs=[SameOrder(), self.record, Show(self.folder.recipe, self.console, self.bars), *self.remember])
         learn.remove_cbs(ProgressCallback)
         learn.logger = noop
-        self.learn = learn
         return learn
 
 
@@ -106,18 +107,18 @@ def train(
         check_same(folder, recipe, data)
         return folder
     run = Run(folder, data, seed, kept_in, console, bars)
-    run.dls # too few images are said before a folder is made
+    batch_size = run.dls.train.bs # too few images are said here, before a folder is made
     folder.start(dict(recipe=recipe.name, arguments=arguments, data=data.name, data_sha256=data.fingerprint, seed=seed,
-                      batch_size=run.dls.train.bs, **environment()), recipe.source)
+                      batch_size=batch_size, **environment()), recipe.source)
     try:
         outcome = recipe.main()(run, **arguments)
         folder.facts |= dict(stands_on=run.stands_on)
-        folder.finish(judge(run, recipe, arguments, outcome))
+        folder.finish(judge(run, arguments, outcome))
     except Diverged as e:
         folder.set('diverged', reason=e.message)
         raise
     except BaseException as e:
-        folder.set('failed', reason=f'{type(e).__name__}: {e}')
+        folder.set('failed', reason='interrupted' if isinstance(e, KeyboardInterrupt) else f'{type(e).__name__}: {e}')
         raise
     return folder
 
@@ -139,24 +140,30 @@ def environment():
 
 # Networks on disk
 
-def save_network(network, run):
+def named(factory, n_classes):
+    "A network that knows what built it, so that its weights can say so"
+    network = factory(n_classes)
+    network.built_by = dict(network=factory.__name__, n_classes=str(n_classes))
+    return network
+
+
+def save_network(network, file):
     "The network alone: no regressor, no teacher; with what it takes to build it again"
     state = {name: tensor.contiguous() for name,tensor in network.state_dict().items()}
-    facts = dict(network=run.network, n_classes=str(len(run.data.classes)))
-    runs.write(run.folder/'weights.safetensors', safetensors.torch.save(state, facts))
+    runs.write(file, safetensors.torch.save(state, getattr(network, 'built_by', {})))
 
 
 def load_network(
     folder:Folder, # A finished run
-) -> tuple[nn.Module,str]:
-    "The network of a run, in evaluation mode, and the name of what built it. Raises KdfastError where kdfast.models lacks it."
+) -> nn.Module:
+    "The network of a run, in evaluation mode. Raises KdfastError where kdfast.models has no function that builds it."
     file = folder/'weights.safetensors'
-    with safetensors.safe_open(file, 'pt') as f: facts = f.metadata()
-    factory = getattr(models, facts['network'], None)
-    if factory is None: raise KdfastError(f'{file} holds a network {facts["network"]} that is not in kdfast.models')
-    network = factory(int(facts['n_classes']))
+    with safetensors.safe_open(file, 'pt') as f: facts = f.metadata() or {}
+    factory = getattr(models, facts.get('network', ''), None)
+    if factory is None: raise KdfastError(f'{file} holds a network {facts.get("network", "")} that kdfast.models does not build')
+    network = named(factory, int(facts['n_classes']))
     network.load_state_dict(safetensors.torch.load_file(file))
-    return network.to(memory_format=torch.channels_last).eval(),facts['network']
+    return network.to(memory_format=torch.channels_last).eval()
 
 
 def sha256(file): return hashlib.sha256(Path(file).read_bytes()).hexdigest()
@@ -166,14 +173,14 @@ def sha256(file): return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 def judge(
     run:Run, # The run that was trained
-    recipe:Recipe, # By what
-    arguments:dict, # How
+    arguments:dict, # What its recipe was called with
     outcome:Learner|nn.Module, # The Learner to be judged; or, where there is nothing to classify, the network to keep
 ) -> dict:
     "The numbers of a finished run; the network, its predictions and its confusion matrix are written beside them."
     network = outcome.model if isinstance(outcome, Learner) else outcome
-    last,epochs = run.learn.record.epochs[-1],run.learn.record.epochs
-    save_network(network, run)
+    epochs = run.record.epochs
+    last = epochs[-1]
+    save_network(network, run.folder/'weights.safetensors')
     classified = classify(run, outcome) if isinstance(outcome, Learner) else dict.fromkeys(
         ('train_accuracy', 'valid_accuracy', 'best_valid_accuracy', 'best_epoch', 'valid_loss', 'worst_pairs'))
     return dict(
@@ -181,7 +188,7 @@ def judge(
         params=sum(p.numel() for p in network.parameters()), macs=macs(network, run),
         epochs=len(epochs), seconds=round(sum(row['seconds'] for row in epochs), 1),
         train_loss=last['train_total'], soft_loss=last['train_soft'], hard_loss=last['train_hard'],
-        fit_loss=last['train_fit'] if last['train_fit'] is not None else stage_one_fit(run),
+        fit_loss=fit_loss(run),
         **classified, teacher_sha256=run.stands_on.get('teacher', {}).get('sha256'))
 
 
@@ -197,7 +204,7 @@ def classify(run, learn):
     write_predictions(run.folder/'predictions.npz', actual=actual, predicted=predicted, logits=logits.half())
     plain = run.dls.train.new(run.dls.train_ds.plain(), shuffle=False, drop_last=False)
     train_logits,train_actual = learn.get_preds(dl=plain, act=noop)
-    best = max(run.learn.record.epochs, key=lambda row: row['valid_accuracy'])
+    best = max((row for row in run.record.epochs if row['valid_accuracy'] is not None), key=lambda row: row['valid_accuracy'])
     return dict(
         train_accuracy=float((train_logits.argmax(1) == train_actual).double().mean()),
         valid_accuracy=float(confusion.trace() / confusion.sum()),
@@ -207,16 +214,16 @@ def classify(run, learn):
 
 
 def write_predictions(file, **arrays):
-    import io
     content = io.BytesIO()
     np.savez_compressed(content, **{name: np.asarray(tensor) for name,tensor in arrays.items()})
     runs.write(file, content.getvalue())
 
 
-def stage_one_fit(run):
-    "The fit loss of the stage one that this run stands on, if it does"
-    fits = (Folder(Path(needed['path'])).result['fit_loss'] for needed in run.stands_on.values())
-    return next((fit for fit in fits if fit is not None), None)
+def fit_loss(run):
+    "The last fit loss of stage one: this run's own, or that of the run it stands on; None without a stage one"
+    own = [row['train_fit'] for row in run.record.epochs]
+    needed = [Folder(Path(needed['path'])).result['fit_loss'] for needed in run.stands_on.values()]
+    return next((fit for fit in [*reversed(own), *needed] if fit is not None), None)
 
 
 def macs(network, run):

@@ -41,6 +41,18 @@ def test_bad_input_is_one_line_and_status_2_before_anything_is_made(kdfast, tmp_
     assert not (tmp_path/'runs').exists()
 
 
+@pytest.mark.parametrize('arguments,said', [([], 'Commands:'), (['run'], 'exp1'), (['--version'], 'kdfast 0.'), (['cp', '--help'], 'Copy a recipe')])
+def test_help_and_version(kdfast, arguments, said):
+    done = kdfast(*arguments)
+    assert done.status == 0 and said in done.out and done.err == ''
+
+
+@pytest.mark.parametrize('arguments,said', [(['runn'], 'runn'), (['compare', '--jsn'], '--jsn'), (['confusion'], 'Missing argument'), (['run', 'exp1', '--epochs'], '--epochs')])
+def test_usage_errors_are_one_line_too(kdfast, arguments, said):
+    done = kdfast(*arguments)
+    assert done.status == 2 and done.err.startswith('kdfast: error: ') and said in done.err and done.err.count('\n') == 1
+
+
 def test_compare_is_the_reports_table(study, kdfast):
     done = kdfast('compare', '--runs', study.parent)
     header = next(line for line in done.out.splitlines() if 'teacher' in line).split()
@@ -89,7 +101,7 @@ def test_a_copied_recipe_runs_as_ones_own(kdfast, images, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     assert kdfast('cp', 'baseline', 'mine.py').status == 0
     source = (tmp_path/'mine.py').read_text()
-    (tmp_path/'mine.py').write_text(source.replace('epochs:int=20', 'epochs:int=1').replace('The baseline', 'My own'))
+    (tmp_path/'mine.py').write_text(source.replace('epochs:int=18', 'epochs:int=1').replace('The baseline', 'My own'))
     done = kdfast('run', './mine.py', '--data', images, '--json')
     assert done.status == 0, done.err
     assert json.loads(done.out)['epochs'] == 1

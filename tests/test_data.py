@@ -71,6 +71,7 @@ def drop_valid(f): shutil.rmtree(f/'test')
 def drop_class(f): shutil.rmtree(f/'test'/'bee')
 def one_class(f): [shutil.rmtree(f/s/c) for s in ('train', 'test') for c in CLASSES[1:]]
 def flatten(f): shutil.rmtree(f/'train'), shutil.rmtree(f/'test')
+def nest(f): (f/'train'/'cat'/'more').mkdir()
 def other_split(f): (f/'test').rename(f/'holdout')
 
 
@@ -78,7 +79,7 @@ def other_split(f): (f/'test').rename(f/'holdout')
     (break_image, 'train/cat/001.png is not a readable image'), (truncate, 'train/cat/001.png is not a readable image'),
     (enlarge, 'train/cat/001.png is 9×8'), (drop_valid, 'found train;'), (drop_class, 'only in train: bee'),
     (one_class, 'found one class, ape'), (flatten, 'found no images; expected train/<class>/<image>'),
-    (other_split, 'found the image holdout/ape/000.png; expected'),
+    (nest, 'train/cat/more is a folder; expected'), (other_split, 'found the image holdout/ape/000.png; expected'),
 ])
 def test_what_is_wrong_is_named_and_nothing_is_kept(folder, damage, said):
     before = set(kdata.cache_home().glob('*'))

@@ -3,7 +3,7 @@ from functools import partial
 import pytest
 import torch
 from conftest import equal
-from fastai.vision.all import SGD, Callback, CrossEntropyLossFlat, Learner, MixUp, ProgressCallback, accuracy, noop
+from fastai.vision.all import SGD, Callback, CrossEntropyLossFlat, GradientAccumulation, Learner, MixUp, ProgressCallback, accuracy, noop
 from kdfast.distill import Distill
 from kdfast.loader import loaders
 from kdfast.losses import kd_loss
@@ -77,6 +77,20 @@ def test_nothing_is_left_on_the_learner(data):
 def test_a_learner_is_taken_for_its_network(data):
     learn = student(data)
     assert Distill(learn).teacher is learn.model
+
+
+def test_gradient_accumulation_scales_the_whole_blend(data):
+    net,learn,n_acc = teacher(),student(data),16
+    class Look(Callback):
+        order = 7 # after GradientAccumulation
+        def after_loss(self):
+            if not self.training: return
+            hard = torch.nn.functional.cross_entropy(self.pred, self.yb[0])
+            with torch.no_grad(): blend = .1*hard + .9*kd_loss(self.pred, net(self.xb[0]), 4.)
+            torch.testing.assert_close(self.loss_grad.detach(), blend.detach()*len(self.yb[0])/n_acc, rtol=1e-5, atol=1e-6)
+            self.learn.looked = True
+    learn.fit(1, .01, cbs=[Distill(net), GradientAccumulation(n_acc), Look()])
+    assert learn.looked
 
 
 @pytest.mark.parametrize('wrong,said', [(wide, 'the function wide; call it first'), ('wide', 'found str')])

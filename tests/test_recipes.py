@@ -108,7 +108,7 @@ def test_stage_one_classifies_nothing(study):
 RELOAD = '''
 import sys, numpy as np, torch
 from kdfast import data, loader, runs, trainer
-network,_ = trainer.load_network(runs.Folder(sys.argv[2]))
+network = trainer.load_network(runs.Folder(sys.argv[2]))
 x,_ = next(iter(loader.loaders(data.load(sys.argv[1])).valid))
 with torch.no_grad(): np.save(sys.argv[3], network(torch.Tensor(x)).numpy())
 '''
@@ -116,7 +116,7 @@ with torch.no_grad(): np.save(sys.argv[3], network(torch.Tensor(x)).numpy())
 
 def test_reloaded_weights_give_the_same_logits_in_a_fresh_process(study, images, data, tmp_path):
     from kdfast import loader, runs, trainer
-    network,_ = trainer.load_network(runs.Folder(study/'exp2'/'0'))
+    network = trainer.load_network(runs.Folder(study/'exp2'/'0'))
     x,_ = next(iter(loader.loaders(data).valid))
     with torch.no_grad(): here = network(torch.Tensor(x)).numpy()
     subprocess.run([sys.executable, '-W', 'ignore', '-c', RELOAD, images, study/'exp2'/'0', tmp_path/'there.npy'], check=True)
@@ -139,3 +139,29 @@ def test_stage_twos_optimizer_holds_every_student_parameter_once(study, data, tm
     assert sorted(held) == sorted(id(p) for p in learn.model.parameters())
     trained = [p for p,*_ in learn.opt.all_params() if p.requires_grad]
     assert len(trained) == (len(list(learn.model[3:].parameters())) if frozen else len(held))
+
+
+FITNET = '''"Both stages in one file."
+from kdfast.all import *
+
+def main(run, epochs:int=2, hint_epochs:int=2):
+    student,teacher = run.build(thin),run.needs('teacher')
+    matrix = regressor(front(student), front(teacher), run.dls.one_batch()[0])
+    stage_one = run.learner(nn.Sequential(front(student), matrix), loss_func=hint_loss, metrics=None)
+    stage_one.fit_one_cycle(hint_epochs, .1, cbs=Hint(front(teacher)))
+    learn = run.learner(student, splitter=front_back)
+    learn.fit_one_cycle(epochs, .1, cbs=Distill(teacher))
+    return learn
+'''
+
+
+def test_one_file_may_hold_both_stages_and_loses_no_row(study, kdfast, images, tmp_path):
+    "And ends as exp2 does that stands on a stage one of its own"
+    (tmp_path/'fitnet.py').write_text(FITNET)
+    done = kdfast('run', tmp_path/'fitnet.py', '--data', images, '--runs', study.parent, '--json')
+    assert done.status == 0, done.err
+    rows = list(csv.DictReader((study/'fitnet'/'0'/'metrics.csv').open()))
+    assert [(row['stage'], row['epoch']) for row in rows] == [('1', '1'), ('1', '2'), ('2', '1'), ('2', '2')]
+    result = json.loads(done.out)
+    assert result['fit_loss'] == float(rows[1]['train_fit']) and result['epochs'] == 4 and result['best_epoch'] in (1, 2)
+    thin(3).load_state_dict(weights(study/'fitnet'/'0'), strict=True)
