@@ -21,9 +21,10 @@ class Distill(Callback):
     """Learn from the teacher's softened outputs: https://arxiv.org/abs/1503.02531
 
     Training minimises (1−alpha)·hard + alpha·soft; validation keeps the task's own loss, so that runs with
-    different T and alpha compare. `parts` holds the last batch's hard, soft and total loss, training or
-    validation; `target` the teacher's logits for it, which another callback may set before. The teacher is put into evaluation mode, takes no gradient, and is never part of the Learner's
-    model or optimizer. Raises TypeError for a teacher that is no network and ValueError for T or alpha out of range.
+    different T and alpha compare. The teacher is put into evaluation mode, takes no gradient, and is never part of
+    the Learner's model or optimizer. `parts` holds the last batch's hard, soft and total loss, training or
+    validation; `target` the teacher's logits for it, which another callback may set before.
+    Raises TypeError for a teacher that is no network and ValueError for T or alpha out of range.
     """
     order = 2  # after MixUp (0) mixed the batch; before GradientAccumulation (6) and MixedPrecision (10)
 

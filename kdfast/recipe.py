@@ -3,14 +3,12 @@ import ast
 import difflib
 import importlib.util
 import math
-import pkgutil
 import re
 import tokenize
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
-import kdfast.recipes
 from kdfast.errors import KdfastError
 
 STUDY = ['teacher', 'baseline', 'kd', 'hint', 'exp1', 'exp2'] # in the order of the report's table
@@ -92,13 +90,15 @@ def find(
     return read(folder()/f'{name}.py')
 
 
-def folder() -> Path: return Path(kdfast.recipes.__path__[0]).resolve()
+def folder() -> Path:
+    "Where the recipes of kdfast lie: inside the installed package, beside it in a checkout."
+    installed,checkout = (parent/'recipes' for parent in Path(__file__).resolve().parents[:2])
+    return installed if installed.is_dir() else checkout
 
 
 def names() -> list[str]:
     "All recipes of kdfast, those of the study first and in its order."
-    found = [m.name for m in pkgutil.iter_modules(kdfast.recipes.__path__)]
-    return sorted(found, key=study_order)
+    return sorted((file.stem for file in folder().glob('[!_]*.py')), key=study_order)
 
 
 def study_order(name):
