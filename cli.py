@@ -18,6 +18,7 @@ from kdfast.errors import KdfastError
 
 UsageError = typer.BadParameter.__base__ # click's, wherever typer keeps its click
 DEFAULT_RUNS = Path('runs')
+INTERRUPTED = 130 # what Ctrl-C ends as: Typer makes it an exit status
 
 app = typer.Typer(help='Train students with distillation and hints, and see whether it helped.',
                   add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -212,19 +213,23 @@ def main():
     "Run the command line; every error is one line, and its exit status says whose turn it is"
     debug = '--debug' in sys.argv
     sys.argv = [a for a in sys.argv if a != '--debug']
-    try: status = app(standalone_mode=False)
-    except (Exception, KeyboardInterrupt) as error:
+    try:
+        status = app(standalone_mode=False)
+        if status == INTERRUPTED: complain('interrupted; the same command starts this run again')
+    except Exception as error:
         if debug: raise
         status,message = verdict(error)
-        err.print(f'kdfast: error: {message}', style='red', soft_wrap=True, markup=False)
+        complain(message)
     sys.exit(status)
 
 
+def complain(message): err.print(f'kdfast: error: {message}', style='red', soft_wrap=True, markup=False)
+
+
 def verdict(error):
-    "Exit status and message: 2 the user can fix it, 4 diverged, 130 interrupted, 1 a defect of ours"
+    "Exit status and message: 2 the user can fix it, 4 diverged, 1 a defect of ours"
     if isinstance(error, KdfastError): return error.exit_status,error.message
     if isinstance(error, UsageError): return 2,explain(error)
-    if isinstance(error, (KeyboardInterrupt, typer.Abort)): return 130,'interrupted; the same command starts this run again'
     if isinstance(error, OSError) and error.filename: return 2,f'{error.filename}: {error.strerror}'
     return 1,f'{type(error).__name__}: {error}; this is a defect of kdfast: --debug shows where'
 

@@ -198,7 +198,7 @@ def classify(run, learn):
     logits,actual,losses = learn.get_preds(dl=valid, with_loss=True, act=noop)
     interpretation = ClassificationInterpretation(learn, valid, losses)
     confusion,predicted = interpretation.confusion_matrix(),logits.argmax(1)
-    interpretation.confusion_matrix = lambda: confusion # most_confused would predict everything once more
+    interpretation.confusion_matrix = confusion.copy # most_confused would predict everything once more, and clears the diagonal
     names = run.data.classes
     runs.write_csv(run.folder/'confusion.csv', ['actual \\ predicted', *names], ([name, *row] for name,row in zip(names, confusion)))
     write_predictions(run.folder/'predictions.npz', actual=actual, predicted=predicted, logits=logits.half())

@@ -4,7 +4,7 @@ from kdfast.all import *
 
 def main(
     run:Run, # This run: its folder, data and seed, and the runs it builds on
-    epochs:int=18, # Epochs
+    epochs:int=32, # Epochs
     lr:float=0.2, # Peak of the one-cycle schedule
 ):
     learn = run.learner(run.build(thin))

@@ -101,7 +101,7 @@ def test_a_copied_recipe_runs_as_ones_own(kdfast, images, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     assert kdfast('cp', 'baseline', 'mine.py').status == 0
     source = (tmp_path/'mine.py').read_text()
-    (tmp_path/'mine.py').write_text(source.replace('epochs:int=18', 'epochs:int=1').replace('The baseline', 'My own'))
+    (tmp_path/'mine.py').write_text(source.replace('epochs:int=32', 'epochs:int=1').replace('The baseline', 'My own'))
     done = kdfast('run', './mine.py', '--data', images, '--json')
     assert done.status == 0, done.err
     assert json.loads(done.out)['epochs'] == 1
@@ -145,3 +145,11 @@ def test_a_failing_recipe_is_on_record_and_its_traceback_is_for_debug(kdfast, im
     state = json.loads((tmp_path/'runs'/'tiny'/'mine'/'0'/'run.json').read_text())
     assert state['status'] == 'failed' and 'no luck' in state['reason']
     with pytest.raises(RuntimeError, match='no luck'): kdfast('run', './mine.py', '--data', images, '--debug')
+
+
+def test_an_interrupted_run_says_so_and_starts_again(kdfast, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'mine.py').write_text('"Is interrupted."\ndef main(run, epochs:int=1): raise KeyboardInterrupt\n')
+    done = kdfast('run', './mine.py', '--data', images)
+    assert done.status == 130 and done.err.endswith('kdfast: error: interrupted; the same command starts this run again\n')
+    assert json.loads((tmp_path/'runs'/'tiny'/'mine'/'0'/'run.json').read_text())['reason'] == 'interrupted'
