@@ -5,11 +5,13 @@ import shlex
 import shutil
 import sys
 from contextlib import nullcontext
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 from rich.console import Console
+from rich.text import Text
 from typer.core import TyperGroup
 
 import kdfast
@@ -27,6 +29,7 @@ out,err = Console(highlight=False),Console(stderr=True, highlight=False)
 RunsOption = Annotated[Path, typer.Option(help='Where runs are kept.')]
 DataNameOption = Annotated[Optional[str], typer.Option('--data', help='Only runs on this data set, by its name under the runs folder.')]
 JsonOption = Annotated[bool, typer.Option('--json', help='Print JSON, for a script to read.')]
+MarginOption = Annotated[float, typer.Option(min=0, help='Smallest difference that matters, in percentage points.')]
 SeedOption = Annotated[Optional[int], typer.Option(help='Which seed; the lowest that there is, unless given.')]
 
 
@@ -49,6 +52,7 @@ def help_alone(ctx: typer.Context):
 
 COMMON = {
     'data': (str, 'digits', 'What to train on: digits, cifar10, or the path of a folder or archive with train/<class>/* and test|valid|val/<class>/*.'),
+    'holdout': (float, 0., 'Share of the training images to validate on instead: to choose options while the validation images stay unseen.'),
     'seed': (int, 0, 'Decides the initial weights, the order of the images and their augmentation.'),
     'runs': (Path, DEFAULT_RUNS, 'Where runs are kept.'),
     'json': (bool, False, 'Print the result as JSON.'),
@@ -64,7 +68,7 @@ class Recipes(TyperGroup):
 
 def command(recipe):
     "The command that runs `recipe`: its options are the parameters of `main`, their comments the help"
-    def run(data, seed, runs, json, **given): run_recipe(recipe, data, seed, runs, json, given)
+    def run(data, holdout, seed, runs, json, **given): run_recipe(recipe, data, holdout, seed, runs, json, given)
     flags = {o.name: (o.type, o.default, o.help) for o in recipe.options} | COMMON
     def parameter(name, kind, default, help):
         flag = f'--{name.replace("_", "-")}'
@@ -82,12 +86,12 @@ app.add_typer(typer.Typer(cls=Recipes, help='Run a recipe, and first whatever it
                           callback=help_alone, invoke_without_command=True, rich_markup_mode=None), name='run')
 
 
-def run_recipe(recipe, source, seed, kept_in, as_json, given):
+def run_recipe(recipe, source, holdout, seed, kept_in, as_json, given):
     "Check what can be checked at once, then import what trains"
     arguments = recipe.resolve(given)
     if seed < 0: raise KdfastError(f'--seed {seed}: expected 0 or more')
     from kdfast import data, runs
-    images = data.load(source)
+    images = data.load(source, holdout)
     folder = runs.folder(kept_in, images.name, recipe.folder_name(arguments), seed)
     if folder.finished: err.print(f'{folder} is finished; nothing to train', soft_wrap=True)
     import_quietly()
@@ -95,7 +99,7 @@ def run_recipe(recipe, source, seed, kept_in, as_json, given):
     from kdfast.trainer import train
     with live_bars(err) as bars: folder = train(recipe, images, seed, given, kept_in, err, bars)
     if as_json: print(json.dumps(folder.result, indent=1))
-    else: show(folder, source, seed, kept_in)
+    else: show(folder, dict(data=source, holdout=holdout, seed=seed, runs=kept_in))
 
 
 def import_quietly():
@@ -105,13 +109,82 @@ def import_quietly():
     with err.status('starting fastai') if err.is_terminal else nullcontext(): import kdfast.trainer
 
 
-def show(folder, source, seed, kept_in):
+def show(folder, common):
+    "A run's summary, and the recipe of the study to run next"
     from kdfast import report, runs
-    said = ''.join(f' {flag} {shlex.quote(str(value))}' for flag,value,default in
-                   (('--data', source, 'digits'), ('--seed', seed, 0), ('--runs', kept_in, DEFAULT_RUNS)) if value != default)
-    missing = [r for r in recipes.STUDY if not runs.folder(kept_in, folder.data, r, seed).finished]
-    where = f' --runs {shlex.quote(str(kept_in))}' if kept_in != DEFAULT_RUNS else ''
-    out.print(report.summary(folder, f'kdfast run {missing[0]}{said}' if missing else f'kdfast compare{where}'))
+    missing = [r for r in recipes.STUDY if not runs.folder(common['runs'], folder.data, r, common['seed']).finished]
+    next_command = ['run', missing[0], *flags(**common)] if missing else ['compare', *flags(runs=common['runs'])]
+    out.print(report.summary(folder))
+    out.print('[dim]next[/] ', Text(shlex.join(['kdfast', *next_command]), style='bold'), soft_wrap=True) # whole, so that it can be copied
+
+
+def flags(**values):
+    "The options of a command line that are not at their defaults"
+    return [word for name,value in values.items() if value != COMMON[name][1] for word in (f'--{name}', str(value))]
+
+
+# Many runs
+
+SeedsOption = Annotated[int, typer.Option(min=1, help='How many seeds: 0, 1, 2 …')]
+SourceOption = Annotated[str, typer.Option('--data', help=COMMON['data'][2])]
+HoldoutOption = Annotated[float, typer.Option(help=COMMON['holdout'][2])]
+EpochsOption = Annotated[Optional[int], typer.Option(help='Epochs of every run but teacher and stage one, in place of the recipe\'s own.')]
+JobsOption = Annotated[Optional[int], typer.Option(min=1, help='Runs side by side; as many as the cores allow, one on a GPU, unless given.')]
+ThreadsOption = Annotated[int, typer.Option(min=1, help='Threads of each run. They decide the last bits of its weights; the number of jobs does not.')]
+
+
+@app.command()
+def study(
+    recipe: Annotated[Optional[list[str]], typer.Argument(help='Recipes, or files of your own; those of the study, unless given.')] = None,
+    seeds: SeedsOption = 5,
+    data: SourceOption = 'digits',
+    holdout: HoldoutOption = 0.,
+    epochs: EpochsOption = None,
+    jobs: JobsOption = None,
+    threads: ThreadsOption = 1,
+    runs: RunsOption = DEFAULT_RUNS,
+):
+    "Train recipes × seeds, what is missing of them, side by side; then the table."
+    more = {} if epochs is None else dict(epochs=epochs)
+    wanted = [(recipes.find(name), more) for name in recipe or ['baseline', 'kd', 'exp1', 'exp2']]
+    name,failed = train_all(wanted, seeds, data, holdout, jobs, threads, runs)
+    compare(data=name, runs=runs, json_=False, csv_=False, against=None, margin=0.8)
+    out.print('\n[dim]next[/] ', Text(shlex.join(['kdfast', 'compare', '--against', 'baseline', *flags(runs=runs)]), style='bold'), soft_wrap=True)
+    complain_of(failed)
+
+
+@app.command()
+def matrix(
+    seeds: SeedsOption = 5,
+    data: SourceOption = 'digits',
+    holdout: HoldoutOption = 0.,
+    epochs: EpochsOption = None,
+    margin: MarginOption = 0.8,
+    jobs: JobsOption = None,
+    threads: ThreadsOption = 1,
+    runs: RunsOption = DEFAULT_RUNS,
+    json_: JsonOption = False,
+):
+    "Does the extra matrix that a hint needs affect performance? Trains what is missing; premises, evidence, verdict."
+    from kdfast import matrix as question
+    more,limit = {} if epochs is None else dict(epochs=epochs),fraction(margin)
+    name,failed = train_all(question.wanted(more), seeds, data, holdout, jobs, threads, runs)
+    found = question.facts(runs, name, range(seeds), more, limit)
+    if json_: print(json.dumps(found, indent=1))
+    else: out.print(question.view(found))
+    complain_of(failed)
+
+
+def train_all(wanted, seeds, source, holdout, jobs, threads, kept_in):
+    "Train what is missing; the data set's name, and the tasks without a result"
+    from kdfast import data, study
+    images = data.load(source, holdout)
+    tasks = study.plan(wanted, range(seeds), images.name, kept_in)
+    return images.name,study.execute(tasks, flags(data=source, holdout=holdout, runs=kept_in), jobs or study.default_jobs(threads), threads, err)
+
+
+def complain_of(failed):
+    if failed: raise KdfastError('no result: ' + '; '.join(f'{task.name}: {task.failure}' for task in failed))
 
 
 # Looking at runs
@@ -142,6 +215,8 @@ def compare(
     runs: RunsOption = DEFAULT_RUNS,
     json_: JsonOption = False,
     csv_: Annotated[bool, typer.Option('--csv', help='Print CSV.')] = False,
+    against: Annotated[Optional[str], typer.Option(help='A recipe: show how far the others differ from it, with 95 % intervals and verdicts.')] = None,
+    margin: MarginOption = 0.8,
 ):
     "The report's table, from what has been run."
     from kdfast import report
@@ -151,12 +226,33 @@ def compare(
     tables = {name: report.aggregate(folders) for name,folders in by_data.items()}
     rows = [row for table in tables.values() for row in table]
     if not rows: raise KdfastError(f'no finished run{f" on {data}" if data else ""} in {runs}; start with: kdfast run exp1')
+    if against: return compare_against(by_data, against, fraction(margin), json_, csv_)
     if json_: return print(json.dumps(rows, indent=1))
     if csv_: return write_rows(report.flat(rows))
     for name,table in tables.items():
         out.print(f'\n[bold]{name}[/]\n')
         for part in report.compare_table(table, out.width): out.print(part, '')
         for remark in report.remarks(by_data[name]): out.print(remark, style='dim')
+
+
+def fraction(margin):
+    "Percentage points as a fraction"
+    if not isfinite(margin): raise KdfastError(f'--margin {margin}: expected a number of percentage points')
+    return margin/100
+
+
+def compare_against(by_data, against, margin, as_json, as_csv):
+    from kdfast import differences
+    tables = {name: differences.against(folders, against, margin) for name,folders in by_data.items()}
+    rows = [dict(data=name) | row for name,table in tables.items() for row in table]
+    if as_json: return print(json.dumps(rows, indent=1))
+    if as_csv:
+        columns = list(dict.fromkeys(name for row in rows for name in row if name != 'seeds'))
+        return write_rows([columns, *([row.get(name) for name in columns] for row in rows)])
+    for name,table in tables.items():
+        out.print(f'\n[bold]{name}[/]\n')
+        if not table: out.print(f'nothing but {against} has been run')
+        else: out.print(differences.table(table), *differences.remarks(table), sep='\n')
 
 
 def write_rows(rows):

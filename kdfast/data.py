@@ -44,6 +44,7 @@ class Data:
 
 def load(
     source:str='digits', # digits, cifar10, a folder, or an archive (.tar.xz, .tar.gz, .zip)
+    holdout:float=0., # Share of the training images to validate on instead
 ) -> Data:
     """The data set that `source` names, decoded on its first use and memory-mapped from a cache afterwards.
 
@@ -51,6 +52,13 @@ def load(
     archive's SHA-256, or a folder's names, sizes and times. Raises KdfastError, naming the file, for a missing
     path, another layout, a class that one split lacks, and an image that does not decode or differs in size.
     """
+    if not 0 <= holdout < 1: raise KdfastError(f'--holdout {holdout}: expected a share of the training images, from 0 to below 1')
+    data = named(source)
+    return hold_out(data, holdout) if holdout else data
+
+
+def named(source):
+    "The data set that `source` names, whole"
     if source == 'digits': return digits()
     if source == 'cifar10': return cached('cifar10', 'torchvision CIFAR10', decode_cifar10)
     path = Path(source).expanduser()
@@ -101,6 +109,27 @@ def fingerprint(classes, *splits):
         sha256.update(np.ascontiguousarray(labels))
         for part in np.array_split(images, max(1, len(images)//1000)): sha256.update(np.ascontiguousarray(part))
     return sha256.hexdigest()
+
+
+def hold_out(
+    data:Data, # A data set
+    share:float, # Of its training images, above 0 and below 1
+) -> Data:
+    """Validate on a share of the training images, class by class: options can be chosen, the validation images stay unseen.
+
+    The same images for every seed and recipe; the data set's name says which share, so that its runs stay apart.
+    Raises KdfastError where a class would have no image left to train on or none to validate on.
+    """
+    images,labels = data.train
+    held = np.zeros(len(labels), bool)
+    for label,name in enumerate(data.classes):
+        of_class = np.random.default_rng(label).permutation(np.flatnonzero(labels == label))
+        n = round(share*len(of_class))
+        if not 0 < n < len(of_class):
+            raise KdfastError(f'--holdout {share} takes {n} of the {len(of_class)} training images of {name}: expected at least one, and one left')
+        held[of_class[:n]] = True
+    train,valid = ((images[rows], labels[rows]) for rows in (~held, held))
+    return assemble(f'{data.name},holdout={share}', data.classes, train, valid, data.flip)
 
 
 # The cache

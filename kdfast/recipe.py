@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kdfast.errors import KdfastError
 
+STUDENTS = ['thin', 'matched'] # functions of kdfast.models
 STUDY = ['teacher', 'baseline', 'kd', 'hint', 'exp1', 'exp2'] # in the order of the report's table
 TYPES = dict(int=int, float=float, str=str, bool=bool)
 RANGES = {
@@ -19,6 +20,7 @@ RANGES = {
     'wd':     (lambda v: v >= 0, '0 or more'),
     'T':      (lambda v: v > 0, 'above 0'),
     'alpha':  (lambda v: 0 <= v <= 1, 'from 0 to 1'),
+    'student': (lambda v: v in STUDENTS, ' or '.join(STUDENTS)),
 }
 
 
@@ -39,6 +41,7 @@ class Recipe:
     source: str
     file: Path
     options: list[Option]
+    needs: list[ast.Call] # What its main asks of `run.needs`
 
     def main(self):
         "The function itself; importing it imports fastai"
@@ -49,8 +52,17 @@ class Recipe:
 
     def resolve(self, given):
         "Every argument by name: the given ones checked, the others at their defaults. Raises KdfastError."
-        for name,value in given.items(): check(self.name, name, value)
+        for name,value in given.items():
+            if name not in {o.name for o in self.options}: raise self.unknown(name)
+            check(self.name, name, value)
         return {o.name: given.get(o.name, o.default) for o in self.options}
+
+    def needed(self, arguments):
+        "(recipe, the arguments it is given) of each run that a run with these arguments stands on. Raises KdfastError."
+        def plain(node): return arguments[node.id] if isinstance(node, ast.Name) and node.id in arguments else ast.literal_eval(node)
+        try: return [(plain(call.args[0]), {word.arg: plain(word.value) for word in call.keywords}) for call in self.needs]
+        except (ValueError, IndexError) as e:
+            raise KdfastError(f'{self.file}: what run.needs is given must be plain text, numbers, or parameters of main') from e
 
     def folder_name(self, arguments):
         "The recipe's name, followed by every argument that is not its default: exp1,T=6.0"
@@ -121,7 +133,8 @@ def read(file) -> Recipe:
         raise KdfastError(f'{file}, line {main.lineno}: every parameter of main but the first needs a default')
     options = [option(file, p, d, comments.get(p.lineno, '')) for p,d in zip(parameters, defaults[-len(parameters):])]
     purpose = (ast.get_docstring(tree) or '').partition('\n')[0]
-    return Recipe(file.stem, purpose, source, file, options)
+    needs = [node for node in ast.walk(main) if isinstance(node, ast.Call) and getattr(node.func, 'attr', None) == 'needs']
+    return Recipe(file.stem, purpose, source, file, options, needs)
 
 
 def option(file, parameter, default, help):

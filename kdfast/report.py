@@ -38,9 +38,8 @@ ROWS = { # of the report's table: what result.json calls it, what the table call
 
 def summary(
     folder:Folder, # A finished run
-    next_command:str, # What the reader may type now
 ) -> Group:
-    "A run's numbers, its most confused pairs, and what to do next."
+    "A run's numbers, its most confused pairs, and where they are kept."
     result = folder.result
     numbers = Table.grid(padding=(0, 2))
     for name,(label,written) in ROWS.items():
@@ -50,7 +49,6 @@ def summary(
     pairs = [f'{a} taken for {b} {n}×' for a,b,n in (result['worst_pairs'] or [])[:5]]
     if pairs: numbers.add_row(Text('most confused', style='dim'), '\n'.join(pairs))
     numbers.add_row(Text('kept in', style='dim'), Text(str(folder), overflow='fold'))
-    numbers.add_row(Text('next', style='dim'), Text(next_command, style='bold'))
     title = Text.assemble('\n', (result['recipe'], 'bold'), f' on {result["data"]}, seed {result["seed"]}\n')
     return Group(title, numbers)
 

@@ -84,6 +84,17 @@ class Folder:
         header,*rows = csv.reader(io.StringIO((self.path/'confusion.csv').read_text()))
         return header[1:],[[int(n) for n in row[1:]] for row in rows]
 
+    def metrics(self):
+        "The rows of metrics.csv so far, as text"
+        try: return list(csv.DictReader(io.StringIO((self.path/'metrics.csv').read_text())))
+        except FileNotFoundError: return []
+
+    def right(self):
+        "Whether the run has each validation image right, in the order of the data set"
+        import numpy as np
+        if not (self.path/'predictions.npz').exists(): raise KdfastError(f'{self.path} has no predictions.npz: its recipe classifies nothing')
+        with np.load(self.path/'predictions.npz') as kept: return (kept['actual'] == kept['predicted']).tolist()
+
     def start(self, facts:dict, source:str):
         "Begin anew: what an unfinished run left here is removed"
         if self.path.exists(): shutil.rmtree(self.path)

@@ -78,6 +78,15 @@ def over_images(
     return Difference((only - other_only)/n, mean - half, mean + half, n, sd, 'images')
 
 
+def over_image_values(
+    values:Sequence[float], # A value an image, such as a difference of differences
+) -> Difference:
+    "The normal interval of a mean over images: the test set's noise, not the training's."
+    mean,sd,n = float(np.mean(values)),float(np.std(values, ddof=1)),len(values)
+    half = float(ndtri((1 + CONFIDENCE)/2)) * sd/sqrt(n)
+    return Difference(mean, mean - half, mean + half, n, sd, 'images')
+
+
 def discordant(right, other):
     "How many images only the one, and only the other, has right"
     pairs = list(zip(right, other, strict=True))

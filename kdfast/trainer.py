@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from kdfast import models, recipe as recipes, runs
 from kdfast.data import Data
 from kdfast.errors import Diverged, KdfastError
+from kdfast.hint import features, front, regressor
 from kdfast.loader import loaders
 from kdfast.progress import Show
 from kdfast.recipe import Recipe
@@ -48,27 +49,41 @@ class Run:
         bars=None, # Live lines, on a terminal
     ):
         self.folder,self.data,self.seed,self.runs,self.console,self.bars = folder,data,seed,runs,console,bars
-        self.record,self.stands_on,self.remember = Record(folder),{},[]
+        self.record,self.stands_on,self.remember,self.hint = Record(folder),{},[],None
 
     @cached_property
     def dls(self): return loaders(self.data, self.seed)
 
     def build(self,
-        factory, # A function of the number of classes, such as `wide` or `thin`
+        factory, # A function of the number of classes, such as `wide` or `thin`; or its name in kdfast.models
     ) -> nn.Module:
         "A new network, its initial weights decided by the seed alone."
         set_seed(self.seed, reproducible=True)
-        return named(factory, len(self.data.classes))
+        return named(getattr(models, factory) if isinstance(factory, str) else factory, len(self.data.classes))
 
     def needs(self,
         name:str, # A recipe of kdfast: teacher, hint, …
+        **given # Its arguments, where they are not its defaults
     ) -> nn.Module:
         "The network that this recipe trained on the same data and seed; trained first where it is missing."
-        folder = train(recipes.find(name), self.data, self.seed, {}, self.runs, self.console, self.bars)
+        folder = train(recipes.find(name), self.data, self.seed, given, self.runs, self.console, self.bars)
         self.stands_on[name] = dict(path=str(folder), sha256=sha256(folder/'weights.safetensors'))
         network = load_network(folder)
         if name == 'teacher': self.remember = [Remember(folder/'outputs.npz', network)]
         return network
+
+    def guide(self,
+        student:nn.Sequential, # A network of named stages
+        teacher:nn.Sequential, # Another, trained
+        matrix:bool=False, # Put a regressor even where both have one shape
+    ) -> nn.Sequential:
+        "What stage one trains: the student's front, and behind it a regressor where its features have not the hint's shape."
+        xb = self.dls.one_batch()[0]
+        guided,hint = front(student),front(teacher)
+        shapes = [list(features(net, xb).shape[1:]) for net in (guided, hint)]
+        matrix = matrix or shapes[0] != shapes[1]
+        self.hint = dict(layer=[name for name,_ in hint.named_children()][-1], guided_shape=shapes[0], hint_shape=shapes[1], matrix=matrix)
+        return nn.Sequential(guided, regressor(guided, hint, xb)) if matrix else guided
 
     def learner(self,
         model:nn.Module, # What to train
@@ -188,7 +203,7 @@ def judge(
         params=sum(p.numel() for p in network.parameters()), macs=macs(network, run),
         epochs=len(epochs), seconds=round(sum(row['seconds'] for row in epochs), 1),
         train_loss=last['train_total'], soft_loss=last['train_soft'], hard_loss=last['train_hard'],
-        fit_loss=fit_loss(run),
+        fit_loss=fit_loss(run), hint=run.hint,
         **classified, teacher_sha256=run.stands_on.get('teacher', {}).get('sha256'))
 
 

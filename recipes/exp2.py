@@ -8,9 +8,11 @@ def main(
     lr:float=0.2, # Peak of the one-cycle schedule
     T:float=4., # Temperature of both softmaxes
     alpha:float=0.9, # Share of the soft loss
+    student:str='thin', # Network of the student: thin, or matched, whose guided features have the hint's shape
+    matrix:bool=False, # Put a regressor behind guided features that would need none, too
 ):
-    teacher,student = run.needs('teacher'),run.needs('hint')
-    learn = run.learner(student, splitter=front_back)
+    teacher,net = run.needs('teacher'),run.needs('hint', student=student, matrix=matrix)
+    learn = run.learner(net, splitter=front_back)
     learn.unfreeze()
     learn.fit_one_cycle(epochs, lr, cbs=Distill(teacher, T, alpha))
     return learn

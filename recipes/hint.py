@@ -6,9 +6,10 @@ def main(
     run:Run, # This run: its folder, data and seed, and the runs it builds on
     epochs:int=6, # Epochs of stage one
     lr:float=0.2, # Peak of the one-cycle schedule
+    student:str='thin', # Network of the student: thin, or matched, whose guided features have the hint's shape
+    matrix:bool=False, # Put a regressor behind guided features that would need none, too
 ):
-    teacher,student = run.needs('teacher'),run.build(thin)
-    matrix = regressor(front(student), front(teacher), run.dls.one_batch()[0])
-    learn = run.learner(nn.Sequential(front(student), matrix), loss_func=hint_loss, metrics=None)
+    teacher,net = run.needs('teacher'),run.build(student)
+    learn = run.learner(run.guide(net, teacher, matrix), loss_func=hint_loss, metrics=None)
     learn.fit_one_cycle(epochs, lr, cbs=Hint(front(teacher)))
-    return student  # its front is trained, its back is new: nothing to classify with yet
+    return net  # its front is trained, its back is new: nothing to classify with yet

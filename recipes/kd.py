@@ -8,8 +8,9 @@ def main(
     lr:float=0.2, # Peak of the one-cycle schedule
     T:float=4., # Temperature of both softmaxes
     alpha:float=0.9, # Share of the soft loss
+    student:str='thin', # Network of the student: thin, or matched, whose guided features have the hint's shape
 ):
-    teacher,student = run.needs('teacher'),run.build(thin)
-    learn = run.learner(student)
+    teacher = run.needs('teacher')
+    learn = run.learner(run.build(student))
     learn.fit_one_cycle(epochs, lr, cbs=Distill(teacher, T, alpha))
     return learn

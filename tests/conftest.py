@@ -78,3 +78,19 @@ def weights(folder):
 def equal(a, b):
     "Two state dicts hold the same bits"
     return a.keys() == b.keys() and all((a[k] == b[k]).all() for k in a)
+
+
+def make(runs, recipe, seed, data='pets', status='finished', confusion=None, classes='ab', right=None, **result):
+    "A run's folder without a run: of its result what is given, the rest null"
+    from kdfast import report
+    from kdfast.runs import Folder, write_csv
+    folder = Folder(runs/data/recipe/str(seed))
+    folder.start(dict(recipe=recipe), '')
+    if confusion: write_csv(folder/'confusion.csv', ['', *classes], ([c, *row] for c,row in zip(classes, confusion)))
+    if right is not None:
+        np.savez(folder/'predictions.npz', actual=np.zeros(len(right)), predicted=1 - np.array(right, float))
+        result['valid_accuracy'] = float(np.mean(right))
+    if status == 'finished':
+        folder.finish(dict(recipe=recipe, data=data, seed=seed, teacher_sha256=None) | dict.fromkeys(report.ROWS) | result)
+    else: folder.set(status, reason='no luck')
+    return folder

@@ -153,3 +153,10 @@ def test_an_interrupted_run_says_so_and_starts_again(kdfast, images, tmp_path, m
     done = kdfast('run', './mine.py', '--data', images)
     assert done.status == 130 and done.err.endswith('kdfast: error: interrupted; the same command starts this run again\n')
     assert json.loads((tmp_path/'runs'/'tiny'/'mine'/'0'/'run.json').read_text())['reason'] == 'interrupted'
+
+
+def test_a_holdouts_runs_stay_apart(kdfast, images, tmp_path):
+    done = kdfast('run', 'baseline', '--epochs', 1, '--data', images, '--holdout', .25, '--runs', tmp_path)
+    assert done.status == 0, done.err
+    assert json.loads((tmp_path/'tiny,holdout=0.25'/'baseline,epochs=1'/'0'/'result.json').read_text())['data'] == 'tiny,holdout=0.25'
+    assert f'kdfast run teacher --data {images} --holdout 0.25 --runs {tmp_path}' in done.out

@@ -103,3 +103,18 @@ def test_digits_come_with_the_installation():
     digits = kdata.load('digits')
     assert digits.train[0].shape == (599, 16, 16, 3) and len(digits.valid[1]) == 1198 and not digits.flip
     assert digits.fingerprint == kdata.load('digits').fingerprint
+
+
+def test_a_holdout_comes_out_of_the_training_images_class_by_class(folder):
+    draw(folder/'val', 1, seed=2)
+    whole,held = kdata.load(str(folder)),kdata.load(str(folder), holdout=1/3)
+    assert held.name == f'pets,holdout={1/3}' and held.classes == CLASSES
+    assert held.train[1].tolist() == [0,0,1,1,2,2] and held.valid[1].tolist() == [0,1,2]
+    both = sorted(image.tobytes() for images,_ in (held.train, held.valid) for image in images)
+    assert both == sorted(image.tobytes() for image in whole.train[0])
+    assert kdata.load(str(folder), holdout=1/3).fingerprint == held.fingerprint != whole.fingerprint
+
+
+@pytest.mark.parametrize('share,said', [(1., 'from 0 to below 1'), (-.1, 'from 0 to below 1'), (float('nan'), 'from 0 to below 1'), (.01, 'takes 0 of the 3 training images of ape')])
+def test_a_holdout_out_of_range(folder, share, said):
+    with pytest.raises(KdfastError, match=said): kdata.load(str(folder), holdout=share)

@@ -1,21 +1,8 @@
-
-
 import pytest
+from conftest import make
 from kdfast import report
 from kdfast.errors import KdfastError
-from kdfast.runs import Folder, find, find_all
-
-
-def make(runs, recipe, seed, data='pets', status='finished', confusion=None, classes='ab', **result):
-    folder = Folder(runs/data/recipe/str(seed))
-    folder.start(dict(recipe=recipe), '')
-    if confusion:
-        from kdfast.runs import write_csv
-        write_csv(folder/'confusion.csv', ['', *classes], ([c, *row] for c,row in zip(classes, confusion)))
-    if status == 'finished':
-        folder.finish(dict(recipe=recipe, data=data, seed=seed, teacher_sha256=None) | dict.fromkeys(report.ROWS) | result)
-    else: folder.set(status, reason='no luck')
-    return folder
+from kdfast.runs import find, find_all
 
 
 def test_means_and_standard_deviations_by_hand(tmp_path):

@@ -1,0 +1,142 @@
+"The question of the study: does the extra matrix that a hint needs affect the student's performance? Premises, evidence, verdict."
+import numpy as np
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from kdfast import recipe as recipes, runs
+from kdfast.differences import STYLES, interval, judged, line, paired, points, remarks
+from kdfast.errors import KdfastError
+from kdfast.report import thousands
+from kdfast.stats import over_image_values, over_seeds
+
+QUESTION = 'Does the extra matrix that a hint needs affect the student\'s performance?'
+EXPERIMENTS = dict(exp1='experiment 1', exp2='experiment 2')
+THIN,MATCHED,CONTROL = dict(student='thin'),dict(student='matched'),dict(student='matched', matrix=True)
+SIZE = .03 # how far the two students' numbers of parameters may lie apart
+ANSWERS = dict(better='yes: the student is better with it', worse='yes: the student is worse with it',
+               alike='no: any effect is smaller than the margin', undecided='undecided')
+
+
+def wanted(
+    more:dict, # Arguments of every run, such as epochs
+) -> list[tuple]: # Recipes, each with its arguments
+    "What the question is answered from: both students' baseline and experiments, and the experiments of the control."
+    students = [(name, student) for student in (THIN, MATCHED) for name in ('baseline', *EXPERIMENTS)]
+    return [(recipes.find(name), given | more) for name,given in students + [(name, CONTROL) for name in EXPERIMENTS]]
+
+
+def facts(
+    kept_in, # Where runs are kept
+    data:str, # Name of the data set
+    seeds:range, # To be looked at
+    more:dict, # Arguments of every run, such as epochs
+    margin:float, # Smallest difference that matters, as a fraction
+) -> dict:
+    """Premises with their evidence, and for each experiment three contrasts, from finished runs.
+
+    raw: `thin` (with the matrix) against `matched` (without); two networks differ, not the matrix alone.
+    corrected: raw, less what the two baselines already differ by; answers the report's question.
+    control: `matched` with a regressor of its own shape against `matched` without; the matrix is all that differs.
+    """
+    def find(name, given, more=more):
+        recipe = recipes.find(name)
+        found = (runs.folder(kept_in, data, recipe.folder_name(recipe.resolve(given | more)), seed) for seed in seeds)
+        return {folder.seed: folder for folder in found if folder.finished}
+    thin,matched = find('baseline', THIN),find('baseline', MATCHED)
+    effects = []
+    for name in EXPERIMENTS:
+        with_matrix,without,control = (find(name, given) for given in (THIN, MATCHED, CONTROL))
+        effects.append(dict(experiment=name, raw=paired(with_matrix, without, margin),
+                            corrected=beyond(with_matrix, without, thin, matched, margin), control=paired(control, without, margin)))
+    experiments = [folder for name in EXPERIMENTS for given in (THIN, MATCHED, CONTROL) for folder in find(name, given).values()]
+    stage_ones = [list(find('hint', given, {}).values()) for given in (THIN, MATCHED, CONTROL)]
+    if not thin or not matched or not all(stage_ones): raise KdfastError(f'no finished runs of both students on {data} in {kept_in}: kdfast matrix trains them')
+    premises = [same_teacher(experiments), same_hint(*stage_ones), same_size(thin, matched), same_baselines(paired(thin, matched, margin))]
+    return dict(question=QUESTION, data=data, margin=margin, premises=premises, effects=effects)
+
+
+def beyond(with_matrix, without, thin, matched, margin):
+    "(with − without) − (thin − matched), by seed; with one seed, by image"
+    quartets = [with_matrix, without, thin, matched]
+    seeds = sorted(set.intersection(*(set(found) for found in quartets)))
+    def contrast(values): return (values[0] - values[1]) - (values[2] - values[3])
+    if not seeds: return dict(seeds=seeds, verdict=None)
+    if len(seeds) == 1: difference = over_image_values(contrast([np.array(found[seeds[0]].right(), float) for found in quartets]))
+    else: difference = over_seeds([contrast([found[seed].result['valid_accuracy'] for found in quartets]) for seed in seeds])
+    return dict(seeds=seeds) | judged(difference, margin)
+
+
+# The premises
+
+def premise(says, held, evidence): return dict(premise=says, state=held if isinstance(held, str) else 'held' if held else 'broken', evidence=evidence)
+
+
+def same_teacher(experiments):
+    hashes = {}
+    for folder in experiments: hashes.setdefault(folder.seed, set()).add(folder.result['teacher_sha256'])
+    said = '; '.join(f'seed {seed}: {", ".join(h[:8] for h in sorted(found))}' for seed,found in sorted(hashes.items()))
+    return premise('one teacher a seed', all(len(found) == 1 for found in hashes.values()), f'SHA-256 of its weights: {said}')
+
+
+def same_hint(thin, matched, control):
+    hints = [folder.result['hint'] for folder in (*thin, *matched, *control)]
+    places = {(hint['layer'], tuple(hint['hint_shape'])) for hint in hints}
+    needed = [{folder.result['hint']['matrix'] for folder in found} for found in (thin, matched, control)]
+    gives = [shape(found[0].result['hint']['guided_shape']) for found in (thin, matched)]
+    return premise('one hint layer and shape', len(places) == 1 and needed == [{True}, {False}, {True}],
+                   f'after {", ".join(f"{layer}, {shape(of)}" for layer,of in sorted(places))}; thin gives {gives[0]} and needs the matrix, matched gives {gives[1]} and needs none')
+
+
+def shape(of): return '×'.join(map(str, of))
+
+
+def same_size(thin, matched):
+    small,large = (next(iter(found.values())).result for found in (thin, matched))
+    said = '; '.join(f'{name} {thousands(r["params"])} parameters, {thousands(r["macs"])} multiply-adds' for name,r in (('thin', small), ('matched', large)))
+    return premise(f'equally many parameters (±{SIZE:.0%})'.replace('%', ' %'), abs(large['params']/small['params'] - 1) <= SIZE, said)
+
+
+def same_baselines(found):
+    state = dict(alike='held', better='broken', worse='broken').get(found['verdict'], 'undecided')
+    if found['verdict'] is None: return premise('baselines alike', state, 'no seed in common')
+    return premise('baselines alike', state, f'thin − matched: {points(found["difference"])} points, {interval(found)} (n = {found["n"]} {found["of"]})')
+
+
+# In words
+
+def view(
+    found:dict, # From `facts`
+) -> Group:
+    "The question, its premises, the contrasts, and the answer."
+    return Group(Text(f'\n{found["question"]}\n', style='bold'), premise_table(found['premises']), Text(), effect_table(found['effects']), Text(),
+                 *(Text(note, style='dim') for note in remarks([e[kind] for e in found['effects'] for kind in ('raw', 'corrected', 'control')])),
+                 Text(), *answers(found))
+
+
+def premise_table(premises):
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style='bold')
+    for name in ('premise', '', 'evidence'): table.add_column(name)
+    styles = dict(held='green', broken='bold red', undecided='yellow')
+    for p in premises: table.add_row(p['premise'], Text(p['state'], style=styles[p['state']]), p['evidence'])
+    return table
+
+
+def effect_table(effects):
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style='bold')
+    table.add_column('with the matrix − without')
+    for name in ('points', '95 % interval', 'n'): table.add_column(name, justify='right', no_wrap=True)
+    table.add_column('verdict')
+    for effect in effects:
+        for kind,says in (('raw', 'raw'), ('corrected', 'beyond the baselines'), ('control', 'matrix alone (control)')):
+            table.add_row(f'{effect["experiment"]}, {says}', *line(effect[kind]))
+    return table
+
+
+def answers(found):
+    "A sentence an experiment, by what lies beyond the baselines"
+    for effect in found['effects']:
+        verdict = effect['corrected']['verdict'] or 'undecided'
+        yield Text.assemble(f'{EXPERIMENTS[effect["experiment"]]}: '.capitalize(), (ANSWERS[verdict], STYLES[verdict]), '.')
+    doubtful = [p['premise'] for p in found['premises'] if p['state'] != 'held']
+    if doubtful: yield Text(f'Not every premise holds ({"; ".join(doubtful)}): read the answer with that in mind.', style='yellow')

@@ -1,0 +1,182 @@
+"Recipes × seeds: what they need is found out first, every run is trained once, in a process of its own, and a board shows how all stand."
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from kdfast import recipe as recipes, runs
+from kdfast.recipe import Recipe
+from kdfast.report import clock, percent
+from kdfast.runs import Folder
+
+LOOK_EVERY = .25 # seconds
+
+
+@dataclass(eq=False)
+class Task:
+    "A run that is to be finished."
+    recipe: Recipe
+    given: dict          # Arguments that are not the recipe's defaults
+    seed: int
+    folder: Folder
+    needs: list          # The tasks it stands on
+    failure: str = ''    # Why it has no result
+
+    @property
+    def name(self): return f'{self.folder.recipe}, seed {self.seed}'
+
+    def command(self, common):
+        "The command line that trains it"
+        given = [word for name,value in self.given.items() for word in ([f'--{name}'] if value is True else [f'--{name}', str(value)])]
+        where = self.recipe.name if self.recipe.name in recipes.names() else str(self.recipe.file)
+        return [sys.executable, '-P', '-m', 'cli', 'run', where, '--seed', str(self.seed), *common, *given]
+
+
+def plan(
+    wanted:list[tuple[Recipe,dict]], # Recipes, each with its arguments
+    seeds:range, # Of every recipe
+    data:str, # Name of the data set
+    kept_in:Path, # Where runs are kept
+) -> list[Task]:
+    "The wanted runs and all that they stand on, each once and behind what it needs. Raises KdfastError for wrong arguments."
+    tasks = {}
+    def add(recipe, given, seed):
+        arguments = recipe.resolve(given)
+        folder = runs.folder(kept_in, data, recipe.folder_name(arguments), seed)
+        if folder.path not in tasks:
+            needs = [add(recipes.find(name), more, seed) for name,more in recipe.needed(arguments)]
+            tasks[folder.path] = Task(recipe, given, seed, folder, needs)
+        return tasks[folder.path]
+    for seed in seeds:
+        for recipe,given in wanted: add(recipe, given, seed)
+    return list(tasks.values())
+
+
+def default_jobs(
+    threads:int, # Of each run
+) -> int:
+    "Runs side by side: as many as the cores allow; one on a GPU, whose memory they would share."
+    import torch
+    return 1 if torch.cuda.is_available() else max(1, os.cpu_count()//threads)
+
+
+def execute(
+    tasks:list[Task], # From `plan`
+    common:list[str], # Options of every run: where its data are, and where it is kept
+    jobs:int, # How many train side by side
+    threads:int, # Of each; they decide the last bits of its weights, so that the number of jobs does not
+    console:Console, # Where the board goes
+) -> list[Task]: # Those without a result, each with its reason
+    "Train every task that is not finished. One that fails holds up only those that need it; an interruption leaves no process behind."
+    waiting,running = [],{}
+    for task in tasks:
+        if task.folder.status == 'diverged': task.failure = f'diverged before ({task.folder.run.get("reason")}); remove {task.folder} to try again'
+        elif not task.folder.finished: waiting.append(task)
+    with Board(tasks, running, console) as board:
+        try:
+            while waiting or running:
+                for task in [t for t in waiting if any(need.failure for need in t.needs)]:
+                    waiting.remove(task)
+                    task.failure = f'it needs {next(need.name for need in task.needs if need.failure)}, which has no result'
+                    board.ended(task)
+                for task in [t for t in waiting if all(need.folder.finished for need in t.needs)][:jobs - len(running)]:
+                    waiting.remove(task)
+                    running[task] = Process(task.command(common), threads)
+                for task in [t for t,process in running.items() if process.ended]:
+                    task.failure = running.pop(task).failure
+                    board.ended(task)
+                board.show()
+                time.sleep(LOOK_EVERY)
+        finally:
+            for process in running.values(): process.stop()
+    return [task for task in tasks if task.failure]
+
+
+class Process:
+    "One training process; what it says is kept until it ends."
+    def __init__(self, command, threads):
+        self.said = tempfile.TemporaryFile('w+')
+        limits = dict(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.said, env=os.environ | limits)
+
+    @property
+    def ended(self): return self.process.poll() is not None
+
+    @property
+    def failure(self):
+        "What it said last, where it failed"
+        if self.process.returncode == 0: return ''
+        self.said.seek(0)
+        last = ([line.strip() for line in self.said if line.strip()] or [''])[-1]
+        return last.removeprefix('kdfast: error: ') or f'its process ended with status {self.process.returncode}'
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait()
+
+
+# How it stands
+
+class Board:
+    "Recipe × seed, live on a terminal; elsewhere a line whenever a run ends."
+    def __init__(self, tasks, running, console):
+        self.tasks,self.running,self.console = tasks,running,console
+        self.live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+
+    def __enter__(self):
+        if self.live: self.live.start()
+        return self
+
+    def __exit__(self, *_):
+        self.show()
+        if self.live: self.live.stop()
+
+    def show(self):
+        if self.live: self.live.update(self.table(), refresh=True)
+
+    def ended(self, task):
+        if self.live: return
+        done = sum(bool(t.failure) or t.folder.finished for t in self.tasks)
+        self.console.print(f'{done} of {len(self.tasks)}  {task.name}: {task.failure or outcome(task.folder)}', soft_wrap=True, markup=False)
+
+    def table(self):
+        by_recipe = {}
+        for task in self.tasks: by_recipe.setdefault(task.folder.recipe, {})[task.seed] = task
+        seeds = sorted({task.seed for task in self.tasks})
+        table = Table(box=None, padding=(0, 1, 0, 0), header_style='bold')
+        table.add_column('', overflow='fold')
+        for seed in seeds: table.add_column(f'seed {seed}', justify='right')
+        for recipe in sorted(by_recipe, key=recipes.study_order):
+            table.add_row(recipe, *(self.cell(by_recipe[recipe].get(seed)) for seed in seeds))
+        return table
+
+    def cell(self, task):
+        if task is None: return ''
+        if task.failure: return Text('failed', style='red')
+        if task in self.running: return progress(task)
+        if task.folder.finished: return Text(short(task.folder), style='green')
+        return Text('waiting', style='dim')
+
+
+def progress(task):
+    "3/32 71.4 %: the epochs that are done, and the last one's accuracy"
+    rows = task.folder.metrics()
+    of = f'/{task.recipe.resolve(task.given)["epochs"]}' if 'epochs' in task.recipe.resolve(task.given) else ''
+    accuracy = rows[-1]['valid_accuracy'] if rows else ''
+    return f'{len(rows)}{of}' + (f' {float(accuracy):.1%}' if accuracy else '')
+
+
+def short(folder):
+    result = folder.result
+    return f'fit {result["fit_loss"]:.3f}' if result['valid_accuracy'] is None else percent(result['valid_accuracy'])
+
+
+def outcome(folder): return f'{short(folder)} in {clock(folder.result["seconds"])}'

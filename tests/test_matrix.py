@@ -1,0 +1,102 @@
+import json
+
+import pytest
+from conftest import make
+from kdfast import matrix
+from kdfast.errors import KdfastError
+from kdfast.matrix import CONTROL, MATCHED, THIN
+from kdfast.recipe import find
+from kdfast.stats import over_seeds
+
+NAMES = {'thin': THIN, 'matched': MATCHED, 'control': CONTROL}
+BASE = {('baseline', 'thin'): [.80, .81, .79], ('baseline', 'matched'): [.801, .809, .790],
+        ('exp1', 'thin'): [.84, .85, .83], ('exp1', 'matched'): [.83, .83, .82], ('exp1', 'control'): [.83, .831, .819],
+        ('exp2', 'thin'): [.86, .85, .86], ('exp2', 'matched'): [.86, .85, .87], ('exp2', 'control'): [.80, .80, .80]}
+
+
+def make_all(runs, accuracies=BASE, teacher=lambda recipe, seed: f'teacher{seed}', guided=(84, 8, 8), params=(305866, 305577)):
+    for (recipe,student),values in accuracies.items():
+        for seed,value in enumerate(values):
+            options = {name: v for name,v in NAMES[student].items() if recipe != 'baseline' or name == 'student'}
+            make(runs, folder_name(recipe, options), seed, valid_accuracy=value, params=params[student != 'thin'], macs=9e6,
+                 teacher_sha256=None if recipe == 'baseline' else teacher(recipe, seed))
+    for seed in range(3):
+        for student,options in NAMES.items():
+            shape = [40, 8, 8] if student == 'thin' else list(guided)
+            make(runs, folder_name('hint', options), seed, hint=dict(layer='stage2', guided_shape=shape, hint_shape=[84, 8, 8], matrix=student != 'matched' or shape != [84, 8, 8]))
+
+
+def folder_name(recipe, options): return find(recipe).folder_name(find(recipe).resolve(options))
+
+
+def found(runs): return matrix.facts(runs, 'pets', range(3), {}, .008)
+
+
+def test_three_contrasts_by_hand(tmp_path):
+    make_all(tmp_path)
+    exp1,exp2 = found(tmp_path)['effects']
+    expected = dict(raw=[.01, .02, .01], corrected=[.01 + .001, .02 - .001, .01], control=[0., .001, -.001])
+    for kind,values in expected.items():
+        d = over_seeds(values)
+        assert (exp1[kind]['difference'], exp1[kind]['low'], exp1[kind]['high']) == pytest.approx((d.mean, d.low, d.high)), kind
+    assert exp1['control']['verdict'] == 'alike' and exp2['control']['verdict'] == 'worse'
+
+
+def states(runs): return [p['state'] for p in found(runs)['premises']]
+
+
+def test_premises_that_hold(tmp_path):
+    make_all(tmp_path)
+    assert states(tmp_path) == ['held']*4
+    evidence = ' '.join(p['evidence'] for p in found(tmp_path)['premises'])
+    for said in ('seed 2: teacher2', 'after stage2, 84×8×8', 'thin gives 40×8×8', 'thin 306 k parameters', 'thin − matched: +0.00 points'): assert said in evidence
+
+
+def test_another_teacher_breaks_the_first(tmp_path):
+    make_all(tmp_path, teacher=lambda recipe, seed: f'{recipe if seed == 1 else "same"}{seed}')
+    assert states(tmp_path) == ['broken', 'held', 'held', 'held']
+
+
+def test_a_student_that_needs_the_matrix_after_all_breaks_the_second(tmp_path):
+    make_all(tmp_path, guided=(48, 8, 8))
+    assert states(tmp_path) == ['held', 'broken', 'held', 'held']
+
+
+def test_a_larger_student_breaks_the_third(tmp_path):
+    make_all(tmp_path, params=(300000, 310000))
+    assert states(tmp_path) == ['held', 'held', 'broken', 'held']
+
+
+@pytest.mark.parametrize('matched,state', [([.82, .83, .81], 'broken'), ([.80, .79, .82], 'undecided')])
+def test_baselines_that_differ_break_the_fourth(tmp_path, matched, state):
+    make_all(tmp_path, BASE | {('baseline', 'matched'): matched})
+    assert states(tmp_path)[3] == state
+
+
+def test_with_one_seed_the_images_answer(tmp_path):
+    right = dict(thin=[1]*60 + [0]*40, matched=[1]*50 + [0]*50)
+    make_all(tmp_path, {key: values[:1] for key,values in BASE.items()})
+    for student,has in right.items():
+        make(tmp_path, folder_name('exp1', NAMES[student]), 0, right=has, teacher_sha256='teacher0')
+        make(tmp_path, folder_name('baseline', NAMES[student]), 0, right=[1]*50 + [0]*50, params=305866, macs=9e6)
+    for recipe,student in ((r, s) for r in ('exp1', 'exp2') for s in NAMES if (r, s) not in (('exp1', 'thin'), ('exp1', 'matched'))):
+        make(tmp_path, folder_name(recipe, NAMES[student]), 0, right=right['thin'], teacher_sha256='teacher0')
+    exp1 = matrix.facts(tmp_path, 'pets', range(1), {}, .008)['effects'][0]
+    assert exp1['corrected']['of'] == 'images' and exp1['corrected']['difference'] == pytest.approx(.1) and exp1['raw']['n'] == 100
+
+
+def test_the_view_answers(tmp_path):
+    from rich.console import Console
+    make_all(tmp_path)
+    console = Console(width=80, record=True, file=open('/dev/null', 'w'))
+    console.print(matrix.view(found(tmp_path)))
+    text = console.export_text()
+    assert matrix.QUESTION in text and 'Experiment 1: undecided.' in text and 'matrix alone' in text and '…' in text
+    assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_nothing_trained(tmp_path):
+    with pytest.raises(KdfastError, match='kdfast matrix trains them'): found(tmp_path)
+
+
+def test_what_the_question_needs_is_eight_recipes(): assert len(matrix.wanted({})) == 8 and matrix.wanted(dict(epochs=3))[0][1] == dict(student='thin', epochs=3)

@@ -1,0 +1,81 @@
+import json
+import os
+import subprocess
+
+import pytest
+from conftest import equal, weights
+from kdfast import study
+from kdfast.recipe import find
+from rich.console import Console
+
+
+def test_everything_is_planned_once_and_behind_what_it_needs(tmp_path):
+    tasks = study.plan([(find('exp1'), dict(epochs=2)), (find('exp2'), {}), (find('kd'), {})], range(2), 'pets', tmp_path)
+    names = [task.name for task in tasks]
+    assert sorted(names) == sorted(f'{r}, seed {s}' for r in ('teacher', 'hint', 'exp1,epochs=2', 'exp2', 'kd') for s in (0, 1))
+    for task in tasks: assert all(names.index(need.name) < names.index(task.name) for need in task.needs)
+    assert [need.name for task in tasks if task.name == 'exp1,epochs=2, seed 1' for need in task.needs] == ['teacher, seed 1', 'hint, seed 1']
+
+
+def test_arguments_are_passed_on_to_what_is_needed(tmp_path):
+    tasks = study.plan([(find('exp2'), dict(student='matched', matrix=True))], range(1), 'pets', tmp_path)
+    assert [task.folder.recipe for task in tasks] == ['teacher', 'hint,student=matched,matrix=True', 'exp2,student=matched,matrix=True']
+    assert tasks[-1].command([])[-3:] == ['--student', 'matched', '--matrix']
+
+
+def run(kdfast, images, runs, *arguments): return kdfast('study', *arguments, '--data', images, '--runs', runs)
+
+
+def test_the_number_of_jobs_changes_no_weight(kdfast, images, tmp_path):
+    for jobs in (1, 2):
+        done = run(kdfast, images, tmp_path/str(jobs), 'baseline', '--seeds', 2, '--epochs', 1, '--jobs', jobs)
+        assert done.status == 0, done.err
+        assert 'mean ± standard deviation over seeds' in done.out and '2 of 2  baseline,epochs=1, seed' in done.err
+    for seed in (0, 1):
+        one,two = (weights(tmp_path/jobs/'tiny'/'baseline,epochs=1'/str(seed)) for jobs in '12')
+        assert equal(one, two)
+    again = run(kdfast, images, tmp_path/'2', 'baseline', '--seeds', 2, '--epochs', 1)
+    assert again.status == 0 and again.err == '' # nothing was left to train
+
+
+FAILS = '"Fails with seed 1."\ndef main(run, epochs:int=1):\n    if run.seed == 1: raise RuntimeError("no luck")\n    return __import__("kdfast.recipes.baseline", fromlist=["main"]).main(run, epochs=1)\n'
+
+
+def test_one_failure_holds_up_nothing_else_and_is_named(kdfast, images, tmp_path):
+    (tmp_path/'mine.py').write_text(FAILS)
+    done = run(kdfast, images, tmp_path/'runs', tmp_path/'mine.py', '--seeds', 3, '--jobs', 3)
+    assert done.status == 2 and 'no result: mine, seed 1: RuntimeError: no luck' in done.err
+    assert 'not in the table: mine, seed 1: failed (RuntimeError: no luck)' in done.out.replace('\n', ' ')
+    status = {seed: json.loads((tmp_path/'runs'/'tiny'/'mine'/str(seed)/'run.json').read_text())['status'] for seed in range(3)}
+    assert status == {0: 'finished', 1: 'failed', 2: 'finished'}
+
+
+def test_what_needs_a_failed_run_is_not_tried(tmp_path):
+    tasks = study.plan([(find('exp1'), {})], range(1), 'pets', tmp_path)
+    tasks[0].folder.start({}, ''), tasks[0].folder.set('diverged', reason='the hard loss became nan')
+    failed = study.execute(tasks, [], 1, 1, Console(quiet=True))
+    assert [task.failure.split(';')[0] for task in failed] == ['diverged before (the hard loss became nan)',
+        'it needs teacher, seed 0, which has no result', 'it needs teacher, seed 0, which has no result']
+
+
+def test_a_stopped_process_is_gone():
+    process = study.Process(['python', '-c', 'import signal; signal.pause()'], threads=1)
+    assert not process.ended
+    process.stop()
+    assert process.ended
+    with pytest.raises(ProcessLookupError): os.kill(process.process.pid, 0)
+
+
+def test_the_board_shows_how_all_stand(tmp_path):
+    from conftest import make
+    from kdfast.runs import write_csv
+    make(tmp_path, 'teacher', 0, valid_accuracy=.87, seconds=5), make(tmp_path, 'hint', 0, fit_loss=.0312)
+    make(tmp_path, 'exp1', 0, status='running'), make(tmp_path, 'exp2', 0, status='running')
+    tasks = study.plan([(find('exp1'), {}), (find('exp2'), {}), (find('baseline'), {}), (find('kd'), {})], range(1), 'pets', tmp_path)
+    teacher,hint,exp1,exp2,baseline,kd = tasks
+    write_csv(exp1.folder/'metrics.csv', ['epoch', 'valid_accuracy'], [[1, .5], [2, .714]])
+    kd.failure = 'no luck'
+    console = Console(width=80, record=True, file=open('/dev/null', 'w'))
+    console.print(study.Board(tasks, {exp1: None, exp2: None}, console).table())
+    lines = {line.split()[0]: line.split()[1:] for line in console.export_text().splitlines()[1:]}
+    assert lines == dict(teacher=['87.00', '%'], baseline=['waiting'], kd=['failed'], hint=['fit', '0.031'], exp1=['2/32', '71.4%'], exp2=['0/32'])
