@@ -266,17 +266,18 @@ def confusion(
     against: Annotated[Optional[str], typer.Option(help='Another one, to look at side by side.')] = None,
     data: DataNameOption = None,
     seed: SeedOption = None,
+    shares: Annotated[bool, typer.Option('--shares', help='Percentages of each row in place of counts.')] = False,
     runs: RunsOption = DEFAULT_RUNS,
     json_: JsonOption = False,
 ):
     "Which classes a run takes for which, and where it is ahead of another."
-    from kdfast import report
+    from kdfast import confusion as matrices
     from kdfast.runs import find
     folder = find(runs, run, data, seed)
     other = find(runs, against, data or folder.data, folder.seed if seed is None else seed) if against else None
-    facts = report.confusion_facts(folder, other)
-    if json_: print(json.dumps(facts, indent=1))
-    else: out.print(report.confusion_view(facts, (folder.recipe, other and other.recipe), out.width))
+    found = matrices.facts(folder, other)
+    if json_: print(json.dumps(found, indent=1))
+    else: out.print(matrices.view(found, (folder.recipe, other and other.recipe), out.width, shares))
 
 
 @app.command()

@@ -47,7 +47,7 @@ def summary(
     if result['best_epoch']:
         numbers.add_row(Text('best epoch', style='dim'), f'{result["best_epoch"]}, with {percent(result["best_valid_accuracy"])}; the numbers above are the last one\'s')
     pairs = [f'{a} taken for {b} {n}×' for a,b,n in (result['worst_pairs'] or [])[:5]]
-    if pairs: numbers.add_row(Text('most confused', style='dim'), '\n'.join(pairs))
+    if pairs: numbers.add_row(Text('most confused', style='dim'), Text('\n'.join(pairs)))
     numbers.add_row(Text('kept in', style='dim'), Text(str(folder), overflow='fold'))
     title = Text.assemble('\n', (result['recipe'], 'bold'), f' on {result["data"]}, seed {result["seed"]}\n')
     return Group(title, numbers)
@@ -155,87 +155,4 @@ def run_table(
         style = {'finished': '', 'running': 'dim'}.get(folder.status, 'red')
         table.add_row(folder.data, folder.recipe, str(folder.seed), Text(folder.status, style=style),
                       '–' if accuracy is None else percent(accuracy), '–' if seconds is None else clock(seconds))
-    return table
-
-
-# Confusion
-
-def shares(confusion):
-    "Accuracy of each class: the diagonal over the row sums"
-    return [row[i]/sum(row) if sum(row) else 0. for i,row in enumerate(confusion)]
-
-
-def confusion_facts(
-    folder:Folder, # A finished run
-    against:Folder|None=None, # Another one on the same data
-) -> dict:
-    "Who takes what for what: classes, matrix, accuracy by class and the most confused pairs, of one run or beside another's."
-    classes,matrix = folder.confusion()
-    pairs = sorted(((matrix[i][j], i, j) for i in range(len(classes)) for j in range(len(classes)) if i != j and matrix[i][j]), key=lambda pair: (-pair[0], *pair[1:]))
-    facts = dict(run=str(folder), classes=classes, confusion=matrix, class_accuracy=dict(zip(classes, shares(matrix))),
-                 worst_pairs=[[classes[i], classes[j], n] for n,i,j in pairs[:10]])
-    if against is None: return facts
-    other_classes,other = against.confusion()
-    if other_classes != classes:
-        raise KdfastError(f'{folder} knows the classes {", ".join(classes)}; {against} knows {", ".join(other_classes)}: only runs on the same data compare')
-    return facts | dict(against=str(against), against_confusion=other, against_class_accuracy=dict(zip(classes, shares(other))),
-                        against_worst_pairs=[[classes[i], classes[j], other[i][j]] for _,i,j in pairs[:10]])
-
-
-def confusion_view(
-    facts:dict, # From `confusion_facts`
-    names:tuple[str,str|None], # What to call the run and the other
-    width:int, # Columns of the terminal
-) -> Group:
-    "The matrix as a heat map, then accuracy by class and the most confused pairs."
-    parts = [Text.assemble('\n', (names[0], 'bold'), ': rows are what an image shows, columns what it was taken for\n'), heat_map(facts, width), Text(),
-             class_table(facts, names), Text(), pair_table(facts, names)]
-    if names[1]:
-        better = [c for c in facts['classes'] if facts['class_accuracy'][c] > facts['against_class_accuracy'][c]]
-        parts.append(Text(f'\n{names[0]} is ahead of {names[1]} on these images in {", ".join(better) or "no class"}.'))
-    return Group(*parts)
-
-
-def heat_map(facts, width):
-    classes,matrix = facts['classes'],facts['confusion']
-    label,cell_width = max(map(len, classes)),max(4, *(len(str(n)) for row in matrix for n in row))
-    if label + (cell_width + 1)*len(classes) > width:
-        return Text(f'(the matrix of {len(classes)} classes is wider than {width} columns; it is in confusion.csv)', style='dim')
-    lines = [Text(' '*label + ''.join(f' {c[:cell_width]:>{cell_width}}' for c in classes), style='bold')]
-    for name,row in zip(classes, matrix):
-        line = Text(f'{name:<{label}}')
-        for column,n in enumerate(row):
-            line.append(' ')
-            line.append(f'{n or "·":>{cell_width}}', style=heat(n/max(1, sum(row)), right=classes[column] == name))
-        lines.append(line)
-    return Group(*lines)
-
-
-def heat(share, right):
-    "Green for the diagonal, redder for each further fiftieth of a class that is taken for another"
-    if right: return 'bold green'
-    return 'dim' if share < .01 else 'yellow' if share < .03 else 'red' if share < .08 else 'bold red reverse'
-
-
-def class_table(facts, names):
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style='bold')
-    table.add_column('accuracy by class')
-    for name in filter(None, names): table.add_column(name, justify='right')
-    if names[1]: table.add_column('points', justify='right')
-    for c in facts['classes']:
-        mine = facts['class_accuracy'][c]
-        if not names[1]: table.add_row(c, percent(mine))
-        else:
-            theirs = facts['against_class_accuracy'][c]
-            table.add_row(c, percent(mine), percent(theirs), Text(f'{100*(mine - theirs):+.1f}', style='green' if mine > theirs else 'red' if mine < theirs else ''))
-    return table
-
-
-def pair_table(facts, names):
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style='bold')
-    table.add_column('most confused')
-    for name in filter(None, names): table.add_column(name, justify='right')
-    others = facts.get('against_worst_pairs') or [(None, None, None)]*len(facts['worst_pairs'])
-    for (a,b,n),(_,_,other) in zip(facts['worst_pairs'], others):
-        table.add_row(f'{a} taken for {b}', str(n), *([str(other)] if names[1] else []))
     return table

@@ -91,9 +91,14 @@ class Folder:
 
     def right(self):
         "Whether the run has each validation image right, in the order of the data set"
+        predictions = self.predictions()
+        return (predictions['actual'] == predictions['predicted']).tolist()
+
+    def predictions(self):
+        "Arrays of the validation images: actual and predicted class, logits"
         import numpy as np
         if not (self.path/'predictions.npz').exists(): raise KdfastError(f'{self.path} has no predictions.npz: its recipe classifies nothing')
-        with np.load(self.path/'predictions.npz') as kept: return (kept['actual'] == kept['predicted']).tolist()
+        with np.load(self.path/'predictions.npz') as kept: return {name: kept[name] for name in kept.files}
 
     def start(self, facts:dict, source:str):
         "Begin anew: what an unfinished run left here is removed"

@@ -43,19 +43,6 @@ def test_the_table_fits_its_terminal(tmp_path, width):
     assert '…' not in text and text.count('80.50 %') == 6 and all(len(line) <= width for line in text.splitlines())
 
 
-def test_confusion_facts_by_hand(tmp_path):
-    mine = make(tmp_path, 'exp2', 0, confusion=[[8, 2], [5, 5]])
-    other = make(tmp_path, 'teacher', 0, confusion=[[9, 1], [4, 6]])
-    facts = report.confusion_facts(mine, other)
-    assert facts['class_accuracy'] == dict(a=.8, b=.5) and facts['against_class_accuracy'] == dict(a=.9, b=.6)
-    assert facts['worst_pairs'] == [['b', 'a', 5], ['a', 'b', 2]] and facts['against_worst_pairs'] == [['b', 'a', 4], ['a', 'b', 1]]
-
-
-def test_other_classes_do_not_compare(tmp_path):
-    with pytest.raises(KdfastError, match='only runs on the same data compare'):
-        report.confusion_facts(make(tmp_path, 'kd', 0, confusion=[[1, 0], [0, 1]]), make(tmp_path, 'kd', 0, 'zoo', confusion=[[1, 0], [0, 1]], classes='xy'))
-
-
 def test_find(tmp_path):
     one,two = make(tmp_path, 'kd', 3),make(tmp_path, 'kd', 5)
     assert find(tmp_path, 'kd').path == one.path and find(tmp_path, 'kd', seed=5).path == two.path == find(tmp_path, str(two)).path
