@@ -280,6 +280,25 @@ def confusion(
     else: out.print(matrices.view(found, (folder.recipe, other and other.recipe), out.width, shares))
 
 
+@app.command('report')
+def report_command(
+    data: DataNameOption = None,
+    out_: Annotated[Path, typer.Option('--out', help='The file to write.')] = Path('report.html'),
+    margin: MarginOption = 0.8,
+    runs: RunsOption = DEFAULT_RUNS,
+):
+    "One HTML page with all of it: the question, the table, curves, confusion, analyses, provenance."
+    from kdfast.page import write_page
+    from kdfast.runs import find_all, write
+    found = find_all(runs, data)
+    names = sorted({folder.data for folder in found})
+    if not any(folder.finished for folder in found): raise KdfastError(f'no finished run in {runs}; start with: kdfast run exp1')
+    if len(names) > 1: raise KdfastError(f'there are runs on {", ".join(names)}: choose one with --data')
+    if not out_.parent.is_dir(): raise KdfastError(f'{out_.parent} is no folder')
+    write(out_, write_page(found, runs, fraction(margin)))
+    out.print(f'wrote {out_}', soft_wrap=True, markup=False)
+
+
 @app.command()
 def cp(
     recipe: Annotated[str, typer.Argument(help='A recipe of kdfast.')],

@@ -134,9 +134,12 @@ def effect_table(effects):
 
 
 def answers(found):
-    "A sentence an experiment, by what lies beyond the baselines"
+    "A sentence an experiment, by what lies beyond the baselines; the report's premises must hold before it counts"
+    def premises(state): return ', '.join(p['premise'] for p in found['premises'] if p['state'] == state)
+    broken,undecided = premises('broken'),premises('undecided')
     for effect in found['effects']:
         verdict = effect['corrected']['verdict'] or 'undecided'
-        yield Text.assemble(f'{EXPERIMENTS[effect["experiment"]]}: '.capitalize(), (ANSWERS[verdict], STYLES[verdict]), '.')
-    doubtful = [p['premise'] for p in found['premises'] if p['state'] != 'held']
-    if doubtful: yield Text(f'Not every premise holds ({"; ".join(doubtful)}): read the answer with that in mind.', style='yellow')
+        name = EXPERIMENTS[effect['experiment']].capitalize()
+        if broken: yield Text.assemble(f'{name}: ', ('no answer', 'bold red'), f', for a premise is broken ({broken}); what lies beyond the baselines is {verdict}.')
+        else: yield Text.assemble(f'{name}: ', (ANSWERS[verdict], STYLES[verdict]), '.')
+    if undecided: yield Text(f'Not yet shown to hold: {undecided}.', style='yellow')

@@ -84,9 +84,9 @@ class Folder:
         header,*rows = csv.reader(io.StringIO((self.path/'confusion.csv').read_text()))
         return header[1:],[[int(n) for n in row[1:]] for row in rows]
 
-    def metrics(self):
-        "The rows of metrics.csv so far, as text"
-        try: return list(csv.DictReader(io.StringIO((self.path/'metrics.csv').read_text())))
+    def metrics(self, name='metrics.csv'):
+        "The rows of metrics.csv or steps.csv so far, as text"
+        try: return list(csv.DictReader(io.StringIO((self.path/name).read_text())))
         except FileNotFoundError: return []
 
     def right(self):

@@ -35,7 +35,8 @@ class Task:
 
     def command(self, common):
         "The command line that trains it"
-        given = [word for name,value in self.given.items() for word in ([f'--{name}'] if value is True else [f'--{name}', str(value)])]
+        changed = [(o.name, self.given[o.name]) for o in self.recipe.options if self.given.get(o.name, o.default) != o.default]
+        given = [word for name,value in changed for word in ([f'--{name}'] if value is True else [f'--{name}', str(value)])]
         where = self.recipe.name if self.recipe.name in recipes.names() else str(self.recipe.file)
         return [sys.executable, '-P', '-m', 'cli', 'run', where, '--seed', str(self.seed), *common, *given]
 
@@ -167,11 +168,11 @@ class Board:
 
 
 def progress(task):
-    "3/32 71.4 %: the epochs that are done, and the last one's accuracy"
+    "3/32 71.40 %: the epochs that are done, and the last one's accuracy"
     rows = task.folder.metrics()
     of = f'/{task.recipe.resolve(task.given)["epochs"]}' if 'epochs' in task.recipe.resolve(task.given) else ''
     accuracy = rows[-1]['valid_accuracy'] if rows else ''
-    return f'{len(rows)}{of}' + (f' {float(accuracy):.1%}' if accuracy else '')
+    return f'{len(rows)}{of}' + (f' {percent(float(accuracy))}' if accuracy else '')
 
 
 def short(folder):

@@ -30,6 +30,7 @@ from kdfast.record import Record
 from kdfast.remember import Remember
 from kdfast.runs import Folder
 
+PAIRS_SHOWN,IMAGES_SHOWN = 5,8 # most confused pairs, and images of each, that are kept to be looked at
 PACKAGES = ('kdfast', 'fastai', 'torch', 'torchvision', 'numpy')
 
 
@@ -216,7 +217,10 @@ def classify(run, learn):
     interpretation.confusion_matrix = confusion.copy # most_confused would predict everything once more, and clears the diagonal
     names = run.data.classes
     runs.write_csv(run.folder/'confusion.csv', ['actual \\ predicted', *names], ([name, *row] for name,row in zip(names, confusion)))
-    write_predictions(run.folder/'predictions.npz', actual=actual, predicted=predicted, logits=logits.half())
+    worst = interpretation.most_confused(min_val=1)[:10]
+    number = {name: label for label,name in enumerate(names)}
+    write_confused(run.folder/'confused.npz', run.data.valid[0], torch.Tensor(actual).long(), logits, [(number[a], number[b]) for a,b,_ in worst])
+    write_arrays(run.folder/'predictions.npz', actual=actual, predicted=predicted, logits=logits.half())
     plain = run.dls.train.new(run.dls.train_ds.plain(), shuffle=False, drop_last=False)
     train_logits,train_actual = learn.get_preds(dl=plain, act=noop)
     best = max((row for row in run.record.epochs if row['valid_accuracy'] is not None), key=lambda row: row['valid_accuracy'])
@@ -225,10 +229,22 @@ def classify(run, learn):
         valid_accuracy=float(confusion.trace() / confusion.sum()),
         best_valid_accuracy=best['valid_accuracy'], best_epoch=best['epoch'],
         valid_loss=float(losses.mean()),
-        worst_pairs=[[str(a), str(b), int(n)] for a,b,n in interpretation.most_confused(min_val=1)[:10]])
+        worst_pairs=[[str(a), str(b), int(n)] for a,b,n in worst])
 
 
-def write_predictions(file, **arrays):
+def write_confused(file, images, actual, logits, pairs):
+    "The images that the network is surest of and has wrong: a few of each of its most confused pairs"
+    predicted = logits.argmax(1)
+    surplus = logits.max(1).values - logits.gather(1, actual[:,None])[:,0]
+    rows = []
+    for a,b in pairs[:PAIRS_SHOWN]:
+        of_pair = ((actual == a) & (predicted == b)).nonzero()[:,0]
+        rows += of_pair[surplus[of_pair].argsort(descending=True)][:IMAGES_SHOWN].tolist()
+    shown = np.stack([images[row] for row in rows]) if rows else np.empty((0, *images.shape[1:]), np.uint8)
+    write_arrays(file, images=shown, index=np.array(rows, int), actual=actual[rows], predicted=predicted[rows])
+
+
+def write_arrays(file, **arrays):
     content = io.BytesIO()
     np.savez_compressed(content, **{name: np.asarray(tensor) for name,tensor in arrays.items()})
     runs.write(file, content.getvalue())

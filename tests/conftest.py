@@ -1,5 +1,6 @@
 "A tiny data set that can be learnt in seconds, the command line in this process, and one study that many tests look at."
 import os
+import shutil
 import sys
 import warnings
 from types import SimpleNamespace
@@ -14,13 +15,13 @@ CLASSES = ['ape', 'bee', 'cat']
 
 
 def draw(folder, n, seed):
-    "n noisy images of each class; the class is a colour"
+    "n noisy images of each class; the class is a colour, faint enough that some are taken for another"
     random = np.random.default_rng(seed)
     for k,name in enumerate(CLASSES):
         (folder/name).mkdir(parents=True)
         for i in range(n):
             image = random.integers(0, 120, (8, 8, 3), dtype=np.uint8)
-            image[..., k] += 60
+            image[..., k] += 10
             Image.fromarray(image).save(folder/name/f'{i:03}.png')
 
 
@@ -94,3 +95,9 @@ def make(runs, recipe, seed, data='pets', status='finished', confusion=None, cla
         folder.finish(dict(recipe=recipe, data=data, seed=seed, teacher_sha256=None) | dict.fromkeys(report.ROWS) | result)
     else: folder.set(status, reason='no luck')
     return folder
+
+
+def beside(study, runs, *needed):
+    "A runs folder that has what a recipe needs, and nothing else of the study's"
+    for recipe in needed: shutil.copytree(study/recipe, runs/'tiny'/recipe)
+    return runs

@@ -100,3 +100,9 @@ def test_nothing_trained(tmp_path):
 
 
 def test_what_the_question_needs_is_eight_recipes(): assert len(matrix.wanted({})) == 8 and matrix.wanted(dict(epochs=3))[0][1] == dict(student='thin', epochs=3)
+
+
+def test_a_broken_premise_gives_no_answer(tmp_path):
+    make_all(tmp_path, params=(300000, 310000))
+    said = [text.plain for text in matrix.answers(found(tmp_path))]
+    assert said[0].startswith('Experiment 1: no answer, for a premise is broken (equally many parameters (±3 %))') and 'yes' not in ''.join(said)

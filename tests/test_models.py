@@ -1,7 +1,7 @@
 import pytest
 import torch
 from kdfast.hint import back, front
-from kdfast.models import thin, wide
+from kdfast.models import matched, thin, wide
 
 
 def params(net): return sum(p.numel() for p in net.parameters())
@@ -10,6 +10,7 @@ def params(net): return sum(p.numel() for p in net.parameters())
 def test_sizes_are_the_reports():
     assert params(wide()) == pytest.approx(1.35e6, rel=.03)
     assert params(thin()) == pytest.approx(306e3, rel=.03)
+    assert params(matched()) == pytest.approx(params(thin()), rel=.03)
 
 
 def test_both_have_the_same_stages_and_their_middles_meet():
@@ -19,8 +20,14 @@ def test_both_have_the_same_stages_and_their_middles_meet():
     assert hint.shape[2:] == guided.shape[2:] and hint.shape[1] > guided.shape[1]
 
 
-def test_front_and_back_are_the_network():
-    net,xb = thin().eval(),torch.randn(2, 3, 32, 32)
+def test_the_matched_student_gives_the_hints_shape():
+    xb = torch.randn(2, 3, 32, 32)
+    assert front(matched())(xb).shape == front(wide())(xb).shape and list(dict(matched().named_children())) == list(dict(wide().named_children()))
+
+
+@pytest.mark.parametrize('student', [thin, matched])
+def test_front_and_back_are_the_network(student):
+    net,xb = student().eval(),torch.randn(2, 3, 32, 32)
     assert (back(net)(front(net)(xb)) == net(xb)).all()
 
 

@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import CLASSES, equal, weights
+from conftest import CLASSES, beside, equal, weights
 from kdfast import recipe as recipes
-from kdfast.models import thin, wide
+from kdfast.models import matched, thin, wide
 
 RECIPES = ['teacher', 'baseline', 'kd', 'hint', 'exp1', 'exp2']
 
@@ -59,11 +59,11 @@ def test_both_experiments_stand_on_the_same_stage_one_and_all_on_one_teacher(stu
     assert teachers == {sha256(study/'teacher'/'0'/'weights.safetensors')} == {read(study/'exp1'/'0', 'result.json')['teacher_sha256']}
 
 
-def test_kd_with_alpha_0_is_the_baseline_to_the_bit(study, kdfast, images):
+def test_kd_with_alpha_0_is_the_baseline_to_the_bit(study, kdfast, images, tmp_path):
     "The same initial weights, images, order and augmentation: runs of one seed are pairs"
-    done = kdfast('run', 'kd', '--alpha', 0, '--data', images, '--runs', study.parent)
+    done = kdfast('run', 'kd', '--alpha', 0, '--data', images, '--runs', beside(study, tmp_path, 'teacher'))
     assert done.status == 0, done.err
-    assert equal(weights(study/'kd,alpha=0.0'/'0'), weights(study/'baseline'/'0'))
+    assert equal(weights(tmp_path/'tiny'/'kd,alpha=0.0'/'0'), weights(study/'baseline'/'0'))
     assert not equal(weights(study/'kd'/'0'), weights(study/'baseline'/'0'))
 
 
@@ -127,11 +127,9 @@ def test_reloaded_weights_give_the_same_logits_in_a_fresh_process(study, images,
 
 @pytest.mark.parametrize('recipe,frozen', [('exp1', True), ('exp2', False)])
 def test_stage_twos_optimizer_holds_every_student_parameter_once(study, data, tmp_path, recipe, frozen):
-    import shutil
     from kdfast import runs, trainer
     from rich.console import Console
-    for needed in ('teacher', 'hint'): shutil.copytree(study/needed, tmp_path/'tiny'/needed)
-    folder = runs.folder(tmp_path, 'tiny', recipe, 0)
+    folder = runs.folder(beside(study, tmp_path, 'teacher', 'hint'), 'tiny', recipe, 0)
     folder.start({}, '')
     run = trainer.Run(folder, data, 0, tmp_path, Console(quiet=True))
     learn = recipes.find(recipe).main()(run, epochs=1)
@@ -158,10 +156,23 @@ def main(run, epochs:int=2, hint_epochs:int=2):
 def test_one_file_may_hold_both_stages_and_loses_no_row(study, kdfast, images, tmp_path):
     "And ends as exp2 does that stands on a stage one of its own"
     (tmp_path/'fitnet.py').write_text(FITNET)
-    done = kdfast('run', tmp_path/'fitnet.py', '--data', images, '--runs', study.parent, '--json')
+    done = kdfast('run', tmp_path/'fitnet.py', '--data', images, '--runs', beside(study, tmp_path, 'teacher'), '--json')
     assert done.status == 0, done.err
-    rows = list(csv.DictReader((study/'fitnet'/'0'/'metrics.csv').open()))
+    rows = list(csv.DictReader((tmp_path/'tiny'/'fitnet'/'0'/'metrics.csv').open()))
     assert [(row['stage'], row['epoch']) for row in rows] == [('1', '1'), ('1', '2'), ('2', '1'), ('2', '2')]
     result = json.loads(done.out)
     assert result['fit_loss'] == float(rows[1]['train_fit']) and result['epochs'] == 4 and result['best_epoch'] in (1, 2)
-    thin(3).load_state_dict(weights(study/'fitnet'/'0'), strict=True)
+    thin(3).load_state_dict(weights(tmp_path/'tiny'/'fitnet'/'0'), strict=True)
+
+
+def test_the_matched_student_needs_no_matrix_and_takes_one_when_told(study, kdfast, images, tmp_path):
+    beside(study, tmp_path, 'teacher')
+    for options,matrix in (([], False), (['--matrix'], True)):
+        done = kdfast('run', 'exp1', '--epochs', 1, '--student', 'matched', *options, '--data', images, '--runs', tmp_path)
+        assert done.status == 0, done.err
+        name = 'student=matched' + ',matrix=True'*matrix
+        stage_one,exp1 = tmp_path/'tiny'/f'hint,{name}'/'0',tmp_path/'tiny'/f'exp1,epochs=1,{name}'/'0'
+        assert read(stage_one, 'result.json')['hint'] == dict(layer='stage2', guided_shape=[84, 2, 2], hint_shape=[84, 2, 2], matrix=matrix)
+        matched(3).load_state_dict(weights(exp1), strict=True)
+        assert equal(front(weights(stage_one)), front(weights(exp1)))
+    assert read(study/'hint'/'0', 'result.json')['hint'] == dict(layer='stage2', guided_shape=[40, 2, 2], hint_shape=[84, 2, 2], matrix=True)

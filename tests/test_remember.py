@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import equal, weights
+from conftest import beside, equal, weights
 from fastai.vision.all import Callback, CrossEntropyLossFlat, Learner, MixUp, ProgressCallback, noop
 from kdfast.distill import Distill
 from kdfast.loader import loaders
@@ -68,8 +68,7 @@ def test_another_teachers_outputs_are_not_taken(data, tmp_path):
 @pytest.mark.parametrize('recipe', ['kd', 'exp1', 'exp2'])
 def test_a_recipe_ends_equal_without_the_outputs(study, kdfast, images, tmp_path, recipe):
     "exp1 was the first to ask the teacher; here every recipe asks afresh"
-    import shutil
-    for needed in ('teacher', 'hint'): shutil.copytree(study/needed, tmp_path/'tiny'/needed)
+    beside(study, tmp_path, 'teacher', 'hint')
     (tmp_path/'tiny'/'teacher'/'0'/'outputs.npz').unlink()
     assert kdfast('run', recipe, '--data', images, '--runs', tmp_path).status == 0
     assert equal(weights(tmp_path/'tiny'/recipe/'0'), weights(study/recipe/'0'))

@@ -23,6 +23,17 @@ def test_arguments_are_passed_on_to_what_is_needed(tmp_path):
     assert tasks[-1].command([])[-3:] == ['--student', 'matched', '--matrix']
 
 
+@pytest.mark.parametrize('given', [{}, dict(student='matched'), dict(epochs=3, T=6.), dict(student='matched', matrix=True)])
+def test_a_commands_options_are_those_of_its_folder(tmp_path, given):
+    "What a task's command line says is read back by the recipe's own command"
+    import cli
+    for task in study.plan([(find('exp2'), given)], range(3, 4), 'pets', tmp_path):
+        words = task.command(['--data', 'pets'])[6:]
+        read = cli.command(task.recipe).make_context('run', words).params
+        arguments = task.recipe.resolve({o.name: read[o.name] for o in task.recipe.options})
+        assert task.folder.path == tmp_path/'pets'/task.recipe.folder_name(arguments)/str(read['seed'])
+
+
 def run(kdfast, images, runs, *arguments): return kdfast('study', *arguments, '--data', images, '--runs', runs)
 
 
@@ -78,4 +89,4 @@ def test_the_board_shows_how_all_stand(tmp_path):
     console = Console(width=80, record=True, file=open('/dev/null', 'w'))
     console.print(study.Board(tasks, {exp1: None, exp2: None}, console).table())
     lines = {line.split()[0]: line.split()[1:] for line in console.export_text().splitlines()[1:]}
-    assert lines == dict(teacher=['87.00', '%'], baseline=['waiting'], kd=['failed'], hint=['fit', '0.031'], exp1=['2/32', '71.4%'], exp2=['0/32'])
+    assert lines == dict(teacher=['87.00', '%'], baseline=['waiting'], kd=['failed'], hint=['fit', '0.031'], exp1=['2/32', '71.40', '%'], exp2=['0/32'])

@@ -1,0 +1,87 @@
+"Line charts and interval plots as inline SVG: coloured by the page's own style, so that they follow dark mode and paper."
+from html import escape
+from math import ceil, floor, isfinite, log10
+
+WIDTH,HEIGHT = 360,220
+LEFT,RIGHT,TOP,BOTTOM = 44,8,8,34
+MOST_POINTS = 200 # of a line: more than its pixels show
+
+
+def ticks(low, high, n=5):
+    "About n round numbers from low to high"
+    if high <= low: high = low + (abs(low) or 1)
+    rough = (high - low)/n
+    power = 10**floor(log10(rough))
+    step = next(step*power for step in (1, 2, 2.5, 5, 10) if step*power >= rough)
+    return [round(step*k, 12) for k in range(ceil(low/step - 1e-9), floor(high/step + 1e-9) + 1)]
+
+
+def scale(low, high, start, end):
+    span = (high - low) or 1
+    return lambda v: start + (v - low)/span*(end - start)
+
+
+def thin_out(points):
+    "At most 200 points, each the mean of its neighbours"
+    size = ceil(len(points)/MOST_POINTS) or 1
+    groups = [points[i:i+size] for i in range(0, len(points), size)]
+    return [tuple(sum(values)/len(group) for values in zip(*group)) for group in groups]
+
+
+def line_chart(
+    series:dict[str,list], # By name: (x, mean, lowest, highest) in order of x
+    colours:dict[str,int], # By name: the number of its colour in the page's style
+    title:str, # What y is
+    xlabel:str, # What x is
+) -> str: # SVG
+    "Lines with bands from the lowest to the highest of their seeds."
+    series = {name: thin_out([p for p in points if all(map(isfinite, p))]) for name,points in series.items()}
+    series = {name: points for name,points in series.items() if points}
+    if not series: return ''
+    xs = [p[0] for points in series.values() for p in points]
+    low,high = reach([y for points in series.values() for p in points for y in p[2:]])
+    x,y = scale(min(xs), max(xs), LEFT, WIDTH - RIGHT),scale(low, high, HEIGHT - BOTTOM, TOP)
+    parts = [axes(x, y, ticks(min(xs), max(xs)), ticks(low, high), xlabel)]
+    for name,points in series.items():
+        edge = [(p[0], p[2]) for p in points] + [(p[0], p[3]) for p in reversed(points)]
+        parts.append(f'<polygon class="band c{colours[name]}" points="{path(edge, x, y)}"/>')
+        parts.append(f'<polyline class="line c{colours[name]}" points="{path([p[:2] for p in points], x, y)}"><title>{escape(name)}</title></polyline>')
+    return svg(title, HEIGHT, parts)
+
+
+def reach(ys):
+    "Lowest and highest of the axis: all values, but for a few far above the others, such as an untrained network's loss"
+    ys = sorted(ys)
+    return ys[0],min(ys[-1], 1.5*ys[int(.95*(len(ys) - 1))])
+
+
+def path(points, x, y): return ' '.join(f'{x(a):.1f},{max(0., y(b)):.1f}' for a,b in points)
+
+
+def axes(x, y, xticks, yticks, xlabel):
+    lines = [f'<line class="grid" x1="{LEFT}" x2="{WIDTH-RIGHT}" y1="{y(v):.1f}" y2="{y(v):.1f}"/><text x="{LEFT-5}" y="{y(v)+4:.1f}" text-anchor="end">{v:g}</text>' for v in yticks]
+    lines += [f'<text x="{x(v):.1f}" y="{HEIGHT-BOTTOM+16}" text-anchor="middle">{v:g}</text>' for v in xticks]
+    return ''.join(lines) + f'<text x="{(LEFT+WIDTH)/2}" y="{HEIGHT-3}" text-anchor="middle">{escape(xlabel)}</text>'
+
+
+def svg(title, height, parts):
+    return f'<svg role="img" aria-label="{escape(title)}" viewBox="0 0 {WIDTH} {height}">{"".join(parts)}</svg>'
+
+
+def interval_plot(
+    rows:list[tuple], # (name, mean, low, high, verdict), in percentage points
+    margin:float, # In percentage points: the shaded range of what does not matter
+) -> str: # SVG
+    "A line a difference, with its 95 % interval, against ±margin."
+    step,edge = 36,30
+    reach = max([margin*1.5] + [abs(v) for _,*numbers,_ in rows for v in numbers])
+    x,height = scale(-reach, reach, edge, WIDTH - edge),step*len(rows) + 24
+    parts = [f'<rect class="margin" x="{x(-margin):.1f}" width="{x(margin)-x(-margin):.1f}" y="0" height="{height-22}"/>',
+             f'<line class="zero" x1="{x(0):.1f}" x2="{x(0):.1f}" y1="0" y2="{height-22}"/>']
+    parts += [f'<text x="{x(v):.1f}" y="{height-6}" text-anchor="middle">{v:+g}</text>' for v in ticks(-reach, reach, 4)]
+    for row,(name,mean,low,high,verdict) in enumerate(rows):
+        y = step*row + 26
+        parts.append(f'<text x="4" y="{y-11}">{escape(name)}: {verdict}</text>'
+                     f'<line class="interval {verdict}" x1="{x(low):.1f}" x2="{x(high):.1f}" y1="{y}" y2="{y}"/>'
+                     f'<circle class="{verdict}" cx="{x(mean):.1f}" cy="{y}" r="4"/>')
+    return svg('differences with their intervals', height, parts)
