@@ -5,6 +5,7 @@ import shlex
 import shutil
 import sys
 from contextlib import nullcontext
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Optional
@@ -55,6 +56,7 @@ COMMON = {
     'holdout': (float, 0., 'Share of the training images to validate on instead: to choose options while the validation images stay unseen.'),
     'seed': (int, 0, 'Decides the initial weights, the order of the images and their augmentation.'),
     'runs': (Path, DEFAULT_RUNS, 'Where runs are kept.'),
+    'tensorboard': (bool, False, 'Write every loss component and the accuracies for TensorBoard, too, into the run\'s folder.'),
     'json': (bool, False, 'Print the result as JSON.'),
 }
 
@@ -68,7 +70,7 @@ class Recipes(TyperGroup):
 
 def command(recipe):
     "The command that runs `recipe`: its options are the parameters of `main`, their comments the help"
-    def run(data, holdout, seed, runs, json, **given): run_recipe(recipe, data, holdout, seed, runs, json, given)
+    def run(data, holdout, seed, runs, tensorboard, json, **given): run_recipe(recipe, data, holdout, seed, runs, tensorboard, json, given)
     flags = {o.name: (o.type, o.default, o.help) for o in recipe.options} | COMMON
     def parameter(name, kind, default, help):
         flag = f'--{name.replace("_", "-")}'
@@ -86,7 +88,7 @@ app.add_typer(typer.Typer(cls=Recipes, help='Run a recipe, and first whatever it
                           callback=help_alone, invoke_without_command=True, rich_markup_mode=None), name='run')
 
 
-def run_recipe(recipe, source, holdout, seed, kept_in, as_json, given):
+def run_recipe(recipe, source, holdout, seed, kept_in, tensorboard, as_json, given):
     "Check what can be checked at once, then import what trains"
     arguments = recipe.resolve(given)
     if seed < 0: raise KdfastError(f'--seed {seed}: expected 0 or more')
@@ -95,11 +97,19 @@ def run_recipe(recipe, source, holdout, seed, kept_in, as_json, given):
     folder = runs.folder(kept_in, images.name, recipe.folder_name(arguments), seed)
     if folder.finished: err.print(f'{folder} is finished; nothing to train', soft_wrap=True)
     import_quietly()
-    from kdfast.progress import live_bars
+    from kdfast.progress import Show, live_bars
     from kdfast.trainer import train
-    with live_bars(err) as bars: folder = train(recipe, images, seed, given, kept_in, err, bars)
+    with live_bars(err) as bars:
+        watch = [partial(Show, console=err, bars=bars), *([tensorboard_writer()] if tensorboard else [])]
+        folder = train(recipe, images, seed, given, kept_in, watch)
     if as_json: print(json.dumps(folder.result, indent=1))
     else: show(folder, dict(data=source, holdout=holdout, seed=seed, runs=kept_in))
+
+
+def tensorboard_writer():
+    try: from kdfast.tensorboard import TensorBoard
+    except ImportError as e: raise KdfastError("--tensorboard needs a package that is not installed: pip install 'kdfast[tensorboard]'") from e
+    return TensorBoard
 
 
 def import_quietly():

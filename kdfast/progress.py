@@ -5,6 +5,8 @@ from fastai.basics import Callback
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from kdfast.runs import Folder
+
 LOSSES = dict(train_total='loss', train_soft='soft', train_hard='hard', train_fit='fit')
 
 
@@ -23,11 +25,11 @@ class Show(Callback):
     order,remove_on_fetch = 80,True # after Record (70)
 
     def __init__(self,
-        label:str, # What is being trained
+        folder:Folder, # Of the run that is being trained
         console:Console, # Where plain lines go
         bars:Progress|None=None, # Where live lines go, on a terminal
     ):
-        self.label,self.console,self.bars,self.fitting = label,console,bars,False
+        self.label,self.console,self.bars,self.fitting = folder.recipe,console,bars,False
 
     def before_train(self):
         self.fitting = True

@@ -15,7 +15,6 @@ from fastai.callback.core import Callback
 from fastai.callback.progress import ProgressCallback
 from fastai.interpret import ClassificationInterpretation
 from fastai.optimizer import SGD
-from rich.console import Console
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -24,7 +23,6 @@ from kdfast.data import Data
 from kdfast.errors import Diverged, KdfastError
 from kdfast.hint import features, front, regressor
 from kdfast.loader import loaders
-from kdfast.progress import Show
 from kdfast.recipe import Recipe
 from kdfast.record import Record
 from kdfast.remember import Remember
@@ -46,10 +44,9 @@ class Run:
         data:Data, # Its images
         seed:int, # Decides the initial weights, the order of the images and their augmentation
         runs:Path, # Where the runs it builds on are kept
-        console:Console, # Where progress goes
-        bars=None, # Live lines, on a terminal
+        watch:tuple=(), # Functions of a run's folder, each giving a callback that watches its fits
     ):
-        self.folder,self.data,self.seed,self.runs,self.console,self.bars = folder,data,seed,runs,console,bars
+        self.folder,self.data,self.seed,self.runs,self.watch = folder,data,seed,runs,watch
         self.record,self.stands_on,self.remember,self.hint = Record(folder),{},[],None
 
     @cached_property
@@ -67,7 +64,7 @@ class Run:
         **given # Its arguments, where they are not its defaults
     ) -> nn.Module:
         "The network that this recipe trained on the same data and seed; trained first where it is missing."
-        folder = train(recipes.find(name), self.data, self.seed, given, self.runs, self.console, self.bars)
+        folder = train(recipes.find(name), self.data, self.seed, given, self.runs, self.watch)
         self.stands_on[name] = dict(path=str(folder), sha256=sha256(folder/'weights.safetensors'))
         network = load_network(folder)
         if name == 'teacher': self.remember = [Remember(folder/'outputs.npz', network)]
@@ -97,7 +94,7 @@ class Run:
         """
         settings = dict(loss_func=CrossEntropyLossFlat(), opt_func=partial(SGD, mom=.9), wd=5e-3, metrics=accuracy) | kwargs
         learn = Learner(self.dls, model.to(self.dls.device, memory_format=torch.channels_last), path=self.folder.path, **settings,
-                        cbs=[SameOrder(), self.record, Show(self.folder.recipe, self.console, self.bars), *self.remember])
+                        cbs=[SameOrder(), self.record, *self.remember, *(watch(self.folder) for watch in self.watch)])
         learn.remove_cbs(ProgressCallback)
         learn.logger = noop
         return learn
@@ -109,8 +106,7 @@ def train(
     seed:int, # With which random numbers
     given:dict, # Arguments that are not the recipe's defaults
     kept_in:Path, # Where runs are kept
-    console:Console, # Where progress goes
-    bars=None, # Live lines, on a terminal
+    watch:tuple=(), # Functions of a run's folder, each giving a callback that watches its fits
 ) -> Folder:
     """Run `recipe`, and whatever it needs, unless that is finished already; the folder of its results.
 
@@ -122,7 +118,7 @@ def train(
     if folder.finished:
         check_same(folder, recipe, data)
         return folder
-    run = Run(folder, data, seed, kept_in, console, bars)
+    run = Run(folder, data, seed, kept_in, watch)
     batch_size = run.dls.train.bs # too few images are said here, before a folder is made
     folder.start(dict(recipe=recipe.name, arguments=arguments, data=data.name, data_sha256=data.fingerprint, seed=seed,
                       batch_size=batch_size, **environment()), recipe.source)

@@ -128,10 +128,9 @@ def test_reloaded_weights_give_the_same_logits_in_a_fresh_process(study, images,
 @pytest.mark.parametrize('recipe,frozen', [('exp1', True), ('exp2', False)])
 def test_stage_twos_optimizer_holds_every_student_parameter_once(study, data, tmp_path, recipe, frozen):
     from kdfast import runs, trainer
-    from rich.console import Console
     folder = runs.folder(beside(study, tmp_path, 'teacher', 'hint'), 'tiny', recipe, 0)
     folder.start({}, '')
-    run = trainer.Run(folder, data, 0, tmp_path, Console(quiet=True))
+    run = trainer.Run(folder, data, 0, tmp_path)
     learn = recipes.find(recipe).main()(run, epochs=1)
     held = [id(p) for p in learn.opt.all_params().itemgot(0)]
     assert sorted(held) == sorted(id(p) for p in learn.model.parameters())
