@@ -125,7 +125,7 @@ def show(folder, common):
     missing = [r for r in recipes.STUDY if not runs.folder(common['runs'], folder.data, r, common['seed']).finished]
     next_command = ['run', missing[0], *flags(**common)] if missing else ['compare', *flags(runs=common['runs'])]
     out.print(report.summary(folder))
-    out.print('[dim]next[/] ', Text(shlex.join(['kdfast', *next_command]), style='bold'), soft_wrap=True) # whole, so that it can be copied
+    out.print(Text.assemble(('next  ', 'dim'), (shlex.join(['kdfast', *next_command]), 'bold')), soft_wrap=True) # whole, so that it can be copied
 
 
 def flags(**values):
@@ -150,17 +150,19 @@ def study(
     data: SourceOption = 'digits',
     holdout: HoldoutOption = 0.,
     epochs: EpochsOption = None,
+    margin: MarginOption = 0.8,
     jobs: JobsOption = None,
     threads: ThreadsOption = 1,
     runs: RunsOption = DEFAULT_RUNS,
 ):
-    "Train recipes × seeds, what is missing of them, side by side; then the table."
+    "Train recipes × seeds, what is missing of them, side by side; then the table, and how far each is from the baseline."
     more = {} if epochs is None else dict(epochs=epochs)
     wanted = [(recipes.find(name), more) for name in recipe or ['baseline', 'kd', 'exp1', 'exp2']]
     name,failed = train_all(wanted, seeds, data, holdout, jobs, threads, runs)
-    compare(data=name, runs=runs, json_=False, csv_=False, against=None, margin=0.8)
-    out.print('\n[dim]next[/] ', Text(shlex.join(['kdfast', 'compare', '--against', 'baseline', *flags(runs=runs)]), style='bold'), soft_wrap=True)
-    complain_of(failed)
+    try:
+        compare(data=name, runs=runs)
+        for baseline in [r for r,_ in wanted if r.name == 'baseline']: compare(data=name, runs=runs, against=baseline.folder_name(baseline.resolve(more)), margin=margin)
+    finally: complain_of(failed)
 
 
 @app.command()
@@ -179,10 +181,11 @@ def matrix(
     from kdfast import matrix as question
     more,limit = {} if epochs is None else dict(epochs=epochs),fraction(margin)
     name,failed = train_all(question.wanted(more), seeds, data, holdout, jobs, threads, runs)
-    found = question.facts(runs, name, range(seeds), more, limit)
-    if json_: print(json.dumps(found, indent=1))
-    else: out.print(question.view(found))
-    complain_of(failed)
+    try:
+        found = question.facts(runs, name, range(seeds), more, limit)
+        if json_: print(json.dumps(found, indent=1))
+        else: out.print(question.view(found))
+    finally: complain_of(failed)
 
 
 def train_all(wanted, seeds, source, holdout, jobs, threads, kept_in):
@@ -216,7 +219,7 @@ def ls(
     for r in known: table.add_row(f'[bold]{r.name}[/]', r.purpose)
     out.print(table)
     out.print()
-    out.print(report.run_table(found) if found else f'no runs in {runs} yet; start with: kdfast run exp1')
+    out.print(report.run_table(found) if found else Text(f'no runs in {runs} yet; start with: kdfast run exp1'))
 
 
 @app.command()

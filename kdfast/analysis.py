@@ -78,9 +78,8 @@ def sentences(names, means):
     yield f'Best epoch: {each("best_valid_accuracy", lambda x: f"{points(x)} %")}; the best of many epochs is chosen on the validation images, and flatters.'
     most,*_,least = ranked(names, 'gap', means)
     yield f'Over-fitting, training minus validation accuracy: {each("gap", lambda x: f"{points(x)} points")}; {most} over-fits most, {least} least.'
-    slow,*_,fast = ranked(names, 'converged', means)
-    yield (f'Convergence, the first epoch from which validation accuracy stays within {points(NEAR)} point of the last: '
-           + ', '.join(f'{name} epoch {means[name]["converged"]:.0f} of {means[name]["epochs"]:.0f}' for name in (fast, *(n for n in names if n not in (slow, fast)), slow)) + '.')
+    epochs = ', '.join(f'{name} epoch {means[name]["converged"]:.0f} of {means[name]["epochs"]:.0f}' for name in reversed(ranked(names, 'converged', means)))
+    yield f'Convergence, the first epoch from which validation accuracy stays within {points(NEAR)} point of the last: {epochs}.'
     if all(means[name]['wobble'] is not None for name in names):
         yield f'Stability, the standard deviation of validation accuracy over the last {LAST} epochs: {each("wobble", lambda x: f"{100*x:.2f} points")}.'
     for loss,says in (('soft_loss', 'Soft loss'), ('hard_loss', 'Hard loss'), ('fit_loss', 'Fit loss')):

@@ -59,7 +59,8 @@ def path(points, x, y): return ' '.join(f'{x(a):.1f},{max(0., y(b)):.1f}' for a,
 
 
 def axes(x, y, xticks, yticks, xlabel):
-    lines = [f'<line class="grid" x1="{LEFT}" x2="{WIDTH-RIGHT}" y1="{y(v):.1f}" y2="{y(v):.1f}"/><text x="{LEFT-5}" y="{y(v)+4:.1f}" text-anchor="end">{v:g}</text>' for v in yticks]
+    lines = [f'<line class="grid" x1="{LEFT}" x2="{WIDTH-RIGHT}" y1="{y(v):.1f}" y2="{y(v):.1f}"/>'
+             f'<text x="{LEFT-5}" y="{y(v)+4:.1f}" text-anchor="end">{v:g}</text>' for v in yticks]
     lines += [f'<text x="{x(v):.1f}" y="{HEIGHT-BOTTOM+16}" text-anchor="middle">{v:g}</text>' for v in xticks]
     return ''.join(lines) + f'<text x="{(LEFT+WIDTH)/2}" y="{HEIGHT-3}" text-anchor="middle">{escape(xlabel)}</text>'
 

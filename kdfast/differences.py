@@ -81,7 +81,8 @@ def interval(row): return f'{points(row["low"])} … {points(row["high"])}'
 def settle(row):
     if row['verdict'] != 'undecided': return ''
     if row['of'] == 'images': return ': run more seeds'
-    return f': about {row["seeds_to_settle"]} seeds would settle it' if row['seeds_to_settle'] else ': it lies so near the margin that no number of seeds is likely to settle it'
+    if row['seeds_to_settle'] is None: return ': too near the margin for any number of seeds to settle it'
+    return f': about {row["seeds_to_settle"]} seeds would settle it'
 
 
 def remarks(

@@ -84,8 +84,9 @@ def same_hint(thin, matched, control):
     places = {(hint['layer'], tuple(hint['hint_shape'])) for hint in hints}
     needed = [{folder.result['hint']['matrix'] for folder in found} for found in (thin, matched, control)]
     gives = [shape(found[0].result['hint']['guided_shape']) for found in (thin, matched)]
+    where = ', '.join(f'{layer}, {shape(of)}' for layer,of in sorted(places))
     return premise('one hint layer and shape', len(places) == 1 and needed == [{True}, {False}, {True}],
-                   f'after {", ".join(f"{layer}, {shape(of)}" for layer,of in sorted(places))}; thin gives {gives[0]} and needs the matrix, matched gives {gives[1]} and needs none')
+                   f'after {where}; thin gives {gives[0]} and needs the matrix, matched gives {gives[1]} and needs none')
 
 
 def shape(of): return '×'.join(map(str, of))

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Draws docs/exp1.svg: what `kdfast run exp1` leaves on a terminal of 80 columns. Needs tmux, and kdfast on the PATH.
+set -euo pipefail
+to=$(realpath "$(dirname "$0")")/exp1.svg
+empty=$(mktemp -d)
+trap 'tmux -L picture kill-server; rm -rf "$empty"' EXIT
+tmux -L picture new-session -d -x 80 -y 24 -c "$empty" "PATH='$PATH' kdfast run exp1; read"
+until tmux -L picture capture-pane -p | grep -q '^next '; do sleep 1; done
+tmux -L picture capture-pane -ep >"$empty/screen"
+python - "$empty/screen" "$to" <<'PYTHON'
+import io, sys
+from rich.console import Console
+from rich.text import Text
+lines = [line for line in open(sys.argv[1]).read().rstrip().split('\n')]
+console = Console(record=True, width=80, file=io.StringIO())
+console.print(Text('$ kdfast run exp1', style='bold'), *(Text.from_ansi(line) for line in lines), sep='\n')
+console.save_svg(sys.argv[2], title='kdfast')
+PYTHON
