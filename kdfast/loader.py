@@ -99,7 +99,7 @@ def loaders(
     """
     bs = batch_size(len(data.train[1]))
     def batches(split, bs, **kwargs):
-        tfms = [IntToFloatTensor(), Normalize.from_stats(data.mean, data.std, cuda=False)]
+        tfms = [IntToFloatTensor(), Normalize.from_stats(data.mean, data.std)]
         return ImageBatches(split, bs=bs, after_batch=tfms, num_workers=0, **kwargs)
     return DataLoaders(batches(Images(*data.train, data.classes, seed, data.flip), bs, shuffle=True, drop_last=True),
                        batches(Images(*data.valid, data.classes), 2*LARGEST_BATCH), device=default_device())

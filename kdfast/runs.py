@@ -18,12 +18,14 @@ def write(
     content:str|bytes,
 ):
     "Write the whole file or nothing: a reader meets the old content or the new, never a part."
-    new = file.with_name(f'.{file.name}.new')
-    with new.open('wb') as f:
-        f.write(content.encode() if isinstance(content, str) else content)
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(new, file)
+    new = file.with_name(f'.{file.name}.{os.getpid()}') # two processes may write one file: each its own, the last one stays
+    try:
+        with new.open('wb') as f:
+            f.write(content.encode() if isinstance(content, str) else content)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(new, file)
+    finally: new.unlink(missing_ok=True)
 
 
 def write_json(file, content): write(file, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + '\n')

@@ -255,6 +255,6 @@ def fit_loss(run):
 
 def macs(network, run):
     "Multiply-adds for one image"
-    x = torch.zeros(1, 3, *run.data.train[0].shape[1:3], device=run.dls.device)
-    with FlopCounterMode(display=False) as counter, torch.no_grad(): network.eval()(x)
+    x = torch.zeros(1, 3, *run.data.train[0].shape[1:3], device=run.dls.device) # where not all of stage one's student went
+    with FlopCounterMode(display=False) as counter, torch.no_grad(): network.to(x.device).eval()(x)
     return counter.get_total_flops() // 2

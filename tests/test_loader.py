@@ -27,6 +27,8 @@ def test_seed_and_epoch_decide_everything(data):
 
 def test_other_seeds_and_epochs_differ(data):
     dls = loaders(data, seed=3)
+    order = [(setattr(dls.train, 'epoch', e), dls.train.get_idxs())[1] for e in (0, 1)]
+    assert order[0] != order[1] and loaders(data, seed=4).train.get_idxs() not in order
     x0,x1,other = epoch(dls, 0)[0],epoch(dls, 1)[0],epoch(loaders(data, seed=4), 0)[0]
     assert not (x0 == x1).all() and not (x0 == other).all()
 

@@ -2,7 +2,7 @@ import pytest
 from conftest import make
 from kdfast import report
 from kdfast.errors import KdfastError
-from kdfast.runs import find, find_all
+from kdfast.runs import find_all
 
 
 def test_means_and_standard_deviations_by_hand(tmp_path):
@@ -43,24 +43,7 @@ def test_the_table_fits_its_terminal(tmp_path, width):
     assert '…' not in text and text.count('80.50 %') == 6 and all(len(line) <= width for line in text.splitlines())
 
 
-def test_find(tmp_path):
-    one,two = make(tmp_path, 'kd', 3),make(tmp_path, 'kd', 5)
-    assert find(tmp_path, 'kd').path == one.path and find(tmp_path, 'kd', seed=5).path == two.path == find(tmp_path, str(two)).path
-    with pytest.raises(KdfastError, match='no finished run exp1 .*; there are kd'): find(tmp_path, 'exp1')
-    make(tmp_path, 'kd', 0, data='zoo')
-    with pytest.raises(KdfastError, match='ran on pets, zoo: choose one with --data'): find(tmp_path, 'kd')
-
-
 def test_a_damaged_file_is_named(tmp_path):
     folder = make(tmp_path, 'kd', 0)
     (folder/'result.json').write_text('{"a":')
     with pytest.raises(KdfastError, match='result.json is damaged'): report.aggregate([folder])
-
-
-def test_files_are_written_whole(tmp_path):
-    from kdfast.runs import write
-    write(tmp_path/'a', 'old')
-    with pytest.raises(TypeError): write(tmp_path/'a', 5)
-    assert (tmp_path/'a').read_text() == 'old'
-    write(tmp_path/'a', 'new')
-    assert [f.name for f in tmp_path.iterdir() if f.name == 'a'] == ['a'] and (tmp_path/'a').read_text() == 'new'
