@@ -95,7 +95,7 @@ def compare_table(
 def one_table(rows):
     table = Table(box=None, padding=(0, 1), header_style='bold', pad_edge=False)
     table.add_column('')
-    for row in rows: table.add_column(row['recipe'], justify='right', overflow='fold')
+    for row in rows: table.add_column(Text(row['recipe'].replace(',', '\n')), justify='right', overflow='fold')
     for name,(label,written) in ROWS.items():
         cells = [cell(row[name], written) for row in rows]
         if any(c != '–' for c in cells): table.add_row(label, *cells, style=emphasis(name))
