@@ -3,6 +3,7 @@ import inspect
 import json
 import shlex
 import shutil
+import signal
 import sys
 from contextlib import nullcontext
 from functools import partial
@@ -21,7 +22,8 @@ from kdfast.errors import KdfastError
 
 UsageError = typer.BadParameter.__base__ # click's, wherever typer keeps its click
 DEFAULT_RUNS = Path('runs')
-INTERRUPTED = 130 # what Ctrl-C ends as: Typer makes it an exit status
+INTERRUPTED,TERMINATED = 130,143 # what Ctrl-C ends as (Typer makes it an exit status), and SIGTERM
+AGAIN = 'the same command starts this run again'
 
 app = typer.Typer(help='Train students with distillation and hints, and see whether it helped.',
                   add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -342,9 +344,10 @@ def main():
     "Run the command line; every error is one line, and its exit status says whose turn it is"
     debug = '--debug' in sys.argv
     sys.argv = [a for a in sys.argv if a != '--debug']
+    signal.signal(signal.SIGTERM, terminate)
     try:
         status = app(standalone_mode=False)
-        if status == INTERRUPTED: complain('interrupted; the same command starts this run again')
+        if status == INTERRUPTED: complain(f'interrupted; {AGAIN}')
     except Exception as error:
         if debug: raise
         status,message = verdict(error)
@@ -352,11 +355,17 @@ def main():
     sys.exit(status)
 
 
+def terminate(*_):
+    "End as Ctrl-C does: what is under way is put on record"
+    complain(f'terminated; {AGAIN}')
+    sys.exit(TERMINATED)
+
+
 def complain(message): err.print(f'kdfast: error: {message}', style='red', soft_wrap=True, markup=False)
 
 
 def verdict(error):
-    "Exit status and message: 2 the user can fix it, 4 diverged, 1 a defect of ours"
+    "Exit status and message: 2 the user can fix it, 3 another process trains it, 4 diverged, 1 a defect of ours"
     if isinstance(error, KdfastError): return error.exit_status,error.message
     if isinstance(error, UsageError): return 2,explain(error)
     if isinstance(error, OSError) and error.filename: return 2,f'{error.filename}: {error.strerror}'

@@ -12,6 +12,11 @@ class KdfastError(Exception):
         self.message = message  # fastai rewrites `args` of what a callback raises
 
 
+class Locked(KdfastError):
+    "Another process is writing this run."
+    exit_status = 3
+
+
 class Diverged(KdfastError):
     "A loss became infinite or not a number: there is no result."
     exit_status = 4

@@ -3,11 +3,15 @@ import csv
 import io
 import json
 import os
+import platform
 import shutil
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
-from kdfast.errors import KdfastError
+from filelock import FileLock, Timeout
+
+from kdfast.errors import KdfastError, Locked
 from kdfast.recipe import study_order
 
 FORMAT = 1
@@ -102,12 +106,26 @@ class Folder:
         if not (self.path/'predictions.npz').exists(): raise KdfastError(f'{self.path} has no predictions.npz: its recipe classifies nothing')
         with np.load(self.path/'predictions.npz') as kept: return {name: kept[name] for name in kept.files}
 
+    @contextmanager
+    def locked(self):
+        """Keep other processes from writing this run. Raises Locked, naming the holder, where one does already.
+
+        The lock is the kernel's, beside the folder: it ends with its process, however that ends.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.path.with_name(f'.{self.path.name}.lock'), timeout=0): yield
+        except Timeout:
+            holder = self.run if self.status else {}
+            raise Locked(f'{self} is being trained by process {holder.get("pid", "unknown")} on {holder.get("host", "this machine")}: '
+                         'wait for it, or stop it') from None
+
     def start(self, facts:dict, source:str):
         "Begin anew: what an unfinished run left here is removed"
         if self.path.exists(): shutil.rmtree(self.path)
         self.path.mkdir(parents=True)
         write(self.path/'recipe.py', source)
-        self.facts = dict(format=FORMAT, **facts, started=now())
+        self.facts = dict(format=FORMAT, **facts, pid=os.getpid(), host=platform.node(), started=now())
         self.set('running')
 
     def set(self, status:str, **more):

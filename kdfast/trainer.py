@@ -110,18 +110,26 @@ def train(
 ) -> Folder:
     """Run `recipe`, and whatever it needs, unless that is finished already; the folder of its results.
 
-    Raises KdfastError, before anything is written, for arguments out of range and too few images; Diverged where a
-    loss did. A run that fails keeps its folder, which says so and is never taken for a result.
+    Raises KdfastError, before anything is written, for arguments out of range and too few images; Locked where another
+    process trains the same; Diverged where a loss did. A run that fails keeps its folder, which says so and is never
+    taken for a result.
     """
     arguments = recipe.resolve(given)
     folder = runs.folder(kept_in, data.name, recipe.folder_name(arguments), seed)
-    if folder.finished:
-        check_same(folder, recipe, data)
-        return folder
-    run = Run(folder, data, seed, kept_in, watch)
-    batch_size = run.dls.train.bs # too few images are said here, before a folder is made
-    folder.start(dict(recipe=recipe.name, arguments=arguments, data=data.name, data_sha256=data.fingerprint, seed=seed,
-                      batch_size=batch_size, **environment()), recipe.source)
+    if not folder.finished:
+        run = Run(folder, data, seed, kept_in, watch)
+        run.dls # too few images are said here, before a folder is made
+        with folder.locked():
+            if not folder.finished: return train_alone(run, recipe, arguments)
+    check_same(folder, recipe, data) # finished before, or by another process just now
+    return folder
+
+
+def train_alone(run, recipe, arguments):
+    "Train in a folder that no other process writes; how it went is put on record in any case"
+    folder = run.folder
+    folder.start(dict(recipe=recipe.name, arguments=arguments, data=run.data.name, data_sha256=run.data.fingerprint, seed=run.seed,
+                      batch_size=run.dls.train.bs, **environment()), recipe.source)
     try:
         outcome = recipe.main()(run, **arguments)
         folder.facts |= dict(stands_on=run.stands_on)
@@ -130,7 +138,7 @@ def train(
         folder.set('diverged', reason=e.message)
         raise
     except BaseException as e:
-        folder.set('failed', reason='interrupted' if isinstance(e, KeyboardInterrupt) else f'{type(e).__name__}: {e}')
+        folder.set('failed', reason='interrupted' if isinstance(e, (KeyboardInterrupt, SystemExit)) else f'{type(e).__name__}: {e}')
         raise
     return folder
 

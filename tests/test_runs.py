@@ -1,9 +1,12 @@
 import multiprocessing
+import signal
+import subprocess
+import sys
 
 import pytest
 from conftest import make
 from kdfast.errors import KdfastError
-from kdfast.runs import find, write
+from kdfast.runs import Folder, find, write
 
 
 def test_files_are_written_whole_and_leave_nothing_else(tmp_path):
@@ -31,3 +34,41 @@ def test_find(tmp_path):
     with pytest.raises(KdfastError, match='no finished run exp1 .*; there are kd'): find(tmp_path, 'exp1')
     make(tmp_path, 'kd', 0, data='zoo')
     with pytest.raises(KdfastError, match='ran on pets, zoo: choose one with --data'): find(tmp_path, 'kd')
+
+
+def hold(path, held):
+    with Folder(path).locked():
+        Folder(path).path.mkdir(), (path/'run.json').write_text('{"status": "running", "pid": 4321, "host": "elsewhere"}')
+        held.set()
+        signal.pause()
+
+
+def test_one_process_writes_and_a_killed_one_is_never_in_the_way(kdfast, images, tmp_path):
+    spawn,path = multiprocessing.get_context('spawn'),tmp_path/'tiny'/'baseline,epochs=1'/'0'
+    held = spawn.Event()
+    holder = spawn.Process(target=hold, args=(path, held))
+    holder.start()
+    held.wait()
+    before = (path/'run.json').read_bytes()
+    command = ('run', 'baseline', '--epochs', 1, '--data', images, '--runs', tmp_path)
+    refused = kdfast(*command)
+    assert refused.status == 3 and 'is being trained by process 4321 on elsewhere' in refused.err and (path/'run.json').read_bytes() == before
+    holder.kill()
+    holder.join()
+    assert kdfast(*command).status == 0 and Folder(path).finished
+
+
+WAITS = '"Waits."\nimport signal\ndef main(run, epochs:int=1):\n    print("training", flush=True)\n    signal.pause()\n'
+
+
+@pytest.mark.parametrize('number,status,said', [(signal.SIGTERM, 143, 'terminated'), (signal.SIGINT, 130, 'interrupted')])
+def test_a_signal_ends_a_run_that_says_so(images, tmp_path, number, status, said):
+    (tmp_path/'mine.py').write_text(WAITS)
+    process = subprocess.Popen([sys.executable, '-P', '-m', 'cli', 'run', tmp_path/'mine.py', '--data', images, '--runs', tmp_path],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == 'training\n'
+    process.send_signal(number)
+    _,err = process.communicate()
+    assert process.returncode == status and err.splitlines()[-1] == f'kdfast: error: {said}; the same command starts this run again'
+    state = Folder(tmp_path/'tiny'/'mine'/'0').run
+    assert (state['status'], state['reason']) == ('failed', 'interrupted')
