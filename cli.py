@@ -315,6 +315,28 @@ def report_command(
 
 
 @app.command()
+def check(
+    what: Annotated[str, typer.Argument(help='A run\'s folder, a folder of runs, or what --data takes.')] = str(DEFAULT_RUNS),
+):
+    "Whether runs are whole and as they were written, or a data set can be trained on."
+    from kdfast.runs import Folder
+    folders = [Folder(file.parent) for file in sorted(Path(what).rglob('run.json'))]
+    if not folders: return check_data(what)
+    found = {folder: folder.problems() for folder in folders}
+    for folder,problems in found.items(): out.print(f'{folder}: {"; ".join(problems) or "whole"}', soft_wrap=True, markup=False)
+    wrong = sum(bool(problems) for problems in found.values())
+    if wrong: raise KdfastError(f'{wrong} of {len(found)} runs are not whole: remove their folders and run them again')
+
+
+def check_data(source):
+    from kdfast import data
+    found = data.load(source)
+    height,width = found.train[0].shape[1:3]
+    out.print(f'{source}: {len(found.train[1]):,} training and {len(found.valid[1]):,} validation images of {width}×{height} in {len(found.classes)} classes, '
+              'every one readable', soft_wrap=True, markup=False)
+
+
+@app.command()
 def cp(
     recipe: Annotated[str, typer.Argument(help='A recipe of kdfast.')],
     file: Annotated[Path, typer.Argument(help='The file to write, which must not exist.')],

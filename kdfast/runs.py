@@ -1,5 +1,6 @@
 "A run's folder: where it lies, how it starts and ends, what it holds, and how it is found again. Imports no torch."
 import csv
+import hashlib
 import io
 import json
 import os
@@ -32,6 +33,10 @@ def write(
     finally: new.unlink(missing_ok=True)
 
 
+def sha256(file):
+    with Path(file).open('rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
+
+
 def write_json(file, content): write(file, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + '\n')
 
 
@@ -46,7 +51,7 @@ def write_csv(file, header, rows):
 class Folder:
     """One run's folder, `<runs>/<data>/<recipe>/<seed>`.
 
-    run.json is what was asked and how it stands (running, finished, failed, diverged); result.json, the numbers of
+    run.json is what was asked, how it stands (running, finished, failed, diverged), and in the end every file's SHA-256; result.json, the numbers of
     a finished run; metrics.csv and steps.csv, the curves; recipe.py, weights.safetensors, predictions.npz and
     confusion.csv, the rest. Every file is written whole.
     """
@@ -134,9 +139,17 @@ class Folder:
         write_json(self.path/'run.json', self.facts)
 
     def finish(self, result:dict):
-        "The numbers first, the word `finished` last"
+        "The numbers first; the word `finished`, with the SHA-256 of every file, last"
         write_json(self.path/'result.json', result)
-        self.set('finished', finished=now())
+        files = sorted(file for file in self.path.iterdir() if file.is_file() and file.name != 'run.json')
+        self.set('finished', finished=now(), files={file.name: sha256(file) for file in files})
+
+    def problems(self) -> list[str]:
+        "What is wrong with this run, in plain words: that it is not finished, files that are missing or not as they were written"
+        if not self.finished: return [f'it is {self.status}, not finished']
+        files = self.run.get('files', {})
+        missing = [f'{name} is missing' for name in files if not (self.path/name).is_file()]
+        return missing + [f'{name} is not as it was written' for name,was in files.items() if (self.path/name).is_file() and sha256(self.path/name) != was]
 
 
 def now(): return datetime.now(timezone.utc).isoformat(timespec='seconds')

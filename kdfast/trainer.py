@@ -1,5 +1,4 @@
 "What a recipe is given to work with (Run), and what becomes of what it returns."
-import hashlib
 import io
 import os
 import platform
@@ -65,7 +64,7 @@ class Run:
     ) -> nn.Module:
         "The network that this recipe trained on the same data and seed; trained first where it is missing."
         folder = train(recipes.find(name), self.data, self.seed, given, self.runs, self.watch)
-        self.stands_on[name] = dict(path=str(folder), sha256=sha256(folder/'weights.safetensors'))
+        self.stands_on[name] = dict(path=str(folder), sha256=runs.sha256(folder/'weights.safetensors'))
         network = load_network(folder)
         if name == 'teacher': self.remember = [Remember(folder/'outputs.npz', network)]
         return network
@@ -184,9 +183,6 @@ def load_network(
     network = named(factory, int(facts['n_classes']))
     network.load_state_dict(safetensors.torch.load_file(file))
     return network.to(memory_format=torch.channels_last).eval()
-
-
-def sha256(file): return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 # Results

@@ -160,3 +160,23 @@ def test_a_holdouts_runs_stay_apart(kdfast, images, tmp_path):
     assert done.status == 0, done.err
     assert json.loads((tmp_path/'tiny,holdout=0.25'/'baseline,epochs=1'/'0'/'result.json').read_text())['data'] == 'tiny,holdout=0.25'
     assert f'kdfast run teacher --data {images} --holdout 0.25 --runs {tmp_path}' in done.out
+
+
+def test_check_names_what_is_wrong_with_a_run(study, kdfast, tmp_path):
+    from conftest import beside
+    beside(study, tmp_path, 'teacher', 'kd')
+    whole = kdfast('check', tmp_path)
+    assert whole.status == 0 and whole.out.count(': whole') == 2
+    weights = tmp_path/'tiny'/'kd'/'0'/'weights.safetensors'
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    (tmp_path/'tiny'/'kd'/'0'/'confusion.csv').unlink()
+    done = kdfast('check', tmp_path)
+    assert done.status == 2 and 'kd/0: confusion.csv is missing; weights.safetensors is not as it was written' in done.out and '1 of 2 runs' in done.err
+
+
+def test_check_of_a_data_set(kdfast, images, tmp_path):
+    done = kdfast('check', images)
+    assert done.status == 0 and '72 training and 36 validation images of 8×8 in 3 classes' in done.out
+    assert kdfast('check', tmp_path/'nowhere').status == 2 and kdfast('check', tmp_path).status == 2

@@ -48,7 +48,7 @@ def test_one_process_writes_and_a_killed_one_is_never_in_the_way(kdfast, images,
     held = spawn.Event()
     holder = spawn.Process(target=hold, args=(path, held))
     holder.start()
-    held.wait()
+    assert held.wait(60)
     before = (path/'run.json').read_bytes()
     command = ('run', 'baseline', '--epochs', 1, '--data', images, '--runs', tmp_path)
     refused = kdfast(*command)
