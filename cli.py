@@ -23,7 +23,7 @@ from kdfast.errors import KdfastError
 UsageError = typer.BadParameter.__base__ # click's, wherever typer keeps its click
 DEFAULT_RUNS = Path('runs')
 INTERRUPTED,TERMINATED = 130,143 # what Ctrl-C ends as (Typer makes it an exit status), and SIGTERM
-AGAIN = 'the same command starts this run again'
+AGAIN = 'the same command goes on from there'
 
 app = typer.Typer(help='Train students with distillation and hints, and see whether it helped.',
                   add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)

@@ -35,7 +35,7 @@ class Distill(Callback):
     ):
         if not T > 0: raise ValueError(f'the temperature T must be above 0, found {T}')
         if not 0 <= alpha <= 1: raise ValueError(f'alpha, the share of the soft loss, must lie in 0 … 1, found {alpha}')
-        self.teacher,self.T,self.alpha,self.parts = as_module(teacher),T,alpha,{}
+        self.teacher,self.T,self.alpha,self.parts,self.target = as_module(teacher),T,alpha,{},None
 
     def before_fit(self): self.teacher.to(next(self.model.parameters()).device).eval()
 

@@ -29,12 +29,13 @@ class Show(Callback):
         console:Console, # Where plain lines go
         bars:Progress|None=None, # Where live lines go, on a terminal
     ):
-        self.label,self.console,self.bars,self.fitting = folder.recipe,console,bars,False
+        self.label,self.console,self.bars,self.task,self.fitting = folder.recipe,console,bars,None,False
 
     def before_train(self):
-        self.fitting = True
-        if self.bars and self.epoch == 0:
-            self.task = self.bars.add_task(self.label, total=self.n_epoch*len(self.dls.train), said='', epoch=f'0/{self.n_epoch}')
+        self.fitting = self.learn.record.fitting
+        if self.fitting and self.bars and (self.task is None or self.epoch == 0):
+            steps = len(self.dls.train)
+            self.task = self.bars.add_task(self.label, total=self.n_epoch*steps, completed=self.epoch*steps, said='', epoch=f'{self.epoch}/{self.n_epoch}')
 
     def after_batch(self):
         if self.bars and self.training: self.bars.advance(self.task)

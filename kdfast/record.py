@@ -26,12 +26,15 @@ class Record(Callback):
     def __init__(self,
         folder:Folder, # The run's folder
     ):
-        self.folder,self.stage,self.steps,self.epochs,self.fitting = folder,0,[],[],False
+        self.folder,self.stage,self.steps,self.epochs,self.fitting,self.skipping = folder,0,[],[],False,False
+        self.begin_epoch()
+
+    def begin_epoch(self): self.sums,self.counts,self.now,self.started = defaultdict(float),defaultdict(int),None,perf_counter()
 
     def before_train(self):
-        if self.epoch == 0: self.stage += 1
-        self.fitting,self.started = True,perf_counter()
-        self.sums,self.counts = defaultdict(float),defaultdict(int)
+        if self.epoch == 0 and not self.skipping: self.stage += 1
+        self.fitting = not self.skipping # an epoch that a resumed run has behind it
+        self.begin_epoch()
 
     def after_loss(self):
         if not self.fitting: return
@@ -57,8 +60,18 @@ class Record(Callback):
     def size(self): return len(self.xb[0])
 
     def after_batch(self):
-        if not (self.fitting and self.training): return
+        if not (self.fitting and self.training) or self.now is None: return # a batch that a resumed run skips has no losses
         self.steps.append((self.stage, self.epoch + 1, len(self.steps) + 1, self.lr_now, *(self.now.get(m) for m in MEASURES)))
+        self.now = None
+
+    def state(self):
+        "Everything but the last batch, as plain values"
+        return dict(stage=self.stage, steps=self.steps, epochs=self.epochs, seconds=perf_counter() - self.started,
+                    sums=[[*key, value, self.counts[key]] for key,value in self.sums.items()])
+
+    def restore(self, state):
+        self.stage,self.steps,self.epochs,self.started = state['stage'],state['steps'],state['epochs'],perf_counter() - state['seconds']
+        for split,name,total,count in state['sums']: self.sums[split, name],self.counts[split, name] = total,count
 
     @property
     def lr_now(self): return float(self.opt.hypers[-1]['lr'])

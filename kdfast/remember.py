@@ -41,7 +41,7 @@ class Remember(Callback):
         self.distill.target = self.known.get(self.digest)
 
     def after_batch(self):
-        if not self.asked or self.digest in self.known or self.size > LIMIT: return
+        if not self.asked or self.distill.target is None or self.digest in self.known or self.size > LIMIT: return
         self.known[self.digest] = self.distill.target
         self.size += self.distill.target.nbytes
         self.new = True

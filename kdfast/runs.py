@@ -52,7 +52,7 @@ class Folder:
     """One run's folder, `<runs>/<data>/<recipe>/<seed>`.
 
     run.json is what was asked, how it stands (running, finished, failed, diverged), and in the end every file's SHA-256; result.json, the numbers of
-    a finished run; metrics.csv and steps.csv, the curves; recipe.py, weights.safetensors, predictions.npz and
+    a finished run; resume, the checkpoints of an unfinished one; metrics.csv and steps.csv, the curves; recipe.py, weights.safetensors, predictions.npz and
     confusion.csv, the rest. Every file is written whole.
     """
     def __init__(self,
@@ -126,12 +126,22 @@ class Folder:
                          'wait for it, or stop it') from None
 
     def start(self, facts:dict, source:str):
-        "Begin anew: what an unfinished run left here is removed"
-        if self.path.exists(): shutil.rmtree(self.path)
-        self.path.mkdir(parents=True)
+        "Begin; what an unfinished run left here is removed, but for the checkpoints of an interrupted one"
+        if self.path.exists() and not self.goes_on(facts, source): shutil.rmtree(self.path)
+        self.path.mkdir(parents=True, exist_ok=True)
         write(self.path/'recipe.py', source)
         self.facts = dict(format=FORMAT, **facts, pid=os.getpid(), host=platform.node(), started=now())
         self.set('running')
+
+    def goes_on(self, facts, source):
+        "Whether an interrupted run left checkpoints here. Raises KdfastError where it was another one, for it could not end with the same bits."
+        if not (self.path/'resume').is_dir() or not self.status: return False
+        was = self.run
+        if was['status'] != 'running' and was.get('reason') != 'interrupted': return False
+        changed = [f'{name} was {was.get(name)}, is {value}' for name,value in facts.items() if was.get(name) != value]
+        if (self.path/'recipe.py').read_text() != source: changed.append('its recipe is another version')
+        if changed: raise KdfastError(f'{self} was interrupted and cannot go on: {"; ".join(changed)}. Remove it to start over')
+        return True
 
     def set(self, status:str, **more):
         "Put the run's state on record"
@@ -143,6 +153,7 @@ class Folder:
         write_json(self.path/'result.json', result)
         files = sorted(file for file in self.path.iterdir() if file.is_file() and file.name != 'run.json')
         self.set('finished', finished=now(), files={file.name: sha256(file) for file in files})
+        shutil.rmtree(self.path/'resume', ignore_errors=True)
 
     def problems(self) -> list[str]:
         "What is wrong with this run, in plain words: that it is not finished, files that are missing or not as they were written"

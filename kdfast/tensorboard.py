@@ -13,9 +13,9 @@ class TensorBoard(Callback):
     def __init__(self,
         folder:Folder, # The run's folder; the events go into its folder tensorboard
     ):
-        self.path,self.steps,self.epochs = folder/'tensorboard',0,0
+        self.kept_in,self.steps,self.epochs = folder/'tensorboard',0,0
 
-    def before_fit(self): self.writer = SummaryWriter(self.path)
+    def before_fit(self): self.writer = SummaryWriter(self.kept_in)
 
     def after_epoch(self):
         record = self.learn.record

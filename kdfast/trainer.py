@@ -25,6 +25,7 @@ from kdfast.loader import loaders
 from kdfast.recipe import Recipe
 from kdfast.record import Record
 from kdfast.remember import Remember
+from kdfast.resume import Resume, Skip
 from kdfast.runs import Folder
 
 PAIRS_SHOWN,IMAGES_SHOWN = 5,8 # most confused pairs, and images of each, that are kept to be looked at
@@ -46,7 +47,7 @@ class Run:
         watch:tuple=(), # Functions of a run's folder, each giving a callback that watches its fits
     ):
         self.folder,self.data,self.seed,self.runs,self.watch = folder,data,seed,runs,watch
-        self.record,self.stands_on,self.remember,self.hint = Record(folder),{},[],None
+        self.record,self.resume,self.stands_on,self.remember,self.hint = Record(folder),None,{},[],None
 
     @cached_property
     def dls(self): return loaders(self.data, self.seed)
@@ -93,7 +94,7 @@ class Run:
         """
         settings = dict(loss_func=CrossEntropyLossFlat(), opt_func=partial(SGD, mom=.9), wd=5e-3, metrics=accuracy) | kwargs
         learn = Learner(self.dls, model.to(self.dls.device, memory_format=torch.channels_last), path=self.folder.path, **settings,
-                        cbs=[SameOrder(), self.record, *self.remember, *(watch(self.folder) for watch in self.watch)])
+                        cbs=[SameOrder(), *([self.resume, Skip()] if self.resume else []), self.record, *self.remember, *(watch(self.folder) for watch in self.watch)])
         learn.remove_cbs(ProgressCallback)
         learn.logger = noop
         return learn
@@ -129,6 +130,7 @@ def train_alone(run, recipe, arguments):
     folder = run.folder
     folder.start(dict(recipe=recipe.name, arguments=arguments, data=run.data.name, data_sha256=run.data.fingerprint, seed=run.seed,
                       batch_size=run.dls.train.bs, **environment()), recipe.source)
+    run.resume = Resume(folder)
     try:
         outcome = recipe.main()(run, **arguments)
         folder.facts |= dict(stands_on=run.stands_on)

@@ -151,7 +151,7 @@ def test_an_interrupted_run_says_so_and_starts_again(kdfast, images, tmp_path, m
     monkeypatch.chdir(tmp_path)
     (tmp_path/'mine.py').write_text('"Is interrupted."\ndef main(run, epochs:int=1): raise KeyboardInterrupt\n')
     done = kdfast('run', './mine.py', '--data', images)
-    assert done.status == 130 and done.err.endswith('kdfast: error: interrupted; the same command starts this run again\n')
+    assert done.status == 130 and done.err.endswith('kdfast: error: interrupted; the same command goes on from there\n')
     assert json.loads((tmp_path/'runs'/'tiny'/'mine'/'0'/'run.json').read_text())['reason'] == 'interrupted'
 
 

@@ -69,6 +69,6 @@ def test_a_signal_ends_a_run_that_says_so(images, tmp_path, number, status, said
     assert process.stdout.readline() == 'training\n'
     process.send_signal(number)
     _,err = process.communicate()
-    assert process.returncode == status and err.splitlines()[-1] == f'kdfast: error: {said}; the same command starts this run again'
+    assert process.returncode == status and err.splitlines()[-1] == f'kdfast: error: {said}; the same command goes on from there'
     state = Folder(tmp_path/'tiny'/'mine'/'0').run
     assert (state['status'], state['reason']) == ('failed', 'interrupted')

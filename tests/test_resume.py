@@ -1,0 +1,147 @@
+"A run that is interrupted at any moment ends with the same bits as one that never was."
+import csv
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+from conftest import beside, equal, weights
+from fastai.basics import Callback
+from kdfast import recipe as recipes, resume, trainer
+from kdfast.errors import KdfastError
+from kdfast.runs import Folder
+
+BOTH = '''"Both stages in one file, and random numbers of every kind."
+from kdfast.all import *
+
+class Draws(Callback):
+    "Moves the weights by a little that Python, numpy and torch decide"
+    def after_step(self):
+        draw = random.random() + np.random.rand() + torch.rand(1).item()
+        with torch.no_grad(): next(self.model.parameters()).mul_(1 + 1e-3*draw)
+
+def main(run, epochs:int=2, hint_epochs:int=2):
+    net,teacher = run.build(thin),run.needs('teacher')
+    stage_one = run.learner(run.guide(net, teacher), loss_func=hint_loss, metrics=None)
+    stage_one.fit_one_cycle(hint_epochs, .1, cbs=[Hint(front(teacher)), Draws()])
+    learn = run.learner(net, splitter=front_back)
+    learn.fit_one_cycle(epochs, .1, cbs=[Distill(teacher), MixUp(), Draws()])
+    return learn
+'''
+PER_EPOCH = 9 # steps: 72 images, 8 a batch
+
+
+class Interrupt(Callback):
+    "As Ctrl-C, at one moment of the run"
+    order = 90
+    def __init__(self, stage, epoch, step, event='after_batch'):
+        def act():
+            if (self.learn.record.stage, self.epoch, self.iter) == (stage, epoch, step) and self.training == (event != 'after_validate'): raise KeyboardInterrupt
+        setattr(self, event, act)
+
+
+def train(recipe, data, runs, at=None, **given):
+    watch = [lambda folder: Interrupt(*at)] if at else []
+    return trainer.train(recipe, data, 0, given, runs, watch)
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch): monkeypatch.setattr(resume, 'EVERY', 0)
+
+
+@pytest.fixture(scope='module')
+def both(tmp_path_factory):
+    file = tmp_path_factory.mktemp('recipe')/'both.py'
+    file.write_text(BOTH)
+    return recipes.find(str(file))
+
+
+@pytest.fixture(scope='module')
+def whole(study, data, both, tmp_path_factory):
+    "Runs that nothing interrupts"
+    runs = beside(study, tmp_path_factory.mktemp('whole'), 'teacher', 'hint')
+    return {name: train(recipe, data, runs, epochs=2) for name,recipe in [('both', both), *((name, recipes.find(name)) for name in ('kd', 'exp1'))]}
+
+
+def same(one, other):
+    "Equal weights, predictions and numbers, no row lost or twice; but for the time it took"
+    def rows(folder, name): return [{k: v for k,v in row.items() if k != 'seconds'} for row in csv.DictReader((folder/name).open())]
+    def numbers(folder): return {k: v for k,v in folder.result.items() if k != 'seconds'}
+    return (equal(weights(one), weights(other)) and all(rows(one, name) == rows(other, name) for name in ('metrics.csv', 'steps.csv'))
+            and numbers(one) == numbers(other) and (one/'confusion.csv').read_text() == (other/'confusion.csv').read_text())
+
+
+MOMENTS = [(1, 0, 0), (1, 1, 4), (1, 1, PER_EPOCH - 1), (2, 0, 0), (2, 0, 5), (2, 1, 2), (2, 1, PER_EPOCH - 1)]
+
+
+def interrupted(recipe, data, runs, at, **given):
+    with pytest.raises(KeyboardInterrupt): train(recipe, data, runs, at, **given)
+
+
+@pytest.mark.parametrize('at', MOMENTS)
+def test_both_stages_whenever(study, data, both, whole, tmp_path, capsys, at):
+    runs = beside(study, tmp_path, 'teacher')
+    interrupted(both, data, runs, at, epochs=2)
+    done = train(both, data, runs, epochs=2)
+    assert same(done, whole['both']) and not (done/'resume').exists()
+    assert 'goes on from epoch' in capsys.readouterr().err or at[1:] == (1, PER_EPOCH - 1)
+
+
+@pytest.mark.parametrize('recipe', ['kd', 'exp1'])
+def test_twice_in_one_run(study, data, whole, tmp_path, recipe):
+    runs,found = beside(study, tmp_path, 'teacher', 'hint'),recipes.find(recipe)
+    for at in ((1, 0, 3), (1, 1, 6)): interrupted(found, data, runs, at, epochs=2)
+    assert same(train(found, data, runs, epochs=2), whole[recipe])
+
+
+def test_after_the_last_step_and_in_validation(study, data, both, whole, tmp_path, monkeypatch):
+    runs = beside(study, tmp_path, 'teacher')
+    interrupted(both, data, runs, (2, 1, 0, 'after_validate'), epochs=2)
+    def stop(*_): raise KeyboardInterrupt
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer, 'judge', stop)
+        with pytest.raises(KeyboardInterrupt): train(both, data, runs, epochs=2)
+    assert same(train(both, data, runs, epochs=2), whole['both'])
+
+
+@pytest.mark.parametrize('left_out', ['model', 'opt', 'record', 'torch', 'python', 'numpy'])
+def test_every_item_of_a_checkpoint_is_needed(study, data, both, whole, tmp_path, monkeypatch, left_out):
+    "Negative controls: without it, the run ends otherwise"
+    runs = beside(study, tmp_path, 'teacher')
+    interrupted(both, data, runs, (2, 1, 4), epochs=2)
+    where = dict(model=(resume, 'restore_network'), opt=(resume, 'restore_optimizer'), record=(trainer.Record, 'restore'),
+                 torch=(resume.torch, 'set_rng_state'), python=(resume.random, 'setstate'), numpy=(resume.np.random, 'set_state'))
+    monkeypatch.setattr(*where[left_out], lambda *_: None)
+    assert not same(train(both, data, runs, epochs=2), whole['both'])
+
+
+def test_a_damaged_checkpoint_is_passed_over(study, data, both, whole, tmp_path, capsys):
+    runs = beside(study, tmp_path, 'teacher')
+    interrupted(both, data, runs, (2, 1, 4), epochs=2)
+    kept = sorted((runs/'tiny'/'both'/'0'/'resume').glob('02-0*'))
+    assert len(kept) == resume.KEPT
+    content = bytearray(kept[-1].read_bytes())
+    content[len(content)//2] ^= 1
+    kept[-1].write_bytes(content)
+    assert same(train(both, data, runs, epochs=2), whole['both']) and 'is damaged' in capsys.readouterr().err
+
+
+def test_other_conditions_are_refused_by_name(study, data, tmp_path, monkeypatch):
+    runs,kd = beside(study, tmp_path, 'teacher'),recipes.find('kd')
+    interrupted(kd, data, runs, (1, 1, 4), epochs=2)
+    monkeypatch.setattr(trainer.torch, 'get_num_threads', lambda: 7)
+    with pytest.raises(KdfastError, match='cannot go on: threads was 1, is 7'): train(kd, data, runs, epochs=2)
+    assert Folder(runs/'tiny'/'kd,epochs=2'/'0').run['reason'] == 'interrupted'
+
+
+def test_a_killed_process_goes_on(study, images, data, whole, tmp_path):
+    runs,path = beside(study, tmp_path, 'teacher'),tmp_path/'tiny'/'kd,epochs=2'/'0'
+    command = [sys.executable, '-P', '-m', 'cli', 'run', 'kd', '--epochs', '2', '--data', images, '--runs', runs]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list(path.glob('resume/*.safetensors')): pass
+    process.kill()
+    process.wait()
+    assert process.returncode == -signal.SIGKILL and json.loads((path/'run.json').read_text())['status'] == 'running'
+    assert subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+    assert same(Folder(path), whole['kd'])
