@@ -51,9 +51,9 @@ def write_csv(file, header, rows):
 class Folder:
     """One run's folder, `<runs>/<data>/<recipe>/<seed>`.
 
-    run.json is what was asked, how it stands (running, finished, failed, diverged), and in the end every file's SHA-256; result.json, the numbers of
-    a finished run; resume, the checkpoints of an unfinished one; metrics.csv and steps.csv, the curves; recipe.py, weights.safetensors, predictions.npz and
-    confusion.csv, the rest. Every file is written whole.
+    run.json is what was asked, how it stands (running, finished, failed, diverged), and in the end every file's SHA-256;
+    result.json, the numbers of a finished run; resume, the checkpoints of an unfinished one; metrics.csv and steps.csv,
+    the curves; recipe.py, weights.safetensors, predictions.npz, confused.npz and confusion.csv, the rest. Every file is written whole.
     """
     def __init__(self,
         path:Path, # The folder
