@@ -128,7 +128,7 @@ def class_table(found, names):
 
 def beside(mine, theirs, p):
     style = 'green' if mine > theirs else 'red' if mine < theirs else ''
-    return percent(theirs),Text(f'{100*(mine - theirs):+.1f}', style=style),Text(f'{p:.3f}' if p >= .001 else '<.001', style='bold' if p < CHANCE else 'dim')
+    return percent(theirs),Text(f'{100*(mine - theirs):+.1f}'.replace('-', '−'), style=style),Text(f'{p:.3f}' if p >= .001 else '<.001', style='bold' if p < CHANCE else 'dim')
 
 
 def pair_table(found, names):
