@@ -127,7 +127,7 @@ def show(folder, common):
     missing = [r for r in recipes.STUDY if not runs.folder(common['runs'], folder.data, r, common['seed']).finished]
     next_command = ['run', missing[0], *flags(**common)] if missing else ['compare', *flags(runs=common['runs'])]
     out.print(report.summary(folder))
-    out.print(Text.assemble(('next  ', 'dim'), (shlex.join(['kdfast', *next_command]), 'bold')), soft_wrap=True) # whole, so that it can be copied
+    out.print(Text.assemble(('\nnext  ', 'dim'), (shlex.join(['kdfast', *next_command]), 'bold')), soft_wrap=True) # whole, so that it can be copied
 
 
 def flags(**values):
