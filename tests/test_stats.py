@@ -44,8 +44,8 @@ def test_at_most_one_verdict_in_twenty_is_wrong(n, true, sd):
     assert wrong <= .05 + 2.6*(.05*.95/studies)**.5 and .93 <= covered <= .97
 
 
-@pytest.mark.parametrize('accuracy,agree', [(.85, .9), (.6, .5)])
-def test_the_interval_over_images_covers_the_true_difference(accuracy, agree):
+@pytest.mark.parametrize('accuracy,agree,most', [(.85, .9, .97), (.6, .5, .97), (.95, .99, 1.)]) # the last: few images differ, and it is wider than it need be
+def test_the_interval_over_images_covers_the_true_difference(accuracy, agree, most):
     "Both networks see the same 400 images; they are independent where they do not agree"
     random,covered = np.random.default_rng(0),[]
     for _ in range(1000):
@@ -53,7 +53,7 @@ def test_the_interval_over_images_covers_the_true_difference(accuracy, agree):
         b = np.where(random.random(400) < agree, a, random.random(400) < accuracy - .05)
         d = over_images(a.tolist(), b.tolist())
         covered.append(d.low <= (1 - agree)*.05 <= d.high)
-    assert .93 <= np.mean(covered) <= .97
+    assert .93 <= np.mean(covered) <= most
 
 
 def test_images_by_hand():
