@@ -45,7 +45,7 @@ class Distill(Callback):
         "Blend the soft loss into the training loss"
         if not len(self.yb): return
         if self.target is None:
-            with torch.no_grad(): self.target = self.teacher(*self.xb)
+            with torch.no_grad(): self.target = self.teacher(*self.xb).float()
         hard,soft = self.loss_grad,kd_loss(self.pred, self.target, self.T)
         total = torch.lerp(hard, soft, self.alpha)
         self.parts = dict(total=total.detach(), soft=soft.detach(), hard=hard.detach())

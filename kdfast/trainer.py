@@ -22,6 +22,7 @@ from kdfast.data import Data
 from kdfast.errors import Diverged, KdfastError
 from kdfast.hint import features, front, regressor
 from kdfast.loader import loaders
+from kdfast.precision import Bfloat16, multiplies_bfloat16, use_bfloat16
 from kdfast.recipe import Recipe
 from kdfast.record import Record
 from kdfast.remember import Remember
@@ -51,6 +52,9 @@ class Run:
 
     @cached_property
     def dls(self): return loaders(self.data, self.seed)
+
+    @property
+    def precision(self): return 'bfloat16' if multiplies_bfloat16(self.dls.device) else 'float32'
 
     def build(self,
         factory, # A function of the number of classes, such as `wide` or `thin`; or its name in kdfast.models
@@ -93,8 +97,10 @@ class Run:
         multiplies it by the learning rate; with momentum 0.9 what others write as 5e-4).
         """
         settings = dict(loss_func=CrossEntropyLossFlat(), opt_func=partial(SGD, mom=.9), wd=5e-3, metrics=accuracy) | kwargs
-        learn = Learner(self.dls, model.to(self.dls.device, memory_format=torch.channels_last), path=self.folder.path, **settings,
-                        cbs=[SameOrder(), *([self.resume, Skip()] if self.resume else []), self.record, *self.remember, *(watch(self.folder) for watch in self.watch)])
+        cbs = [SameOrder(), self.record, *self.remember, *(watch(self.folder) for watch in self.watch)]
+        if self.precision == 'bfloat16': cbs.append(Bfloat16())
+        if self.resume: cbs += [self.resume, Skip()]
+        learn = Learner(self.dls, model.to(self.dls.device, memory_format=torch.channels_last), path=self.folder.path, cbs=cbs, **settings)
         learn.remove_cbs(ProgressCallback)
         learn.logger = noop
         return learn
@@ -129,7 +135,7 @@ def train_alone(run, recipe, arguments):
     "Train in a folder that no other process writes; how it went is put on record in any case"
     folder = run.folder
     folder.start(dict(recipe=recipe.name, arguments=arguments, data=run.data.name, data_sha256=run.data.fingerprint, seed=run.seed,
-                      batch_size=run.dls.train.bs, **environment()), recipe.source)
+                      batch_size=run.dls.train.bs, precision=run.precision, **environment()), recipe.source)
     run.resume = Resume(folder)
     try:
         outcome = recipe.main()(run, **arguments)
@@ -141,6 +147,7 @@ def train_alone(run, recipe, arguments):
     except BaseException as e:
         folder.set('failed', reason='interrupted' if isinstance(e, (KeyboardInterrupt, SystemExit)) else f'{type(e).__name__}: {e}')
         raise
+    finally: use_bfloat16(run.dls.device, False) # in whatever step it ended
     return folder
 
 
