@@ -3,7 +3,6 @@ import inspect
 import json
 import shlex
 import shutil
-import signal
 import sys
 from contextlib import nullcontext
 from functools import partial
@@ -17,12 +16,11 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 import kdfast
-from kdfast import recipe as recipes
+from kdfast import recipe as recipes, signals
 from kdfast.errors import KdfastError
 
 UsageError = typer.BadParameter.__base__ # click's, wherever typer keeps its click
 DEFAULT_RUNS = Path('runs')
-INTERRUPTED,TERMINATED = 130,143 # what Ctrl-C ends as (Typer makes it an exit status), and SIGTERM
 AGAIN = 'the same command goes on from there'
 
 app = typer.Typer(help='Train students with distillation and hints, and see whether it helped.',
@@ -366,21 +364,16 @@ def main():
     "Run the command line; every error is one line, and its exit status says whose turn it is"
     debug = '--debug' in sys.argv
     sys.argv = [a for a in sys.argv if a != '--debug']
-    signal.signal(signal.SIGTERM, terminate)
-    try:
-        status = app(standalone_mode=False)
-        if status == INTERRUPTED: complain(f'interrupted; {AGAIN}')
+    signals.listen()
+    try: status = app(standalone_mode=False)
+    except signals.Interrupted as e:
+        complain(f'{e.said}; {AGAIN}')
+        status = e.code
     except Exception as error:
         if debug: raise
         status,message = verdict(error)
         complain(message)
     sys.exit(status)
-
-
-def terminate(*_):
-    "End as Ctrl-C does: what is under way is put on record"
-    complain(f'terminated; {AGAIN}')
-    sys.exit(TERMINATED)
 
 
 def complain(message): err.print(f'kdfast: error: {message}', style='red', soft_wrap=True, markup=False)

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from fastai.basics import Callback
+from filelock import FileLock
 from torch import nn
 
-from kdfast.runs import write
+from kdfast.runs import remove_half_written, write
 
 LIMIT = 2**30 # bytes: beyond it, asking again is cheaper than keeping
 
@@ -47,7 +48,11 @@ class Remember(Callback):
         self.new = True
 
     def after_fit(self):
-        if self.asked and self.new: write_outputs(self.file, self.known)
+        "Keep them, and those that another process has kept meanwhile"
+        if not (self.asked and self.new): return
+        with FileLock(self.file.with_name('.outputs.lock')):
+            remove_half_written(self.file.parent)
+            write_outputs(self.file, read_outputs(self.file) | self.known)
 
 
 def digest(xb):

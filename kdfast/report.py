@@ -152,7 +152,7 @@ def run_table(
     for folder in folders:
         result = folder.result if folder.finished else {}
         accuracy,seconds = result.get('valid_accuracy'),result.get('seconds')
-        style = {'finished': '', 'running': 'dim'}.get(folder.status, 'red')
+        style = {'finished': '', 'running': 'dim', 'interrupted': 'yellow'}.get(folder.status, 'red')
         table.add_row(folder.data, folder.recipe, str(folder.seed), Text(folder.status, style=style),
                       '–' if accuracy is None else percent(accuracy), '–' if seconds is None else clock(seconds))
     return table

@@ -12,6 +12,7 @@ import torch
 from fastai.basics import Callback
 from fastai.learner import CancelBatchException, CancelFitException, CancelTrainException, CancelValidException
 
+from kdfast import signals
 from kdfast.runs import Folder, write
 
 EVERY = 60  # seconds between checkpoints, at most; and one at the start of every epoch
@@ -22,7 +23,7 @@ END = 'end' # in place of epoch and step: what a fit that is over ended with
 class Resume(Callback):
     """Keeps checkpoints of a run's fits, and on the run's next start skips what they hold.
 
-    A checkpoint is the network, the optimizer's state, the record so far and every random state, between two steps.
+    A checkpoint is the network, the optimizer's state and rates, the record so far and every random state, between two steps.
     Fits that are over are not fitted again; the one under way skips to its step, through the same batches, so that
     the schedule stands where it stood. Order and augmentation need nothing: they follow from seed and epoch. A file
     bears its SHA-256 in its name, and one that does not match is passed over.
@@ -49,20 +50,31 @@ class Resume(Callback):
             if self.epoch < epoch: self.skipped = CancelTrainException
             else: self.first,self.pending,self.last = step,self.last,None
         self.learn.record.skipping = self.skipped is not None
+        signals.training = True
 
     def before_batch(self):
-        if not (self.fitting and self.training): return
-        if self.iter < self.first: raise CancelBatchException()
+        if not self.fitting: return
+        if not self.training: signals.leave()
+        elif self.iter < self.first: raise CancelBatchException()
+        else: self.between_steps(self.iter)
+
+    def before_validate(self):
+        if self.fitting and not self.skipped: self.between_steps(len(self.dls.train))
+
+    def between_steps(self, step):
+        "Go on from here, or keep how all stands if it is time; and here is where a signal may end the run"
         if self.pending:
-            print(f'kdfast: {self.kept_in.parent} goes on from epoch {self.epoch + 1}, step {self.iter + 1}', file=sys.stderr)
+            print(f'kdfast: {self.kept_in.parent} goes on from epoch {self.epoch + 1}, step {step + 1}', file=sys.stderr)
             self.load(self.pending)
             self.pending = None
-        elif self.iter == 0 or perf_counter() - self.saved > EVERY: self.save(f'{self.epoch:04}-{self.iter:06}')
+        elif step == 0 or signals.asked or perf_counter() - self.saved > EVERY: self.save(f'{self.epoch:04}-{step:06}')
+        signals.leave()
 
     def after_fit(self):
         if not self.fitting: return # prediction has fits too
-        self.fitting = False
+        self.fitting = signals.training = False
         self.save(END)
+        signals.leave()
 
     # Checkpoints
 
@@ -74,7 +86,8 @@ class Resume(Callback):
                 if isinstance(value, torch.Tensor): tensors[f'opt.{i}.{name}'] = value
                 else: numbers[f'opt.{i}.{name}'] = value
         kind,keys,*rest = np.random.get_state()
-        state = dict(record=self.learn.record.state(), opt=numbers, python=random.getstate(), numpy=[kind, keys.tolist(), *rest])
+        hypers = [{name: float(value) for name,value in group.items()} for group in self.opt.hypers]
+        state = dict(record=self.learn.record.state(), opt=numbers, hypers=hypers, python=random.getstate(), numpy=[kind, keys.tolist(), *rest])
         content = safetensors.torch.save({name: t.detach().clone().contiguous() for name,t in tensors.items()}, {'state': json.dumps(state)})
         self.kept_in.mkdir(exist_ok=True)
         write(self.kept_in/f'{self.stage:02}-{where}-{hashlib.sha256(content).hexdigest()}.safetensors', content)
@@ -88,6 +101,7 @@ class Resume(Callback):
         with safetensors.safe_open(found[-1], 'pt') as f: state = json.loads(f.metadata()['state'])
         restore_network(self.model, under('model.', tensors))
         restore_optimizer(self.opt, under('opt.', tensors) | under('opt.', state['opt']))
+        for group,was in zip(self.opt.hypers, state['hypers'], strict=True): group.update(was)
         self.learn.record.restore(state['record'])
         torch.set_rng_state(tensors['random.torch'])
         version,words,gauss = state['python']

@@ -22,7 +22,7 @@ def write(
     file:Path, # Where to
     content:str|bytes,
 ):
-    "Write the whole file or nothing: a reader meets the old content or the new, never a part."
+    "Write the whole file or nothing: a reader meets the old content or the new, never a part, and so does one after a power cut."
     new = file.with_name(f'.{file.name}.{os.getpid()}') # two processes may write one file: each its own, the last one stays
     try:
         with new.open('wb') as f:
@@ -30,7 +30,22 @@ def write(
             f.flush()
             os.fsync(f.fileno())
         os.replace(new, file)
+        if os.name == 'posix': fsync_folder(file.parent) # where a folder can be opened
+    except OSError as e:
+        e.filename = e.filename or str(file) # fsync names none
+        raise
     finally: new.unlink(missing_ok=True)
+
+
+def fsync_folder(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    try: os.fsync(descriptor)
+    finally: os.close(descriptor)
+
+
+def remove_half_written(path):
+    "What `write` left in a folder when its process was killed; for whoever alone writes there"
+    for file in path.glob('.*.[0-9]*'): file.unlink()
 
 
 def sha256(file):
@@ -51,7 +66,7 @@ def write_csv(file, header, rows):
 class Folder:
     """One run's folder, `<runs>/<data>/<recipe>/<seed>`.
 
-    run.json is what was asked, how it stands (running, finished, failed, diverged), and in the end every file's SHA-256;
+    run.json is what was asked, how it stands (running, finished, interrupted, failed, diverged), and in the end every file's SHA-256;
     result.json, the numbers of a finished run; resume, the checkpoints of an unfinished one; metrics.csv and steps.csv,
     the curves; recipe.py, weights.safetensors, predictions.npz, confused.npz and confusion.csv, the rest. Every file is written whole.
     """
@@ -84,7 +99,10 @@ class Folder:
     def result(self): return self.json('result.json')
 
     @property
-    def status(self): return self.run['status'] if (self.path/'run.json').exists() else None
+    def status(self):
+        "How it stands; None before it began. A run that says `running`, and whose process is gone, was interrupted"
+        said = self.run['status'] if (self.path/'run.json').exists() else None
+        return 'interrupted' if said == 'running' and not self.held else said
 
     @property
     def finished(self): return self.status == 'finished'
@@ -111,6 +129,17 @@ class Folder:
         if not (self.path/'predictions.npz').exists(): raise KdfastError(f'{self.path} has no predictions.npz: its recipe classifies nothing')
         with np.load(self.path/'predictions.npz') as kept: return {name: kept[name] for name in kept.files}
 
+    @property
+    def lock(self): return self.path.with_name(f'.{self.path.name}.lock')
+
+    @property
+    def held(self):
+        "Whether a process trains this run"
+        if not self.lock.exists(): return False
+        try:
+            with FileLock(self.lock, timeout=0): return False
+        except Timeout: return True
+
     @contextmanager
     def locked(self):
         """Keep other processes from writing this run. Raises Locked, naming the holder, where one does already.
@@ -119,7 +148,7 @@ class Folder:
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with FileLock(self.path.with_name(f'.{self.path.name}.lock'), timeout=0): yield
+            with FileLock(self.lock, timeout=.5): yield # who only asks whether it is `held` holds it for microseconds
         except Timeout:
             holder = self.run if self.status else {}
             raise Locked(f'{self} is being trained by process {holder.get("pid", "unknown")} on {holder.get("host", "this machine")}: '
@@ -129,6 +158,7 @@ class Folder:
         "Begin; what an unfinished run left here is removed, but for the checkpoints of an interrupted one"
         if self.path.exists() and not self.goes_on(facts, source): shutil.rmtree(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
+        for path in (self.path, self.path/'resume'): remove_half_written(path)
         write(self.path/'recipe.py', source)
         self.facts = dict(format=FORMAT, **facts, pid=os.getpid(), host=platform.node(), started=now())
         self.set('running')
@@ -137,7 +167,7 @@ class Folder:
         "Whether an interrupted run left checkpoints here. Raises KdfastError where it was another one, for it could not end with the same bits."
         if not (self.path/'resume').is_dir() or not self.status: return False
         was = self.run
-        if was['status'] != 'running' and was.get('reason') != 'interrupted': return False
+        if was['status'] not in ('running', 'interrupted'): return False
         changed = [f'{name} was {was.get(name)}, is {value}' for name,value in facts.items() if was.get(name) != value]
         if (self.path/'recipe.py').read_text() != source: changed.append('its recipe is another version')
         if changed: raise KdfastError(f'{self} was interrupted and cannot go on: {"; ".join(changed)}. Remove it to start over')

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from kdfast import recipe as recipes, runs
+from kdfast import recipe as recipes, runs, signals
 from kdfast.recipe import Recipe
 from kdfast.report import clock, percent
 from kdfast.runs import Folder
@@ -88,16 +88,15 @@ def execute(
                     waiting.remove(task)
                     task.failure = f'it needs {next(need.name for need in task.needs if need.failure)}, which has no result'
                     board.ended(task)
-                for task in [t for t in waiting if all(need.folder.finished for need in t.needs)][:jobs - len(running)]:
+                for task in [t for t in waiting if all(need.folder.finished for need in t.needs) and not t.folder.held][:jobs - len(running)]:
                     waiting.remove(task)
-                    running[task] = Process(task.command(common), threads)
+                    if not task.folder.finished: running[task] = Process(task.command(common), threads) # else another process has just trained it
                 for task in [t for t,process in running.items() if process.ended]:
                     task.failure = running.pop(task).failure
                     board.ended(task)
                 board.show()
                 time.sleep(LOOK_EVERY)
-        finally:
-            for process in running.values(): process.stop()
+        finally: stop(running.values())
     return [task for task in tasks if task.failure]
 
 
@@ -105,8 +104,9 @@ class Process:
     "One training process; what it says is kept until it ends."
     def __init__(self, command, threads):
         self.said = tempfile.TemporaryFile('w+')
-        limits = dict(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.said, env=os.environ | limits)
+        more = dict(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads), **{signals.DRIVEN: '1'})
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self.said, env=os.environ | more,
+                                        start_new_session=True) # a terminal's Ctrl-C reaches the study alone, which passes it on once
 
     @property
     def ended(self): return self.process.poll() is not None
@@ -119,9 +119,17 @@ class Process:
         last = ([line.strip() for line in self.said if line.strip()] or [''])[-1]
         return last.removeprefix('kdfast: error: ') or f'its process ended with status {self.process.returncode}'
 
-    def stop(self):
-        self.process.terminate()
-        self.process.wait()
+
+
+def stop(
+    processes:list[Process],
+):
+    "Ask all of them to end, which they do when their step is kept; an impatient user kills them."
+    try:
+        for each in processes: each.process.terminate()
+        for each in processes: each.process.wait()
+    finally:
+        for each in processes: each.process.kill()
 
 
 # How it stands
@@ -164,6 +172,7 @@ class Board:
         if task.failure: return Text('failed', style='red')
         if task in self.running: return progress(task)
         if task.folder.finished: return Text(short(task.folder), style='green')
+        if task.folder.held: return Text('elsewhere', style='dim')
         return Text('waiting', style='dim')
 
 

@@ -17,7 +17,7 @@ from fastai.optimizer import SGD
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from kdfast import models, recipe as recipes, runs
+from kdfast import models, recipe as recipes, runs, signals
 from kdfast.data import Data
 from kdfast.errors import Diverged, KdfastError
 from kdfast.hint import features, front, regressor
@@ -144,10 +144,15 @@ def train_alone(run, recipe, arguments):
     except Diverged as e:
         folder.set('diverged', reason=e.message)
         raise
-    except BaseException as e:
-        folder.set('failed', reason='interrupted' if isinstance(e, (KeyboardInterrupt, SystemExit)) else f'{type(e).__name__}: {e}')
+    except (KeyboardInterrupt, SystemExit, OSError) as e: # nothing that the recipe did: it can go on from its last checkpoint
+        folder.set('interrupted', reason=str(e) if isinstance(e, OSError) else 'by a signal')
         raise
-    finally: use_bfloat16(run.dls.device, False) # in whatever step it ended
+    except BaseException as e:
+        folder.set('failed', reason=f'{type(e).__name__}: {e}')
+        raise
+    finally:
+        signals.training = False
+        use_bfloat16(run.dls.device, False) # in whatever step it ended
     return folder
 
 

@@ -48,15 +48,17 @@ def data(images):
 @pytest.fixture(scope='session')
 def kdfast(tmp_path_factory):
     "Runs a command line in this process; its exit status, output and errors"
-    import contextlib, io
+    import contextlib, io, signal
     import cli
     def run(*arguments):
-        out,err,argv = io.StringIO(),io.StringIO(),sys.argv
+        out,err,argv,handlers = io.StringIO(),io.StringIO(),sys.argv,[(n, signal.getsignal(n)) for n in (signal.SIGINT, signal.SIGTERM)]
         sys.argv = ['kdfast', *map(str, arguments)]
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err): cli.main()
         except SystemExit as e: status = e.code or 0
-        finally: sys.argv = argv
+        finally:
+            sys.argv = argv
+            for number,handler in handlers: signal.signal(number, handler)
         return SimpleNamespace(status=status, out=out.getvalue(), err=err.getvalue())
     return run
 

@@ -149,10 +149,10 @@ def test_a_failing_recipe_is_on_record_and_its_traceback_is_for_debug(kdfast, im
 
 def test_an_interrupted_run_says_so_and_starts_again(kdfast, images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path/'mine.py').write_text('"Is interrupted."\ndef main(run, epochs:int=1): raise KeyboardInterrupt\n')
+    (tmp_path/'mine.py').write_text('"Is interrupted."\ndef main(run, epochs:int=1): __import__("signal").raise_signal(2)\n')
     done = kdfast('run', './mine.py', '--data', images)
     assert done.status == 130 and done.err.endswith('kdfast: error: interrupted; the same command goes on from there\n')
-    assert json.loads((tmp_path/'runs'/'tiny'/'mine'/'0'/'run.json').read_text())['reason'] == 'interrupted'
+    assert json.loads((tmp_path/'runs'/'tiny'/'mine'/'0'/'run.json').read_text())['status'] == 'interrupted'
 
 
 def test_a_holdouts_runs_stay_apart(kdfast, images, tmp_path):

@@ -132,7 +132,7 @@ def test_other_conditions_are_refused_by_name(study, data, tmp_path, monkeypatch
     interrupted(kd, data, runs, (1, 1, 4), epochs=2)
     monkeypatch.setattr(trainer.torch, 'get_num_threads', lambda: 7)
     with pytest.raises(KdfastError, match='cannot go on: threads was 1, is 7'): train(kd, data, runs, epochs=2)
-    assert Folder(runs/'tiny'/'kd,epochs=2'/'0').run['reason'] == 'interrupted'
+    assert Folder(runs/'tiny'/'kd,epochs=2'/'0').run['status'] == 'interrupted'
 
 
 def test_a_killed_process_goes_on(study, images, data, whole, tmp_path):

@@ -69,12 +69,13 @@ def test_what_needs_a_failed_run_is_not_tried(tmp_path):
         'it needs teacher, seed 0, which has no result', 'it needs teacher, seed 0, which has no result']
 
 
-def test_a_stopped_process_is_gone():
-    process = study.Process(['python', '-c', 'import signal; signal.pause()'], threads=1)
-    assert not process.ended
-    process.stop()
-    assert process.ended
-    with pytest.raises(ProcessLookupError): os.kill(process.process.pid, 0)
+def test_stopped_processes_are_gone():
+    processes = [study.Process(['python', '-c', 'import signal; signal.pause()'], threads=1) for _ in range(2)]
+    assert not any(process.ended for process in processes)
+    study.stop(processes)
+    assert all(process.ended for process in processes)
+    for process in processes:
+        with pytest.raises(ProcessLookupError): os.kill(process.process.pid, 0)
 
 
 def test_the_board_shows_how_all_stand(tmp_path):
