@@ -332,6 +332,7 @@ def check_data(source):
     height,width = found.train[0].shape[1:3]
     out.print(f'{source}: {len(found.train[1]):,} training and {len(found.valid[1]):,} validation images of {width}×{height} in {len(found.classes)} classes, '
               'every one readable', soft_wrap=True, markup=False)
+    for note in found.notes: out.print(note, soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -376,7 +377,10 @@ def main():
     sys.exit(status)
 
 
-def complain(message): err.print(f'kdfast: error: {message}', style='red', soft_wrap=True, markup=False)
+def complain(message):
+    "One line; what a file's name would do to a terminal is shown, not done"
+    said = ''.join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+    err.print(f'kdfast: error: {said}', style='red', soft_wrap=True, markup=False)
 
 
 def verdict(error):

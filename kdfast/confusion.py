@@ -57,7 +57,7 @@ def most_alike(classes, matrix):
 def image_by_image(folder, against, classes):
     "What only the predictions of both runs can tell"
     from kdfast.stats import discordant, holm, mcnemar
-    mine,theirs = folder.predictions(),against.predictions()
+    mine,theirs = (run.arrays('predictions.npz') for run in (folder, against))
     if len(mine['actual']) != len(theirs['actual']) or (mine['actual'] != theirs['actual']).any():
         raise KdfastError(f'{folder} and {against} were validated on different images: only runs on the same data compare')
     right,other_right = ((p['predicted'] == p['actual']) for p in (mine, theirs))

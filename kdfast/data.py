@@ -1,32 +1,23 @@
 "Where images come from: the embedded digits, a folder, an archive, CIFAR-10. Decoded once, kept as memory-mapped uint8."
 import hashlib
-import io
 import json
 import os
 import re
 import shutil
 import sys
-import tarfile
 import tempfile
-import zipfile
-import zlib
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from lzma import LZMAError
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from kdfast.decode import decode, images_of_folder
 from kdfast.errors import KdfastError
 
-SUFFIXES = {'.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff'}
-FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF')
-VALID_NAMES = ('valid', 'val', 'test')  # the first of these that is there is the validation set
 ARCHIVES = ('.tar.xz', '.tar.gz', '.tgz', '.tar', '.zip')
-LAYOUT = 'expected train/<class>/<image> beside test|valid|val/<class>/<image>'
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -40,6 +31,7 @@ class Data:
     std: list[float]
     flip: bool               # Whether a mirrored image still shows its class
     fingerprint: str         # SHA-256 of classes, labels and pixels
+    notes: tuple = ()        # What a user should know about it
 
 
 def load(
@@ -145,14 +137,24 @@ def cached(name, identity, decode_into):
         folder.parent.mkdir(parents=True, exist_ok=True)
         new = Path(tempfile.mkdtemp(dir=folder.parent, prefix='new-'))
         try:
-            classes = decode_into(new)
-            data = assemble(name, classes, *(arrays(new, split) for split in ('train', 'valid')))
-            facts = dict(classes=classes, mean=data.mean, std=data.std, fingerprint=data.fingerprint)
+            classes,notes = decode_into(new)
+            train,valid = (arrays(new, split) for split in ('train', 'valid'))
+            data = assemble(name, classes, train, valid)
+            notes += leaked(train[0], valid[0])
+            for note in notes: print(f'kdfast: {note}', file=sys.stderr)
+            facts = dict(classes=classes, mean=data.mean, std=data.std, fingerprint=data.fingerprint, notes=notes)
             (new/'data.json').write_text(json.dumps(facts, indent=1))
             if not folder.exists(): os.replace(new, folder)
         finally: shutil.rmtree(new, ignore_errors=True)
     facts = json.loads((folder/'data.json').read_text())
     return Data(run_name(name), train=arrays(folder, 'train'), valid=arrays(folder, 'valid'), flip=True, **facts)
+
+
+def leaked(train, valid):
+    "A note where validation images were trained on"
+    seen = {hashlib.sha256(image).digest() for image in train}
+    n = sum(hashlib.sha256(image).digest() in seen for image in valid)
+    return [f'validation images that are training images, too: {n:,} of {len(valid):,}'] if n else []
 
 
 def arrays(folder, split):
@@ -169,96 +171,12 @@ def decode_cifar10(folder):
     for split,images in splits.items():
         np.save(folder/f'{split}_images.npy', images.data)
         np.save(folder/f'{split}_labels.npy', np.array(images.targets))
-    return splits['train'].classes
-
-
-# Folders and archives
-
-def decode(path, folder):
-    "Decode every image of the folder or archive `path` into arrays under `folder`; its classes"
-    with entries(path) as files:
-        splits = layout(path, files)
-        classes = classes_of(path, splits)
-        for split,listing in splits.items():
-            print(f'kdfast: reading {len(listing):,} images of {split} from {path}', file=sys.stderr, flush=True)
-            decode_split(path, listing, classes, folder, split)
-    return classes
-
-
-def decode_split(path, listing, classes, folder, split):
-    "Rows are in order of class and name, whatever order the source gives them in"
-    order = {name: row for row,name in enumerate(sorted(name for name,*_ in listing))}
-    labels = np.empty(len(listing), np.int64)
-    images = first = None
-    for name,label,open_file in listing:
-        image = decode_image(path, name, open_file)
-        if images is None:
-            first = name
-            images = np.lib.format.open_memmap(folder/f'{split}_images.npy', 'w+', np.uint8, (len(listing), *image.shape))
-        if image.shape != images.shape[1:]:
-            raise KdfastError(f'{path}: images differ in size: {first} is {size(images[0])}, {name} is {size(image)}; '
-                              'bring them to one size first')
-        images[order[name]],labels[order[name]] = image,classes.index(label)
-    images.flush()
-    np.save(folder/f'{split}_labels.npy', labels)
-
-
-def size(image): return f'{image.shape[-2]}×{image.shape[-3]}'
-
-
-def decode_image(path, name, open_file):
-    try:
-        with open_file() as f: content = f.read()
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image: return np.asarray(image.convert('RGB'))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, zlib.error, LZMAError,
-            Image.DecompressionBombError, zipfile.BadZipFile, tarfile.TarError) as e:
-        raise KdfastError(f'{path}: {name} is not a readable image ({e}): replace it or remove it') from e
-
-
-@contextmanager
-def entries(path):
-    "(name, opener) of every file, in the order in which the source is read fastest; nothing is unpacked to disk"
-    try:
-        if path.is_dir(): yield [(name, partial(open, file, 'rb')) for name,file in images_of_folder(path)]
-        elif path.suffix.lower() == '.zip':
-            with zipfile.ZipFile(path) as z: yield [(i.filename, partial(z.open, i)) for i in z.infolist() if not i.is_dir()]
-        else:
-            with tarfile.open(path) as t: yield [(m.name, partial(t.extractfile, m)) for m in t if m.isfile()]
-    except (tarfile.TarError, zipfile.BadZipFile, LZMAError, zlib.error, EOFError) as e:
-        raise KdfastError(f'{path} is not a readable archive ({e}): fetch it again') from e
-
-
-def layout(path, files):
-    "The images of train and of valid, each as (name, class, opener)"
-    found = {}
-    for name,open_file in files:
-        parts = PurePosixPath(name).parts
-        if (path/name).is_dir() and not parts[-1].startswith('.'): raise KdfastError(f'{path}: {name} is a folder; {LAYOUT}')
-        if PurePosixPath(name).suffix.lower() not in SUFFIXES or parts[-1].startswith('.') or '__MACOSX' in parts: continue
-        if len(parts) < 3 or parts[-3] not in ('train', *VALID_NAMES):
-            raise KdfastError(f'{path}: found the image {name}; {LAYOUT}')
-        found.setdefault(parts[-3], []).append((name, parts[-2], open_file))
-    valid = next((split for split in VALID_NAMES if split in found), None)
-    if 'train' not in found or not valid:
-        raise KdfastError(f'{path}: found {" and ".join(sorted(found)) or "no images"}; {LAYOUT}')
-    return dict(train=found['train'], valid=found[valid])
-
-
-def classes_of(path, splits):
-    train,valid = (sorted({label for _,label,_ in listing}) for listing in splits.values())
-    if train != valid:
-        raise KdfastError(f'{path}: the classes differ: only in train: {", ".join(set(train)-set(valid)) or "none"}; '
-                          f'only in validation: {", ".join(set(valid)-set(train)) or "none"}')
-    if len(train) < 2: raise KdfastError(f'{path}: found one class, {train[0]}; a classifier needs at least two')
-    return train
+    return splits['train'].classes,[]
 
 
 def identity_of_folder(path):
     "Names, sizes and times of the files: cheap to ask at every start, and different after any change"
-    stats = [(name, file.stat()) for name,file in images_of_folder(path)]
+    try: stats = [(name, file.stat()) for name,file in images_of_folder(path)]
+    except FileNotFoundError as e: raise KdfastError(f'{path}: {Path(e.filename).relative_to(path)} is a link to nothing: remove it') from e
     return json.dumps([str(path.resolve()), *((name, s.st_size, s.st_mtime_ns) for name,s in stats)])
 
-
-def images_of_folder(path):
-    "(name, file) of what lies in the folders of the classes"
-    return [(file.relative_to(path).as_posix(), file) for file in sorted(path.glob('*/*/*'))]

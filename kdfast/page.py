@@ -118,14 +118,13 @@ def class_bars(folders):
 
 def gallery(folders):
     "Images that the first seed of each recipe has wrong and is surest of"
-    import numpy as np
     shown = {}
     for folder in folders:
         if folder.recipe in shown or not (folder/'confused.npz').exists(): continue
         classes,_ = folder.confusion()
-        with np.load(folder/'confused.npz') as kept:
-            shown[folder.recipe] = [dict(src=data_uri(image), actual=classes[a], predicted=classes[p])
-                                    for image,a,p in zip(kept['images'], kept['actual'], kept['predicted'])]
+        kept = folder.arrays('confused.npz')
+        shown[folder.recipe] = [dict(src=data_uri(image), actual=classes[a], predicted=classes[p])
+                                for image,a,p in zip(kept['images'], kept['actual'], kept['predicted'])]
     return shown
 
 

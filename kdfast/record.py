@@ -4,6 +4,7 @@ from math import isfinite
 from time import perf_counter
 
 from fastai.basics import Callback
+from torch.nn.utils import get_total_norm
 
 from kdfast.errors import Diverged
 from kdfast.runs import Folder, write_csv
@@ -19,7 +20,7 @@ class Record(Callback):
     `total` is what training minimises, `hard` the cross-entropy on labels (on validation images: the plain
     validation loss), `soft` and `fit` what Distill and Hint add. Training rows are measured as the steps are taken,
     on augmented images and with the weights of that moment. `stage` counts the fits of the run, from 1.
-    Raises Diverged, before the step is taken, when a loss is infinite or not a number.
+    Raises Diverged, before the step is taken, when a loss or a gradient is infinite or not a number.
     """
     order,remove_on_fetch = 70,True # after the schedule (60) has set this step's learning rate
 
@@ -45,6 +46,11 @@ class Record(Callback):
                                'a lower --lr is the usual cure')
             self.sums[self.split, name] += value * self.size
             self.counts[self.split, name] += self.size
+
+    def before_step(self):
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        if self.fitting and not isfinite(get_total_norm(gradients)):
+            raise Diverged(f'a gradient became infinite or not a number in epoch {self.epoch + 1}, step {self.iter + 1}: a lower --lr is the usual cure')
 
     def measure(self):
         "The last batch's losses, and its accuracy where it has labels"

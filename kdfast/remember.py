@@ -2,6 +2,7 @@
 import hashlib
 import io
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from fastai.basics import Callback
 from filelock import FileLock
 from torch import nn
 
+from kdfast.errors import KdfastError
 from kdfast.runs import remove_half_written, write
 
 LIMIT = 2**30 # bytes: beyond it, asking again is cheaper than keeping
@@ -76,5 +78,7 @@ def read_outputs(
 ) -> dict:
     "Logits by digest."
     if not file.exists(): return {}
-    with np.load(file) as kept: digests,sizes,logits = (kept[name] for name in ('digests', 'sizes', 'logits'))
+    try:
+        with np.load(file) as kept: digests,sizes,logits = (kept[name] for name in ('digests', 'sizes', 'logits'))
+    except (ValueError, KeyError, EOFError, BadZipFile) as e: raise KdfastError(f'{file} is damaged ({e}): remove it, and the teacher is asked again') from e
     return {d.tobytes(): part for d,part in zip(digests, torch.from_numpy(logits).split(sizes.tolist()))}

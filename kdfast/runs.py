@@ -5,10 +5,13 @@ import io
 import json
 import os
 import platform
+import re
 import shutil
+from collections.abc import Callable
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
+from zipfile import BadZipFile
 
 from filelock import FileLock, Timeout
 
@@ -16,6 +19,7 @@ from kdfast.errors import KdfastError, Locked
 from kdfast.recipe import study_order
 
 FORMAT = 1
+NAME = re.compile(r'[\w=+,-][\w=+,. -]{0,199}')
 
 
 def write(
@@ -58,9 +62,18 @@ def write_json(file, content): write(file, json.dumps(content, indent=1, allow_n
 def write_csv(file, header, rows):
     text = io.StringIO()
     table = csv.writer(text, lineterminator='\n')
-    table.writerow(header)
-    table.writerows(rows)
+    table.writerow([harmless(cell) for cell in header])
+    table.writerows([harmless(cell) for cell in row] for row in rows)
     write(file, text.getvalue())
+
+
+ACTS = ('=', '+', '-', '@', '\t', '\r') # what a spreadsheet would calculate
+
+
+def harmless(cell): return f"'{cell}" if isinstance(cell, str) and cell.startswith(ACTS) else cell
+
+
+def as_it_was(cell): return cell[1:] if cell.startswith("'") and cell[1:].startswith(ACTS) else cell
 
 
 class Folder:
@@ -87,21 +100,35 @@ class Folder:
     @property
     def seed(self): return int(self.path.name)
 
-    def json(self, name):
-        try: return json.loads((self.path/name).read_text())
-        except FileNotFoundError: raise KdfastError(f'{self.path} has no {name}: this run is not finished') from None
-        except json.JSONDecodeError as e: raise KdfastError(f'{self.path/name} is damaged ({e}): remove {self.path} and run it again') from e
+    def parsed(self,
+        name:str, # Of a file
+        parse:Callable, # Makes something of its bytes
+        missing:str='this run is not finished', # Why it may not be there
+    ):
+        "What is in a file of this run. Raises KdfastError where it is missing, not as the finished run wrote it, or not to be understood."
+        try: content = (self.path/name).read_bytes()
+        except FileNotFoundError: raise KdfastError(f'{self} has no {name}: {missing}') from None
+        if name != 'run.json' and self.files.get(name) not in (None, hashlib.sha256(content).hexdigest()):
+            raise KdfastError(f'{self.path/name} is not as it was written: remove {self} and run it again')
+        try: return parse(content)
+        except (ValueError, KeyError, TypeError, EOFError, BadZipFile, csv.Error) as e:
+            raise KdfastError(f'{self.path/name} is damaged ({e}): remove {self} and run it again') from e
 
     @property
-    def run(self): return self.json('run.json')
+    def run(self): return self.parsed('run.json', facts)
 
     @property
-    def result(self): return self.json('result.json')
+    def result(self): return self.parsed('result.json', facts)
+
+    @property
+    def files(self):
+        "SHA-256 of every file, by name, of a finished run"
+        return self.run.get('files', {})
 
     @property
     def status(self):
         "How it stands; None before it began. A run that says `running`, and whose process is gone, was interrupted"
-        said = self.run['status'] if (self.path/'run.json').exists() else None
+        said = self.run.get('status') if (self.path/'run.json').exists() else None
         return 'interrupted' if said == 'running' and not self.held else said
 
     @property
@@ -109,25 +136,27 @@ class Folder:
 
     def confusion(self):
         "Class names and the confusion matrix: rows are actual, columns predicted"
-        if not (self.path/'confusion.csv').exists(): raise KdfastError(f'{self.path} has no confusion.csv: its recipe classifies nothing')
-        header,*rows = csv.reader(io.StringIO((self.path/'confusion.csv').read_text()))
-        return header[1:],[[int(n) for n in row[1:]] for row in rows]
+        def parse(content):
+            header,*rows = csv.reader(io.StringIO(content.decode()))
+            return [as_it_was(name) for name in header[1:]],[[int(n) for n in row[1:]] for row in rows]
+        return self.parsed('confusion.csv', parse, 'its recipe classifies nothing')
 
     def metrics(self, name='metrics.csv'):
         "The rows of metrics.csv or steps.csv so far, as text"
-        try: return list(csv.DictReader(io.StringIO((self.path/name).read_text())))
-        except FileNotFoundError: return []
+        if not (self.path/name).exists(): return []
+        return self.parsed(name, lambda content: list(csv.DictReader(io.StringIO(content.decode()))))
 
     def right(self):
         "Whether the run has each validation image right, in the order of the data set"
-        predictions = self.predictions()
+        predictions = self.arrays('predictions.npz')
         return (predictions['actual'] == predictions['predicted']).tolist()
 
-    def predictions(self):
-        "Arrays of the validation images: actual and predicted class, logits"
+    def arrays(self, name):
+        "What is in predictions.npz (actual and predicted class of the validation images, logits) or in confused.npz"
         import numpy as np
-        if not (self.path/'predictions.npz').exists(): raise KdfastError(f'{self.path} has no predictions.npz: its recipe classifies nothing')
-        with np.load(self.path/'predictions.npz') as kept: return {name: kept[name] for name in kept.files}
+        def parse(content):
+            with np.load(io.BytesIO(content)) as kept: return {name: kept[name] for name in kept.files}
+        return self.parsed(name, parse, 'its recipe classifies nothing')
 
     @property
     def lock(self): return self.path.with_name(f'.{self.path.name}.lock')
@@ -156,16 +185,42 @@ class Folder:
 
     def start(self, facts:dict, source:str):
         "Begin; what an unfinished run left here is removed, but for the checkpoints of an interrupted one"
-        if self.path.exists() and not self.goes_on(facts, source): shutil.rmtree(self.path)
+        stands_on = {}
+        if self.path.exists():
+            self.check_ours()
+            if self.goes_on(facts, source): stands_on = self.run.get('stands_on', {})
+            else: self.remove()
         self.path.mkdir(parents=True, exist_ok=True)
         for path in (self.path, self.path/'resume'): remove_half_written(path)
+        self.facts = dict(format=FORMAT, **facts, stands_on=stands_on, pid=os.getpid(), host=platform.node(), started=now())
+        self.set('running')
         write(self.path/'recipe.py', source)
-        self.facts = dict(format=FORMAT, **facts, pid=os.getpid(), host=platform.node(), started=now())
+
+    def remove(self):
+        "In one step, whatever ends this process"
+        aside = self.path.with_name(f'.{self.path.name}.removed')
+        shutil.rmtree(aside, ignore_errors=True)
+        os.replace(self.path, aside)
+        shutil.rmtree(aside)
+
+    def check_ours(self):
+        "Raise KdfastError for a folder that no run of this kdfast made: it is not to be removed"
+        if not self.status and [file.name for file in self.path.iterdir() if not file.name.startswith('.run.json.')]:
+            raise KdfastError(f'{self} is not the folder of a run, for it has no run.json: move it away, or use --runs')
+        if self.status and self.run.get('format', FORMAT) > FORMAT: raise KdfastError(f'{self} was made by a newer kdfast: update, or use --runs')
+
+    def stand_on(self, name:str, other:dict):
+        "Put on record which run this one stands on. Raises KdfastError where it stood on another before it was interrupted"
+        was = self.facts['stands_on'].get(name, other)
+        if was['sha256'] != other['sha256']:
+            raise KdfastError(f'{self} was interrupted and cannot go on: {name} was {was["sha256"][:8]}, is {other["sha256"][:8]} (SHA-256 of its weights). '
+                              'Remove it to start over')
+        self.facts['stands_on'][name] = other
         self.set('running')
 
     def goes_on(self, facts, source):
         "Whether an interrupted run left checkpoints here. Raises KdfastError where it was another one, for it could not end with the same bits."
-        if not (self.path/'resume').is_dir() or not self.status: return False
+        if not (self.path/'resume').is_dir() or not (self.path/'recipe.py').exists(): return False
         was = self.run
         if was['status'] not in ('running', 'interrupted'): return False
         changed = [f'{name} was {was.get(name)}, is {value}' for name,value in facts.items() if was.get(name) != value]
@@ -188,15 +243,31 @@ class Folder:
     def problems(self) -> list[str]:
         "What is wrong with this run, in plain words: that it is not finished, files that are missing or not as they were written"
         if not self.finished: return [f'it is {self.status}, not finished']
-        files = self.run.get('files', {})
+        files = self.files
         missing = [f'{name} is missing' for name in files if not (self.path/name).is_file()]
         return missing + [f'{name} is not as it was written' for name,was in files.items() if (self.path/name).is_file() and sha256(self.path/name) != was]
+
+
+def facts(content):
+    "A JSON object"
+    found = json.loads(content)
+    if not isinstance(found, dict): raise ValueError('it holds no object')
+    return found
 
 
 def now(): return datetime.now(timezone.utc).isoformat(timespec='seconds')
 
 
-def folder(runs, data, recipe, seed) -> Folder: return Folder(Path(runs)/data/recipe/str(seed))
+def folder(
+    runs:Path, # Where runs are kept
+    data:str, # Name of the data set
+    recipe:str, # Name of the recipe, with the arguments that are not its defaults
+    seed:int,
+) -> Folder:
+    "Where that run lies. Raises KdfastError for a name that would lead elsewhere."
+    for name in (data, recipe):
+        if not NAME.fullmatch(name): raise KdfastError(f'{name!r} cannot name a folder of runs: expected up to 200 letters, digits, spaces and any of . _ - = + , and no dot in front')
+    return Folder(Path(runs)/data/recipe/str(seed))
 
 
 def find_all(

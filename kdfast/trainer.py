@@ -69,7 +69,9 @@ class Run:
     ) -> nn.Module:
         "The network that this recipe trained on the same data and seed; trained first where it is missing."
         folder = train(recipes.find(name), self.data, self.seed, given, self.runs, self.watch)
+        if problems := folder.problems(): raise KdfastError(f'{folder} is not whole ({"; ".join(problems)}): remove it, and it is trained again')
         self.stands_on[name] = dict(path=str(folder), sha256=runs.sha256(folder/'weights.safetensors'))
+        self.folder.stand_on(name, self.stands_on[name])
         network = load_network(folder)
         if name == 'teacher': self.remember = [Remember(folder/'outputs.npz', network)]
         return network
@@ -139,13 +141,12 @@ def train_alone(run, recipe, arguments):
     run.resume = Resume(folder)
     try:
         outcome = recipe.main()(run, **arguments)
-        folder.facts |= dict(stands_on=run.stands_on)
         folder.finish(judge(run, arguments, outcome))
     except Diverged as e:
         folder.set('diverged', reason=e.message)
         raise
-    except (KeyboardInterrupt, SystemExit, OSError) as e: # nothing that the recipe did: it can go on from its last checkpoint
-        folder.set('interrupted', reason=str(e) if isinstance(e, OSError) else 'by a signal')
+    except (KeyboardInterrupt, SystemExit, OSError, KdfastError) as e: # once the user has mended what there is, it goes on from its last checkpoint
+        folder.set('interrupted', reason=str(e) if isinstance(e, (OSError, KdfastError)) else 'by a signal')
         raise
     except BaseException as e:
         folder.set('failed', reason=f'{type(e).__name__}: {e}')
@@ -159,9 +160,9 @@ def train_alone(run, recipe, arguments):
 def check_same(folder, recipe, data):
     "Raise KdfastError where the finished run in `folder` is not the run that is asked for"
     was = folder.run
-    if was['data_sha256'] != data.fingerprint:
+    if was.get('data_sha256') != data.fingerprint:
         raise KdfastError(f'{folder} was trained on other images that were also called {data.name}: keep the new runs elsewhere with --runs')
-    if (folder/'recipe.py').read_text() != recipe.source:
+    if folder.parsed('recipe.py', bytes.decode) != recipe.source:
         raise KdfastError(f'{folder} was made by another version of {recipe.file.name}: remove that folder, rename the recipe, or use --runs')
 
 

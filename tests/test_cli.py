@@ -33,12 +33,21 @@ def test_bad_input_is_one_line_and_status_2_before_anything_is_made(kdfast, tmp_
     from conftest import draw
     monkeypatch.chdir(tmp_path)
     (tmp_path/'empty').mkdir()
-    draw(tmp_path/'few'/'train', 2, seed=0), draw(tmp_path/'few'/'valid', 2, seed=0)
+    draw(tmp_path/'few'/'train', 2, seed=0), draw(tmp_path/'few'/'valid', 2, seed=1)
     done = kdfast('run', *arguments)
     errors = [line for line in done.err.splitlines() if not line.startswith('kdfast: reading')]
     assert done.status == 2 and done.out == '' and len(errors) == 1
     assert errors[0].startswith('kdfast: error: ') and said in errors[0]
     assert not (tmp_path/'runs').exists()
+
+
+def test_no_argument_leads_out_of_the_runs_folder(kdfast, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'mine.py').write_text('"Mine."\ndef main(run, words:str="a"): pass\n')
+    for words in ('../../../canary', 'a/b', 'x'*300, 'a\x1b[31m'):
+        done = kdfast('run', './mine.py', '--words', words, '--data', images)
+        assert done.status == 2 and 'cannot name a folder of runs' in done.err and '\x1b' not in done.err
+    assert [f.name for f in tmp_path.iterdir()] == ['mine.py']
 
 
 @pytest.mark.parametrize('arguments,said', [([], 'Commands:'), (['run'], 'exp1'), (['--version'], 'kdfast 0.'), (['cp', '--help'], 'Copy a recipe')])

@@ -1,3 +1,4 @@
+import io
 import shutil
 import tarfile
 import zipfile
@@ -5,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 from conftest import CLASSES, draw
-from kdfast import data as kdata
+from kdfast import data as kdata, decode
 from kdfast.errors import KdfastError
 from PIL import Image
 
@@ -42,7 +43,7 @@ def test_an_archive_is_the_folder_that_it_holds(folder, tmp_path, suffix, top):
 
 def test_the_second_time_nothing_is_decoded(folder, monkeypatch):
     first = kdata.load(str(folder))
-    monkeypatch.setattr(kdata, 'decode_image', None)
+    monkeypatch.setattr(decode, 'decoded', None)
     second = kdata.load(str(folder))
     assert second.fingerprint == first.fingerprint and isinstance(second.train[0], np.memmap)
 
@@ -65,6 +66,13 @@ def test_grey_and_palette_images_become_colour(folder):
 
 
 def break_image(f): (f/'train'/'cat'/'001.png').write_bytes(b'not an image')
+def empty_file(f): (f/'train'/'cat'/'001.png').write_bytes(b'')
+def break_many(f): [(f/'train'/'cat'/f'{i:03}.png').write_bytes(b'<svg/>') for i in range(12)]
+def floating(f): Image.fromarray(np.zeros((8, 8), np.float32)).save(f/'train'/'cat'/'float.tif')
+def huge(f): Image.new('1', (10_000, 10_000)).save(f/'train'/'cat'/'001.png')
+def empty_class(f): (f/'train'/'dog').mkdir(), (f/'test'/'dog').mkdir()
+def escape(f): [(f/s/'cat').rename(f/s/'c\x1b[31mt') for s in ('train', 'test')]
+def dangling(f): (f/'train'/'cat'/'gone.png').symlink_to('nowhere.png')
 def truncate(f): (f/'train'/'cat'/'001.png').write_bytes((f/'train'/'cat'/'001.png').read_bytes()[:60])
 def enlarge(f): Image.new('RGB', (9, 8)).save(f/'train'/'cat'/'001.png')
 def drop_valid(f): shutil.rmtree(f/'test')
@@ -76,7 +84,9 @@ def other_split(f): (f/'test').rename(f/'holdout')
 
 
 @pytest.mark.parametrize('damage,said', [
-    (break_image, 'train/cat/001.png is not a readable image'), (truncate, 'train/cat/001.png is not a readable image'),
+    (break_image, 'train/cat/001.png (no image) is not to be read'), (truncate, 'train/cat/001.png ('), (empty_file, 'train/cat/001.png (no image)'),
+    (break_many, 'train/cat/009.png (no image) and 2 more are not to be read'), (floating, 'pixels are floating-point'), (huge, '10000×10000 is more than 67,108,864 pixels'),
+    (empty_class, 'no images in train/dog, test/dog'), (escape, "names of classes 'c\\x1b[31mt'"), (dangling, 'train/cat/gone.png is a link to nothing'),
     (enlarge, 'train/cat/001.png is 9×8'), (drop_valid, 'found train;'), (drop_class, 'only in train: bee'),
     (one_class, 'found one class, ape'), (flatten, 'found no images; expected train/<class>/<image>'),
     (nest, 'train/cat/more is a folder; expected'), (other_split, 'found the image holdout/ape/000.png; expected'),
@@ -118,3 +128,88 @@ def test_a_holdout_comes_out_of_the_training_images_class_by_class(folder):
 @pytest.mark.parametrize('share,said', [(1., 'from 0 to below 1'), (-.1, 'from 0 to below 1'), (float('nan'), 'from 0 to below 1'), (.01, 'takes 0 of the 3 training images of ape')])
 def test_a_holdout_out_of_range(folder, share, said):
     with pytest.raises(KdfastError, match=said): kdata.load(str(folder), holdout=share)
+
+
+def save(image, folder, **how): image.save(folder/'train'/'ape'/'000.png', **how)
+
+
+def first(folder): return kdata.load(str(folder)).train[0][0]
+
+
+def test_16_bits_are_scaled_and_not_cut(folder):
+    deep = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    save(Image.fromarray(deep), folder)
+    found = kdata.load(str(folder))
+    assert (found.train[0][0] == (deep/257).round()[..., None]).all() and found.notes == ['scaled from 16 bits to 8: 1 (train/ape/000.png)']
+
+
+def test_what_is_transparent_is_shown_on_white(folder):
+    clear = np.full((8, 8, 4), (255, 0, 0, 0), np.uint8)
+    clear[0, 0, 3] = 255
+    save(Image.fromarray(clear), folder)
+    image = first(folder)
+    assert image[0, 0].tolist() == [255, 0, 0] and (image[1:] == 255).all()
+
+
+def test_an_image_is_turned_as_its_camera_was(folder):
+    exif,picture = Image.Exif(),np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
+    exif[0x0112] = 6 # to be turned by 90 degrees, clockwise
+    save(Image.fromarray(picture), folder, exif=exif)
+    assert (first(folder) == np.rot90(picture, -1)).all()
+
+
+def test_what_a_user_should_know_is_said(folder, capsys):
+    (folder/'train'/'ape'/'notes.txt').write_text('x'), (folder/'train'/'ape'/'logo.svg').write_text('x')
+    shutil.copy(folder/'train'/'ape'/'000.png', folder/'test'/'cat'/'000.png')
+    for split in ('train', 'test'): shutil.copytree(folder/split/'bee', folder/split/'Bee')
+    found = kdata.load(str(folder))
+    assert found.notes == ['skipped, not named like an image: 2 (train/ape/logo.svg, …)', 'classes whose names differ in case or accents alone: 1 (bee)',
+                           'validation images that are training images, too: 1 of 8']
+    assert all(note in capsys.readouterr().err for note in found.notes[:1]) and kdata.load(str(folder)).notes == found.notes
+
+
+def tar(path, change=lambda member: member, more=()):
+    "An archive of two classes, its members changed, or others put behind them"
+    png = io.BytesIO()
+    Image.new('RGB', (8, 8)).save(png, 'png')
+    with tarfile.open(path, 'w') as t:
+        for name in [f'{split}/{label}/1.png' for split in ('train', 'test') for label in 'ab']:
+            member = tarfile.TarInfo(name)
+            member.size = len(png.getvalue())
+            t.addfile(change(member), io.BytesIO(png.getvalue()))
+        for member in more: t.addfile(member)
+    return path
+
+
+def member(name, kind=tarfile.REGTYPE, link='', size=0):
+    m = tarfile.TarInfo(name)
+    m.type,m.linkname,m.size = kind,link,size
+    return m
+
+
+@pytest.mark.parametrize('more,said', [
+    (member('../../canary.png'), 'leads out of the archive'), (member('/tmp/canary.png'), 'leads out of the archive'), (member('C:\\canary.png'), 'leads out of the archive'),
+    (member('train/a/2.png', tarfile.SYMTYPE, '/etc/passwd'), 'is a link'), (member('train/a/2.png', tarfile.LNKTYPE, 'train/a/1.png'), 'is a link'),
+    (member('train/a/2.png', tarfile.CHRTYPE), 'is a link, a device'), (member('train/a/2.png', tarfile.FIFOTYPE), 'is a link, a device or a pipe'),
+    (member('train/a/1.png'), 'is there twice'),
+])
+def test_an_archive_that_could_do_harm_is_refused(tmp_path, more, said):
+    with pytest.raises(KdfastError, match=said): kdata.load(str(tar(tmp_path/'x.tar', more=[more])))
+
+
+def test_an_archive_has_limits(tmp_path, monkeypatch):
+    monkeypatch.setattr(decode, 'MEMBER_LIMIT', 3)
+    with pytest.raises(KdfastError, match='more than 3'): kdata.load(str(tar(tmp_path/'x.tar')))
+    monkeypatch.setattr(decode, 'MEMBER_LIMIT', 9), monkeypatch.setattr(decode, 'ARCHIVE_LIMIT', 200)
+    with pytest.raises(KdfastError, match='more than 0 GB unpacked'): kdata.load(str(tar(tmp_path/'x.tar')))
+    monkeypatch.setattr(decode, 'ARCHIVE_LIMIT', 10**6), monkeypatch.setattr(decode, 'FILE_LIMIT', 20)
+    with pytest.raises(KdfastError, match=r'train/a/1.png \(more than 0 MB\)'): kdata.load(str(tar(tmp_path/'x.tar')))
+
+
+def test_an_encrypted_or_lying_zip_is_named(tmp_path):
+    with zipfile.ZipFile(tmp_path/'x.zip', 'w') as z:
+        for split in ('train', 'test'):
+            for label in 'ab': z.writestr(f'{split}/{label}/1.png', b'secret')
+    content = (tmp_path/'x.zip').read_bytes()
+    (tmp_path/'x.zip').write_bytes(content.replace(b'PK\1\2\x14\x03\x14\0\0\0', b'PK\1\2\x14\x03\x14\0\1\0'))
+    with pytest.raises(KdfastError, match='encrypted'): kdata.load(str(tmp_path/'x.zip'))

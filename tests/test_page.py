@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from conftest import seal
 from kdfast.runs import Folder, find_all, write_csv
 
 CLASSIFY = ('teacher', 'baseline', 'kd', 'exp1', 'exp2')
@@ -52,6 +53,7 @@ def test_names_from_the_data_are_text(study, kdfast, tmp_path):
     shutil.copytree(study/'kd'/'0', folder.path)
     header = ['<script>alert(1)</script>', '"><img src=x>', 'c']
     write_csv(folder/'confusion.csv', ['', *header], ([name, 1, 2, 3] for name in header))
+    seal(folder)
     assert kdfast('report', '--runs', tmp_path, '--out', tmp_path/'r.html').status == 0
     page = (tmp_path/'r.html').read_text()
     assert '<script' not in page and '<img src=x' not in page and '<b>x' not in page and '&lt;script&gt;alert(1)' in page
@@ -65,11 +67,12 @@ def test_the_answer_comes_first(tmp_path, kdfast):
             if folder.recipe.startswith(recipe):
                 facts = folder.run | dict(recipe=recipe)
                 (folder/'run.json').write_text(json.dumps(facts))
-                (folder/'result.json').write_text(json.dumps(folder.result | dict(arguments=dict(epochs=32, student='matched' if 'matched' in folder.recipe else 'thin'), train_accuracy=.9, best_valid_accuracy=.9)))
+                (folder/'result.json').write_text(json.dumps(json.loads((folder/'result.json').read_text()) | dict(arguments=dict(epochs=32, student='matched' if 'matched' in folder.recipe else 'thin'), train_accuracy=.9, best_valid_accuracy=.9)))
     for folder in find_all(tmp_path):
         if folder.recipe.startswith('baseline'): (folder/'result.json').write_text(json.dumps(folder.result | dict(train_accuracy=.9, best_valid_accuracy=.9)))
         write_csv(folder/'metrics.csv', ['epoch', 'valid_accuracy'], [[1, .5]])
         write_csv(folder/'confusion.csv', ['', 'a', 'b'], [['a', 5, 1], ['b', 2, 5]])
+        seal(folder)
     done = kdfast('report', '--runs', tmp_path, '--out', tmp_path/'r.html')
     assert done.status == 0, done.err
     page = (tmp_path/'r.html').read_text()

@@ -3,6 +3,14 @@ import csv
 import json
 
 import pytest
+from conftest import beside
+from fastai.basics import Callback
+from kdfast import recipe as recipes, trainer
+from kdfast.errors import Diverged
+from kdfast.hint import Hint
+from kdfast.distill import Distill
+from kdfast.runs import Folder
+from safetensors.torch import load_file
 
 TOTAL = {'teacher': 'hard', 'baseline': 'hard', 'kd': None, 'hint': 'fit', 'exp1': None, 'exp2': None}
 
@@ -61,3 +69,32 @@ def test_a_diverged_run_is_no_result(kdfast, images, tmp_path):
     assert not (folder/'result.json').exists() and not (folder/'weights.safetensors').exists()
     listed = kdfast('ls', '--runs', tmp_path)
     assert 'diverged' in listed.out
+
+
+class Poison(Callback):
+    "Makes one number that training depends on infinite or not a number, at one step"
+    order = 8 # before Hint asks its teacher; after Distill asked
+    def __init__(self, where, value, step): self.where,self.value,self.at = where,value,step
+
+    def before_batch(self):
+        if self.training and self.iter == self.at and self.where in ('weight', 'teacher'):
+            asked = next((cb for cb in self.learn.cbs if isinstance(cb, (Distill, Hint))), None)
+            next((self.model if self.where == 'weight' else asked.teacher).parameters()).data[0, 0, 0, 0] = self.value
+
+    def after_loss(self):
+        if self.training and self.iter == self.at and self.where == 'loss': self.learn.loss_grad = self.learn.loss = self.loss_grad*self.value
+
+    def before_step(self):
+        if self.iter == self.at and self.where == 'gradient': next(self.model.parameters()).grad[0, 0, 0, 0] = self.value
+
+
+@pytest.mark.parametrize('recipe,where', [('kd', 'weight'), ('kd', 'teacher'), ('kd', 'gradient'), ('kd', 'loss'), ('hint', 'teacher'), ('hint', 'gradient')])
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_what_is_not_finite_ends_the_run_before_a_step_is_taken(study, data, tmp_path, recipe, where, value):
+    runs = beside(study, tmp_path, 'teacher')
+    (runs/'tiny'/'teacher'/'0'/'outputs.npz').unlink() # so that it is asked
+    with pytest.raises(Diverged, match='a gradient became' if where in ('gradient', 'loss') else 'loss became'): trainer.train(recipes.find(recipe), data, 0, dict(epochs=1), runs, [lambda _: Poison(where, value, 3)])
+    folder = Folder(runs/'tiny'/f'{recipe},epochs=1'/'0')
+    assert folder.status == 'diverged' and not (folder/'result.json').exists() and not (folder/'weights.safetensors').exists()
+    kept = [load_file(file) for file in (folder/'resume').iterdir()]
+    assert kept and all(t.isfinite().all() for tensors in kept for t in tensors.values())

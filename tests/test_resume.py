@@ -1,6 +1,7 @@
 "A run that is interrupted at any moment ends with the same bits as one that never was."
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -145,3 +146,35 @@ def test_a_killed_process_goes_on(study, images, data, whole, tmp_path):
     assert process.returncode == -signal.SIGKILL and json.loads((path/'run.json').read_text())['status'] == 'running'
     assert subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
     assert same(Folder(path), whole['kd'])
+
+
+def test_another_teacher_is_refused_by_its_hash_until_the_old_one_is_back(study, data, whole, tmp_path):
+    runs,kd = beside(study, tmp_path, 'teacher'),recipes.find('kd')
+    interrupted(kd, data, runs, (1, 1, 4), epochs=2)
+    teacher = runs/'tiny'/'teacher'
+    teacher.rename(tmp_path/'old')
+    trainer.train(recipes.find('teacher'), data, 1, {}, runs)
+    (teacher/'1').rename(teacher/'0')
+    with pytest.raises(KdfastError, match='cannot go on: teacher was [0-9a-f]{8}, is [0-9a-f]{8}'): train(kd, data, runs, epochs=2)
+    shutil.rmtree(teacher)
+    (tmp_path/'old').rename(teacher)
+    assert same(train(kd, data, runs, epochs=2), whole['kd'])
+
+
+def test_a_teacher_that_is_not_as_it_was_written_teaches_nobody(study, data, tmp_path):
+    runs = beside(study, tmp_path, 'teacher')
+    file = runs/'tiny'/'teacher'/'0'/'weights.safetensors'
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(KdfastError, match='is not whole .weights.safetensors is not as it was written'): train(recipes.find('kd'), data, runs, epochs=2)
+
+
+def test_a_folder_that_no_run_made_is_left_alone(data, tmp_path):
+    folder = tmp_path/'tiny'/'baseline,epochs=1'/'0'
+    folder.mkdir(parents=True)
+    (folder/'thesis.tex').write_text('years of work')
+    with pytest.raises(KdfastError, match='is not the folder of a run'): train(recipes.find('baseline'), data, tmp_path, epochs=1)
+    (folder/'run.json').write_text('{"status": "running", "format": 99}')
+    with pytest.raises(KdfastError, match='made by a newer kdfast'): train(recipes.find('baseline'), data, tmp_path, epochs=1)
+    assert (folder/'thesis.tex').read_text() == 'years of work'
