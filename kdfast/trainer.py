@@ -1,5 +1,6 @@
 "What a recipe is given to work with (Run), and what becomes of what it returns."
 import io
+import json
 import os
 import platform
 from functools import cached_property, partial
@@ -177,14 +178,15 @@ def environment():
 def named(factory, n_classes):
     "A network that knows what built it, so that its weights can say so"
     network = factory(n_classes)
-    network.built_by = dict(network=factory.__name__, n_classes=str(n_classes))
+    network.built_by = dict(network=factory.__name__, n_classes=n_classes)
     return network
 
 
 def save_network(network, file):
     "The network alone: no regressor, no teacher; with what it takes to build it again"
     state = {name: tensor.contiguous() for name,tensor in network.state_dict().items()}
-    runs.write(file, safetensors.torch.save(state, getattr(network, 'built_by', {})))
+    built_by = json.dumps(getattr(network, 'built_by', {})) # one entry: safetensors writes several in any order, and equal networks would differ in their SHA-256
+    runs.write(file, safetensors.torch.save(state, dict(built_by=built_by)))
 
 
 def load_network(
@@ -192,10 +194,10 @@ def load_network(
 ) -> nn.Module:
     "The network of a run, in evaluation mode. Raises KdfastError where kdfast.models has no function that builds it."
     file = folder/'weights.safetensors'
-    with safetensors.safe_open(file, 'pt') as f: facts = f.metadata() or {}
-    factory = getattr(models, facts.get('network', ''), None)
-    if factory is None: raise KdfastError(f'{file} holds a network {facts.get("network", "")} that kdfast.models does not build')
-    network = named(factory, int(facts['n_classes']))
+    with safetensors.safe_open(file, 'pt') as f: built_by = json.loads((f.metadata() or {}).get('built_by', '{}'))
+    factory = getattr(models, built_by.get('network', ''), None)
+    if factory is None: raise KdfastError(f'{file} holds a network {built_by.get("network", "")} that kdfast.models does not build')
+    network = named(factory, built_by['n_classes'])
     network.load_state_dict(safetensors.torch.load_file(file))
     return network.to(memory_format=torch.channels_last).eval()
 
