@@ -20,6 +20,7 @@ def count(x): return f'{x:.0f}' if float(x).is_integer() else f'{x:.1f}'
 def clock(x): return f'{x:.0f} s' if x < 100 else f'{x/60:.1f} min'
 
 
+ROOMY = Console(width=1000) # to measure what would like more room than there is
 ROWS = { # of the report's table: what result.json calls it, what the table calls it, and how it is written
     'train_loss':     ('loss', loss),
     'train_accuracy': ('training accuracy', percent),
@@ -85,11 +86,19 @@ def compare_table(
     width:int, # Columns of the terminal
 ) -> list[Table]:
     "The report's table: a column a recipe; where they do not fit side by side, several tables."
-    parts,roomy = [[]],Console(width=1000)
+    parts = [[]]
     for row in rows:
-        if parts[-1] and Measurement.get(roomy, roomy.options, one_table([*parts[-1], row])).maximum > width: parts.append([])
+        if parts[-1] and not fits(one_table([*parts[-1], row]), width): parts.append([])
         parts[-1].append(row)
     return [one_table(part) for part in parts]
+
+
+def fits(
+    table:Table, # Anything that rich can measure
+    width:int, # Columns of the terminal
+) -> bool:
+    "Whether the table can be shown with no cell broken."
+    return Measurement.get(ROOMY, ROOMY.options, table).maximum <= width
 
 
 def one_table(rows):

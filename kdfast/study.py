@@ -6,6 +6,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 
 from rich.console import Console
 from rich.live import Live
@@ -14,7 +15,7 @@ from rich.text import Text
 
 from kdfast import recipe as recipes, runs, signals
 from kdfast.recipe import Recipe
-from kdfast.report import clock, percent
+from kdfast.report import clock, fits, percent
 from kdfast.runs import Folder
 
 LOOK_EVERY = .25 # seconds
@@ -120,7 +121,6 @@ class Process:
         return last.removeprefix('kdfast: error: ') or f'its process ended with status {self.process.returncode}'
 
 
-
 def stop(
     processes:list[Process],
 ):
@@ -157,14 +157,28 @@ class Board:
         self.console.print(f'{done} of {len(self.tasks)}  {task.name}: {task.failure or outcome(task.folder)}', soft_wrap=True, markup=False)
 
     def table(self):
+        "A column a seed; where they do not fit side by side, how many seeds have come how far"
         by_recipe = {}
-        for task in self.tasks: by_recipe.setdefault(task.folder.recipe, {})[task.seed] = task
+        for task in sorted(self.tasks, key=lambda task: recipes.study_order(task.folder.recipe)): by_recipe.setdefault(task.folder.recipe, {})[task.seed] = task
+        whole = self.by_seed(by_recipe)
+        return whole if fits(whole, self.console.width) else self.by_state(by_recipe)
+
+    def by_seed(self, by_recipe):
         seeds = sorted({task.seed for task in self.tasks})
         table = Table(box=None, padding=(0, 1, 0, 0), header_style='bold')
-        table.add_column('', overflow='fold')
-        for seed in seeds: table.add_column(f'seed {seed}', justify='right')
-        for recipe in sorted(by_recipe, key=recipes.study_order):
-            table.add_row(recipe, *(self.cell(by_recipe[recipe].get(seed)) for seed in seeds))
+        for name in ('', *(f'seed {seed}' for seed in seeds)): table.add_column(name, justify='right' if name else 'left')
+        for recipe,tasks in by_recipe.items(): table.add_row(recipe, *(self.cell(tasks.get(seed)) for seed in seeds))
+        return table
+
+    def by_state(self, by_recipe):
+        table = Table(box=None, padding=(0, 1, 0, 0), header_style='bold')
+        for name,justify in (('', 'left'), ('done', 'right'), ('mean', 'right'), ('under way', 'left'), ('failed', 'right')): table.add_column(name, justify=justify, overflow='fold')
+        for recipe,tasks in by_recipe.items():
+            results = [task.folder.result for task in tasks.values() if task.folder.finished]
+            accuracies = [r['valid_accuracy'] for r in results if r['valid_accuracy'] is not None]
+            running,failed = [task for task in tasks.values() if task in self.running],[str(seed) for seed,task in tasks.items() if task.failure]
+            table.add_row(recipe, f'{len(results)}/{len(tasks)}', percent(mean(accuracies)) if accuracies else '',
+                          '\n'.join(f'{task.seed}: {progress(task)}' for task in running), Text(' '.join(failed), style='red'))
         return table
 
     def cell(self, task):

@@ -46,4 +46,4 @@ def test_the_table_fits_its_terminal(tmp_path, width):
 def test_a_damaged_file_is_named(tmp_path):
     folder = make(tmp_path, 'kd', 0)
     (folder/'result.json').write_text('{"a":')
-    with pytest.raises(KdfastError, match='result.json is damaged'): report.aggregate([folder])
+    with pytest.raises(KdfastError, match='result.json is not as it was written'): report.aggregate([folder])

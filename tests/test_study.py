@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 from conftest import equal, weights
-from kdfast import study
+from kdfast import recipe as recipes, study
 from kdfast.recipe import find
 from rich.console import Console
 
@@ -91,3 +91,16 @@ def test_the_board_shows_how_all_stand(tmp_path):
     console.print(study.Board(tasks, {exp1: None, exp2: None}, console).table())
     lines = {line.split()[0]: line.split()[1:] for line in console.export_text().splitlines()[1:]}
     assert lines == dict(teacher=['87.00', '%'], baseline=['waiting'], kd=['failed'], hint=['fit', '0.031'], exp1=['2/32', '71.40', '%'], exp2=['0/32'])
+
+
+@pytest.mark.parametrize('seeds', [1, 3, 10, 200])
+def test_the_board_fits_a_terminal_with_any_number_of_seeds(tmp_path, seeds):
+    from conftest import make
+    from kdfast import matrix
+    tasks = study.plan(matrix.wanted(dict(epochs=6)), range(seeds), 'pets', tmp_path)
+    for task in tasks[::50]: make(tmp_path, task.folder.recipe, task.seed, valid_accuracy=.87, fit_loss=.1)
+    console = Console(width=80, record=True, file=open('/dev/null', 'w'))
+    console.print(study.Board(tasks, {tasks[-1]: None}, console).table())
+    lines = console.export_text().splitlines()
+    assert len(lines) == 1 + 12 and max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines[1:]] == sorted({task.folder.recipe for task in tasks}, key=recipes.study_order)
