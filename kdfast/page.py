@@ -138,5 +138,5 @@ def data_uri(image):
 
 def provenance(folder):
     "What another person needs to do it again"
-    facts = folder.run
+    facts = {name: value for name,value in folder.run.items() if name not in ('pid', 'host')}
     return dict(name=folder.recipe, seed=folder.seed, status=folder.status, reason=facts.get('reason', ''), facts=json.dumps(facts, indent=1, ensure_ascii=False))

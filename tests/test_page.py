@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -84,3 +85,14 @@ def test_what_is_wrong(study, kdfast, tmp_path, monkeypatch, arguments, said):
     monkeypatch.chdir(tmp_path)
     done = kdfast('report', '--runs', study.parent, *(arguments if '--data' in arguments else ['--data', 'tiny', *arguments]))
     assert done.status == 2 and said in done.err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not shutil.which('chromium'), reason='chromium is not installed')
+def test_a_browser_shows_it_without_a_complaint_or_a_request(page, study, tmp_path):
+    (tmp_path/'r.html').write_text(page)
+    command = ['chromium', '--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync',
+               f'--user-data-dir={tmp_path/"profile"}', '--enable-logging=stderr', '--dump-dom', (tmp_path/'r.html').as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert 'CONSOLE' not in done.stderr
+    for recipe in CLASSIFY: assert f'{100*Folder(study/recipe/"0").result["valid_accuracy"]:.2f} %' in done.stdout
+    assert not re.search(r'(src|href)="(?!data:|#)|url\(|@import', page) # nothing that it could ask for
