@@ -1,7 +1,11 @@
 "Learning from the teacher's softened outputs."
+from copy import deepcopy
+from itertools import pairwise
+
 import torch
 from fastai.basics import Callback, Learner
 from torch import nn
+from torch.nn.utils import fuse_conv_bn_eval
 
 from kdfast.losses import kd_loss
 
@@ -15,6 +19,19 @@ def as_module(
     if isinstance(network, nn.Module): return network
     kind = f'the function {network.__name__}; call it first' if hasattr(network, '__name__') else type(network).__name__
     raise TypeError(f'the {role} must be an nn.Module or a Learner, found {kind}')
+
+
+def folded(
+    network:nn.Module, # Stays as it is
+) -> nn.Module:
+    "A copy that gives the same in evaluation mode for less work: a batch norm right behind a convolution becomes part of it."
+    network = deepcopy(network).eval()
+    for sequence in network.modules():
+        if not isinstance(sequence, nn.Sequential): continue
+        for (name,conv),(behind,norm) in pairwise(sequence.named_children()):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and norm.track_running_stats:
+                setattr(sequence, name, fuse_conv_bn_eval(conv, norm)), setattr(sequence, behind, nn.Identity())
+    return network
 
 
 class Distill(Callback):
@@ -35,9 +52,9 @@ class Distill(Callback):
     ):
         if not T > 0: raise ValueError(f'the temperature T must be above 0, found {T}')
         if not 0 <= alpha <= 1: raise ValueError(f'alpha, the share of the soft loss, must lie in 0 … 1, found {alpha}')
-        self.teacher,self.T,self.alpha,self.parts,self.target = as_module(teacher),T,alpha,{},None
+        self.teacher,self.asked,self.T,self.alpha,self.parts,self.target = as_module(teacher),None,T,alpha,{},None
 
-    def before_fit(self): self.teacher.to(next(self.model.parameters()).device).eval()
+    def before_fit(self): self.asked = folded(self.teacher.to(next(self.model.parameters()).device).eval())
 
     def before_batch(self): self.target = None
 
@@ -45,8 +62,10 @@ class Distill(Callback):
         "Blend the soft loss into the training loss"
         if not len(self.yb): return
         if self.target is None:
-            with torch.no_grad(): self.target = self.teacher(*self.xb).float()
+            with torch.no_grad(): self.target = self.asked(*self.xb).float()
         hard,soft = self.loss_grad,kd_loss(self.pred, self.target, self.T)
         total = torch.lerp(hard, soft, self.alpha)
         self.parts = dict(total=total.detach(), soft=soft.detach(), hard=hard.detach())
         if self.training: self.learn.loss_grad,self.learn.loss = total,total.detach().clone()
+
+    def after_fit(self): self.asked = None

@@ -3,7 +3,7 @@ import torch
 from fastai.basics import Callback, Learner, params
 from torch import nn
 
-from kdfast.distill import as_module
+from kdfast.distill import as_module, folded
 from kdfast.errors import KdfastError
 
 GUIDED = 3  # stem, stage1, stage2: hint and guided layer both close the middle stage
@@ -69,16 +69,17 @@ class Hint(Callback):
     def __init__(self,
         teacher:nn.Module|Learner, # The teacher up to and including its hint layer
     ):
-        self.teacher,self.parts = as_module(teacher),{}
+        self.teacher,self.asked,self.parts = as_module(teacher),None,{}
 
-    def before_fit(self): self.teacher.to(next(self.model.parameters()).device).eval()
+    def before_fit(self): self.asked = folded(self.teacher.to(next(self.model.parameters()).device).eval())
 
     def before_batch(self):
         "The hint is the target, in training and in validation"
-        with torch.no_grad(): self.learn.yb = (self.teacher(*self.xb),)
+        with torch.no_grad(): self.learn.yb = (self.asked(*self.xb),)
 
     def after_loss(self): self.parts = dict(total=self.loss.detach(), fit=self.loss.detach())
 
     def after_fit(self):
         "Leave no gradient behind: an optimizer steps any parameter that has one, frozen or not"
         self.model.zero_grad(set_to_none=True)
+        self.asked = None
