@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -62,6 +63,11 @@ def plan(
     return list(tasks.values())
 
 
+def foundations(task) -> set[Task]:
+    "All that it stands on"
+    return set(task.needs).union(*map(foundations, task.needs))
+
+
 def default_jobs(
     threads:int, # Of each run
 ) -> int:
@@ -79,6 +85,7 @@ def execute(
 ) -> list[Task]: # Those without a result, each with its reason
     "Train every task that is not finished. One that fails holds up only those that need it; an interruption leaves no process behind."
     waiting,running = [],{}
+    stands_on_it = Counter(below for task in tasks for below in foundations(task))
     for task in tasks:
         if task.folder.status == 'diverged': task.failure = f'diverged before ({task.folder.run.get("reason")}); remove {task.folder} to try again'
         elif not task.folder.finished: waiting.append(task)
@@ -89,7 +96,8 @@ def execute(
                     waiting.remove(task)
                     task.failure = f'it needs {next(need.name for need in task.needs if need.failure)}, which has no result'
                     board.ended(task)
-                for task in [t for t in waiting if all(need.folder.finished for need in t.needs) and not t.folder.held][:jobs - len(running)]:
+                ready = [t for t in waiting if all(need.folder.finished for need in t.needs) and not t.folder.held]
+                for task in sorted(ready, key=lambda t: -stands_on_it[t])[:jobs - len(running)]: # what most wait for goes first: no job idles in the end
                     waiting.remove(task)
                     if not task.folder.finished: running[task] = Process(task.command(common), threads) # else another process has just trained it
                 for task in [t for t,process in running.items() if process.ended]:

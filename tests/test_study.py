@@ -52,6 +52,21 @@ def test_the_number_of_jobs_changes_no_weight(kdfast, images, tmp_path):
 FAILS = '"Fails with seed 1."\ndef main(run, epochs:int=1):\n    if run.seed == 1: raise RuntimeError("no luck")\n    return __import__("kdfast.recipes.baseline", fromlist=["main"]).main(run, epochs=1)\n'
 
 
+def test_what_most_wait_for_goes_first(tmp_path, monkeypatch):
+    "Teachers, then stage ones, then the rest, whatever their seeds"
+    from conftest import make
+    begun = []
+    class Instant:
+        ended,failure = True,''
+        def __init__(self, command, threads):
+            begun.append(command[5])
+            make(tmp_path, command[5], int(command[command.index('--seed') + 1]), valid_accuracy=.5, seconds=1)
+    monkeypatch.setattr(study, 'Process', Instant), monkeypatch.setattr(study, 'LOOK_EVERY', 0), monkeypatch.setattr(study, 'stop', lambda _: None)
+    tasks = study.plan([(find('baseline'), {}), (find('kd'), {}), (find('exp1'), {})], range(2), 'pets', tmp_path)
+    assert study.execute(tasks, [], 1, 1, Console(quiet=True)) == []
+    assert begun == ['teacher']*2 + ['hint']*2 + ['baseline', 'kd', 'exp1']*2
+
+
 def test_one_failure_holds_up_nothing_else_and_is_named(kdfast, images, tmp_path):
     (tmp_path/'mine.py').write_text(FAILS)
     done = run(kdfast, images, tmp_path/'runs', tmp_path/'mine.py', '--seeds', 3, '--jobs', 3)
