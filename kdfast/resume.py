@@ -101,7 +101,7 @@ class Resume(Callback):
         with safetensors.safe_open(found[-1], 'pt') as f: state = json.loads(f.metadata()['state'])
         restore_network(self.model, under('model.', tensors))
         restore_optimizer(self.opt, under('opt.', tensors) | under('opt.', state['opt']))
-        for group,was in zip(self.opt.hypers, state['hypers'], strict=True): group.update(was)
+        restore_rates(self.opt, state['hypers'])
         self.learn.record.restore(state['record'])
         torch.set_rng_state(tensors['random.torch'])
         version,words,gauss = state['python']
@@ -130,6 +130,11 @@ def restore_optimizer(opt, named):
     "Each parameter's own: momentum and the like, and what fastai notes about it"
     for i,(p,_,state,_) in enumerate(opt.all_params()):
         state.update({name: value.to(p.device) if isinstance(value, torch.Tensor) else value for name,value in under(f'{i}.', named).items()})
+
+
+def restore_rates(opt, hypers):
+    "What the schedule set for each group of parameters"
+    for group,was in zip(opt.hypers, hypers, strict=True): group.update(was)
 
 
 def checkpoint(

@@ -107,14 +107,19 @@ def test_after_the_last_step_and_in_validation(study, data, both, whole, tmp_pat
     assert same(train(both, data, runs, epochs=2), whole['both'])
 
 
-@pytest.mark.parametrize('left_out', ['model', 'opt', 'record', 'torch', 'python', 'numpy'])
+@pytest.mark.parametrize('left_out', ['model', 'opt', 'rates', 'record', 'torch', 'python', 'numpy', 'position'])
 def test_every_item_of_a_checkpoint_is_needed(study, data, both, whole, tmp_path, monkeypatch, left_out):
     "Negative controls: without it, the run ends otherwise"
     runs = beside(study, tmp_path, 'teacher')
-    interrupted(both, data, runs, (2, 1, 4), epochs=2)
-    where = dict(model=(resume, 'restore_network'), opt=(resume, 'restore_optimizer'), record=(trainer.Record, 'restore'),
+    interrupted(both, data, runs, (2, 1, 0, 'after_validate') if left_out == 'rates' else (2, 1, 4), epochs=2)
+    where = dict(model=(resume, 'restore_network'), opt=(resume, 'restore_optimizer'), rates=(resume, 'restore_rates'), record=(trainer.Record, 'restore'),
                  torch=(resume.torch, 'set_rng_state'), python=(resume.random, 'setstate'), numpy=(resume.np.random, 'set_state'))
-    monkeypatch.setattr(*where[left_out], lambda *_: None)
+    whole_checkpoint = resume.checkpoint
+    def at_the_start(*args): # the epoch is known, the step is not
+        found = whole_checkpoint(*args)
+        return found and (*found[:2], 0, found[-1]) if len(found or ()) == 4 else found
+    if left_out == 'position': monkeypatch.setattr(resume, 'checkpoint', at_the_start)
+    else: monkeypatch.setattr(*where[left_out], lambda *_: None)
     assert not same(train(both, data, runs, epochs=2), whole['both'])
 
 
@@ -135,6 +140,34 @@ def test_other_conditions_are_refused_by_name(study, data, tmp_path, monkeypatch
     monkeypatch.setattr(trainer.torch, 'get_num_threads', lambda: 7)
     with pytest.raises(KdfastError, match='cannot go on: threads was 1, is 7'): train(kd, data, runs, epochs=2)
     assert Folder(runs/'tiny'/'kd,epochs=2'/'0').run['status'] == 'interrupted'
+
+
+CONDITIONS = dict(arguments=dict(epochs=3), data_sha256='0'*64, seed=1, batch_size=16, precision='float64', versions=dict(torch='1.0'), device='Tesla', machine='PDP-11', threads=7)
+
+
+@pytest.fixture(scope='module')
+def stopped(study, data, tmp_path_factory):
+    runs = beside(study, tmp_path_factory.mktemp('stopped'), 'teacher')
+    interrupted(recipes.find('kd'), data, runs, (1, 1, 4), epochs=2)
+    return runs
+
+
+@pytest.mark.parametrize('name', CONDITIONS)
+def test_whatever_changed_is_refused_and_named(stopped, data, tmp_path, name):
+    runs = tmp_path/'runs'
+    shutil.copytree(stopped, runs)
+    folder = Folder(runs/'tiny'/'kd,epochs=2'/'0')
+    (folder/'run.json').write_text(json.dumps(folder.run | {name: CONDITIONS[name]}))
+    before = sorted(file.name for file in (folder/'resume').iterdir())
+    with pytest.raises(KdfastError, match=f'cannot go on: {name} was'): train(recipes.find('kd'), data, runs, epochs=2)
+    assert sorted(file.name for file in (folder/'resume').iterdir()) == before
+
+
+def test_another_version_of_the_recipe_is_refused(stopped, data, tmp_path):
+    runs = tmp_path/'runs'
+    shutil.copytree(stopped, runs)
+    (runs/'tiny'/'kd,epochs=2'/'0'/'recipe.py').write_text('"Another."')
+    with pytest.raises(KdfastError, match='its recipe is another version'): train(recipes.find('kd'), data, runs, epochs=2)
 
 
 def test_a_killed_process_goes_on(study, images, data, whole, tmp_path):
