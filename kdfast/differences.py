@@ -6,6 +6,7 @@ from rich.text import Text
 
 from kdfast.errors import KdfastError
 from kdfast.recipe import study_order
+from kdfast.report import in_lines
 from kdfast.runs import Folder
 from kdfast.stats import Difference, mcnemar, over_images, over_seeds
 
@@ -58,10 +59,10 @@ def table(
 ) -> Table:
     "A line a recipe: the difference in percentage points, its interval and the verdict."
     made = Table(box=None, padding=(0, 2, 0, 0), header_style='bold')
-    made.add_column(f'against {rows[0]["against"]}')
+    made.add_column(in_lines(f'against {rows[0]["against"]}'), no_wrap=True)
     for name in ('points', '95 % interval', 'n'): made.add_column(name, justify='right', no_wrap=True)
     made.add_column('verdict')
-    for row in rows: made.add_row(row['recipe'], *line(row))
+    for row in rows: made.add_row(in_lines(row['recipe']), *line(row))
     return made
 
 

@@ -151,6 +151,18 @@ def flat(
     return [header, *([row['data'], row['recipe'], row['n'], *numbers(row)] for row in rows)]
 
 
+def in_lines(
+    name:str, # A recipe's name, with the arguments that are not its defaults
+    width:int=30, # That a line should not be longer than
+) -> Text:
+    "The name, broken behind its commas."
+    lines = ['']
+    for part in name.split(','):
+        if lines[-1] and len(lines[-1]) + len(part) >= width: lines.append('')
+        lines[-1] += f'{part},'
+    return Text('\n'.join(lines)[:-1])
+
+
 def run_table(
     folders:list[Folder], # Any runs
 ) -> Table:
@@ -162,6 +174,6 @@ def run_table(
         result = folder.result if folder.finished else {}
         accuracy,seconds = result.get('valid_accuracy'),result.get('seconds')
         style = {'finished': '', 'running': 'dim', 'interrupted': 'yellow'}.get(folder.status, 'red')
-        table.add_row(folder.data, folder.recipe, str(folder.seed), Text(folder.status, style=style),
+        table.add_row(folder.data, in_lines(folder.recipe), str(folder.seed), Text(folder.status, style=style),
                       '–' if accuracy is None else percent(accuracy), '–' if seconds is None else clock(seconds))
     return table
