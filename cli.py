@@ -135,65 +135,82 @@ def flags(**values):
 
 # Many runs
 
-SeedsOption = Annotated[int, typer.Option(min=1, help='How many seeds: 0, 1, 2 …')]
-SourceOption = Annotated[str, typer.Option('--data', help=COMMON['data'][2])]
-HoldoutOption = Annotated[float, typer.Option(help=COMMON['holdout'][2])]
 EpochsOption = Annotated[Optional[int], typer.Option(help='Epochs of every run but teacher and stage one, in place of the recipe\'s own.')]
-JobsOption = Annotated[Optional[int], typer.Option(min=1, help='Runs side by side; as many as the cores allow, one on a GPU, unless given.')]
-ThreadsOption = Annotated[int, typer.Option(min=1, help='Threads of each run. They decide the last bits of its weights; the number of jobs does not.')]
+
+
+def train_all(
+    wanted,
+    seeds: Annotated[int, typer.Option(min=1, help='How many seeds: 0, 1, 2 …')] = 5,
+    data: Annotated[str, typer.Option(help=COMMON['data'][2])] = 'digits',
+    holdout: Annotated[float, typer.Option(help=COMMON['holdout'][2])] = 0.,
+    jobs: Annotated[Optional[int], typer.Option(min=1, help='Runs side by side; as many as the cores allow, one on a GPU, unless given.')] = None,
+    threads: Annotated[int, typer.Option(min=1, help='Threads of each run. They decide the last bits of its weights; the number of jobs does not.')] = 1,
+    ray: Annotated[Optional[str], typer.Option(metavar='ADDRESS', help='Give the runs to this Ray cluster, auto or HOST:PORT, whose machines share these files.')] = None,
+    runs: RunsOption = DEFAULT_RUNS,
+):
+    "Train what is missing; the data set's name, and the tasks without a result"
+    from kdfast import data as images, study
+    name = images.load(data, holdout).name
+    where,start = study,None
+    if ray:
+        where = joined(ray)
+        start,runs,data = where.Task,runs.resolve(),str(Path(data).resolve()) if Path(data).exists() else data # as other machines must be told
+    tasks = study.plan(wanted, range(seeds), name, runs)
+    return name,study.execute(tasks, flags(data=data, holdout=holdout, runs=runs), jobs or where.default_jobs(threads), threads, err, start)
+
+
+def joined(address):
+    try: from kdfast import cluster
+    except ImportError as e: raise KdfastError("--ray needs a package that is not installed: pip install 'kdfast[ray]'") from e
+    cluster.join(address)
+    return cluster
+
+
+def trains_many(command):
+    "Give `command` the options of `train_all`, in place of **training"
+    options = [p.replace(kind=p.KEYWORD_ONLY) for p in inspect.signature(train_all).parameters.values() if p.name != 'wanted']
+    own = [p.replace(kind=p.KEYWORD_ONLY) for p in inspect.signature(command).parameters.values() if p.name != 'training']
+    command.__signature__ = inspect.Signature([*own[:1], *options, *own[1:]])
+    command.__annotations__ |= {p.name: p.annotation for p in options}
+    return command
 
 
 @app.command()
+@trains_many
 def study(
     recipe: Annotated[Optional[list[str]], typer.Argument(help='Recipes, or files of your own; those of the study, unless given.')] = None,
-    seeds: SeedsOption = 5,
-    data: SourceOption = 'digits',
-    holdout: HoldoutOption = 0.,
     epochs: EpochsOption = None,
     margin: MarginOption = 0.8,
-    jobs: JobsOption = None,
-    threads: ThreadsOption = 1,
-    runs: RunsOption = DEFAULT_RUNS,
+    **training,
 ):
     "Train recipes × seeds, what is missing of them, side by side; then the table, and how far each is from the baseline."
     more = {} if epochs is None else dict(epochs=epochs)
     wanted = [(recipes.find(name), more) for name in recipe or ['baseline', 'kd', 'exp1', 'exp2']]
-    name,failed = train_all(wanted, seeds, data, holdout, jobs, threads, runs)
+    name,failed = train_all(wanted, **training)
     try:
-        compare(data=name, runs=runs)
-        for baseline in [r for r,_ in wanted if r.name == 'baseline']: compare(data=name, runs=runs, against=baseline.folder_name(baseline.resolve(more)), margin=margin)
+        compare(data=name, runs=training['runs'])
+        for baseline in [r for r,_ in wanted if r.name == 'baseline']:
+            compare(data=name, runs=training['runs'], against=baseline.folder_name(baseline.resolve(more)), margin=margin)
     finally: complain_of(failed)
 
 
 @app.command()
+@trains_many
 def matrix(
-    seeds: SeedsOption = 5,
-    data: SourceOption = 'digits',
-    holdout: HoldoutOption = 0.,
     epochs: EpochsOption = None,
     margin: MarginOption = 0.8,
-    jobs: JobsOption = None,
-    threads: ThreadsOption = 1,
-    runs: RunsOption = DEFAULT_RUNS,
     json_: JsonOption = False,
+    **training,
 ):
     "Does the extra matrix that a hint needs affect performance? Trains what is missing; premises, evidence, verdict."
     from kdfast import matrix as question
     more,limit = {} if epochs is None else dict(epochs=epochs),fraction(margin)
-    name,failed = train_all(question.wanted(more), seeds, data, holdout, jobs, threads, runs)
+    name,failed = train_all(question.wanted(more), **training)
     try:
-        found = question.facts(runs, name, range(seeds), more, limit)
+        found = question.facts(training['runs'], name, range(training['seeds']), more, limit)
         if json_: print(json.dumps(found, indent=1))
         else: out.print(question.view(found))
     finally: complain_of(failed)
-
-
-def train_all(wanted, seeds, source, holdout, jobs, threads, kept_in):
-    "Train what is missing; the data set's name, and the tasks without a result"
-    from kdfast import data, study
-    images = data.load(source, holdout)
-    tasks = study.plan(wanted, range(seeds), images.name, kept_in)
-    return images.name,study.execute(tasks, flags(data=source, holdout=holdout, runs=kept_in), jobs or study.default_jobs(threads), threads, err)
 
 
 def complain_of(failed):

@@ -5,6 +5,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -39,7 +40,7 @@ class Task:
         "The command line that trains it"
         changed = [(o.name, self.given[o.name]) for o in self.recipe.options if self.given.get(o.name, o.default) != o.default]
         given = [word for name,value in changed for word in ([f'--{name}'] if value is True else [f'--{name}', str(value)])]
-        where = self.recipe.name if self.recipe.name in recipes.names() else str(self.recipe.file)
+        where = self.recipe.name if self.recipe.name in recipes.names() else str(self.recipe.file.resolve())
         return [sys.executable, '-P', '-m', 'cli', 'run', where, '--seed', str(self.seed), *common, *given]
 
 
@@ -82,6 +83,7 @@ def execute(
     jobs:int, # How many train side by side
     threads:int, # Of each; they decide the last bits of its weights, so that the number of jobs does not
     console:Console, # Where the board goes
+    start:Callable|None=None, # What starts a command with so many threads: Process, here; or a task of a cluster
 ) -> list[Task]: # Those without a result, each with its reason
     "Train every task that is not finished. One that fails holds up only those that need it; an interruption leaves no process behind."
     waiting,running = [],{}
@@ -99,7 +101,7 @@ def execute(
                 ready = [t for t in waiting if all(need.folder.finished for need in t.needs) and not t.folder.held]
                 for task in sorted(ready, key=lambda t: -stands_on_it[t])[:jobs - len(running)]: # what most wait for goes first: no job idles in the end
                     waiting.remove(task)
-                    if not task.folder.finished: running[task] = Process(task.command(common), threads) # else another process has just trained it
+                    if not task.folder.finished: running[task] = (start or Process)(task.command(common), threads) # else another process has just trained it
                 for task in [t for t,process in running.items() if process.ended]:
                     task.failure = running.pop(task).failure
                     board.ended(task)
@@ -120,6 +122,12 @@ class Process:
     @property
     def ended(self): return self.process.poll() is not None
 
+    def ask_to_end(self): self.process.terminate()
+
+    def wait(self): self.process.wait()
+
+    def kill(self): self.process.kill()
+
     @property
     def failure(self):
         "What it said last, where it failed"
@@ -134,10 +142,10 @@ def stop(
 ):
     "Ask all of them to end, which they do when their step is kept; an impatient user kills them."
     try:
-        for each in processes: each.process.terminate()
-        for each in processes: each.process.wait()
+        for process in processes: process.ask_to_end()
+        for process in processes: process.wait()
     finally:
-        for each in processes: each.process.kill()
+        for process in processes: process.kill()
 
 
 # How it stands
