@@ -2,6 +2,7 @@
 from collections import defaultdict
 from statistics import mean, stdev
 
+from kdfast.report import as_run
 from kdfast.runs import Folder
 
 COMPARISONS = [('teacher', 'baseline'), ('exp1', 'exp2'), ('baseline', 'kd', 'exp2')]
@@ -52,8 +53,9 @@ def facts(
     for folder in folders:
         if folder.finished and folder.result['valid_accuracy'] is not None: by_recipe[folder.recipe].append(traits(folder))
     means = {recipe: dict(n=len(found)) | {name: average([t[name] for t in found]) for name in (*TRAITS, 'epochs')} for recipe,found in by_recipe.items()}
-    comparisons = [names for names in COMPARISONS if all(name in means for name in names)]
-    return dict(recipes=means, comparisons=[dict(recipes=list(names), sentences=list(sentences(names, means))) for names in comparisons])
+    found = [[as_run(folders, name) for name in names] for names in COMPARISONS]
+    comparisons = [names for names in found if all(name in means for name in names)]
+    return dict(recipes=means, comparisons=[dict(recipes=names, sentences=list(sentences(names, means))) for names in comparisons])
 
 
 def average(values):

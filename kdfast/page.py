@@ -59,8 +59,9 @@ def table(rows):
 
 def against(folders, margin):
     "Paired differences from the baseline, where there is one"
-    if not any(folder.recipe == 'baseline' and folder.finished for folder in folders): return None
-    rows = [row for row in differences.against(folders, 'baseline', margin) if row['verdict']]
+    baseline = report.as_run(folders, 'baseline')
+    if baseline is None: return None
+    rows = [row for row in differences.against(folders, baseline, margin) if row['verdict']]
     plotted = [(row['recipe'], *(100*row[name] for name in ('difference', 'low', 'high')), row['verdict']) for row in rows]
     return dict(rows=rows, plot=Markup(interval_plot(plotted, 100*margin)), remarks=differences.remarks(rows)) if rows else None
 
@@ -110,7 +111,7 @@ def confusions(folders):
 def class_bars(folders):
     "Each class's accuracy, student beside teacher, of the first seed that has both"
     teachers = {folder.seed: folder for folder in folders if folder.recipe == 'teacher'}
-    student = next((f for name in ('exp2', 'kd', 'exp1', 'baseline') for f in folders if f.recipe == name and f.seed in teachers), None)
+    student = next((f for name in ('exp2', 'kd', 'exp1', 'baseline') for f in folders if f.recipe == report.as_run(folders, name) and f.seed in teachers), None)
     if student is None: return None
     found = confusion.facts(student, teachers[student.seed])
     return found | dict(student=student.recipe, seed=student.seed, sentences=list(confusion.sentences(found, (student.recipe, 'teacher'))))

@@ -1,4 +1,5 @@
 "What people see of runs: read from their folders, never recomputed. Imports no torch."
+import re
 from collections import defaultdict
 from statistics import mean, stdev
 
@@ -149,6 +150,16 @@ def flat(
     header = ['data', 'recipe', 'n', *(f'{name}{part}' for name in ROWS for part in ('', '_sd'))]
     def numbers(row): return (row[name] and row[name][key] for name in ROWS for key in ('mean', 'sd'))
     return [header, *([row['data'], row['recipe'], row['n'], *numbers(row)] for row in rows)]
+
+
+def as_run(
+    folders:list[Folder], # Runs of one data set
+    recipe:str, # Of the study
+) -> str|None:
+    "What the recipe's finished runs are called: as it is; or, where it ran with another number of epochs alone, with that. None where it has not run."
+    names = {folder.recipe for folder in folders if folder.finished}
+    shortened = [name for name in names if re.fullmatch(rf'{re.escape(recipe)},epochs=\d+', name)]
+    return recipe if recipe in names else shortened[0] if len(shortened) == 1 else None
 
 
 def in_lines(

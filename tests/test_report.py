@@ -47,3 +47,8 @@ def test_a_damaged_file_is_named(tmp_path):
     folder = make(tmp_path, 'kd', 0)
     (folder/'result.json').write_text('{"a":')
     with pytest.raises(KdfastError, match='result.json is not as it was written'): report.aggregate([folder])
+
+
+def test_a_recipe_that_ran_with_other_epochs_alone_stands_for_itself(tmp_path):
+    for name in ('kd,epochs=6', 'exp1,epochs=6', 'exp1,epochs=8', 'exp2,epochs=6,T=3.0', 'baseline', 'baseline,epochs=6'): make(tmp_path, name, 0)
+    assert [report.as_run(find_all(tmp_path), name) for name in ('kd', 'exp1', 'exp2', 'baseline', 'teacher')] == ['kd,epochs=6', None, None, 'baseline', None]
