@@ -108,9 +108,9 @@ class Torchvision(Contender):
     "A plain loop over a DataLoader of PIL images with torchvision's transforms: the shape of most distillation code."
     workers = 0
 
-    def loader(self):
+    def pictures(self):
         from PIL import Image
-        from torch.utils.data import DataLoader, Dataset
+        from torch.utils.data import Dataset
         from torchvision import transforms
         tfms = transforms.Compose([transforms.RandomCrop(32, padding=SHIFT), transforms.RandomHorizontalFlip(), transforms.ToTensor(),
                                    transforms.Normalize(self.mean.flatten().tolist(), self.std.flatten().tolist())])
@@ -118,13 +118,13 @@ class Torchvision(Contender):
         class Pictures(Dataset):
             def __len__(self): return len(labels)
             def __getitem__(self, i): return tfms(Image.fromarray(images[i])),labels[i]
-        return Pictures(),lambda dataset: DataLoader(dataset, BATCH, shuffle=True, drop_last=True, num_workers=self.workers)
+        return Pictures()
 
     loss = Floor.loss
 
     def epoch(self, task):
-        dataset,load = self.loader()
-        sgd,loader = self.sgd(self.student),load(dataset)
+        from torch.utils.data import DataLoader
+        sgd,loader = self.sgd(self.student),DataLoader(self.pictures(), BATCH, shuffle=True, drop_last=True, num_workers=self.workers)
         self.student.train()
         began = perf_counter()
         for x,y in loader:
@@ -159,7 +159,7 @@ class Fasterai(Contender):
     def loss(self):
         from fastai.vision.all import TensorCategory
         x,y = self.fixed_batch()
-        learn,seen = self.learn,[]
+        learn = self.learn
         learn.pred,learn.xb,learn.yb = self.student.train()(x).detach(),(x,),(TensorCategory(y),)
         learn.loss_grad = cross_entropy(learn.pred, y)
         self.kd.learn = learn
@@ -180,7 +180,6 @@ class Torchdistill(Torchvision):
         import torchdistill.core.forward_hook # registers what a box needs
         from torchdistill.core.distillation import DistillationBox
         from torch.utils.data import RandomSampler
-        dataset,_ = self.loader()
         term = dict(key='KDLoss', kwargs=dict(student_module_path='.', student_module_io='output', teacher_module_path='.', teacher_module_io='output', temperature=T, alpha=1 - ALPHA))
         config = dict(
             num_epochs=1,
@@ -189,7 +188,7 @@ class Torchdistill(Torchvision):
             student=dict(forward_proc='forward_batch_only', requires_grad=True, wrapper=None),
             optimizer=dict(key='SGD', kwargs=dict(lr=LR, momentum=MOMENTUM, weight_decay=WD)),
             criterion=dict(key='WeightedSumLoss', kwargs=dict(sub_terms=dict(kd=dict(criterion=term, weight=1.)))))
-        self.box = DistillationBox(self.teacher, self.student, dict(train=dataset), config, torch.device('cpu'), None, False, 1)
+        self.box = DistillationBox(self.teacher, self.student, dict(train=self.pictures()), config, torch.device('cpu'), None, False, 1)
 
     def loss(self):
         x,y = self.fixed_batch()
@@ -228,12 +227,15 @@ class Kdfast(Contender):
         trainer.judge = lambda *_: {}
 
     def loss(self):
+        from fastai.basics import Learner
         from kdfast.distill import Distill
-        from kdfast.losses import kd_loss
+        from kdfast.loader import loaders
         x,y = self.fixed_batch()
-        with torch.no_grad():
-            out = self.student.train()(x)
-            return float(torch.lerp(cross_entropy(out, y), kd_loss(out, self.teacher(x), T), ALPHA))
+        learn,kd = Learner(loaders(self.data), self.student.train(), cross_entropy),Distill(self.teacher, T, ALPHA)
+        learn.training,learn.pred,learn.xb,learn.yb = True,self.student(x).detach(),(x,),(y,)
+        learn.loss_grad,kd.learn = cross_entropy(learn.pred, y),learn
+        for event in ('before_fit', 'before_batch', 'after_loss'): kd(event)
+        return float(learn.loss_grad)
 
     def epoch(self, task):
         from fastai.basics import Callback

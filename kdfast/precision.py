@@ -6,9 +6,8 @@ from fastai.basics import Callback
 class Bfloat16(Callback):
     """Convolutions and matrix products of the training steps in bfloat16, the teacher's among them.
 
-    Weights, their sums of gradients, batch-norm statistics and losses stay float32, and so does everything that is
-    measured: validation and prediction know nothing of it. fastai's MixedPrecision is for GPUs alone, and for
-    validation, too. https://docs.pytorch.org/docs/stable/amp.html
+    Weights, gradients, batch-norm statistics and losses stay float32; validation and prediction know nothing of it.
+    fastai's MixedPrecision is for GPUs alone, and for validation, too. https://docs.pytorch.org/docs/stable/amp.html
     """
     order,remove_on_fetch = 5,True # its bits end behind Distill (2), whose teacher is asked with them, and begin before Hint (9.5) asks its own
 

@@ -8,7 +8,6 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from kdfast.errors import KdfastError
 from kdfast.recipe import study_order
 from kdfast.runs import Folder
 

@@ -26,7 +26,7 @@ def write(
     file:Path, # Where to
     content:str|bytes,
 ):
-    "Write the whole file or nothing: a reader meets the old content or the new, never a part, and so does one after a power cut."
+    "Write the whole file or nothing: a reader meets the old content or the new, never a part. It is on the disk when this returns."
     new = file.with_name(f'.{file.name}.{os.getpid()}') # two processes may write one file: each its own, the last one stays
     try:
         with new.open('wb') as f:

@@ -71,7 +71,7 @@ class Run:
         "The network that this recipe trained on the same data and seed; trained first where it is missing."
         folder = train(recipes.find(name), self.data, self.seed, given, self.runs, self.watch)
         if problems := folder.problems(): raise KdfastError(f'{folder} is not whole ({"; ".join(problems)}): remove it, and it is trained again')
-        self.stands_on[name] = dict(path=str(folder), sha256=runs.sha256(folder/'weights.safetensors'))
+        self.stands_on[name] = dict(path=str(folder), sha256=folder.files['weights.safetensors'])
         self.folder.stand_on(name, self.stands_on[name])
         network = load_network(folder)
         if name == 'teacher': self.remember = [Remember(folder/'outputs.npz', network)]
@@ -147,7 +147,7 @@ def train_alone(run, recipe, arguments):
         folder.set('diverged', reason=e.message)
         raise
     except (KeyboardInterrupt, SystemExit, OSError, KdfastError) as e: # once the user has mended what there is, it goes on from its last checkpoint
-        folder.set('interrupted', reason=str(e) if isinstance(e, (OSError, KdfastError)) else 'by a signal')
+        folder.set('interrupted', reason=e.message if isinstance(e, KdfastError) else str(e) if isinstance(e, OSError) else 'by a signal')
         raise
     except BaseException as e:
         folder.set('failed', reason=f'{type(e).__name__}: {e}')

@@ -19,12 +19,12 @@ from pathlib import Path
 os.environ['OMP_NUM_THREADS'] = os.environ['MKL_NUM_THREADS'] = '1' # equal bits whatever else runs
 import pytest
 import torch
-from conftest import draw, equal, weights
+from conftest import draw
 from test_record import Poison
 from test_resume import same
 
 import cli
-from kdfast import resume, runs, signals, trainer
+from kdfast import resume, runs, trainer
 from kdfast.runs import Folder
 
 torch.set_num_threads(1)
@@ -130,7 +130,7 @@ def die_in_checkpoint(bench):
         def write(file, content):
             count[0] += 1
             if count[0] < k: return whole(file, content)
-            fsync,replace = os.fsync,os.replace
+            replace = os.replace
             if point == 'half written':
                 file.with_name(f'.{file.name}.{os.getpid()}').write_bytes(content[:len(content)//2])
                 die()

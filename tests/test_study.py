@@ -1,6 +1,5 @@
 import json
 import os
-import subprocess
 
 import pytest
 from conftest import equal, weights
