@@ -135,6 +135,9 @@ def flags(**values):
 
 # Many runs
 
+TeacherOption = Annotated[Optional[str], typer.Option(help='Network of the teacher, or the folder of a run, for every recipe that has one.')]
+StudentOption = Annotated[Optional[str], typer.Option(help='Network of the student, for every recipe that has one.')]
+HintOption = Annotated[Optional[str], typer.Option(metavar='TEACHER_LAYER:STUDENT_LAYER', help='Layers that meet, for every recipe that has a hint.')]
 EpochsOption = Annotated[Optional[int], typer.Option(help='Epochs of every run but teacher and stage one, in place of the recipe\'s own.')]
 
 
@@ -180,17 +183,23 @@ def trains_many(command):
 def study(
     recipe: Annotated[Optional[list[str]], typer.Argument(help='Recipes, or files of your own; those of the study, unless given.')] = None,
     epochs: EpochsOption = None,
+    teacher: TeacherOption = None,
+    student: StudentOption = None,
+    hint: HintOption = None,
     margin: MarginOption = 0.8,
     **training,
 ):
     "Train recipes × seeds, what is missing of them, side by side; then the table, and how far each is from the baseline."
-    more = {} if epochs is None else dict(epochs=epochs)
-    wanted = [(recipes.find(name), more) for name in recipe or ['baseline', 'kd', 'exp1', 'exp2']]
+    given = {name: value for name,value in dict(epochs=epochs, teacher=teacher, student=student, hint=hint).items() if value is not None}
+    found = [recipes.find(name) for name in recipe or ['baseline', 'kd', 'exp1', 'exp2']]
+    unheard = [name for name in given if not any(name in (o.name for o in r.options) for r in found)]
+    if unheard: raise found[0].unknown(unheard[0])
+    wanted = [(r, {o.name: given[o.name] for o in r.options if o.name in given}) for r in found]
     name,failed = train_all(wanted, **training)
     try:
         compare(data=name, runs=training['runs'])
-        for baseline in [r for r,_ in wanted if r.name == 'baseline']:
-            compare(data=name, runs=training['runs'], against=baseline.folder_name(baseline.resolve(more)), margin=margin)
+        for baseline,own in [(r, own) for r,own in wanted if r.name == 'baseline']:
+            compare(data=name, runs=training['runs'], against=baseline.folder_name(baseline.resolve(own)), margin=margin)
     finally: complain_of(failed)
 
 
@@ -215,6 +224,24 @@ def matrix(
 
 def complain_of(failed):
     if failed: raise KdfastError('no result: ' + '; '.join(f'{task.name}: {task.failure}' for task in failed))
+
+
+# Networks
+
+@app.command()
+def layers(
+    network: Annotated[str, typer.Argument(help=f'The student: {recipes.ANY_NETWORK}.')],
+    teacher: Annotated[Optional[str], typer.Option(help='Another network, or the folder of a run: which of its layers meet the student\'s.')] = None,
+    size: Annotated[int, typer.Option(min=8, help='Height and width of the images.')] = 32,
+    json_: JsonOption = False,
+):
+    "A network's layers, with their shapes; with a teacher, the pairs that a hint can join."
+    from dataclasses import asdict
+    import_quietly()
+    from kdfast import layers as found, networks
+    known = {name: found.layers(networks.any_network(name), size) for name in (network, teacher) if name}
+    if json_: print(json.dumps({name: [asdict(layer) for layer in those] for name,those in known.items()}, indent=1))
+    else: out.print(found.view(known))
 
 
 # Looking at runs

@@ -33,6 +33,11 @@ class Data:
     fingerprint: str         # SHA-256 of classes, labels and pixels
     notes: tuple = ()        # What a user should know about it
 
+    @property
+    def shape(self):
+        "Height and width of an image as a network sees it"
+        return self.train[0].shape[1:3]
+
 
 def load(
     source:str='digits', # digits, cifar10, a folder, or an archive (.tar.xz, .tar.gz, .zip)

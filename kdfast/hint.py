@@ -1,4 +1,8 @@
 "Learning from the teacher's inner features: the cut, the regressor and the callback of stage one."
+import difflib
+from collections import OrderedDict
+from itertools import islice
+
 import torch
 from fastai.basics import Callback, Learner, params
 from torch import nn
@@ -6,28 +10,82 @@ from torch import nn
 from kdfast.distill import as_module, folded
 from kdfast.errors import KdfastError
 
-GUIDED = 3  # stem, stage1, stage2: hint and guided layer both close the middle stage
+LAYER = 'stage2' # of kdfast's own networks: hint and guided layer both close the middle stage
+WRAPPERS = ('network', 'module') # what a network may be called inside another: by kdfast, by DataParallel
 
 
 def front(
-    net:nn.Sequential, # A network of named stages
-) -> nn.Sequential:
-    "The network up to and including its hint or guided layer; the modules are shared, not copied."
-    return net[:GUIDED]
+    net:nn.Module, # Any network
+    layer:str=LAYER, # Dotted name of its hint or guided layer
+) -> nn.Module:
+    """The network up to and including that layer; the modules are shared, not copied, and nothing behind it is computed.
+
+    Raises KdfastError, with the nearest names, where the network has no such layer.
+    """
+    layer = full_name(net, layer)
+    if type(net) is not nn.Sequential: return Until(net, layer)
+    name,_,inner = layer.partition('.')
+    children = dict(net.named_children())
+    before = dict(islice(children.items(), list(children).index(name)))
+    return nn.Sequential(OrderedDict(before | {name: front(children[name], inner) if inner else children[name]}))
 
 
-def back(
-    net:nn.Sequential, # A network of named stages
-) -> nn.Sequential:
-    "The network behind its hint or guided layer; the modules are shared, not copied."
-    return net[GUIDED:]
+def full_name(net, layer):
+    "The layer's name in `net`, which may hold its network inside a wrapper"
+    names = [name for name,_ in net.named_modules()][1:]
+    for name in (layer, *(f'{wrapper}.{layer}' for wrapper in WRAPPERS)):
+        if name in names: return name
+    near = difflib.get_close_matches(layer, names, n=3)
+    raise KdfastError(f'{type(net).__name__} has no layer {layer}; ' + (f'did you mean {", ".join(near)}?' if near else 'kdfast layers lists what it has'))
+
+
+class Until(nn.Module):
+    "A network that ends with one of its layers, in the middle of its own forward pass."
+    def __init__(self,
+        net:nn.Module, # Shared, not copied
+        layer:str, # Dotted name
+    ):
+        super().__init__()
+        self.net,self.layer = net,layer
+
+    def forward(self, x):
+        def reached(module, inputs, output): raise Reached(output)
+        hook = self.net.get_submodule(self.layer).register_forward_hook(reached)
+        try: self.net(x)
+        except Reached as found: return feature_map(found.output, self.layer)
+        finally: hook.remove()
+        raise KdfastError(f'{type(self.net).__name__} does not compute its layer {self.layer} when it is shown an image')
+
+
+class Reached(Exception):
+    "The layer's output: what is behind it need not be computed."
+    def __init__(self, output):
+        super().__init__('the layer was reached')
+        self.output = output
+
+
+def feature_map(output, layer):
+    if isinstance(output, torch.Tensor): return output
+    raise KdfastError(f'layer {layer} gives {type(output).__name__}, expected a tensor: choose another')
 
 
 def front_back(
-    net:nn.Sequential, # A network of named stages
+    net:nn.Module, # A network
+    layer:str=LAYER, # Dotted name of its guided layer
+    xb:torch.Tensor|None=None, # An image or two; needed where the network is no nn.Sequential
 ) -> list:
-    "Splitter for a Learner: `freeze()` then holds the front still and trains the back."
-    return [params(front(net)), params(back(net))]
+    "Splitter for a Learner: `freeze()` then holds the front still, every parameter that the guided features depend on, and trains the back."
+    cut = front(net, layer)
+    used = {id(p) for p in (depends_on(cut, xb) if any(isinstance(m, Until) for m in cut.modules()) else cut.parameters())}
+    return [[p for p in params(net) if (id(p) in used) == inside] for inside in (True, False)]
+
+
+def depends_on(net, xb):
+    "The parameters that change what `net` makes of `xb`"
+    training,own = net.training,[p for p in net.parameters() if p.requires_grad]
+    try: gradients = torch.autograd.grad(net.eval()(xb.to(own[0].device)).float().square().sum(), own, allow_unused=True)
+    finally: net.train(training)
+    return [p for p,gradient in zip(own, gradients) if gradient is not None]
 
 
 def regressor(
@@ -35,16 +93,18 @@ def regressor(
     teacher:nn.Module, # The teacher's front
     xb:torch.Tensor, # Some images, to see both shapes
 ) -> nn.Conv2d:
-    """The extra matrix of a hint: a 1×1 convolution from the guided features to the hint's channels.
+    """The extra matrix of a hint: a convolution from the guided features to the hint's channels, height and width.
 
-    Romero et al. 2015, section 2.2. Raises KdfastError where the two feature maps differ in height or width,
-    which no 1×1 convolution can mend. Neither front is changed: both run in evaluation mode.
+    Romero et al. 2015, section 2.2: without padding, its kernel as large as it takes to shrink the guided features to the
+    hint's height and width; 1×1 where they are equal. Raises KdfastError where they are smaller than the hint's, or either
+    layer gives no feature map. Neither front is changed: both run in evaluation mode.
     """
     guided,hint = features(student, xb),features(teacher, xb)
-    if guided.shape[2:] != hint.shape[2:]:
-        raise KdfastError(f'no 1×1 regressor maps guided features of {shape(guided)} onto a hint of {shape(hint)}: '
-                          'choose layers of equal height and width')
-    return nn.Conv2d(guided.shape[1], hint.shape[1], 1)
+    shrink = [g - h + 1 for g,h in zip(guided.shape[2:], hint.shape[2:])]
+    if guided.dim() != 4 or hint.dim() != 4 or min(shrink) < 1:
+        raise KdfastError(f'no regressor maps guided features of {shape(guided)} onto a hint of {shape(hint)}: '
+                          'choose layers of equal height and width, or a guided layer nearer to the image')
+    return nn.Conv2d(guided.shape[1], hint.shape[1], shrink)
 
 
 def features(net, xb):

@@ -11,7 +11,10 @@ from pathlib import Path
 
 from kdfast.errors import KdfastError
 
-STUDENTS = ['thin', 'matched'] # functions of kdfast.models
+NETWORKS = ['wide', 'thin', 'matched'] # functions of kdfast.models
+NETWORK_OPTIONS = ('network', 'teacher', 'student') # that every recipe calls so
+NETWORK = re.compile(r'((?P<where>torchvision|timm|[^@]+\.py|\w+(\.\w+)*):)?(?P<what>[\w.]+)(@(?P<weights>.+))?')
+ANY_NETWORK = f'{", ".join(NETWORKS)}, torchvision:NAME, timm:NAME, FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION, with @pretrained or @FILE behind it for its weights'
 STUDY = ['teacher', 'baseline', 'kd', 'hint', 'exp1', 'exp2'] # in the order of the report's table
 TYPES = dict(int=int, float=float, str=str, bool=bool)
 RANGES = {
@@ -20,7 +23,10 @@ RANGES = {
     'wd':     (lambda v: v >= 0, '0 or more'),
     'T':      (lambda v: v > 0, 'above 0'),
     'alpha':  (lambda v: 0 <= v <= 1, 'from 0 to 1'),
-    'student': (lambda v: v in STUDENTS, ' or '.join(STUDENTS)),
+    'student': (lambda v: names_network(v), ANY_NETWORK),
+    'network': (lambda v: names_network(v), ANY_NETWORK),
+    'teacher': (lambda v: is_run(v) or names_network(v), f'{ANY_NETWORK}; or the folder of a run'),
+    'hint':    (lambda v: all(v.split(':')) and v.count(':') == 1, 'TEACHER_LAYER:STUDENT_LAYER'),
 }
 
 
@@ -58,16 +64,17 @@ class Recipe:
         return {o.name: given.get(o.name, o.default) for o in self.options}
 
     def needed(self, arguments):
-        "(recipe, the arguments it is given) of each run that a run with these arguments stands on. Raises KdfastError."
+        "(recipe, the arguments it is given) of each run that has to be trained before a run with these arguments. Raises KdfastError."
         def plain(node): return arguments[node.id] if isinstance(node, ast.Name) and node.id in arguments else ast.literal_eval(node)
-        try: return [(plain(call.args[0]), {word.arg: plain(word.value) for word in call.keywords}) for call in self.needs]
+        try: needs = [(plain(call.args[0]), {word.arg: plain(word.value) for word in call.keywords}) for call in self.needs]
         except (ValueError, IndexError) as e:
             raise KdfastError(f'{self.file}: what run.needs is given must be plain text, numbers, or parameters of main') from e
+        return [(name, given) for name,given in needs if not is_run(given.get('network', ''))] # a teacher that is a run is trained
 
     def folder_name(self, arguments):
         "The recipe's name, followed by every argument that is not its default: exp1,T=6.0"
         changed = [f'{o.name}={arguments[o.name]}' for o in self.options if arguments[o.name] != o.default]
-        return ','.join([self.name, *changed])
+        return re.sub(r'[^\w=+,. -]', '_', ','.join([self.name, *changed])) # a name may hold what a folder's must not
 
     def unknown(self, name, common=()):
         "The error for an option that this recipe has not got, with the nearest that it has"
@@ -75,6 +82,30 @@ class Recipe:
         near = difflib.get_close_matches(name.lower(), words, n=1)
         hint = f'did you mean --{words[near[0]]}?' if near else f'it has {", ".join(f"--{o.name}" for o in self.options)}'
         return KdfastError(f'{name} is not an option of {self.name}; {hint}')
+
+
+# Networks by name; kdfast.networks builds them
+
+def parts(
+    name:str, # wide, torchvision:resnet18, models.py:tiny@tiny.pth
+) -> tuple[str,str,str]: # Where it comes from, what it is called there, and its weights
+    "What the name of a network says. Raises KdfastError."
+    found = NETWORK.fullmatch(name)
+    if not found: raise KdfastError(f'{name} names no network: expected {ANY_NETWORK}')
+    return tuple(found[group] or '' for group in ('where', 'what', 'weights'))
+
+
+def names_network(name):
+    "Whether it could be one: its form, not whether there is such a network"
+    found = NETWORK.fullmatch(name)
+    return bool(found) and (bool(found['where']) or found['what'] in NETWORKS)
+
+
+def is_run(
+    name:str, # What may name a network
+) -> bool:
+    "Whether it is the folder of a run."
+    return (Path(name)/'run.json').is_file()
 
 
 def check(recipe, name, value):

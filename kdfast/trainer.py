@@ -1,14 +1,13 @@
 "What a recipe is given to work with (Run), and what becomes of what it returns."
 import io
-import json
 import os
 import platform
+import sys
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
 import torch
 from fastai.basics import CrossEntropyLossFlat, Learner, accuracy, noop, set_seed
 from fastai.callback.core import Callback
@@ -18,13 +17,13 @@ from fastai.optimizer import SGD
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from kdfast import models, recipe as recipes, runs, signals
+from kdfast import networks, recipe as recipes, runs, signals
 from kdfast.data import Data
 from kdfast.errors import Diverged, KdfastError
-from kdfast.hint import features, front, regressor
+from kdfast.hint import LAYER, features, front, front_back, regressor
 from kdfast.loader import loaders
 from kdfast.precision import Bfloat16, multiplies_bfloat16, use_bfloat16
-from kdfast.recipe import Recipe
+from kdfast.recipe import Recipe, is_run
 from kdfast.record import Record
 from kdfast.remember import Remember
 from kdfast.resume import Resume, Skip
@@ -58,37 +57,62 @@ class Run:
     def precision(self): return 'bfloat16' if multiplies_bfloat16(self.dls.device) else 'float32'
 
     def build(self,
-        factory, # A function of the number of classes, such as `wide` or `thin`; or its name in kdfast.models
+        name, # Of a network, as kdfast.networks takes it; or a function of the number of classes, such as `wide`
     ) -> nn.Module:
-        "A new network, its initial weights decided by the seed alone."
+        "A new network, its initial weights decided by the seed alone, or those that its name asks for."
         set_seed(self.seed, reproducible=True)
-        return named(getattr(models, factory) if isinstance(factory, str) else factory, len(self.data.classes))
+        if callable(name): return networks.signed(name(len(self.data.classes)), name.__name__, self.data)
+        self.keep_source(name)
+        return networks.signed(networks.build(name, len(self.data.classes), self.say), name, self.data)
+
+    def keep_source(self, name):
+        "The user's file that builds the network travels with the run"
+        where = Path(recipes.parts(name)[0])
+        if where.suffix == '.py': runs.write(self.folder/where.name, where.read_bytes())
+
+    def say(self, note):
+        "What a user should know, on stderr and on record"
+        if not note: return
+        self.folder.set('running', notes=[*self.folder.facts.get('notes', []), note])
+        print(f'kdfast: {note}', file=sys.stderr)
 
     def needs(self,
         name:str, # A recipe of kdfast: teacher, hint, …
         **given # Its arguments, where they are not its defaults
     ) -> nn.Module:
-        "The network that this recipe trained on the same data and seed; trained first where it is missing."
-        folder = train(recipes.find(name), self.data, self.seed, given, self.runs, self.watch)
+        """The network that this recipe trained on the same data and seed; trained first where it is missing.
+
+        A teacher whose `network` is the folder of a run is that run's, whatever it was trained on, as long as it knows the classes.
+        """
+        given_run = given.get('network') if is_run(given.get('network', '')) else None
+        folder = Folder(Path(given_run)) if given_run else train(recipes.find(name), self.data, self.seed, given, self.runs, self.watch)
         if problems := folder.problems(): raise KdfastError(f'{folder} is not whole ({"; ".join(problems)}): remove it, and it is trained again')
         self.stands_on[name] = dict(path=str(folder), sha256=folder.files['weights.safetensors'])
         self.folder.stand_on(name, self.stands_on[name])
-        network = load_network(folder)
-        if name == 'teacher': self.remember = [Remember(folder/'outputs.npz', network)]
+        network = networks.load(folder)
+        if given_run: network = networks.adapted(network, self.data, str(folder))
+        if name == 'teacher' and hasattr(network, 'built_by'): self.remember = [Remember(folder/'outputs.npz', network)]
         return network
 
     def guide(self,
-        student:nn.Sequential, # A network of named stages
-        teacher:nn.Sequential, # Another, trained
+        student:nn.Module, # To be trained
+        teacher:nn.Module, # Trained
+        layers:str=f'{LAYER}:{LAYER}', # Names of the teacher's hint layer and the student's guided layer
         matrix:bool=False, # Put a regressor even where both have one shape
-    ) -> nn.Sequential:
+    ) -> nn.Module:
         "What stage one trains: the student's front, and behind it a regressor where its features have not the hint's shape."
-        xb = self.dls.one_batch()[0]
-        guided,hint = front(student),front(teacher)
+        xb,(hint_layer,guided_layer) = self.dls.one_batch()[0],layers.split(':')
+        guided,hint = front(student, guided_layer),front(teacher, hint_layer)
         shapes = [list(features(net, xb).shape[1:]) for net in (guided, hint)]
         matrix = matrix or shapes[0] != shapes[1]
-        self.hint = dict(layer=[name for name,_ in hint.named_children()][-1], guided_shape=shapes[0], hint_shape=shapes[1], matrix=matrix)
+        self.hint = dict(layer=hint_layer, guided_layer=guided_layer, guided_shape=shapes[0], hint_shape=shapes[1], matrix=matrix)
         return nn.Sequential(guided, regressor(guided, hint, xb)) if matrix else guided
+
+    def front_back(self,
+        layers:str=f'{LAYER}:{LAYER}', # The teacher's hint layer and the student's guided layer
+    ):
+        "Splitter for a Learner: `freeze()` then holds the student's front still."
+        return partial(front_back, layer=layers.split(':')[1], xb=self.dls.one_batch()[0][:2])
 
     def learner(self,
         model:nn.Module, # What to train
@@ -128,17 +152,30 @@ def train(
     if not folder.finished:
         run = Run(folder, data, seed, kept_in, watch)
         run.dls # too few images are said here, before a folder is made
+        for name in foreign(arguments): networks.probe(name, data) # and a network that is none
         with folder.locked():
             if not folder.finished: return train_alone(run, recipe, arguments)
-    check_same(folder, recipe, data) # finished before, or by another process just now
+    check_same(folder, recipe, data, arguments) # finished before, or by another process just now
     return folder
+
+
+def foreign(arguments):
+    "The names of networks among the arguments that are not kdfast's own: they may not be what they seem"
+    named = [value for name,value in arguments.items() if name in recipes.NETWORK_OPTIONS and not is_run(value)]
+    return [name for name in named if name not in recipes.NETWORKS]
+
+
+def sources(arguments):
+    "SHA-256 of the files that the named networks are made from, where there are any"
+    files = {file: sha256 for name in foreign(arguments) for file,sha256 in networks.source(name).items()}
+    return dict(sources=files) if files else {}
 
 
 def train_alone(run, recipe, arguments):
     "Train in a folder that no other process writes; how it went is put on record in any case"
     folder = run.folder
     folder.start(dict(recipe=recipe.name, arguments=arguments, data=run.data.name, data_sha256=run.data.fingerprint, seed=run.seed,
-                      batch_size=run.dls.train.bs, precision=run.precision, **environment()), recipe.source)
+                      batch_size=run.dls.train.bs, precision=run.precision, **sources(arguments), **environment()), recipe.source)
     run.resume = Resume(folder)
     try:
         outcome = recipe.main()(run, **arguments)
@@ -158,48 +195,22 @@ def train_alone(run, recipe, arguments):
     return folder
 
 
-def check_same(folder, recipe, data):
+def check_same(folder, recipe, data, arguments):
     "Raise KdfastError where the finished run in `folder` is not the run that is asked for"
     was = folder.run
     if was.get('data_sha256') != data.fingerprint:
         raise KdfastError(f'{folder} was trained on other images that were also called {data.name}: keep the new runs elsewhere with --runs')
     if folder.parsed('recipe.py', bytes.decode) != recipe.source:
         raise KdfastError(f'{folder} was made by another version of {recipe.file.name}: remove that folder, rename the recipe, or use --runs')
+    asked = dict(arguments=arguments, sources={}) | sources(arguments)
+    for name,value in asked.items():
+        if was.get(name, {}) != value: raise KdfastError(f'{folder} was made with {name} {was.get(name, {})}, asked is {value}: remove that folder, or use --runs')
 
 
 def environment():
     return dict(versions=dict(python=platform.python_version(), **{name: version(name) for name in PACKAGES}),
                 device=torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu',
                 machine=f'{platform.system()} {platform.machine()}, {os.cpu_count()} cores', threads=torch.get_num_threads())
-
-
-# Networks on disk
-
-def named(factory, n_classes):
-    "A network that knows what built it, so that its weights can say so"
-    network = factory(n_classes)
-    network.built_by = dict(network=factory.__name__, n_classes=n_classes)
-    return network
-
-
-def save_network(network, file):
-    "The network alone: no regressor, no teacher; with what it takes to build it again"
-    state = {name: tensor.contiguous() for name,tensor in network.state_dict().items()}
-    built_by = json.dumps(getattr(network, 'built_by', {})) # one entry: safetensors writes several in any order, and equal networks would differ in their SHA-256
-    runs.write(file, safetensors.torch.save(state, dict(built_by=built_by)))
-
-
-def load_network(
-    folder:Folder, # A finished run
-) -> nn.Module:
-    "The network of a run, in evaluation mode. Raises KdfastError where kdfast.models has no function that builds it."
-    file = folder/'weights.safetensors'
-    with safetensors.safe_open(file, 'pt') as f: built_by = json.loads((f.metadata() or {}).get('built_by', '{}'))
-    factory = getattr(models, built_by.get('network', ''), None)
-    if factory is None: raise KdfastError(f'{file} holds a network {built_by.get("network", "")} that kdfast.models does not build')
-    network = named(factory, built_by['n_classes'])
-    network.load_state_dict(safetensors.torch.load_file(file))
-    return network.to(memory_format=torch.channels_last).eval()
 
 
 # Results
@@ -213,7 +224,7 @@ def judge(
     network = outcome.model if isinstance(outcome, Learner) else outcome
     epochs = run.record.epochs
     last = epochs[-1]
-    save_network(network, run.folder/'weights.safetensors')
+    networks.save(network, run.folder/'weights.safetensors')
     classified = classify(run, outcome) if isinstance(outcome, Learner) else dict.fromkeys(
         ('train_accuracy', 'valid_accuracy', 'best_valid_accuracy', 'best_epoch', 'valid_loss', 'worst_pairs'))
     return dict(
@@ -276,6 +287,6 @@ def fit_loss(run):
 
 def macs(network, run):
     "Multiply-adds for one image"
-    x = torch.zeros(1, 3, *run.data.train[0].shape[1:3], device=run.dls.device) # where not all of stage one's student went
+    x = torch.zeros(1, 3, *run.data.shape, device=run.dls.device) # where not all of stage one's student went
     with FlopCounterMode(display=False) as counter, torch.no_grad(): network.to(x.device).eval()(x)
     return counter.get_total_flops() // 2

@@ -6,7 +6,7 @@ def main(
     run:Run, # This run: its folder, data and seed, and the runs it builds on
     epochs:int=32, # Epochs
     lr:float=0.2, # Peak of the one-cycle schedule
-    student:str='thin', # Network of the student: thin, or matched, whose guided features have the hint's shape
+    student:str='thin', # Network of the student
 ):
     learn = run.learner(run.build(student))
     learn.fit_one_cycle(epochs, lr)

@@ -8,11 +8,13 @@ def main(
     lr:float=0.2, # Peak of the one-cycle schedule
     T:float=4., # Temperature of both softmaxes
     alpha:float=0.9, # Share of the soft loss
-    student:str='thin', # Network of the student: thin, or matched, whose guided features have the hint's shape
+    teacher:str='wide', # Network of the teacher, or the folder of a run whose network it is
+    student:str='thin', # Network of the student
+    hint:str='stage2:stage2', # Layers that meet: the teacher's hint layer, the student's guided layer
     matrix:bool=False, # Put a regressor behind guided features that would need none, too
 ):
-    teacher,net = run.needs('teacher'),run.needs('hint', student=student, matrix=matrix)
-    learn = run.learner(net, splitter=front_back, train_bn=False)
+    teacher,net = run.needs('teacher', network=teacher),run.needs('hint', teacher=teacher, student=student, hint=hint, matrix=matrix)
+    learn = run.learner(net, splitter=run.front_back(hint), train_bn=False)
     learn.freeze()
     learn.fit_one_cycle(epochs, lr, cbs=[Distill(teacher, T, alpha), BnFreeze()])
     return learn

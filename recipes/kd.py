@@ -8,9 +8,10 @@ def main(
     lr:float=0.2, # Peak of the one-cycle schedule
     T:float=4., # Temperature of both softmaxes
     alpha:float=0.9, # Share of the soft loss
-    student:str='thin', # Network of the student: thin, or matched, whose guided features have the hint's shape
+    teacher:str='wide', # Network of the teacher, or the folder of a run whose network it is
+    student:str='thin', # Network of the student
 ):
-    teacher = run.needs('teacher')
+    teacher = run.needs('teacher', network=teacher)
     learn = run.learner(run.build(student))
     learn.fit_one_cycle(epochs, lr, cbs=Distill(teacher, T, alpha))
     return learn

@@ -1,4 +1,4 @@
-"The teacher: the wide network, trained on labels."
+"The teacher, trained on labels."
 from kdfast.all import *
 
 
@@ -6,7 +6,8 @@ def main(
     run:Run, # This run: its folder, data and seed, and the runs it builds on
     epochs:int=18, # Epochs
     lr:float=0.2, # Peak of the one-cycle schedule
+    network:str='wide', # Network of the teacher
 ):
-    learn = run.learner(run.build(wide))
+    learn = run.learner(run.build(network))
     learn.fit_one_cycle(epochs, lr)
     return learn

@@ -24,7 +24,7 @@ from test_record import Poison
 from test_resume import same
 
 import cli
-from kdfast import resume, runs, trainer
+from kdfast import networks, resume, runs, trainer
 from kdfast.runs import Folder
 
 torch.set_num_threads(1)
@@ -296,15 +296,15 @@ def not_finite(bench, n):
 
 def reloaded(bench, n):
     "Weights read by a process of its own give the same logits"
-    code = ('import sys, torch; from kdfast.trainer import load_network; from kdfast.runs import Folder; from safetensors.torch import save_file\n'
+    code = ('import sys, torch; from kdfast.networks import load; from kdfast.runs import Folder; from safetensors.torch import save_file\n'
             'torch.set_num_threads(1); x = torch.randn(1000, 3, 8, 8, generator=torch.Generator().manual_seed(0))\n'
-            'with torch.no_grad(): save_file({"logits": load_network(Folder(sys.argv[1]))(x)}, sys.argv[2])')
+            'with torch.no_grad(): save_file({"logits": load(Folder(sys.argv[1]))(x)}, sys.argv[2])')
     def trial(recipe):
         folder,file = self_folder(recipe),bench.home/f'{recipe}.logits'
         subprocess.run([sys.executable, '-P', '-c', code, str(folder), file], check=True)
         from safetensors.torch import load_file
         x = torch.randn(1000, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-        with torch.no_grad(): return bool((load_file(file)['logits'] == trainer.load_network(folder)(x)).all())
+        with torch.no_grad(): return bool((load_file(file)['logits'] == networks.load(folder)(x)).all())
     def self_folder(recipe): return bench.folder(bench.whole, recipe)
     return [trial(recipe) for recipe in ('teacher', 'hint', 'baseline', 'kd', 'exp1', 'exp2')]
 

@@ -2,8 +2,7 @@ import pytest
 import torch
 from conftest import equal
 from fastai.vision.all import Callback, Learner, ProgressCallback, noop
-from kdfast.errors import KdfastError
-from kdfast.hint import Hint, back, front, front_back, regressor
+from kdfast.hint import Hint, front, front_back, regressor
 from kdfast.loader import loaders
 from kdfast.losses import hint_loss
 from kdfast.models import thin, wide
@@ -36,10 +35,10 @@ def test_the_gradient_reaches_the_first_convolution_and_the_regressor(stage_one)
 
 def test_the_front_learns_and_the_rest_stays(stage_one):
     learn,teacher,student,matrix = stage_one
-    before = dict(front=copy(front(student)), back=copy(back(student)), teacher=copy(teacher), matrix=copy(matrix))
+    before = dict(front=copy(front(student)), back=copy(student[3:]), teacher=copy(teacher), matrix=copy(matrix))
     learn.fit(1, 1e-2, cbs=Hint(front(teacher)))
     assert not equal(before['front'], copy(front(student))) and not equal(before['matrix'], copy(matrix))
-    assert equal(before['back'], copy(back(student))) and equal(before['teacher'], copy(teacher))
+    assert equal(before['back'], copy(student[3:])) and equal(before['teacher'], copy(teacher))
     assert all(p.grad is None for p in [*student.parameters(), *teacher.parameters(), *matrix.parameters()])
 
 
@@ -68,11 +67,6 @@ def test_a_regressor_maps_channels_and_changes_neither_front():
     matrix = regressor(student, teacher, torch.randn(4, 3, 32, 32))
     assert matrix.weight.shape == (84, 40, 1, 1)
     assert equal(before[0], copy(student)) and equal(before[1], copy(teacher)) and student.training
-
-
-def test_no_matrix_mends_height_and_width():
-    with pytest.raises(KdfastError, match='16×16×16 onto a hint of 84×8×8'):
-        regressor(thin()[:2], front(wide()), torch.randn(1, 3, 32, 32))
 
 
 def test_the_split_holds_every_parameter_once():

@@ -107,16 +107,16 @@ def test_stage_one_classifies_nothing(study):
 
 RELOAD = '''
 import sys, numpy as np, torch
-from kdfast import data, loader, runs, trainer
-network = trainer.load_network(runs.Folder(sys.argv[2]))
+from kdfast import data, loader, networks, runs
+network = networks.load(runs.Folder(sys.argv[2]))
 x,_ = next(iter(loader.loaders(data.load(sys.argv[1])).valid))
 with torch.no_grad(): np.save(sys.argv[3], network(torch.Tensor(x)).numpy())
 '''
 
 
 def test_reloaded_weights_give_the_same_logits_in_a_fresh_process(study, images, data, tmp_path):
-    from kdfast import loader, runs, trainer
-    network = trainer.load_network(runs.Folder(study/'exp2'/'0'))
+    from kdfast import loader, networks, runs
+    network = networks.load(runs.Folder(study/'exp2'/'0'))
     x,_ = next(iter(loader.loaders(data).valid))
     with torch.no_grad(): here = network(torch.Tensor(x)).numpy()
     subprocess.run([sys.executable, '-W', 'ignore', '-c', RELOAD, images, study/'exp2'/'0', tmp_path/'there.npy'], check=True)
@@ -171,7 +171,7 @@ def test_the_matched_student_needs_no_matrix_and_takes_one_when_told(study, kdfa
         assert done.status == 0, done.err
         name = 'student=matched' + ',matrix=True'*matrix
         stage_one,exp1 = tmp_path/'tiny'/f'hint,{name}'/'0',tmp_path/'tiny'/f'exp1,epochs=1,{name}'/'0'
-        assert read(stage_one, 'result.json')['hint'] == dict(layer='stage2', guided_shape=[84, 2, 2], hint_shape=[84, 2, 2], matrix=matrix)
+        assert read(stage_one, 'result.json')['hint'] == dict(layer='stage2', guided_layer='stage2', guided_shape=[84, 2, 2], hint_shape=[84, 2, 2], matrix=matrix)
         matched(3).load_state_dict(weights(exp1), strict=True)
         assert equal(front(weights(stage_one)), front(weights(exp1)))
-    assert read(study/'hint'/'0', 'result.json')['hint'] == dict(layer='stage2', guided_shape=[40, 2, 2], hint_shape=[84, 2, 2], matrix=True)
+    assert read(study/'hint'/'0', 'result.json')['hint'] == dict(layer='stage2', guided_layer='stage2', guided_shape=[40, 2, 2], hint_shape=[84, 2, 2], matrix=True)
