@@ -1,4 +1,5 @@
 "Learning from the teacher's softened outputs."
+from collections.abc import Container
 from copy import deepcopy
 from itertools import pairwise
 
@@ -23,12 +24,14 @@ def as_module(
 
 def folded(
     network:nn.Module, # Stays as it is
+    keep:Container[str]=(), # Layers whose own output is wanted
 ) -> nn.Module:
     "A copy that gives the same in evaluation mode for less work: a batch norm right behind a convolution becomes part of it."
     network = deepcopy(network).eval()
-    for sequence in network.modules():
+    for prefix,sequence in network.named_modules():
         if not isinstance(sequence, nn.Sequential): continue
         for (name,conv),(behind,norm) in pairwise(sequence.named_children()):
+            if f'{prefix}.{name}'.lstrip('.') in keep: continue
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and norm.track_running_stats:
                 setattr(sequence, name, fuse_conv_bn_eval(conv, norm)), setattr(sequence, behind, nn.Identity())
     return network

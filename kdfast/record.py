@@ -48,13 +48,13 @@ class Record(Callback):
             self.counts[self.split, name] += self.size
 
     def before_step(self):
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        gradients = [p.grad for p,*_ in self.opt.all_params() if p.grad is not None]
         if self.fitting and not isfinite(get_total_norm(gradients)):
             raise Diverged(f'a gradient became infinite or not a number in epoch {self.epoch + 1}, step {self.iter + 1}: a lower --lr is the usual cure')
 
     def measure(self):
         "The last batch's losses, and its accuracy where it has labels"
-        parts = next((cb.parts for cb in self.learn.cbs if getattr(cb, 'parts', None)), None) or dict.fromkeys(('total', 'hard'), self.loss.detach())
+        parts = merged(getattr(cb, 'parts', None) for cb in self.learn.cbs.sorted('order')) or dict.fromkeys(('total', 'hard'), self.loss.detach())
         now = {name: float(value) for name,value in parts.items()}
         if 'hard' in parts: now['accuracy'] = int((self.pred.argmax(-1) == self.y).sum()) / self.size
         return now
@@ -90,3 +90,11 @@ class Record(Callback):
         write_csv(self.folder/'metrics.csv', EPOCH, ([r[name] for name in EPOCH] for r in self.epochs))
         write_csv(self.folder/'steps.csv', STEP, self.steps)
         self.fitting = False
+
+
+def merged(parts):
+    "The components of one loss, of callbacks that each add to it: the last total is the whole, the first hard loss the labels' alone"
+    whole = {}
+    for own in parts:
+        if own: whole = own | {name: value for name,value in whole.items() if name != 'total'}
+    return whole

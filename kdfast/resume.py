@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 from fastai.basics import Callback
 from fastai.learner import CancelBatchException, CancelFitException, CancelTrainException, CancelValidException
+from torch import nn
 
 from kdfast import signals
 from kdfast.runs import Folder, write
@@ -78,8 +79,12 @@ class Resume(Callback):
 
     # Checkpoints
 
+    def modules(self):
+        "What training changes: the model, and what a callback trains beside it"
+        return dict(model=self.model) | {cb.name: cb.trained for cb in self.learn.cbs if isinstance(getattr(cb, 'trained', None), nn.Module)}
+
     def save(self, where):
-        tensors = {f'model.{name}': t for name,t in self.model.state_dict().items()} | {'random.torch': torch.get_rng_state()}
+        tensors = {f'{owner}.{name}': t for owner,module in self.modules().items() for name,t in module.state_dict().items()} | {'random.torch': torch.get_rng_state()}
         numbers = {}
         for i,(_,_,state,_) in enumerate(self.opt.all_params()):
             for name,value in state.items():
@@ -99,7 +104,7 @@ class Resume(Callback):
         content = found[-1].read_bytes()
         tensors = safetensors.torch.load(content)
         with safetensors.safe_open(found[-1], 'pt') as f: state = json.loads(f.metadata()['state'])
-        restore_network(self.model, under('model.', tensors))
+        for owner,module in self.modules().items(): restore_network(module, under(f'{owner}.', tensors))
         restore_optimizer(self.opt, under('opt.', tensors) | under('opt.', state['opt']))
         restore_rates(self.opt, state['hypers'])
         self.learn.record.restore(state['record'])
