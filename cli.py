@@ -65,12 +65,18 @@ class Recipes(TyperGroup):
     "One command a recipe, made from its source when it is asked for."
     def list_commands(self, ctx): return recipes.names()
 
-    def get_command(self, ctx, name): return command(recipes.find(name))
+    def get_command(self, ctx, name): return command(recipes.find(name), self.act)
+
+    def act(self, *args): run_recipe(*args)
 
 
-def command(recipe):
-    "The command that runs `recipe`: its options are the parameters of `main`, their comments the help"
-    def run(data, holdout, seed, runs, tensorboard, json, **given): run_recipe(recipe, data, holdout, seed, runs, tensorboard, json, given)
+class Rates(Recipes):
+    def act(self, *args): find_rate(*args)
+
+
+def command(recipe, act):
+    "The command that does something with `recipe`: its options are the parameters of `main`, their comments the help"
+    def run(**values): act(recipe, *(values.pop(name) for name in COMMON), values)
     flags = {o.name: (o.type, o.default, o.help) for o in recipe.options} | COMMON
     def parameter(name, kind, default, help):
         flag = f'--{name.replace("_", "-")}'
@@ -88,12 +94,14 @@ app.add_typer(typer.Typer(cls=Recipes, help='Run a recipe, and first whatever it
                           callback=help_alone, invoke_without_command=True, rich_markup_mode=None), name='run')
 
 
+app.add_typer(typer.Typer(cls=Rates, help='Find a learning rate for a recipe: `kdfast lr-find baseline --data photos/`.',
+                          callback=help_alone, invoke_without_command=True, rich_markup_mode=None), name='lr-find')
+
+
 def run_recipe(recipe, source, holdout, seed, kept_in, tensorboard, as_json, given):
     "Check what can be checked at once, then import what trains"
-    arguments = recipe.resolve(given)
-    if seed < 0: raise KdfastError(f'--seed {seed}: expected 0 or more')
-    from kdfast import data, runs
-    images = data.load(source, holdout)
+    arguments,images = recipe.resolve(given),asked_images(source, holdout, seed)
+    from kdfast import runs
     folder = runs.folder(kept_in, images.name, recipe.folder_name(arguments), seed)
     if folder.finished: err.print(f'{folder} is finished; nothing to train', soft_wrap=True)
     import_quietly()
@@ -104,6 +112,23 @@ def run_recipe(recipe, source, holdout, seed, kept_in, tensorboard, as_json, giv
         folder = train(recipe, images, seed, given, kept_in, watch)
     if as_json: print(json.dumps(folder.result, indent=1))
     else: show(folder, dict(data=source, holdout=holdout, seed=seed, runs=kept_in))
+
+
+def asked_images(source, holdout, seed):
+    if seed < 0: raise KdfastError(f'--seed {seed}: expected 0 or more')
+    from kdfast import data
+    return data.load(source, holdout)
+
+
+def find_rate(recipe, source, holdout, seed, kept_in, tensorboard, as_json, given):
+    "The range test of the recipe's first fit; what it stands on is trained first"
+    recipe.resolve(given)
+    images = asked_images(source, holdout, seed)
+    import_quietly()
+    from kdfast import rate
+    with err.status('trying rates') if err.is_terminal else nullcontext(): found = rate.find(recipe, images, seed, given, kept_in)
+    if as_json: print(json.dumps(dict(suggested=found.suggested, rates=found.rates, losses=found.losses), indent=1))
+    else: out.print(rate.view(found))
 
 
 def tensorboard_writer():

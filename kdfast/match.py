@@ -10,6 +10,7 @@ from torch import nn
 from kdfast.distill import as_module, folded
 from kdfast.errors import KdfastError
 from kdfast.hint import full_name
+from kdfast.recipe import pairs
 
 
 class Match(Callback):
@@ -32,7 +33,7 @@ class Match(Callback):
         layers:str|None=None, # Pairs, TEACHER_LAYER:STUDENT_LAYER,…; logits unless given
     ):
         self.teacher,self.measure,self.weight,self.parts = as_module(teacher),loss,weight,{}
-        self.pairs = [pair.split(':') for pair in layers.split(',')] if layers else []
+        self.pairs = pairs(layers) if layers else []
         self.hooks,self.asked = [],None
         self.wants = inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss).parameters.keys() & {'y', 'index'}
 

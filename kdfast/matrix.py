@@ -81,7 +81,7 @@ def same_teacher(experiments):
 
 def same_hint(thin, matched, control):
     hints = [folder.result['hint'] for folder in (*thin, *matched, *control)]
-    places = {(hint['layer'], tuple(hint['hint_shape'])) for hint in hints}
+    places = {(hint['layers'].split(':')[0], tuple(hint['hint_shape'])) for hint in hints}
     needed = [{folder.result['hint']['matrix'] for folder in found} for found in (thin, matched, control)]
     gives = [shape(found[0].result['hint']['guided_shape']) for found in (thin, matched)]
     where = ', '.join(f'{layer}, {shape(of)}' for layer,of in sorted(places))

@@ -26,7 +26,10 @@ RANGES = {
     'student': (lambda v: names_network(v), ANY_NETWORK),
     'network': (lambda v: names_network(v), ANY_NETWORK),
     'teacher': (lambda v: is_run(v) or names_network(v), f'{ANY_NETWORK}; or the folder of a run'),
-    'hint':    (lambda v: all(v.split(':')) and v.count(':') == 1, 'TEACHER_LAYER:STUDENT_LAYER'),
+    'hint':    (lambda v: len(pairs(v)) == 1, 'TEACHER_LAYER:STUDENT_LAYER'),
+    'layers':  (lambda v: len(pairs(v)) >= 1, 'TEACHER_LAYER:STUDENT_LAYER,…'),
+    'weight':  (lambda v: v >= 0, '0 or more'),
+    'negatives': (lambda v: v >= 1, 'at least 1'),
 }
 
 
@@ -74,7 +77,7 @@ class Recipe:
     def folder_name(self, arguments):
         "The recipe's name, followed by every argument that is not its default: exp1,T=6.0"
         changed = [f'{o.name}={arguments[o.name]}' for o in self.options if arguments[o.name] != o.default]
-        return re.sub(r'[^\w=+,. -]', '_', ','.join([self.name, *changed])) # a name may hold what a folder's must not
+        return re.sub(r'[/\\:@~]', '_', ','.join([self.name, *changed])) # of paths and of networks' names
 
     def unknown(self, name, common=()):
         "The error for an option that this recipe has not got, with the nearest that it has"
@@ -93,6 +96,14 @@ def parts(
     found = NETWORK.fullmatch(name)
     if not found: raise KdfastError(f'{name} names no network: expected {ANY_NETWORK}')
     return tuple(found[group] or '' for group in ('where', 'what', 'weights'))
+
+
+def pairs(
+    layers:str, # TEACHER_LAYER:STUDENT_LAYER,…
+) -> list: # (teacher's, student's) of each; none where it is not of this form
+    "Pairs of layers, taken apart."
+    found = [tuple(pair.split(':')) for pair in layers.split(',')]
+    return found if all(len(pair) == 2 and all(pair) for pair in found) else []
 
 
 def names_network(name):

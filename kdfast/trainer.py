@@ -40,6 +40,8 @@ class SameOrder(Callback):
 
 class Run:
     "One execution of a recipe: its folder, data and seed, and the runs it builds on."
+    kind = Learner
+
     def __init__(self,
         folder:Folder, # Where it is kept
         data:Data, # Its images
@@ -101,18 +103,45 @@ class Run:
         matrix:bool=False, # Put a regressor even where both have one shape
     ) -> nn.Module:
         "What stage one trains: the student's front, and behind it a regressor where its features have not the hint's shape."
-        xb,(hint_layer,guided_layer) = self.dls.one_batch()[0],layers.split(':')
-        guided,hint = front(student, guided_layer),front(teacher, hint_layer)
-        shapes = [list(features(net, xb).shape[1:]) for net in (guided, hint)]
+        guided,hint = self.fronts(student, teacher, layers)
+        shapes = [list(features(net, self.xb).shape[1:]) for net in (guided, hint)]
         matrix = matrix or shapes[0] != shapes[1]
-        self.hint = dict(layer=hint_layer, guided_layer=guided_layer, guided_shape=shapes[0], hint_shape=shapes[1], matrix=matrix)
-        return nn.Sequential(guided, regressor(guided, hint, xb)) if matrix else guided
+        self.hint = dict(layers=layers, guided_shape=shapes[0], hint_shape=shapes[1], matrix=matrix)
+        return nn.Sequential(guided, regressor(guided, hint, self.xb)) if matrix else guided
+
+    @cached_property
+    def xb(self):
+        "Some images, to see what networks make of them"
+        return self.dls.one_batch()[0][:8]
+
+    def fronts(self, student, teacher, layers):
+        "Student and teacher, each up to its layer of the one pair"
+        ((hint,guided),) = recipes.pairs(layers)
+        return front(student, guided),front(teacher, hint)
+
+    def regressor(self,
+        student:nn.Module,
+        teacher:nn.Module, # Another network
+        layers:str, # The teacher's hint layer and the student's guided layer
+    ) -> nn.Module:
+        "The extra matrix between two layers, new."
+        return regressor(*self.fronts(student, teacher, layers), self.xb)
+
+    def channels(self,
+        student:nn.Module,
+        teacher:nn.Module, # Another network
+        layers:str, # Pairs, TEACHER_LAYER:STUDENT_LAYER,…
+    ) -> tuple[list,list]: # Of the student, of the teacher
+        "How many channels each of the layers gives."
+        found = [self.fronts(student, teacher, ':'.join(pair)) for pair in recipes.pairs(layers)]
+        return tuple([features(net, self.xb).shape[1] for net in nets] for nets in zip(*found))
 
     def front_back(self,
         layers:str=f'{LAYER}:{LAYER}', # The teacher's hint layer and the student's guided layer
     ):
         "Splitter for a Learner: `freeze()` then holds the student's front still."
-        return partial(front_back, layer=layers.split(':')[1], xb=self.dls.one_batch()[0][:2])
+        ((_,guided),) = recipes.pairs(layers)
+        return partial(front_back, layer=guided, xb=self.xb)
 
     def learner(self,
         model:nn.Module, # What to train
@@ -127,7 +156,7 @@ class Run:
         cbs = [SameOrder(), self.record, *self.remember, *(watch(self.folder) for watch in self.watch)]
         if self.precision == 'bfloat16': cbs.append(Bfloat16())
         if self.resume: cbs += [self.resume, Skip()]
-        learn = Learner(self.dls, model.to(self.dls.device, memory_format=torch.channels_last), path=self.folder.path, cbs=cbs, **settings)
+        learn = self.kind(self.dls, model.to(self.dls.device, memory_format=torch.channels_last), path=self.folder.path, cbs=cbs, **settings)
         learn.remove_cbs(ProgressCallback)
         learn.logger = noop
         return learn
@@ -223,6 +252,7 @@ def judge(
     "The numbers of a finished run; the network, its predictions and its confusion matrix are written beside them."
     network = outcome.model if isinstance(outcome, Learner) else outcome
     epochs = run.record.epochs
+    if not epochs: raise KdfastError(f'{run.folder.recipe} trained nothing: its main fits no Learner of run.learner(…)')
     last = epochs[-1]
     networks.save(network, run.folder/'weights.safetensors')
     classified = classify(run, outcome) if isinstance(outcome, Learner) else dict.fromkeys(

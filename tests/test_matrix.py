@@ -22,7 +22,7 @@ def make_all(runs, accuracies=BASE, teacher=lambda recipe, seed: f'teacher{seed}
     for seed in range(3):
         for student,options in NAMES.items():
             shape = [40, 8, 8] if student == 'thin' else list(guided)
-            make(runs, folder_name('hint', options), seed, hint=dict(layer='stage2', guided_layer='stage2', guided_shape=shape, hint_shape=[84, 8, 8], matrix=student != 'matched' or shape != [84, 8, 8]))
+            make(runs, folder_name('hint', options), seed, hint=dict(layers='stage2:stage2', guided_shape=shape, hint_shape=[84, 8, 8], matrix=student != 'matched' or shape != [84, 8, 8]))
 
 
 def folder_name(recipe, options): return find(recipe).folder_name(find(recipe).resolve(options))

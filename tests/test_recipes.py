@@ -171,7 +171,7 @@ def test_the_matched_student_needs_no_matrix_and_takes_one_when_told(study, kdfa
         assert done.status == 0, done.err
         name = 'student=matched' + ',matrix=True'*matrix
         stage_one,exp1 = tmp_path/'tiny'/f'hint,{name}'/'0',tmp_path/'tiny'/f'exp1,epochs=1,{name}'/'0'
-        assert read(stage_one, 'result.json')['hint'] == dict(layer='stage2', guided_layer='stage2', guided_shape=[84, 2, 2], hint_shape=[84, 2, 2], matrix=matrix)
+        assert read(stage_one, 'result.json')['hint'] == dict(layers='stage2:stage2', guided_shape=[84, 2, 2], hint_shape=[84, 2, 2], matrix=matrix)
         matched(3).load_state_dict(weights(exp1), strict=True)
         assert equal(front(weights(stage_one)), front(weights(exp1)))
-    assert read(study/'hint'/'0', 'result.json')['hint'] == dict(layer='stage2', guided_layer='stage2', guided_shape=[40, 2, 2], hint_shape=[84, 2, 2], matrix=True)
+    assert read(study/'hint'/'0', 'result.json')['hint'] == dict(layers='stage2:stage2', guided_shape=[40, 2, 2], hint_shape=[84, 2, 2], matrix=True)

@@ -1,0 +1,72 @@
+"A learning rate for a recipe: the range test, on the loss that the recipe trains with."
+import tempfile
+from pathlib import Path
+
+import fastai.callback.schedule # gives Learners lr_find
+from fastai.basics import Learner
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from kdfast import trainer
+from kdfast.data import Data
+from kdfast.errors import KdfastError
+from kdfast.recipe import Recipe
+from kdfast.runs import Folder
+
+ROWS = 16 # of the table
+WIDTH = 30 # characters of the longest bar
+
+
+class Found(Exception):
+    "What the range test found; the recipe need not go on."
+    def __init__(self, suggested, rates, losses):
+        super().__init__('a learning rate was found')
+        self.suggested,self.rates,self.losses = suggested,rates,losses
+
+
+class Finder(Learner):
+    "A Learner that looks for a rate where it is told to train."
+    def fit_one_cycle(self, n_epoch, lr_max=None, cbs=None, **kwargs):
+        with self.added_cbs(cbs), self.removed_cbs(self.record): suggested = self.lr_find(show_plot=False).valley # a loss that explodes is what it looks for
+        raise Found(suggested, self.recorder.lrs, [float(loss) for loss in self.recorder.losses])
+
+
+class Sketch(trainer.Run):
+    "A run of which only the first Learner is wanted; what it stands on is trained as ever."
+    kind = Finder
+
+
+def find(
+    recipe:Recipe, # For which
+    data:Data, # On which images
+    seed:int, # With which random numbers
+    given:dict, # Arguments that are not the recipe's defaults
+    kept_in:Path, # Where runs are kept: what the recipe stands on is trained there first
+) -> Found:
+    """The rate at which the recipe's loss falls fastest before it rises: fastai's `lr_find`, with the recipe's own callbacks.
+
+    Smith 2017 (https://arxiv.org/abs/1506.01186), the valley of the curve. The rates tried and their smoothed losses come with it.
+    """
+    arguments = recipe.resolve(given)
+    with tempfile.TemporaryDirectory() as aside:
+        run = Sketch(Folder(Path(aside)/data.name/recipe.name/str(seed)), data, seed, kept_in)
+        run.folder.start(dict(recipe=recipe.name), recipe.source)
+        try: recipe.main()(run, **arguments)
+        except Found as found: return found
+    raise KdfastError(f'{recipe.name} does not call fit_one_cycle: there is nothing to look for a rate for')
+
+
+def view(
+    found:Found,
+) -> Group:
+    "The curve, sideways, and what to type."
+    step = max(1, len(found.rates)//ROWS)
+    rates,losses = found.rates[::step],found.losses[::step]
+    low,high = min(losses),sorted(losses)[len(losses)*3//4] # a loss that explodes would leave no room for the rest
+    table = Table.grid(padding=(0, 2))
+    table.add_row(Text('rate', 'dim'), Text('loss', 'dim'))
+    for rate,loss in zip(rates, losses):
+        bar = '━'*round(WIDTH*min(1, (loss - low)/(high - low or 1)))
+        table.add_row(f'{rate:.1e}', f'{loss:.3f}', Text(bar + ('…' if loss > high else ''), 'cyan'))
+    return Group(table, Text.assemble('\nsuggested  ', (f'--lr {found.suggested:.2g}', 'bold'), '\n'))
