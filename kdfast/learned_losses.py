@@ -1,0 +1,167 @@
+"The losses that learn or remember: modules whose parameters train beside the student's, student before teacher, in float32."
+from math import expm1, log
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdfast.errors import KdfastError
+from kdfast.loader import generator
+from kdfast.losses import hcl_loss, in_float32, same_size, unit
+
+FIRST_VARIANCE,LEAST_VARIANCE = 5.,1e-5  # of VID, as in RepDistiller
+MOMENTUM = 0.5  # of CRD's memory: the share that stays
+WIDEST = 512  # channels in which ReviewKD fuses
+
+
+class VID(nn.Module):
+    """Variational information distillation: −log q(hint | guided), a Gaussian whose mean is learnt and whose variance is a channel's.
+
+    Ahn et al. 2019, section 2 (https://arxiv.org/abs/1904.05835), less the constant; mean over all elements, where the paper sums.
+    The mean is three 1×1 convolutions as wide as the hint, RepDistiller's; torchdistill lets one choose the width.
+    Where heights or widths differ the larger is pooled to the smaller, vectors count as maps of 1×1.
+    """
+    def __init__(self,
+        guided:int, # Channels of the student's features
+        hint:int, # Channels of the teacher's
+    ):
+        super().__init__()
+        widths = (guided, hint), (hint, hint), (hint, hint)
+        first,second,third = (nn.Conv2d(*width, 1, bias=False) for width in widths)
+        self.mean = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), third)
+        self.alpha = nn.Parameter(torch.full((hint,), log(expm1(FIRST_VARIANCE - LEAST_VARIANCE))))
+
+    @in_float32
+    def forward(self,
+        guided:Tensor, # The student's features, (batch, channels, height, width) or (batch, channels)
+        hint:Tensor, # The teacher's, likewise, each its own but the batch
+    ) -> Tensor: # Scalar: mean over all elements; below 0 where the variance is small
+        guided,hint = same_size(maps(guided), maps(hint))
+        variance = (F.softplus(self.alpha) + LEAST_VARIANCE)[:,None,None]
+        return 0.5 * ((hint - self.mean(guided)).square()/variance + variance.log()).mean()
+
+
+class CRD(nn.Module):
+    """Contrastive representation distillation: tell the teacher's embedding of the same image from those of images of other classes.
+
+    Tian et al. 2020, section 3.1 (https://arxiv.org/abs/1910.10699), from both sides: student against remembered hints, teacher
+    against remembered guided features. As in RepDistiller, mdistiller and torchdistill, but not the paper, the image's own partner
+    comes from the memory too, and exp(similarity/T) is divided by a constant that the first batch sets.
+    torchdistill and mdistiller have the data set choose the negatives; here they follow from seed and step, so that a run repeats.
+    Every call is a step of training: it changes the memory.
+    """
+    def __init__(self,
+        guided:int, # Dimensions of the student's features
+        hint:int, # Dimensions of the teacher's
+        n:int, # Training images
+        dim:int=128, # Dimensions of the embeddings
+        negatives:int=16384, # Images of other classes against each image
+        T:float=0.07, # Temperature of the similarities
+        seed:int=0, # Decides, with the step, which negatives; and what is remembered at first
+    ):
+        super().__init__()
+        self.embed_guided,self.embed_hint = nn.Linear(guided, dim),nn.Linear(hint, dim)
+        self.negatives,self.T,self.seed = negatives,T,seed
+        draws,longest = generator(seed),(3/dim)**.5 # uniform entries whose rows have length 1 on average
+        for name in ('guided_memory', 'hint_memory'): self.register_buffer(name, (2*torch.rand(n, dim, generator=draws) - 1)*longest)
+        self.register_buffer('labels', torch.full((n,), -1)) # −1: not seen yet
+        self.register_buffer('log_Z', torch.full((2,), float('nan'))) # not a number: no batch yet
+        self.register_buffer('step', torch.tensor(0))
+
+    @in_float32
+    def forward(self,
+        guided:Tensor, # The student's features, (batch, …)
+        hint:Tensor, # The teacher's features, (batch, …)
+        index:Tensor, # Which training images these are, each but once, (batch,)
+        labels:Tensor, # Their classes, (batch,)
+    ) -> Tensor: # Scalar: mean over the batch, sum over the negatives and both sides
+        self.labels[index] = labels
+        pairs = torch.cat([index[:,None], self.draw(labels)], 1)
+        g,h = unit(self.embed_guided(guided.flatten(1))),unit(self.embed_hint(hint.flatten(1)))
+        loss = self.nce(g, self.hint_memory[pairs], 0) + self.nce(h, self.guided_memory[pairs], 1)
+        self.remember(index, g, h)
+        return loss
+
+    def draw(self,
+        labels:Tensor, # Classes of the batch, (batch,)
+    ) -> Tensor: # Indices, (batch, negatives)
+        "Images of other classes, with replacement. Raises KdfastError where there are none."
+        ordered,images = self.labels.sort(stable=True) # one class behind the other
+        first,end = (torch.searchsorted(ordered, labels, right=right) for right in (False, True))
+        own = (end - first)[:,None]
+        if (own == len(ordered)).any(): raise KdfastError(f'CRD contrasts classes, found all {len(ordered)} images in one: use another loss')
+        chance = torch.rand(len(labels), self.negatives, dtype=torch.float64, generator=generator(self.seed, int(self.step)))
+        place = (chance.to(labels.device) * (len(ordered) - own)).long()
+        return images[place + own*(place >= first[:,None])] # skip the class's own
+
+    def nce(self, anchor, remembered, side):
+        "−log h(positive) − Σ log(1 − h(negative)), where h = p/(p + negatives/n) and p = exp(similarity/T)/Z"
+        score,n = (remembered @ anchor[:,:,None]).squeeze(2)/self.T,len(self.labels)
+        if self.log_Z[side].isnan(): self.log_Z[side] = score.detach().exp().mean().log() + log(n)
+        logit = score - self.log_Z[side] - log(self.negatives/n)
+        return -(F.logsigmoid(logit[:,0]) + F.logsigmoid(-logit[:,1:]).sum(1)).mean()
+
+    @torch.no_grad()
+    def remember(self, index, guided, hint):
+        for memory,new in ((self.guided_memory, guided), (self.hint_memory, hint)):
+            memory[index] = unit(MOMENTUM*memory[index] + (1 - MOMENTUM)*new)
+        self.step += 1
+
+
+class ReviewKD(nn.Module):
+    """Knowledge review: each stage of the teacher teaches the student's stages up to that depth, fused by attention.
+
+    Chen et al. 2021, section 3 (https://arxiv.org/abs/2104.09044): from the deepest stage to the first, the features fused so far
+    are brought to the next stage's size, and `hcl_loss` compares what comes of them with the hint; the losses are summed.
+    Sizes come from the features. Where a hint's size is another than the student's, fused features are brought to it, as in
+    mdistiller; torchdistill expects equal sizes. Raises KdfastError for lists of unequal length.
+    """
+    def __init__(self,
+        guided:list[int], # Channels of the student's stages, first to deepest
+        hint:list[int], # Channels of the teacher's
+    ):
+        super().__init__()
+        if len(guided) != len(hint):
+            raise KdfastError(f'ReviewKD pairs stages, found {len(guided)} of the student and {len(hint)} of the teacher: give as many of both')
+        middle,deepest = min(WIDEST, guided[-1]),len(guided) - 1
+        self.fusions = nn.ModuleList(Fusion(g, middle, h, i == deepest) for i,(g,h) in enumerate(zip(guided, hint)))
+
+    @in_float32
+    def forward(self,
+        guided:list[Tensor], # The student's features, first to deepest stage, each (batch, channels, height, width) or (batch, channels)
+        hint:list[Tensor], # The teacher's, likewise
+    ) -> Tensor: # Scalar: mean over the elements of a stage, sum over the stages
+        losses,deeper = [],None
+        for fuse,g,h in reversed(list(zip(self.fusions, map(maps, guided), map(maps, hint), strict=True))):
+            fused,deeper = fuse(g, deeper, h.shape[2:])
+            losses.append(hcl_loss(fused, h))
+        return sum(losses)
+
+
+class Fusion(nn.Module):
+    "Attention based fusion of a stage with those behind it (ABF). The deepest stage has nothing to fuse."
+    def __init__(self,
+        guided:int, # Channels of the student's stage
+        middle:int, # Channels of what is fused
+        hint:int, # Channels of the teacher's stage
+        deepest:bool, # No stage is behind it
+    ):
+        super().__init__()
+        self.inward = nn.Sequential(nn.Conv2d(guided, middle, 1, bias=False), nn.BatchNorm2d(middle))
+        self.outward = nn.Sequential(nn.Conv2d(middle, hint, 3, padding=1, bias=False), nn.BatchNorm2d(hint))
+        self.attention = None if deepest else nn.Sequential(nn.Conv2d(2*middle, 2, 1), nn.Sigmoid())
+
+    def forward(self, x, deeper, size):
+        "(what compares with the hint, what the stage before fuses), both of height and width `size`"
+        x = self.inward(x)
+        if self.attention:
+            deeper = F.interpolate(deeper, x.shape[2:])
+            here,there = self.attention(torch.cat([x, deeper], 1)).split(1, dim=1)
+            x = here*x + there*deeper
+        x = F.interpolate(x, size)
+        return self.outward(x),x
+
+
+def maps(x):
+    "Vectors as feature maps of 1×1"
+    return x if x.dim() == 4 else x[:,:,None,None]
