@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from kdfast.errors import KdfastError
 from kdfast.loader import generator
-from kdfast.losses import hcl_loss, in_float32, same_size, unit
+from kdfast.losses import hcl_loss, hint_loss, in_float32, same_size, unit
 
 FIRST_VARIANCE,LEAST_VARIANCE = 5.,1e-5  # of VID, as in RepDistiller
 MOMENTUM = 0.5  # of CRD's memory: the share that stays
@@ -73,10 +73,10 @@ class CRD(nn.Module):
         guided:Tensor, # The student's features, (batch, …)
         hint:Tensor, # The teacher's features, (batch, …)
         index:Tensor, # Which training images these are, each but once, (batch,)
-        labels:Tensor, # Their classes, (batch,)
+        y:Tensor, # Their classes, (batch,)
     ) -> Tensor: # Scalar: mean over the batch, sum over the negatives and both sides
-        self.labels[index] = labels
-        pairs = torch.cat([index[:,None], self.draw(labels)], 1)
+        self.labels[index] = y
+        pairs = torch.cat([index[:,None], self.draw(y)], 1)
         g,h = unit(self.embed_guided(guided.flatten(1))),unit(self.embed_hint(hint.flatten(1)))
         loss = self.nce(g, self.hint_memory[pairs], 0) + self.nce(h, self.guided_memory[pairs], 1)
         self.remember(index, g, h)
@@ -108,6 +108,21 @@ class CRD(nn.Module):
         self.step += 1
 
 
+class Regressed(nn.Module):
+    "The fit loss behind a regressor that is trained beside the student: a hint and labels at once, as most tools have FitNets."
+    def __init__(self,
+        regressor:nn.Module, # From the guided features to the hint's shape
+    ):
+        super().__init__()
+        self.regressor = regressor
+
+    def forward(self,
+        guided:Tensor, # The student's features, (batch, channels, height, width)
+        hint:Tensor, # The teacher's
+    ) -> Tensor: # Scalar: mean over all elements
+        return hint_loss(self.regressor(guided), hint)
+
+
 class ReviewKD(nn.Module):
     """Knowledge review: each stage of the teacher teaches the student's stages up to that depth, fused by attention.
 
@@ -116,6 +131,8 @@ class ReviewKD(nn.Module):
     Sizes come from the features. Where a hint's size is another than the student's, fused features are brought to it, as in
     mdistiller; torchdistill expects equal sizes. Raises KdfastError for lists of unequal length.
     """
+    together = True # Match gives it all stages at once
+
     def __init__(self,
         guided:list[int], # Channels of the student's stages, first to deepest
         hint:list[int], # Channels of the teacher's

@@ -1,0 +1,33 @@
+"Every loss of the literature is a recipe that trains."
+import json
+
+import pytest
+from conftest import beside, equal, weights
+from kdfast import recipe as recipes
+
+LITERATURE = [name for name in recipes.names() if name not in recipes.STUDY]
+
+
+def test_they_are_all_there():
+    assert set(LITERATURE) == {'at', 'crd', 'dist', 'dkd', 'fitnets', 'funmatch', 'ls', 'pkt', 'reviewkd', 'rkd', 'sp', 'vid'}
+
+
+@pytest.mark.parametrize('name', LITERATURE)
+def test_it_trains_the_student_otherwise_than_labels_alone_and_keeps_the_student_alone(name, study, kdfast, images, tmp_path):
+    done = kdfast('run', name, '--epochs', 2, '--data', images, '--runs', beside(study, tmp_path, 'teacher'), '--json')
+    assert done.status == 0, done.err
+    folder,result = tmp_path/'tiny'/f'{name},epochs=2'/'0',json.loads(done.out)
+    assert weights(folder).keys() == weights(study/'baseline'/'0').keys()
+    assert not equal(weights(folder), weights(study/'baseline'/'0'))
+    kept = result['soft_loss'] if name == 'funmatch' else result['fit_loss']
+    assert kept is not None and result['hard_loss'] is not None and result['teacher_sha256']
+
+
+@pytest.mark.parametrize('name', [name for name in LITERATURE if name != 'funmatch'])
+def test_without_weight_it_is_the_baseline_to_the_bit(name, study, kdfast, images, tmp_path):
+    "The same student, images and order: runs of one seed are pairs, whatever the recipe builds beside"
+    runs = beside(study, tmp_path, 'teacher')
+    for recipe,more in ((name, ['--weight', 0]), ('baseline', [])):
+        done = kdfast('run', recipe, *more, '--epochs', 1, '--data', images, '--runs', runs)
+        assert done.status == 0, done.err
+    assert equal(weights(next((runs/'tiny').glob(f'{name},*'))/'0'), weights(runs/'tiny'/'baseline,epochs=1'/'0'))
