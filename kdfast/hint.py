@@ -1,14 +1,17 @@
 "Learning from the teacher's inner features: the cut, the regressor and the callback of stage one."
 import difflib
 from collections import OrderedDict
+from functools import partial
 from itertools import islice
 
+import fastai.callback.schedule # gives Learners fit_one_cycle
 import torch
-from fastai.basics import Callback, Learner, params
+from fastai.basics import Callback, L, Learner, params, patch
 from torch import nn
 
 from kdfast.distill import as_module, folded
 from kdfast.errors import KdfastError
+from kdfast.losses import hint_loss
 
 LAYER = 'stage2' # of kdfast's own networks: hint and guided layer both close the middle stage
 WRAPPERS = ('network', 'module') # what a network may be called inside another: by kdfast, by DataParallel
@@ -143,3 +146,28 @@ class Hint(Callback):
         "Leave no gradient behind: an optimizer steps any parameter that has one, frozen or not"
         self.model.zero_grad(set_to_none=True)
         self.asked = None
+
+
+@patch
+def fit_hint(self:Learner,
+    n_epoch:int, # Epochs of stage one
+    teacher:nn.Module|Learner, # Trained network
+    hint:str, # Dotted name of the teacher's hint layer
+    guided:str, # Dotted name of the student's guided layer
+    lr_max:float|None=None, # Peak of the one-cycle schedule, the Learner's own unless given
+    **kwargs # Passed to fit_one_cycle: wd, cbs …
+) -> Learner: # Stage one's own Learner, for its losses
+    """Stage one on any Learner: its model's front learns the teacher's hint, without labels (https://arxiv.org/abs/1412.6550).
+
+    Where the shapes differ, a regressor is trained between them and dropped. Afterwards `freeze` holds the front still, its
+    batch-norm weights among it (train_bn is off; their statistics need fastai's BnFreeze in the fit), and `unfreeze` trains everything.
+    Raises KdfastError for a layer that is not there, and where no regressor can exist.
+    """
+    xb,teacher = self.dls.one_batch()[0],as_module(teacher).to(self.dls.device)
+    student,target = front(self.model.to(self.dls.device), guided),front(teacher, hint)
+    alike = features(student, xb).shape == features(target, xb).shape
+    model = student if alike else nn.Sequential(student, regressor(student, target, xb).to(self.dls.device))
+    stage_one = Learner(self.dls, model, hint_loss, opt_func=self.opt_func, lr=self.lr, wd=self.wd, moms=self.moms, path=self.path, model_dir=self.model_dir)
+    stage_one.fit_one_cycle(n_epoch, lr_max, cbs=[Hint(target), *L(kwargs.pop('cbs', None))], **kwargs)
+    self.splitter,self.train_bn,self.opt = partial(front_back, layer=guided, xb=xb[:2]),False,None
+    return stage_one
