@@ -17,6 +17,8 @@ def percent(x): return f'{100*x:.2f} %'
 def loss(x): return f'{x:.3f}'
 def thousands(x): return f'{x/1e6:.2f} M' if x >= 1e6 else f'{x/1e3:.0f} k' if x >= 1e3 else f'{x:.0f}'
 def count(x): return f'{x:.0f}' if float(x).is_integer() else f'{x:.1f}'
+def megabytes(x): return f'{x/1e6:.2f} MB'
+def milliseconds(x): return f'{1e3*x:.2f} ms'
 def clock(x): return f'{x:.0f} s' if x < 100 else f'{x/60:.1f} min'
 
 
@@ -30,6 +32,8 @@ ROWS = { # of the report's table: what result.json calls it, what the table call
     'hard_loss':      ('hard loss', loss),
     'params':         ('parameters', thousands),
     'macs':           ('multiply-adds', thousands),
+    'bytes':          ('weights', megabytes),
+    'latency':        ('one image takes', milliseconds),
     'epochs':         ('epochs', count),
     'seconds':        ('time', clock),
 }
@@ -44,7 +48,7 @@ def summary(
     result = folder.result
     numbers = Table.grid(padding=(0, 2))
     for name,(label,written) in ROWS.items():
-        if result[name] is not None: numbers.add_row(Text(label, style='dim'), Text(written(result[name]), style=emphasis(name)))
+        if result.get(name) is not None: numbers.add_row(Text(label, style='dim'), Text(written(result[name]), style=emphasis(name)))
     if result['best_epoch']:
         numbers.add_row(Text('best epoch', style='dim'), f'{result["best_epoch"]}, with {percent(result["best_valid_accuracy"])}; the numbers above are the last one\'s')
     pairs = [f'{a} taken for {b} {n}×' for a,b,n in (result['worst_pairs'] or [])[:5]]
@@ -70,7 +74,7 @@ def aggregate(
     for recipe in sorted(by_recipe, key=study_order):
         results = by_recipe[recipe]
         row = dict(recipe=recipe, data=results[0]['data'], n=len(results), seeds=[r['seed'] for r in results])
-        for name in ROWS: row[name] = spread([r[name] for r in results])
+        for name in ROWS: row[name] = spread([r.get(name) for r in results])
         rows.append(row | dict(teachers=sorted({r['teacher_sha256'] for r in results if r['teacher_sha256']})))
     return rows
 

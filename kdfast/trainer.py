@@ -6,6 +6,8 @@ import sys
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
+from time import perf_counter
 
 import numpy as np
 import torch
@@ -29,6 +31,7 @@ from kdfast.remember import Remember
 from kdfast.resume import Resume, Skip
 from kdfast.runs import Folder
 
+LOOKS = 40 # at the time that one image takes
 PAIRS_SHOWN,IMAGES_SHOWN = 5,8 # most confused pairs, and images of each, that are kept to be looked at
 PACKAGES = ('kdfast', 'fastai', 'torch', 'torchvision', 'numpy')
 
@@ -260,6 +263,7 @@ def judge(
     return dict(
         recipe=run.folder.recipe, data=run.data.name, seed=run.seed, arguments=arguments,
         params=sum(p.numel() for p in network.parameters()), macs=macs(network, run),
+        bytes=(run.folder/'weights.safetensors').stat().st_size, latency=latency(network, run),
         epochs=len(epochs), seconds=round(sum(row['seconds'] for row in epochs), 1),
         train_loss=last['train_total'], soft_loss=last['train_soft'], hard_loss=last['train_hard'],
         fit_loss=fit_loss(run), hint=run.hint,
@@ -317,6 +321,23 @@ def fit_loss(run):
 
 def macs(network, run):
     "Multiply-adds for one image"
-    x = torch.zeros(1, 3, *run.data.shape, device=run.dls.device) # where not all of stage one's student went
-    with FlopCounterMode(display=False) as counter, torch.no_grad(): network.to(x.device).eval()(x)
+    with FlopCounterMode(display=False) as counter, torch.no_grad(): ready(network, run)()
     return counter.get_total_flops() // 2
+
+
+def latency(network, run):
+    "Seconds that one image takes, alone in its batch: the median of many, here and with this run's threads"
+    classify_one,took = ready(network, run),[]
+    with torch.no_grad():
+        for _ in range(LOOKS):
+            began = perf_counter()
+            classify_one().cpu() # a GPU is waited for
+            took.append(perf_counter() - began)
+    return round(median(took[LOOKS//4:]), 6) # the first ones warm up
+
+
+def ready(network, run):
+    "The network at work on one image"
+    x = torch.zeros(1, 3, *run.data.shape, device=run.dls.device) # where not all of stage one's student went
+    network.to(x.device).eval()
+    return lambda: network(x)

@@ -90,7 +90,7 @@ def test_several_pairs_are_summed_or_given_together(data):
 
 def test_a_loss_may_ask_for_labels_and_for_the_places_of_the_images(data):
     learn,asked = learner(data),[]
-    images,labels = learn.dls.train_ds.images,torch.as_tensor(learn.dls.train_ds.labels)
+    labels = torch.as_tensor(learn.dls.train_ds.labels)
     def loss(guided, hint, y, index):
         assert (labels[index] == y).all()
         asked.extend(index.tolist())
@@ -124,7 +124,7 @@ def test_nothing_is_left_behind_however_the_fit_ends(data, error):
 
 
 def test_it_adds_to_what_distill_blends_and_the_record_has_every_part(data, tmp_path):
-    from kdfast.record import Record, merged
+    from kdfast.record import merged
     parts = []
     def look(learn): parts.append(merged([learn.distill.parts, learn.match.parts]))
     learner(data).fit(1, .01, cbs=[Distill(teacher(), alpha=.5), Match(teacher(), hint_loss, 2., 'stage2:stage2'), At(look)])
