@@ -34,7 +34,7 @@ class VID(nn.Module):
     @in_float32
     def forward(self,
         guided:Tensor, # The student's features, (batch, channels, height, width) or (batch, channels)
-        hint:Tensor, # The teacher's, likewise, each its own but the batch
+        hint:Tensor, # The teacher's, likewise, with channels, height and width of its own
     ) -> Tensor: # Scalar: mean over all elements; below 0 where the variance is small
         guided,hint = same_size(maps(guided), maps(hint))
         variance = (F.softplus(self.alpha) + LEAST_VARIANCE)[:,None,None]
