@@ -34,7 +34,7 @@ class VID(nn.Module):
     @in_float32
     def forward(self,
         guided:Tensor, # The student's features, (batch, channels, height, width) or (batch, channels)
-        hint:Tensor, # The teacher's, likewise, each its own but the batch
+        hint:Tensor, # The teacher's, likewise, with channels, height and width of its own
     ) -> Tensor: # Scalar: mean over all elements; below 0 where the variance is small
         guided,hint = same_size(maps(guided), maps(hint))
         variance = (F.softplus(self.alpha) + LEAST_VARIANCE)[:,None,None]
@@ -78,8 +78,9 @@ class CRD(nn.Module):
         self.labels[index] = y
         pairs = torch.cat([index[:,None], self.draw(y)], 1)
         g,h = unit(self.embed_guided(guided.flatten(1))),unit(self.embed_hint(hint.flatten(1)))
-        loss = self.nce(g, self.hint_memory[pairs], 0) + self.nce(h, self.guided_memory[pairs], 1)
-        self.remember(index, g, h)
+        loss = self.nce(g, self.hint_memory, pairs, 0) + self.nce(h, self.guided_memory, pairs, 1)
+        self.guided_memory,self.hint_memory = renewed(self.guided_memory, index, g),renewed(self.hint_memory, index, h)
+        self.step += 1
         return loss
 
     def draw(self,
@@ -94,18 +95,17 @@ class CRD(nn.Module):
         place = (chance.to(labels.device) * (len(ordered) - own)).long()
         return images[place + own*(place >= first[:,None])] # skip the class's own
 
-    def nce(self, anchor, remembered, side):
+    def nce(self, anchor, memory, pairs, side):
         "−log h(positive) − Σ log(1 − h(negative)), where h = p/(p + negatives/n) and p = exp(similarity/T)/Z"
-        score,n = (remembered @ anchor[:,:,None]).squeeze(2)/self.T,len(self.labels)
+        score,n = (anchor @ memory.mT).gather(1, pairs)/self.T,len(memory) # all similarities: less work than to copy so many rows
         if self.log_Z[side].isnan(): self.log_Z[side] = score.detach().exp().mean().log() + log(n)
         logit = score - self.log_Z[side] - log(self.negatives/n)
         return -(F.logsigmoid(logit[:,0]) + F.logsigmoid(-logit[:,1:]).sum(1)).mean()
 
-    @torch.no_grad()
-    def remember(self, index, guided, hint):
-        for memory,new in ((self.guided_memory, guided), (self.hint_memory, hint)):
-            memory[index] = unit(MOMENTUM*memory[index] + (1 - MOMENTUM)*new)
-        self.step += 1
+
+def renewed(memory, index, new):
+    "The memory, `index` of it half way to what is new; another tensor, for the gradient needs the old one"
+    return memory.index_copy(0, index, unit(MOMENTUM*memory[index] + (1 - MOMENTUM)*new.detach()))
 
 
 class Regressed(nn.Module):

@@ -53,9 +53,9 @@ def dkd_loss(
 ) -> Tensor: # Scalar: mean over the batch
     """Decoupled KD: alpha·TCKD + beta·NCKD, the soft loss of 'the target or not' and that of the other classes alone.
 
-    Zhao et al. 2022, equation 7 (https://arxiv.org/abs/2203.08679), times T² as in their code, so that
-    alpha = 1 with beta = 1 − p(target) is `kd_loss`. mdistiller takes −1000 for the target's logit in NCKD, which leaves a class out
-    where logits are smaller than that; here it is left out.
+    Zhao et al. 2022, equation 7 (https://arxiv.org/abs/2203.08679), times T² as in their code; alpha = 1 and
+    beta = 1 − the teacher's p(target) make it `kd_loss`. mdistiller, the authors' code, takes 1000 from the target's logit in NCKD where
+    this leaves it out: the same, unless logits lie that far apart.
     """
     target = F.one_hot(y, student.shape[1]).bool()
     tckd = T**2 * kd_loss(target_or_not(student/T, target), target_or_not(teacher/T, target), T=1.)
@@ -138,7 +138,7 @@ def hint_loss(
 @in_float32
 def at_loss(
     guided:Tensor, # The student's features, (batch, channels, height, width)
-    hint:Tensor, # The teacher's features, (batch, channels, height, width), each its own but the batch
+    hint:Tensor, # The teacher's features, with channels, height and width of its own
 ) -> Tensor: # Scalar: mean over the batch and the positions
     """Attention transfer: mean (Q_S/‖Q_S‖ − Q_T/‖Q_T‖)², where Q = Σ_channels A² is an image's attention at each position.
 

@@ -119,6 +119,12 @@ def test_negatives_are_of_other_classes_and_all_of_them_alike():
         assert (times[others] - expected).abs().max() < 5*expected.sqrt()
 
 
+def test_classes_are_known_once_their_images_were_seen():
+    module,index = CRD(12, 20, 8, dim=8, negatives=1000),torch.arange(8)
+    module(random(8, 12), random(8, 20), index, index % 2)
+    assert (module.draw(tensor([0, 1])) % 2 == tensor([[1], [0]])).all()
+
+
 def test_negatives_follow_from_seed_and_step_and_go_on_where_a_saved_module_stopped():
     one,other,index = crd(),crd(),torch.arange(4)
     one(random(4, 12), random(4, 20), index, LABELS[index])

@@ -252,8 +252,8 @@ def test_probabilities_that_are_linear_in_the_teachers_cost_nothing(a):
     assert kd_loss((a*p + (1 - a)/10).log(), p.log(), 1.) > 1e-4
 
 
-def test_only_the_order_of_batch_and_class_that_is_asked_for_counts():
-    "beta alone compares an image's classes: a factor for each image is free; gamma alone a class's images: a shift of each class is free"
+def test_beta_compares_the_classes_of_an_image_and_gamma_the_images_of_a_class():
+    "A slope for each image is free to the one, a shift for each class to the other"
     p = torch.rand(4, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64)/10 + 1/6
     p = p/p.sum(1, keepdim=True)
     flat = torch.linspace(.2, .9, 4)[:,None]*(p - 1/3) + 1/3 # each image its own slope
