@@ -28,7 +28,7 @@ def test_a_commands_options_are_those_of_its_folder(tmp_path, given):
     import cli
     for task in study.plan([(find('exp2'), given)], range(3, 4), 'pets', tmp_path):
         words = task.command(['--data', 'pets'])[6:]
-        read = cli.command(task.recipe).make_context('run', words).params
+        read = cli.command(task.recipe, cli.run_recipe).make_context('run', words).params
         arguments = task.recipe.resolve({o.name: read[o.name] for o in task.recipe.options})
         assert task.folder.path == tmp_path/'pets'/task.recipe.folder_name(arguments)/str(read['seed'])
 
