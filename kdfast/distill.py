@@ -8,6 +8,7 @@ from fastai.basics import Callback, Learner
 from torch import nn
 from torch.nn.utils import fuse_conv_bn_eval
 
+from kdfast.errors import KdfastError
 from kdfast.losses import kd_loss
 
 
@@ -37,6 +38,21 @@ def folded(
     return network
 
 
+def logits(
+    teacher:nn.Module, # In evaluation mode
+    xb:tuple, # A batch of images
+    student:torch.Tensor, # The student's logits for it
+) -> torch.Tensor: # Like the student's
+    "The teacher's logits, without gradient. Raises KdfastError where they are not of the student's shape."
+    with torch.no_grad(): said = teacher(*xb)
+    if isinstance(said, torch.Tensor) and said.shape == student.shape: return said.float()
+    found = dimensions(said) if isinstance(said, torch.Tensor) else type(said).__name__
+    raise KdfastError(f'the teacher gives {found}, the student {dimensions(student)}: expected logits of both, a column a class, of the same classes')
+
+
+def dimensions(x): return '×'.join(map(str, x.shape))
+
+
 class Distill(Callback):
     """Learn from the teacher's softened outputs: https://arxiv.org/abs/1503.02531
 
@@ -44,7 +60,8 @@ class Distill(Callback):
     different T and alpha compare. The teacher is put into evaluation mode, takes no gradient, and is never part of
     the Learner's model or optimizer. `parts` holds the last batch's hard, soft and total loss, training or
     validation; `target` the teacher's logits for it, which another callback may set before.
-    Raises TypeError for a teacher that is no network and ValueError for T or alpha out of range.
+    Raises TypeError for a teacher that is no network, ValueError for T or alpha out of range, and KdfastError, in the fit,
+    where the two networks do not give logits of the same classes.
     """
     order = 2  # after MixUp (0) mixed the batch; before GradientAccumulation (6) and MixedPrecision (10)
 
@@ -64,8 +81,7 @@ class Distill(Callback):
     def after_loss(self):
         "Blend the soft loss into the training loss"
         if not len(self.yb): return
-        if self.target is None:
-            with torch.no_grad(): self.target = self.asked(*self.xb).float()
+        if self.target is None: self.target = logits(self.asked, self.xb, self.pred)
         hard,soft = self.loss_grad,kd_loss(self.pred, self.target, self.T)
         total = torch.lerp(hard, soft, self.alpha)
         self.parts = dict(total=total.detach(), soft=soft.detach(), hard=hard.detach())

@@ -7,7 +7,7 @@ from fastai.basics import Callback, Learner
 from fastai.callback.mixup import MixHandler
 from torch import nn
 
-from kdfast.distill import as_module, folded
+from kdfast.distill import as_module, folded, logits
 from kdfast.errors import KdfastError
 from kdfast.hint import full_name
 from kdfast.recipe import pairs
@@ -77,12 +77,16 @@ class Match(Callback):
         return lambda: [seen[name] for name in names]
 
     def after_loss(self):
-        with torch.no_grad(): logits = self.asked(*self.xb)
-        student,teacher = (self.guided(), self.hints()) if self.pairs else ([self.pred], [logits])
+        student,teacher = self.features() if self.pairs else ([self.pred], [logits(self.asked, self.xb, self.pred)])
         with torch.autocast(self.xb[0].device.type, enabled=False): fit = self.compare([s.float() for s in student], [t.float() for t in teacher])
         hard,total = self.loss_grad,self.loss_grad + self.weight*fit
         self.parts = dict(total=total.detach(), fit=fit.detach(), hard=hard.detach())
         self.learn.loss_grad,self.learn.loss = total,total.detach().clone()
+
+    def features(self):
+        "Of the layers, the student's and the teacher's"
+        with torch.no_grad(): self.asked(*self.xb)
+        return self.guided(),self.hints()
 
     def compare(self, student, teacher):
         more = {name: self.y if name == 'y' else indices(self.dl, self.iter) for name in self.wants}

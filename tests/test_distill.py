@@ -5,9 +5,12 @@ import torch
 from conftest import equal
 from fastai.vision.all import SGD, Callback, CrossEntropyLossFlat, GradientAccumulation, Learner, MixUp, ProgressCallback, accuracy, noop
 from kdfast.distill import Distill, folded
+from kdfast.errors import KdfastError
 from kdfast.loader import loaders
 from kdfast.losses import kd_loss
+from kdfast.match import Match
 from kdfast.models import thin, wide
+from torch import nn
 
 
 def student(data, **kwargs):
@@ -101,6 +104,14 @@ def test_what_is_no_network_is_refused(wrong, said):
 @pytest.mark.parametrize('options', [dict(T=0.), dict(T=-1.), dict(T=float('nan')), dict(alpha=1.1), dict(alpha=-.1)])
 def test_options_out_of_range(options):
     with pytest.raises(ValueError): Distill(teacher(), **options)
+
+
+@pytest.mark.parametrize('other,said', [(wide(1), '×1, the student'), (nn.Sequential(wide(3), nn.Unflatten(1, (3, 1))), '×3×1, the student'),
+                                        (nn.Sequential(nn.Flatten(), nn.LSTM(192, 3)), 'tuple, the student')])
+@pytest.mark.parametrize('kind', [Distill, lambda teacher: Match(teacher, kd_loss)])
+def test_a_teacher_of_other_classes_is_refused_and_both_sides_are_named(data, kind, other, said):
+    "One column would be broadcast to all classes without a word"
+    with pytest.raises(KdfastError, match=said): student(data).fit(1, cbs=kind(other))
 
 
 def test_the_teacher_sees_the_mixed_image(data):
