@@ -38,6 +38,7 @@ class Bench:
     "Tiny images, every run on them as it ends undisturbed, and processes of the real command line to disturb."
     def __init__(self, home, seed):
         self.home,self.random,self.n = Path(home),random.Random(seed),0
+        self.command = [sys.executable, '-P', '-m', 'cli'] # of processes of their own
         draw(self.home/'tiny'/'train', 24, seed=0), draw(self.home/'tiny'/'valid', 12, seed=1)
         os.environ['XDG_CACHE_HOME'] = str(self.home/'cache')
         self.whole = self.home/'whole'
@@ -172,7 +173,7 @@ def killed_others(bench, n): return [killed(bench, recipe) for recipe in ('teach
 def killed_studies(bench, n):
     "The study itself, or one of its runs, through processes of their own; each run is there once in the end, and equal"
     def study(kept_in):
-        return subprocess.Popen([sys.executable, '-P', '-m', 'cli', 'study', 'baseline', 'kd', '--seeds', '1', '--epochs', str(EPOCHS), '--jobs', '2',
+        return subprocess.Popen([*bench.command, 'study', 'baseline', 'kd', '--seeds', '1', '--epochs', str(EPOCHS), '--jobs', '2',
                                  '--data', bench.home/'tiny', '--runs', kept_in], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     def trial():
         kept_in = bench.beside('kd')

@@ -1,0 +1,131 @@
+"""Can the slow suite fail? What each of its ordeals is about is broken once, and the ordeal must notice.
+
+python tests/mutants.py [name …] [--seed 0]
+
+Prints, for each, what was left out and how many trials passed nevertheless; ends with 1 where all of an ordeal's did.
+"""
+import argparse
+import contextlib
+import os
+import sys
+import tempfile
+
+import ordeal # before anything of kdfast: it sets the threads
+import test_resume
+
+from kdfast import decode, networks, record, resume, runs, signals
+from kdfast.runs import Folder
+
+
+def nothing(*_, **__): return None
+
+
+def no_network(): resume.restore_network = nothing
+def no_optimizer(): resume.restore_optimizer = nothing
+def no_record(): record.Record.restore = nothing
+def no_lock(): Folder.locked = contextlib.contextmanager(lambda self: (yield))
+def no_comparison(): test_resume.same = lambda *_: True
+def no_look_at_numbers(): record.isfinite = lambda value: True
+def no_look_at_archives(): decode.members = lambda path, found: [(name, open_file) for name,_,_,open_file in found]
+def no_status(): signals.Interrupted.__init__ = lambda self, number: (SystemExit.__init__(self, 0), setattr(self, 'said', signals.SAID[number]))[0]
+
+
+def finished_at_once():
+    "The word before the numbers"
+    finish = Folder.finish
+    def early(self, result):
+        self.set('finished', files={})
+        finish(self, result)
+    Folder.finish = early
+
+
+def silent_disk():
+    "A file that cannot be written is left out"
+    write = runs.write
+    def careless(file, content):
+        with contextlib.suppress(OSError): write(file, content)
+    runs.write = resume.write = careless
+
+
+def no_hash():
+    def checkpoint(path, stage=None, where='*[0-9]-*[0-9]'):
+        files = sorted(path.glob(f'{"*" if stage is None else f"{stage:02}"}-{where}-*.safetensors'))
+        return (*(int(n) for n in files[-1].stem.split('-')[:-1] if n != resume.END), files[-1]) if files else None
+    resume.checkpoint = checkpoint
+
+
+def any_file_is_an_image():
+    from PIL import Image
+    decoded = decode.decoded
+    def careless(content):
+        pixels,problem,remarks = decoded(content)
+        return (decode.np.asarray(Image.new('RGB', (8, 8))),'',remarks) if problem else (pixels,problem,remarks)
+    decode.decoded = careless
+
+
+def no_running_statistics():
+    load = networks.load
+    def fresh(folder):
+        network = load(folder)
+        for module in network.modules():
+            if hasattr(module, 'reset_running_stats'): module.reset_running_stats()
+        return network
+    networks.load = fresh
+
+
+def begun_is_finished(bench):
+    "A study that trains nothing whose folder is there"
+    bench.command = [sys.executable, '-P', '-c', 'import cli; from kdfast.runs import Folder\n'
+                     'Folder.finished = property(lambda self: (self.path/"run.json").exists())\ncli.main()']
+
+
+MUTANTS = { # of an ordeal: what is broken, how, and how many trials, where the ordeal counts any
+    'kill':       ('the network is not restored', no_network, 6),
+    'checkpoint': ('the optimizer is not restored', no_optimizer, 6),
+    'stages':     ('finished is said before the numbers are there', finished_at_once, 8),
+    'recipes':    ('the record is not restored', no_record, 1),
+    'studies':    ('what has begun is taken for finished', begun_is_finished, 3),
+    'controls':   ('nothing is compared', no_comparison, 1),
+    'disk':       ('what cannot be written is left out', silent_disk, 9), # every ninth call
+    'damage':     ('no hash is compared', no_hash, 20),
+    'signals':    ('the exit status is 0', no_status, 4),
+    'starters':   ('no lock', no_lock, 4),
+    'nan':        ('nobody looks at numbers', no_look_at_numbers, 4),
+    'inputs':     ('what is no image is a black one', any_file_is_an_image, 1),
+    'hostile':    ('an archive may hold anything', no_look_at_archives, 1),
+    'reload':     ('batch norms forget their statistics', no_running_statistics, 1),
+}
+
+
+def broken(bench, name, reading, writing):
+    "In a process of its own: the ordeal with its mutant; how many passed and were tried goes to the pipe"
+    _,mutate,n = MUTANTS[name]
+    os.close(reading)
+    mutate(bench) if name == 'studies' else mutate()
+    with open(os.devnull, 'w') as silence, contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
+        try: passed = ordeal.ORDEALS[name][1](bench, n)
+        except Exception: passed = [False] # it could not even be tried
+    os.write(writing, f'{sum(passed)} {len(passed)}'.encode())
+    os._exit(0)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser.add_argument('names', nargs='*', metavar='name', help=', '.join(MUTANTS))
+    parser.add_argument('--seed', type=int, default=0, help='of the random moments')
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as home:
+        bench,survived = ordeal.Bench(home, asked.seed),0
+        for name in asked.names or MUTANTS:
+            reading,writing = os.pipe()
+            pid = os.fork()
+            if not pid: broken(bench, name, reading, writing)
+            os.close(writing)
+            with open(reading) as said: passed,tried = map(int, said.read().split())
+            os.waitpid(pid, 0)
+            survived += passed == tried
+            print(f'{name:<12}{MUTANTS[name][0]:<50} {passed:>4}/{tried:<4} {"NOT NOTICED" if passed == tried else "noticed"}', flush=True)
+    sys.exit(survived > 0)
+
+
+if __name__ == '__main__': main()
