@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kdfast.decode import decode, images_of_folder
+from kdfast.arrays import Rows, fingerprint, shared, statistics
+from kdfast.decode import decode
 from kdfast.errors import KdfastError
+from kdfast.files import images_of_folder
 
 ARCHIVES = ('.tar.xz', '.tar.gz', '.tgz', '.tar', '.zip')
 CACHE_VERSION = 2
@@ -92,20 +94,8 @@ def digits() -> Data:
 
 
 def assemble(name, classes, train, valid, flip=True):
-    scaled = [train[0][..., channel].mean(dtype=float) / 255 for channel in range(3)]
-    spread = [train[0][..., channel].std(dtype=float) / 255 for channel in range(3)]
-    return Data(name, classes, train, valid, [float(m) for m in scaled], [float(s) or 1. for s in spread], flip,
-                fingerprint(classes, train, valid))
-
-
-def fingerprint(classes, *splits):
-    "SHA-256 of what a network is shown: equal for a folder and an archive of the same images"
-    sha256 = hashlib.sha256(json.dumps(classes).encode())
-    for images,labels in splits:
-        sha256.update(str(images.shape).encode())
-        sha256.update(np.ascontiguousarray(labels))
-        for part in np.array_split(images, max(1, len(images)//1000)): sha256.update(np.ascontiguousarray(part))
-    return sha256.hexdigest()
+    mean,std = statistics(train[0])
+    return Data(name, classes, train, valid, mean, std, flip, fingerprint(classes, train, valid))
 
 
 def hold_out(
@@ -125,7 +115,7 @@ def hold_out(
         if not 0 < n < len(of_class):
             raise KdfastError(f'--holdout {share} takes {n} of the {len(of_class)} training images of {name}: expected at least one, and one left')
         held[of_class[:n]] = True
-    train,valid = ((images[rows], labels[rows]) for rows in (~held, held))
+    train,valid = ((Rows(images, np.flatnonzero(rows)), labels[rows]) for rows in (~held, held))
     return assemble(f'{data.name},holdout={share}', data.classes, train, valid, data.flip)
 
 
@@ -157,8 +147,7 @@ def cached(name, identity, decode_into):
 
 def leaked(train, valid):
     "A note where validation images were trained on"
-    seen = {hashlib.sha256(image).digest() for image in train}
-    n = sum(hashlib.sha256(image).digest() in seen for image in valid)
+    n = shared(train, valid)
     return [f'validation images that are training images, too: {n:,} of {len(valid):,}'] if n else []
 
 
