@@ -1,5 +1,6 @@
 "The images of a folder or an archive: found, checked and decoded, every one of them before anything trains."
 import io
+import shutil
 import sys
 import warnings
 import zlib
@@ -21,23 +22,26 @@ from kdfast.layout import Notes, classes_of, layout
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF')
 PIXEL_LIMIT = 2**26 # of an image
 CHUNK = 256 # images that are read, but not yet decoded
+LARGE = 2**30 # bytes of decoded images that a user should hear of
 
 
 def decode(
     path:Path, # A folder or an archive
     folder:Path, # Where the arrays go, <split>_images.npy and <split>_labels.npy
+    side:int|None=None, # Scale images of any size to squares of this side; without it they must have one size
 ) -> tuple[list[str],list[str]]: # The classes, and what a user should know about the images
     """Decode every image of `path`.
 
     Raises KdfastError, naming the files, for another layout, a class that one split lacks, images that do not decode
-    or differ in size, and an archive that could do harm.
+    or differ in size, an archive that could do harm, and a disk without room.
     """
     notes = Notes()
     with entries(path) as files:
         splits = layout(path, files, notes)
         classes = classes_of(path, splits, notes)
+        n_all = sum(map(len, splits.values()))
         with progress(path, splits) as advance, warnings.catch_warnings(action='ignore', category=Image.DecompressionBombWarning): # the limit is ours
-            unreadable = [bad for split,listing in splits.items() for bad in decode_split(path, listing, classes, folder, split, notes, advance)]
+            unreadable = [bad for split,listing in splits.items() for bad in decode_split(path, split, listing, n_all, classes, folder, side, notes, advance)]
     if unreadable: raise KdfastError(f'{path}: {listed(unreadable, "; ")} {"is" if len(unreadable) == 1 else "are"} not to be read: replace or remove')
     return classes,notes.said()
 
@@ -56,7 +60,7 @@ def progress(path, splits):
             yield partial(bar.advance, task)
 
 
-def decode_split(path, listing, classes, folder, split, notes, advance) -> Iterator[str]:
+def decode_split(path, split, listing, n_all, classes, folder, side, notes, advance) -> Iterator[str]:
     "What of it cannot be read. Rows are in order of class and name, whatever order the source gives them in"
     order = {name: row for row,name in enumerate(sorted(name for name,*_ in listing))}
     labels = np.empty(len(listing), np.int64)
@@ -65,15 +69,16 @@ def decode_split(path, listing, classes, folder, split, notes, advance) -> Itera
         for start in range(0, len(listing), CHUNK):
             some = listing[start:start + CHUNK]
             contents = [read(open_file) for _,_,open_file in some]
-            for (name,label,_),(image,problem,remarks) in zip(some, pool.map(decoded, contents)):
+            for (name,label,_),(image,problem,remarks) in zip(some, pool.map(partial(decoded, side=side), contents)):
                 if problem: yield f'{name} ({problem})'
                 else:
                     if images is None:
                         first = name
+                        if split == 'train': check_room(folder, n_all*image.nbytes)
                         images = np.lib.format.open_memmap(folder/f'{split}_images.npy', 'w+', np.uint8, (len(listing), *image.shape))
                     if image.shape != images.shape[1:]:
                         raise KdfastError(f'{path}: images differ in size: {first} is {size(images[0])}, {name} is {size(image)}; '
-                                          'bring them to one size first')
+                                          'for photographs of any size say at which networks should see them, such as --size 128')
                     images[order[name]],labels[order[name]] = image,classes.index(label)
                 for remark in remarks: notes.add(remark, name)
             advance(len(some))
@@ -84,17 +89,44 @@ def decode_split(path, listing, classes, folder, split, notes, advance) -> Itera
 def size(image): return f'{image.shape[-2]}×{image.shape[-3]}'
 
 
+def check_room(
+    folder:Path, # Where decoded images are to be written
+    n_bytes:int, # How much they will take
+):
+    "Say so where it is much. Raises KdfastError where the disk has less: writing to a mapped file would end the process."
+    free = shutil.disk_usage(folder).free
+    if n_bytes > free:
+        raise KdfastError(f'the decoded images need {gigabytes(n_bytes)} in {folder.parent}, {gigabytes(free)} are free: '
+                          'make room, take a smaller --size, or name a folder on a larger disk with XDG_CACHE_HOME')
+    if n_bytes > LARGE: print(f'kdfast: the decoded images take {gigabytes(n_bytes)} in {folder.parent}', file=sys.stderr)
+
+
+def gigabytes(n_bytes): return f'{n_bytes/2**30:.1f} GB'
+
+
 # One image
 
 DECODE_ERRORS = (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, zlib.error, Image.DecompressionBombError)
 
 
-def decoded(content):
+def decoded(content, side):
     "(pixels, what is wrong, what is remarkable) of a file's bytes; or of the error in their place"
     if isinstance(content, Exception): return None,str(content),[]
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image: return *colours(image),
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image: found,problem,remarks = colours(image)
     except DECODE_ERRORS as e: return None,'no image' if isinstance(e, UnidentifiedImageError) else str(e),[]
+    if found and side: found = square(found, side)
+    return found and np.asarray(found),problem,remarks
+
+
+def square(
+    image:Image.Image, # Of any size
+    side:int, # Pixels
+) -> Image.Image:
+    "The image, scaled so that its shorter side is `side`, antialiased; and of that the central square."
+    short = min(image.size)
+    left,top = ((length - short)/2 for length in image.size)
+    return image.resize((side, side), Image.BILINEAR, box=(left, top, left + short, top + short))
 
 
 def colours(image):
@@ -114,4 +146,4 @@ def colours(image):
         upright = Image.alpha_composite(Image.new('RGBA', upright.size, 'white'), upright.convert('RGBA'))
         remarks.append('transparent, shown on white')
     if upright.mode == 'CMYK': remarks.append('converted from CMYK')
-    return np.asarray(upright.convert('RGB')),'',remarks
+    return upright.convert('RGB'),'',remarks
