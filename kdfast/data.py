@@ -16,7 +16,8 @@ from PIL import Image
 from kdfast.arrays import Rows, fingerprint, shared, statistics
 from kdfast.decode import check_room, decode, square
 from kdfast.errors import KdfastError
-from kdfast.files import images_of_folder
+from kdfast.files import files_of_folder
+from kdfast.layout import no_validation
 
 ARCHIVES = ('.tar.xz', '.tar.gz', '.tgz', '.tar', '.zip')
 CACHE_VERSION = 2
@@ -79,22 +80,23 @@ def load(
     """
     if not 0 <= holdout < 1: raise KdfastError(f'--holdout {holdout}: expected a share of the training images, from 0 to below 1')
     if size is not None and not SMALLEST <= size <= LARGEST: raise KdfastError(f'--size {size}: expected {SMALLEST} to {LARGEST} pixels')
-    data = named(source, size)
+    data = named(source, size, bool(holdout))
+    if not holdout and not len(data.valid[1]): raise no_validation(source)
     return hold_out(data, holdout) if holdout else data
 
 
-def named(source, size):
-    "The data set that `source` names, whole"
+def named(source, size, alone):
+    "The data set that `source` names, whole; training images alone will do where some of them are to be held out"
     if source == 'digits': return digits(size)
     if source == 'cifar10': return cached('cifar10', 'torchvision CIFAR10', decode_cifar10, size)
     path = Path(source).expanduser()
     if not path.exists():
         raise KdfastError(f'no data at {source}: expected digits, cifar10, or the path of a folder or an archive')
-    if path.is_dir(): return cached(path.resolve().name, identity_of_folder(path), partial(decode, path), size)
+    if path.is_dir(): return cached(path.resolve().name, identity_of_folder(path), partial(decode, path, alone), size)
     if not path.name.lower().endswith(ARCHIVES):
         raise KdfastError(f'{source} is neither a folder nor an archive ({", ".join(ARCHIVES)})')
     with path.open('rb') as f: sha256 = hashlib.file_digest(f, 'sha256').hexdigest()
-    return cached(without_suffix(path.name), sha256, partial(decode, path), size)
+    return cached(without_suffix(path.name), sha256, partial(decode, path, alone), size)
 
 
 def without_suffix(name): return name[:-len(next(s for s in ARCHIVES if name.lower().endswith(s)))]
@@ -213,7 +215,7 @@ def scale(images, side, file):
 
 def identity_of_folder(path):
     "Names, sizes and times of the files: cheap to ask at every start, and different after any change"
-    try: stats = [(name, file.stat()) for name,file in images_of_folder(path)]
+    try: stats = [(name, file.stat()) for name,file in files_of_folder(path)]
     except FileNotFoundError as e: raise KdfastError(f'{path}: {Path(e.filename).relative_to(path)} is a link to nothing: remove it') from e
     return json.dumps([str(path.resolve()), *((name, s.st_size, s.st_mtime_ns) for name,s in stats)])
 

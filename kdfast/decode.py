@@ -27,6 +27,7 @@ LARGE = 2**30 # bytes of decoded images that a user should hear of
 
 def decode(
     path:Path, # A folder or an archive
+    alone:bool, # Training images alone will do
     folder:Path, # Where the arrays go, <split>_images.npy and <split>_labels.npy
     side:int|None=None, # Scale images of any size to squares of this side; without it they must have one size
 ) -> tuple[list[str],list[str]]: # The classes, and what a user should know about the images
@@ -37,12 +38,13 @@ def decode(
     """
     notes = Notes()
     with entries(path) as files:
-        splits = layout(path, files, notes)
+        splits = layout(path, files, notes, alone)
         classes = classes_of(path, splits, notes)
         n_all = sum(map(len, splits.values()))
         with progress(path, splits) as advance, warnings.catch_warnings(action='ignore', category=Image.DecompressionBombWarning): # the limit is ours
             unreadable = [bad for split,listing in splits.items() for bad in decode_split(path, split, listing, n_all, classes, folder, side, notes, advance)]
     if unreadable: raise KdfastError(f'{path}: {listed(unreadable, "; ")} {"is" if len(unreadable) == 1 else "are"} not to be read: replace or remove')
+    if not splits['valid']: np.save(folder/'valid_images.npy', np.load(folder/'train_images.npy', mmap_mode='r')[:0])
     return classes,notes.said()
 
 
@@ -51,7 +53,8 @@ def progress(path, splits):
     "On a terminal one live line; elsewhere a plain one a split. Gives what is to be called with the number of images done"
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
-        for split,listing in splits.items(): print(f'kdfast: reading {len(listing):,} images of {split} from {path}', file=sys.stderr, flush=True)
+        for split,listing in splits.items():
+            if listing: print(f'kdfast: reading {len(listing):,} images of {split} from {path}', file=sys.stderr, flush=True)
         yield lambda n: None
     else:
         columns = TextColumn('reading {task.description}'),BarColumn(bar_width=None),MofNCompleteColumn(),TimeRemainingColumn(compact=True)

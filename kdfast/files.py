@@ -12,6 +12,7 @@ from kdfast.errors import KdfastError
 
 FILE_LIMIT = 2**26 # bytes
 ARCHIVE_LIMIT,MEMBER_LIMIT = 20 * 2**30,2_000_000 # bytes that an archive unpacks to, and files that it holds
+TABLE = 'labels.csv' # in place of folders, it says the class of every image
 READ_ERRORS = (OSError, EOFError, zlib.error, LZMAError, zipfile.BadZipFile, tarfile.TarError, RuntimeError, NotImplementedError) # the last two: a zip's encryption, its compression
 
 
@@ -24,7 +25,7 @@ def entries(
     Raises KdfastError for an archive that does not read, or holds what no archive of images does.
     """
     try:
-        if path.is_dir(): yield [(name, partial(open, file, 'rb')) for name,file in images_of_folder(path)]
+        if path.is_dir(): yield [(name, partial(open, file, 'rb')) for name,file in files_of_folder(path)]
         elif path.suffix.lower() == '.zip':
             with zipfile.ZipFile(path) as z:
                 yield members(path, ((i.filename, i.file_size, not is_special(i.external_attr >> 16), partial(z.open, i))
@@ -46,7 +47,7 @@ def members(path, found):
     for name,n_bytes,plain,open_file in found:
         total += n_bytes
         problem = ('is a link, a device or a pipe; pack the files themselves' if not plain else
-                   'leads out of the archive' if name.startswith(('/', '\\')) or '..' in PurePosixPath(name).parts or '\0' in name or name[1:2] == ':' else
+                   'leads out of the archive' if leads_out(name) else
                    'is there twice' if name in seen else
                    f'is one file too many, more than {MEMBER_LIMIT:,}' if len(seen) >= MEMBER_LIMIT else
                    f'makes it more than {ARCHIVE_LIMIT/2**30:.0f} GB unpacked' if total > ARCHIVE_LIMIT else '')
@@ -55,11 +56,24 @@ def members(path, found):
     return list(seen.items())
 
 
-def images_of_folder(
+def leads_out(name): return name.startswith(('/', '\\')) or '..' in PurePosixPath(name).parts or '\0' in name or name[1:2] == ':'
+
+
+def files_of_folder(
     path:Path, # A folder
 ) -> list[tuple[str,Path]]:
-    "(name, file) of what lies in the folders of the classes."
-    return [(file.relative_to(path).as_posix(), file) for file in sorted(path.glob('*/*/*'))]
+    "(name, file) of what lies in the folders of the classes; or, where there are none but a labels.csv, of everything."
+    table = [path/TABLE] if (path/TABLE).is_file() else []
+    by_table = table and not any(d.is_dir() for d in path.glob('train/[!.]*'))
+    return [(file.relative_to(path).as_posix(), file) for file in (walk(path, (path.resolve(),)) if by_table else [*table, *sorted(path.glob('*/*/*'))])]
+
+
+def walk(folder, inside):
+    "All files below, in order; links are followed, but not in a circle"
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith('.') or entry.is_dir() and entry.resolve() in inside: continue
+        if entry.is_dir(): yield from walk(entry, (*inside, entry.resolve()))
+        elif entry.is_file(): yield entry
 
 
 def read(open_file):
