@@ -52,7 +52,8 @@ def help_alone(ctx: typer.Context):
 # run
 
 COMMON = {
-    'data': (str, 'digits', 'What to train on: digits, cifar10, or the path of a folder or archive with train/<class>/* and test|valid|val/<class>/*.'),
+    'data': (str, 'digits', 'What to train on: digits, cifar10, or the path of a folder or archive with train/<class>/* and test|valid|val/<class>/*, or with a labels.csv.'),
+    'size': (Optional[int], None, 'For images of any size: height and width at which networks see them, in pixels.'),
     'holdout': (float, 0., 'Share of the training images to validate on instead: to choose options while the validation images stay unseen.'),
     'seed': (int, 0, 'Decides the initial weights, the order of the images and their augmentation.'),
     'runs': (Path, DEFAULT_RUNS, 'Where runs are kept.'),
@@ -76,6 +77,7 @@ class Rates(Recipes):
 
 def command(recipe, act):
     "The command that does something with `recipe`: its options are the parameters of `main`, their comments the help"
+    check_names(recipe)
     def run(**values): act(recipe, *(values.pop(name) for name in COMMON), values)
     flags = {o.name: (o.type, o.default, o.help) for o in recipe.options} | COMMON
     def parameter(name, kind, default, help):
@@ -90,6 +92,12 @@ def command(recipe, act):
     return made
 
 
+def check_names(recipe):
+    "Raise KdfastError where a parameter of `main` would hide an option that every recipe has"
+    for o in recipe.options:
+        if o.name in COMMON: raise KdfastError(f'{recipe.file}: --{o.name} is an option of every recipe; give that parameter of main another name')
+
+
 app.add_typer(typer.Typer(cls=Recipes, help='Run a recipe, and first whatever it needs: `kdfast run exp1`, `kdfast run ./mine.py`.',
                           callback=help_alone, invoke_without_command=True, rich_markup_mode=None), name='run')
 
@@ -98,9 +106,9 @@ app.add_typer(typer.Typer(cls=Rates, help='Find a learning rate for a recipe: `k
                           callback=help_alone, invoke_without_command=True, rich_markup_mode=None), name='lr-find')
 
 
-def run_recipe(recipe, source, holdout, seed, kept_in, tensorboard, as_json, given):
+def run_recipe(recipe, source, size, holdout, seed, kept_in, tensorboard, as_json, given):
     "Check what can be checked at once, then import what trains"
-    arguments,images = recipe.resolve(given),asked_images(source, holdout, seed)
+    arguments,images = recipe.resolve(given),asked_images(source, size, holdout, seed)
     from kdfast import runs
     folder = runs.folder(kept_in, images.name, recipe.folder_name(arguments), seed)
     if folder.finished: err.print(f'{folder} is finished; nothing to train', soft_wrap=True)
@@ -111,19 +119,19 @@ def run_recipe(recipe, source, holdout, seed, kept_in, tensorboard, as_json, giv
         watch = [partial(Show, console=err, bars=bars), *([tensorboard_writer()] if tensorboard else [])]
         folder = train(recipe, images, seed, given, kept_in, watch)
     if as_json: print(json.dumps(folder.result, indent=1))
-    else: show(folder, dict(data=source, holdout=holdout, seed=seed, runs=kept_in))
+    else: show(folder, dict(data=source, size=size, holdout=holdout, seed=seed, runs=kept_in))
 
 
-def asked_images(source, holdout, seed):
+def asked_images(source, size, holdout, seed):
     if seed < 0: raise KdfastError(f'--seed {seed}: expected 0 or more')
     from kdfast import data
-    return data.load(source, holdout)
+    return data.load(source, holdout, size)
 
 
-def find_rate(recipe, source, holdout, seed, kept_in, tensorboard, as_json, given):
+def find_rate(recipe, source, size, holdout, seed, kept_in, tensorboard, as_json, given):
     "The range test of the recipe's first fit; what it stands on is trained first"
     recipe.resolve(given)
-    images = asked_images(source, holdout, seed)
+    images = asked_images(source, size, holdout, seed)
     import_quietly()
     from kdfast import rate
     with err.status('trying rates') if err.is_terminal else nullcontext(): found = rate.find(recipe, images, seed, given, kept_in)
@@ -170,6 +178,7 @@ def train_all(
     wanted,
     seeds: Annotated[int, typer.Option(min=1, help='How many seeds: 0, 1, 2 …')] = 5,
     data: Annotated[str, typer.Option(help=COMMON['data'][2])] = 'digits',
+    size: Annotated[Optional[int], typer.Option(help=COMMON['size'][2])] = None,
     holdout: Annotated[float, typer.Option(help=COMMON['holdout'][2])] = 0.,
     jobs: Annotated[Optional[int], typer.Option(min=1, help='Runs side by side; as many as the cores allow, one on a GPU, unless given.')] = None,
     threads: Annotated[int, typer.Option(min=1, help='Threads of each run. They decide the last bits of its weights; the number of jobs does not.')] = 1,
@@ -178,13 +187,13 @@ def train_all(
 ):
     "Train what is missing; the data set's name, and the tasks without a result"
     from kdfast import data as images, study
-    name = images.load(data, holdout).name
+    name = images.load(data, holdout, size).name
     where,start = study,None
     if ray:
         where = joined(ray)
         start,runs,data = where.Task,runs.resolve(),str(Path(data).resolve()) if Path(data).exists() else data # as other machines must be told
     tasks = study.plan(wanted, range(seeds), name, runs)
-    return name,study.execute(tasks, flags(data=data, holdout=holdout, runs=runs), jobs or where.default_jobs(threads), threads, err, start)
+    return name,study.execute(tasks, flags(data=data, size=size, holdout=holdout, runs=runs), jobs or where.default_jobs(threads), threads, err, start)
 
 
 def joined(address):
@@ -217,6 +226,7 @@ def study(
     "Train recipes × seeds, what is missing of them, side by side; then the table, and how far each is from the baseline."
     given = {name: value for name,value in dict(epochs=epochs, teacher=teacher, student=student, hint=hint).items() if value is not None}
     found = [recipes.find(name) for name in recipe or ['baseline', 'kd', 'exp1', 'exp2']]
+    for r in found: check_names(r)
     unheard = [name for name in given if not any(name in (o.name for o in r.options) for r in found)]
     if unheard: raise found[0].unknown(unheard[0])
     wanted = [(r, {o.name: given[o.name] for o in r.options if o.name in given}) for r in found]
@@ -384,21 +394,23 @@ def report_command(
 @app.command()
 def check(
     what: Annotated[str, typer.Argument(help='A run\'s folder, a folder of runs, or what --data takes.')] = str(DEFAULT_RUNS),
+    size: Annotated[Optional[int], typer.Option(help=COMMON['size'][2])] = None,
 ):
     "Whether runs are whole and as they were written, or a data set can be trained on."
     from kdfast.runs import Folder
     folders = [Folder(file.parent) for file in sorted(Path(what).rglob('run.json'))]
-    if not folders: return check_data(what)
+    if not folders: return check_data(what, size)
+    if size is not None: raise KdfastError(f'--size {size}: {what} is a folder of runs, and only images have a size')
     found = {folder: folder.problems() for folder in folders}
     for folder,problems in found.items(): out.print(f'{folder}: {"; ".join(problems) or "whole"}', soft_wrap=True, markup=False)
     wrong = sum(bool(problems) for problems in found.values())
     if wrong: raise KdfastError(f'{wrong} of {len(found)} runs are not whole: remove their folders and run them again')
 
 
-def check_data(source):
+def check_data(source, size):
     from kdfast import data
-    found = data.load(source)
-    height,width = found.train[0].shape[1:3]
+    found = data.load(source, size=size)
+    height,width = found.shape
     out.print(f'{source}: {len(found.train[1]):,} training and {len(found.valid[1]):,} validation images of {width}×{height} in {len(found.classes)} classes, '
               'every one readable', soft_wrap=True, markup=False)
     for note in found.notes: out.print(note, soft_wrap=True, markup=False)

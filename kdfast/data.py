@@ -13,11 +13,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kdfast.decode import decode, images_of_folder
+from kdfast.arrays import Rows, fingerprint, shared, statistics
+from kdfast.decode import check_room, decode, square
 from kdfast.errors import KdfastError
+from kdfast.files import files_of_folder
+from kdfast.layout import no_validation
 
 ARCHIVES = ('.tar.xz', '.tar.gz', '.tgz', '.tar', '.zip')
 CACHE_VERSION = 2
+SMALLEST,LARGEST = 8,1024 # --size
+LARGEST_DIGITS = 64 # they are drawn 8×8, and are not kept on disk
 
 
 @dataclass(frozen=True)
@@ -25,87 +30,107 @@ class Data:
     "A data set: two splits of equally large colour images, decoded."
     name: str                # Names the folder of its runs
     classes: list[str]       # In the order of the labels
-    train: tuple             # images (n, height, width, 3) uint8, labels (n,) int64
+    train: tuple             # images (n, height, width, 3) uint8, labels (n,) int64; each an array on disk, or rows of one
     valid: tuple             # the same
     mean: list[float]        # Of the training images, a channel each, in 0 … 1
     std: list[float]
     flip: bool               # Whether a mirrored image still shows its class
     fingerprint: str         # SHA-256 of classes, labels and pixels
     notes: tuple = ()        # What a user should know about it
+    size: int|None = None    # Networks see squares of this side, cut out of the decoded ones; None: all that is decoded
 
     @property
     def shape(self):
         "Height and width of an image as a network sees it"
-        return self.train[0].shape[1:3]
+        return (self.size, self.size) if self.size else self.train[0].shape[1:3]
+
+    def shown(self, images):
+        "Decoded images (…, height, width, 3) as validation shows them"
+        return central(images, self.size) if self.size else images
+
+
+def central(
+    images:np.ndarray, # (…, height, width, channels)
+    size:int, # Pixels
+) -> np.ndarray:
+    "The central square of each, a view."
+    top,left = ((side - size)//2 for side in images.shape[-3:-1])
+    return images[..., top:top + size, left:left + size, :]
+
+
+def presized(
+    size:int, # At which networks see images
+) -> int:
+    "The side of the squares that are kept: room for a random crop of `size`, in fastai's usual proportion."
+    return round(size*8/7)
 
 
 def load(
     source:str='digits', # digits, cifar10, a folder, or an archive (.tar.xz, .tar.gz, .zip)
     holdout:float=0., # Share of the training images to validate on instead
+    size:int|None=None, # Take images of any size, and show networks squares of this side
 ) -> Data:
     """The data set that `source` names, decoded on its first use and memory-mapped from a cache afterwards.
 
-    The cache lies in `$XDG_CACHE_HOME/kdfast` (`~/.cache/kdfast`), keyed by a fingerprint of the source: an
+    With a `size`, images are kept as fastai presizes them: scaled so that the shorter side is 8/7 of it, the central
+    square. Training crops them at random, validation centrally, to `size`.
+    The cache lies in `$XDG_CACHE_HOME/kdfast` (`~/.cache/kdfast`), keyed by the size and a fingerprint of the source: an
     archive's SHA-256, or a folder's names, sizes and times. Raises KdfastError, naming the file, for a missing
     path, another layout, a class that one split lacks, and an image that does not decode or differs in size.
     """
     if not 0 <= holdout < 1: raise KdfastError(f'--holdout {holdout}: expected a share of the training images, from 0 to below 1')
-    data = named(source)
+    if size is not None and not SMALLEST <= size <= LARGEST: raise KdfastError(f'--size {size}: expected {SMALLEST} to {LARGEST} pixels')
+    data = named(source, size, bool(holdout))
+    if not holdout and not len(data.valid[1]): raise no_validation(source)
     return hold_out(data, holdout) if holdout else data
 
 
-def named(source):
-    "The data set that `source` names, whole"
-    if source == 'digits': return digits()
-    if source == 'cifar10': return cached('cifar10', 'torchvision CIFAR10', decode_cifar10)
+def named(source, size, alone):
+    "The data set that `source` names, whole; training images alone will do where some of them are to be held out"
+    if source == 'digits': return digits(size)
+    if source == 'cifar10': return cached('cifar10', 'torchvision CIFAR10', decode_cifar10, size)
     path = Path(source).expanduser()
     if not path.exists():
         raise KdfastError(f'no data at {source}: expected digits, cifar10, or the path of a folder or an archive')
-    if path.is_dir(): return cached(path.resolve().name, identity_of_folder(path), partial(decode, path))
+    if path.is_dir(): return cached(path.resolve().name, identity_of_folder(path), partial(decode, path, alone), size)
     if not path.name.lower().endswith(ARCHIVES):
         raise KdfastError(f'{source} is neither a folder nor an archive ({", ".join(ARCHIVES)})')
     with path.open('rb') as f: sha256 = hashlib.file_digest(f, 'sha256').hexdigest()
-    return cached(without_suffix(path.name), sha256, partial(decode, path))
+    return cached(without_suffix(path.name), sha256, partial(decode, path, alone), size)
 
 
 def without_suffix(name): return name[:-len(next(s for s in ARCHIVES if name.lower().endswith(s)))]
 
 
-def run_name(name): return re.sub(r'[^A-Za-z0-9._-]+', '_', name).strip('.') or 'data'
+def run_name(name, size):
+    "What names the folder of the runs on it: runs at another size are others"
+    return (re.sub(r'[^A-Za-z0-9._-]+', '_', name).strip('.') or 'data') + (f',size={size}' if size else '')
 
 
 # Digits
 
-def digits() -> Data:
+def digits(
+    size:int|None=None, # Scale them, as photographs are
+) -> Data:
     """Scikit-learn's 1,797 handwritten digits (8×8 grey), doubled to 16×16: every third one trains, the rest validate.
 
     So few train that the recipes differ; all of it comes with scikit-learn and needs no network.
     """
+    if size and size > LARGEST_DIGITS: raise KdfastError(f'--size {size}: the digits are drawn 8×8; expected at most {LARGEST_DIGITS}')
     from sklearn.datasets import load_digits
     grey,labels = load_digits(return_X_y=True)
     large = [Image.fromarray(np.uint8(image.reshape(8, 8) * 255 / 16)).resize((16, 16), Image.BILINEAR).convert('RGB')
              for image in grey]
+    if size: large = [square(image, presized(size)) for image in large]
     images,labels = np.stack([np.asarray(image) for image in large]),labels.astype(np.int64)
     train = np.arange(len(labels)) % 3 == 0
-    return assemble('digits', [str(d) for d in range(10)], (images[train], labels[train]),
-                    (images[~train], labels[~train]), flip=False)
+    return assemble(run_name('digits', size), [str(d) for d in range(10)], (images[train], labels[train]),
+                    (images[~train], labels[~train]), flip=False, size=size)
 
 
-def assemble(name, classes, train, valid, flip=True):
-    scaled = [train[0][..., channel].mean(dtype=float) / 255 for channel in range(3)]
-    spread = [train[0][..., channel].std(dtype=float) / 255 for channel in range(3)]
-    return Data(name, classes, train, valid, [float(m) for m in scaled], [float(s) or 1. for s in spread], flip,
-                fingerprint(classes, train, valid))
-
-
-def fingerprint(classes, *splits):
-    "SHA-256 of what a network is shown: equal for a folder and an archive of the same images"
-    sha256 = hashlib.sha256(json.dumps(classes).encode())
-    for images,labels in splits:
-        sha256.update(str(images.shape).encode())
-        sha256.update(np.ascontiguousarray(labels))
-        for part in np.array_split(images, max(1, len(images)//1000)): sha256.update(np.ascontiguousarray(part))
-    return sha256.hexdigest()
+def assemble(name, classes, train, valid, flip=True, size=None):
+    mean,std = statistics(train[0])
+    return Data(name, classes, train, valid, mean, std, flip, fingerprint(classes, train, valid), size=size)
 
 
 def hold_out(
@@ -125,8 +150,8 @@ def hold_out(
         if not 0 < n < len(of_class):
             raise KdfastError(f'--holdout {share} takes {n} of the {len(of_class)} training images of {name}: expected at least one, and one left')
         held[of_class[:n]] = True
-    train,valid = ((images[rows], labels[rows]) for rows in (~held, held))
-    return assemble(f'{data.name},holdout={share}', data.classes, train, valid, data.flip)
+    train,valid = ((Rows(images, np.flatnonzero(rows)), labels[rows]) for rows in (~held, held))
+    return assemble(f'{data.name},holdout={share}', data.classes, train, valid, data.flip, data.size)
 
 
 # The cache
@@ -135,14 +160,15 @@ def cache_home() -> Path:
     return Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'kdfast'
 
 
-def cached(name, identity, decode_into):
+def cached(name, identity, decode_into, size):
     "The decoded data set of that identity; decoded into a new folder first, which appears whole or not at all"
-    folder = cache_home() / hashlib.sha256(f'{CACHE_VERSION} {identity}'.encode()).hexdigest()[:16]
+    key = f'{CACHE_VERSION} {identity}' + (f' size={size}' if size else '')
+    folder = cache_home() / hashlib.sha256(key.encode()).hexdigest()[:16]
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         new = Path(tempfile.mkdtemp(dir=folder.parent, prefix='new-'))
         try:
-            classes,notes = decode_into(new)
+            classes,notes = decode_into(new, size and presized(size))
             train,valid = (arrays(new, split) for split in ('train', 'valid'))
             data = assemble(name, classes, train, valid)
             notes += leaked(train[0], valid[0])
@@ -152,13 +178,12 @@ def cached(name, identity, decode_into):
             if not folder.exists(): os.replace(new, folder)
         finally: shutil.rmtree(new, ignore_errors=True)
     facts = json.loads((folder/'data.json').read_text())
-    return Data(run_name(name), train=arrays(folder, 'train'), valid=arrays(folder, 'valid'), flip=True, **facts)
+    return Data(run_name(name, size), train=arrays(folder, 'train'), valid=arrays(folder, 'valid'), flip=True, size=size, **facts)
 
 
 def leaked(train, valid):
     "A note where validation images were trained on"
-    seen = {hashlib.sha256(image).digest() for image in train}
-    n = sum(hashlib.sha256(image).digest() in seen for image in valid)
+    n = shared(train, valid)
     return [f'validation images that are training images, too: {n:,} of {len(valid):,}'] if n else []
 
 
@@ -166,22 +191,31 @@ def arrays(folder, split):
     return np.load(folder/f'{split}_images.npy', mmap_mode='r'),np.load(folder/f'{split}_labels.npy')
 
 
-def decode_cifar10(folder):
+def decode_cifar10(folder, side):
     "The official images, by torchvision's checksummed downloader"
     from torchvision.datasets import CIFAR10
     try: splits = {split: CIFAR10(cache_home()/'torchvision', train=split=='train', download=True) for split in ('train', 'valid')}
     except (OSError, RuntimeError) as e:
         raise KdfastError(f'CIFAR-10 could not be downloaded from {CIFAR10.url} ({e}): '
                           f'go online once, or pass a copy with --data PATH') from e
+    if side: check_room(folder, 3*side*side*sum(len(images.data) for images in splits.values()))
     for split,images in splits.items():
-        np.save(folder/f'{split}_images.npy', images.data)
+        if side: scale(images.data, side, folder/f'{split}_images.npy')
+        else: np.save(folder/f'{split}_images.npy', images.data)
         np.save(folder/f'{split}_labels.npy', np.array(images.targets))
     return splits['train'].classes,[]
 
 
+def scale(images, side, file):
+    "Write them as squares of that side"
+    scaled = np.lib.format.open_memmap(file, 'w+', np.uint8, (len(images), side, side, 3))
+    for row,image in enumerate(images): scaled[row] = np.asarray(square(Image.fromarray(image), side))
+    scaled.flush()
+
+
 def identity_of_folder(path):
     "Names, sizes and times of the files: cheap to ask at every start, and different after any change"
-    try: stats = [(name, file.stat()) for name,file in images_of_folder(path)]
+    try: stats = [(name, file.stat()) for name,file in files_of_folder(path)]
     except FileNotFoundError as e: raise KdfastError(f'{path}: {Path(e.filename).relative_to(path)} is a link to nothing: remove it') from e
     return json.dumps([str(path.resolve()), *((name, s.st_size, s.st_mtime_ns) for name,s in stats)])
 

@@ -1,5 +1,7 @@
 "What can go wrong and whose turn it is: every error a user can mend ends in one line and its exit status."
 
+SHOWN = 10 # names in an error
+
 
 class KdfastError(Exception):
     "Something the user can fix: what, where, found against expected, what to do."
@@ -20,3 +22,8 @@ class Locked(KdfastError):
 class Diverged(KdfastError):
     "A loss became infinite or not a number: there is no result."
     exit_status = 4
+
+
+def listed(names, between=', '):
+    "The first few of many"
+    return between.join(names[:SHOWN]) + (f' and {len(names) - SHOWN:,} more' if len(names) > SHOWN else '')

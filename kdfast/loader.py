@@ -7,7 +7,7 @@ from fastai.vision.core import IntToFloatTensor # registers how image tensors be
 from fastai.data.transforms import Category, CategoryMap, Normalize, TensorCategory
 from torch.nn.functional import pad
 
-from kdfast.data import Data
+from kdfast.data import Data, central
 from kdfast.errors import KdfastError
 
 PADDING = 1/16  # of the image's side: 2 pixels of 32
@@ -19,20 +19,23 @@ class Images:
     n_inp = 1
 
     def __init__(self,
-        images:np.ndarray, # (n, height, width, 3), uint8
+        images:np.ndarray, # (n, height, width, 3), uint8; or rows of such
         labels:np.ndarray, # (n,)
         vocab:list[str], # Names of the classes, in the order of the labels
         seed:int=0, # Decides, with the epoch, order and augmentation
         flip:bool|None=None, # Crop at random and, if true, mirror; None shows every image as it is
+        size:int|None=None, # Side of the squares that are cut out: at random, or, where nothing is, from the middle
     ):
-        self.images,self.labels,self.seed,self.flip = images,labels,seed,flip
+        self.images,self.labels,self.seed,self.flip,self.size = images,labels,seed,flip,size
         self.vocab,self.c = CategoryMap(vocab, sort=False),len(vocab) # fastai would take a plain list for several vocabularies
 
     def __len__(self): return len(self.labels)
 
     def __getitem__(self, i):
         "Image (3, height, width) and label at `i`, or a batch of them where `i` is a list"
-        x = torch.from_numpy(np.array(self.images[i])) # a copy: the file is mapped read-only
+        images = self.images[i]
+        if self.size and self.flip is None: images = central(images, self.size)
+        x = torch.from_numpy(np.array(images)) # a copy: the file is mapped read-only
         return TensorImage(x.movedim(-1, -3)),TensorCategory(torch.as_tensor(self.labels[i]))
 
     def decode(self, item, full=True):
@@ -42,7 +45,7 @@ class Images:
 
     def plain(self):
         "The same images, not augmented"
-        return Images(self.images, self.labels, self.vocab)
+        return Images(self.images, self.labels, self.vocab, size=self.size)
 
 
 class ImageBatches(TfmdDL):
@@ -58,7 +61,7 @@ class ImageBatches(TfmdDL):
         draws = generator(self.dataset.seed, self.epoch, 1)
         for idxs in self.chunkify(samps):
             x,y = self.dataset[idxs]
-            yield (x if self.dataset.flip is None else crop_and_flip(x, self.dataset.flip, draws)),y
+            yield (x if self.dataset.flip is None else crop_and_flip(x, self.dataset.flip, draws, self.dataset.size)),y
 
 
 def generator(*entropy):
@@ -70,11 +73,13 @@ def crop_and_flip(
     x:torch.Tensor, # (batch, channels, height, width)
     flip:bool, # Mirror every second image or so
     draws:torch.Generator, # Where the random numbers come from
+    size:int|None=None, # Side of the square to cut out of it, anywhere
 ) -> torch.Tensor:
-    "Each image shifted by up to a sixteenth of its side, with zeros behind its edges, and mirrored at random."
+    "Each image cropped to `size`; without one, shifted by up to a sixteenth of its side, with zeros behind its edges. Mirrored at random."
     n,_,h,w = x.shape
-    dy,dx = int(h*PADDING),int(w*PADDING)
-    rows,cols = (torch.arange(side) + torch.randint(2*d + 1, (n,1), generator=draws) for side,d in ((h, dy), (w, dx)))
+    dy,dx = (0, 0) if size else (int(h*PADDING), int(w*PADDING))
+    rows,cols = (torch.arange(side) + torch.randint(whole - side + 1, (n,1), generator=draws)
+                 for side,whole in ((size or h, h + 2*dy), (size or w, w + 2*dx)))
     if flip: cols = torch.where(torch.rand(n, 1, generator=draws) < .5, cols, cols.flip(1))
     padded = pad(x, (dx, dx, dy, dy)).movedim(1, -1)  # channels last, as the files are
     return type(x)(padded[torch.arange(n)[:,None,None], rows[:,:,None], cols[:,None,:]].movedim(-1, 1))
@@ -93,7 +98,7 @@ def loaders(
     data:Data, # Decoded images
     seed:int=0, # Decides, with the epoch, order and augmentation of the training images
 ) -> DataLoaders:
-    """fastai DataLoaders on the default device: training images augmented, validation images as they are.
+    """fastai DataLoaders on the default device: training images augmented, validation images as they are or, with a size, their middle.
 
     Raises KdfastError for fewer training images than the smallest batch.
     """
@@ -101,5 +106,5 @@ def loaders(
     def batches(split, bs, **kwargs):
         tfms = [IntToFloatTensor(), Normalize.from_stats(data.mean, data.std)]
         return ImageBatches(split, bs=bs, after_batch=tfms, num_workers=0, **kwargs)
-    return DataLoaders(batches(Images(*data.train, data.classes, seed, data.flip), bs, shuffle=True, drop_last=True),
-                       batches(Images(*data.valid, data.classes), 2*LARGEST_BATCH), device=default_device())
+    return DataLoaders(batches(Images(*data.train, data.classes, seed, data.flip, data.size), bs, shuffle=True, drop_last=True),
+                       batches(Images(*data.valid, data.classes, size=data.size), 2*LARGEST_BATCH), device=default_device())

@@ -281,7 +281,7 @@ def classify(run, learn):
     runs.write_csv(run.folder/'confusion.csv', ['actual \\ predicted', *names], ([name, *row] for name,row in zip(names, confusion)))
     worst = interpretation.most_confused(min_val=1)[:10]
     number = {name: label for label,name in enumerate(names)}
-    write_confused(run.folder/'confused.npz', run.data.valid[0], torch.Tensor(actual).long(), logits, [(number[a], number[b]) for a,b,_ in worst])
+    write_confused(run.folder/'confused.npz', run.data, torch.Tensor(actual).long(), logits, [(number[a], number[b]) for a,b,_ in worst])
     write_arrays(run.folder/'predictions.npz', actual=actual, predicted=predicted, logits=logits.half())
     plain = run.dls.train.new(run.dls.train_ds.plain(), shuffle=False, drop_last=False)
     train_logits,train_actual = learn.get_preds(dl=plain, act=noop)
@@ -294,16 +294,16 @@ def classify(run, learn):
         worst_pairs=[[str(a), str(b), int(n)] for a,b,n in worst])
 
 
-def write_confused(file, images, actual, logits, pairs):
-    "The images that the network is surest of and has wrong: a few of each of its most confused pairs"
+def write_confused(file, data, actual, logits, pairs):
+    "The images that the network is surest of and has wrong, as it saw them: a few of each of its most confused pairs"
     predicted = logits.argmax(1)
     surplus = logits.max(1).values - logits.gather(1, actual[:,None])[:,0]
     rows = []
     for a,b in pairs[:PAIRS_SHOWN]:
         of_pair = ((actual == a) & (predicted == b)).nonzero()[:,0]
         rows += of_pair[surplus[of_pair].argsort(descending=True)][:IMAGES_SHOWN].tolist()
-    shown = np.stack([images[row] for row in rows]) if rows else np.empty((0, *images.shape[1:]), np.uint8)
-    write_arrays(file, images=shown, index=np.array(rows, int), actual=actual[rows], predicted=predicted[rows])
+    index = np.array(rows, int)
+    write_arrays(file, images=data.shown(data.valid[0][index]), index=index, actual=actual[rows], predicted=predicted[rows])
 
 
 def write_arrays(file, **arrays):

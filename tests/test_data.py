@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 from conftest import CLASSES, draw
-from kdfast import data as kdata, decode
+from kdfast import arrays, data as kdata, decode, files
 from kdfast.errors import KdfastError
 from PIL import Image
 
@@ -125,6 +125,23 @@ def test_a_holdout_comes_out_of_the_training_images_class_by_class(folder):
     assert kdata.load(str(folder), holdout=1/3).fingerprint == held.fingerprint != whole.fingerprint
 
 
+def test_a_holdout_is_no_copy(folder):
+    whole,held = kdata.load(str(folder)),kdata.load(str(folder), holdout=1/3)
+    for images,_ in (held.train, held.valid): assert isinstance(images.array, np.memmap) and images.array.filename == whole.train[0].filename
+    rows = held.train[0]
+    assert rows.shape == (6, 8, 8, 3) and (rows[[5, 0]] == whole.train[0][rows.rows[[5, 0]]]).all() and rows[1:3].shape == (2, 8, 8, 3)
+
+
+@pytest.mark.parametrize('shape', [(72, 8, 8, 3), (333, 9, 7, 3), (50, 33, 33, 3)])
+def test_statistics_are_numpys_to_the_bit_whatever_is_in_memory_at_once(shape, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    expected = [[float(images[..., c].mean(dtype=float))/255 for c in range(3)], [float(images[..., c].std(dtype=float)/255) for c in range(3)]]
+    monkeypatch.setattr(arrays, 'ROWS', 7)
+    for piece in (128, 1000, 2**24):
+        monkeypatch.setattr(arrays, 'PIECE', piece)
+        for whole in (images, arrays.Rows(images, np.arange(len(images)))): assert list(arrays.statistics(whole)) == expected
+
+
 @pytest.mark.parametrize('share,said', [(1., 'from 0 to below 1'), (-.1, 'from 0 to below 1'), (float('nan'), 'from 0 to below 1'), (.01, 'takes 0 of the 3 training images of ape')])
 def test_a_holdout_out_of_range(folder, share, said):
     with pytest.raises(KdfastError, match=said): kdata.load(str(folder), holdout=share)
@@ -198,11 +215,11 @@ def test_an_archive_that_could_do_harm_is_refused(tmp_path, more, said):
 
 
 def test_an_archive_has_limits(tmp_path, monkeypatch):
-    monkeypatch.setattr(decode, 'MEMBER_LIMIT', 3)
+    monkeypatch.setattr(files, 'MEMBER_LIMIT', 3)
     with pytest.raises(KdfastError, match='more than 3'): kdata.load(str(tar(tmp_path/'x.tar')))
-    monkeypatch.setattr(decode, 'MEMBER_LIMIT', 9), monkeypatch.setattr(decode, 'ARCHIVE_LIMIT', 200)
+    monkeypatch.setattr(files, 'MEMBER_LIMIT', 9), monkeypatch.setattr(files, 'ARCHIVE_LIMIT', 200)
     with pytest.raises(KdfastError, match='more than 0 GB unpacked'): kdata.load(str(tar(tmp_path/'x.tar')))
-    monkeypatch.setattr(decode, 'ARCHIVE_LIMIT', 10**6), monkeypatch.setattr(decode, 'FILE_LIMIT', 20)
+    monkeypatch.setattr(files, 'ARCHIVE_LIMIT', 10**6), monkeypatch.setattr(files, 'FILE_LIMIT', 20)
     with pytest.raises(KdfastError, match=r'train/a/1.png \(more than 0 MB\)'): kdata.load(str(tar(tmp_path/'x.tar')))
 
 

@@ -1,0 +1,73 @@
+"Arrays of images that may be larger than memory: some of their rows, their statistics, what they hold; read a piece at a time."
+import hashlib
+import json
+
+import numpy as np
+
+PIECE = 2**24 # values that are in memory at once
+ROWS = 256 # images that are
+
+
+class Rows:
+    "Some rows of an array, which stays where it is: only those that are asked for are read."
+    def __init__(self,
+        array:np.ndarray, # (n, …)
+        rows:np.ndarray, # Which of them, in their order
+    ):
+        self.array,self.rows,self.shape = array,rows,(len(rows), *array.shape[1:])
+
+    def __len__(self): return len(self.rows)
+
+    def __getitem__(self, i): return self.array[self.rows[i]]
+
+
+def statistics(
+    images:np.ndarray|Rows, # (n, height, width, 3) uint8
+) -> tuple[list[float],list[float]]:
+    "Mean and standard deviation of each channel, in 0 … 1; to the last bit those of numpy, which would want eight times the memory of a channel."
+    n = len(images)*images.shape[1]*images.shape[2]
+    means = [sum(int(part.sum(dtype=np.int64)) for part in parts(images, channel))/n for channel in range(3)]
+    spreads = [float(np.sqrt(squares(images, channel, mean, 0, n)/n)) for channel,mean in enumerate(means)]
+    return [mean/255 for mean in means],[spread/255 or 1. for spread in spreads]
+
+
+def parts(images, channel): return (images[start:start + ROWS][..., channel] for start in range(0, len(images), ROWS))
+
+
+def squares(images, channel, mean, start, stop):
+    "The sum of squared deviations of some values of a channel. Halved as numpy's pairwise sum halves: its bits depend on that"
+    if stop - start <= PIECE:
+        deviations = values(images, channel, start, stop) - mean
+        return (deviations*deviations).sum()
+    half = (stop - start)//2
+    middle = start + half - half % 8
+    return squares(images, channel, mean, start, middle) + squares(images, channel, mean, middle, stop)
+
+
+def values(images, channel, start, stop):
+    "Of a channel's values, one image after the other, those from `start` to `stop`"
+    pixels = images.shape[1]*images.shape[2]
+    first = start//pixels
+    return images[first:-(-stop//pixels)][..., channel].reshape(-1)[start - first*pixels:stop - first*pixels]
+
+
+def fingerprint(
+    classes:list[str], # Names, in the order of the labels
+    *splits, # (images, labels) of each
+) -> str:
+    "SHA-256 of what a network is shown: equal for a folder and an archive of the same images."
+    sha256 = hashlib.sha256(json.dumps(classes).encode())
+    for images,labels in splits:
+        sha256.update(str(images.shape).encode())
+        sha256.update(np.ascontiguousarray(labels))
+        for start in range(0, len(images), ROWS): sha256.update(np.ascontiguousarray(images[start:start + ROWS]))
+    return sha256.hexdigest()
+
+
+def shared(
+    train:np.ndarray, # Images
+    valid:np.ndarray, # Others
+) -> int:
+    "How many validation images are training images, too."
+    seen = {hashlib.sha256(image).digest() for image in train}
+    return sum(hashlib.sha256(image).digest() in seen for image in valid)
