@@ -216,6 +216,7 @@ def trains_many(command):
 @trains_many
 def study(
     recipe: Annotated[Optional[list[str]], typer.Argument(help='Recipes, or files of your own; those of the study, unless given.')] = None,
+    all_: Annotated[bool, typer.Option('--all', help='Every recipe of kdfast: the study\'s, and one a loss of the literature.')] = False,
     epochs: EpochsOption = None,
     teacher: TeacherOption = None,
     student: StudentOption = None,
@@ -225,7 +226,9 @@ def study(
 ):
     "Train recipes × seeds, what is missing of them, side by side; then the table, and how far each is from the baseline."
     given = {name: value for name,value in dict(epochs=epochs, teacher=teacher, student=student, hint=hint).items() if value is not None}
-    found = [recipes.find(name) for name in recipe or ['baseline', 'kd', 'exp1', 'exp2']]
+    if all_ and recipe: raise KdfastError(f'--all beside {", ".join(recipe)}: expected one of them')
+    stages = recipes.names() if all_ else recipes.STUDY
+    found = [recipes.find(name) for name in recipe or [name for name in stages if name not in ('teacher', 'hint')]] # those two come with the others
     for r in found: check_names(r)
     unheard = [name for name in given if not any(name in (o.name for o in r.options) for r in found)]
     if unheard: raise found[0].unknown(unheard[0])
@@ -389,6 +392,46 @@ def report_command(
     if not out_.parent.is_dir(): raise KdfastError(f'{out_.parent} is no folder')
     write(out_, write_page(found, runs, fraction(margin)))
     out.print(f'wrote {out_}', soft_wrap=True, markup=False)
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help='A recipe that has been run, or the folder of a run.')],
+    to: Annotated[Path, typer.Option(help='The file to write: .onnx, normalisation inside, or .safetensors, for kdfast.')],
+    images: Annotated[Optional[str], typer.Option(help='Where the images of the run are, if they have been moved.')] = None,
+    data: DataNameOption = None,
+    seed: SeedOption = None,
+    runs: RunsOption = DEFAULT_RUNS,
+):
+    "A run's network as one file, checked against the run on its validation images."
+    from kdfast.runs import find
+    folder = find(runs, run, data, seed)
+    if to.suffix not in ('.onnx', '.safetensors'): raise KdfastError(f'--to {to}: expected a name that ends in .onnx or .safetensors')
+    if not to.parent.is_dir(): raise KdfastError(f'{to.parent} is no folder')
+    import_quietly()
+    from kdfast import export as door
+    with err.status(f'writing {to}') if err.is_terminal else nullcontext(): changed,difference,n = door.export(folder, to, images)
+    out.print(f'wrote {to}: {to.stat().st_size/1e6:.2f} MB; of {n:,} validation images it takes {changed} for another class than the run did; '
+              f'probabilities differ by {difference:.1g} at most', soft_wrap=True, markup=False)
+
+
+@app.command()
+def predict(
+    run: Annotated[str, typer.Argument(help='A recipe that has been run, the folder of a run, or an exported file.')],
+    image: Annotated[list[Path], typer.Argument(help='Images.')],
+    data: DataNameOption = None,
+    seed: SeedOption = None,
+    runs: RunsOption = DEFAULT_RUNS,
+    json_: JsonOption = False,
+):
+    "What a run's network takes images for."
+    from kdfast.runs import find
+    file = Path(run) if Path(run).suffix in ('.onnx', '.safetensors') else find(runs, run, data, seed)/'weights.safetensors'
+    import_quietly()
+    from kdfast import predict as asked
+    found = asked.predict(*asked.classifier(file), image)
+    if json_: print(json.dumps(found, indent=1))
+    else: out.print(asked.view(found))
 
 
 @app.command()

@@ -6,7 +6,7 @@ import re
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -38,6 +38,7 @@ class Data:
     fingerprint: str         # SHA-256 of classes, labels and pixels
     notes: tuple = ()        # What a user should know about it
     size: int|None = None    # Networks see squares of this side, cut out of the decoded ones; None: all that is decoded
+    asked: dict|None = None  # What `load` was called with
 
     @property
     def shape(self):
@@ -82,7 +83,8 @@ def load(
     if size is not None and not SMALLEST <= size <= LARGEST: raise KdfastError(f'--size {size}: expected {SMALLEST} to {LARGEST} pixels')
     data = named(source, size, bool(holdout))
     if not holdout and not len(data.valid[1]): raise no_validation(source)
-    return hold_out(data, holdout) if holdout else data
+    where = str(Path(source).expanduser().resolve()) if Path(source).expanduser().exists() else source
+    return replace(hold_out(data, holdout) if holdout else data, asked=dict(source=where, holdout=holdout, size=size))
 
 
 def named(source, size, alone):

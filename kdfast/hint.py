@@ -1,6 +1,7 @@
 "Learning from the teacher's inner features: the cut, the regressor and the callback of stage one."
 import difflib
 from collections import OrderedDict
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 
@@ -85,9 +86,8 @@ def front_back(
 
 def depends_on(net, xb):
     "The parameters that change what `net` makes of `xb`"
-    training,own = net.training,[p for p in net.parameters() if p.requires_grad]
-    try: gradients = torch.autograd.grad(net.eval()(xb.to(own[0].device)).float().square().sum(), own, allow_unused=True)
-    finally: net.train(training)
+    own = [p for p in net.parameters() if p.requires_grad]
+    with evaluating(net): gradients = torch.autograd.grad(net(xb.to(own[0].device)).float().square().sum(), own, allow_unused=True)
     return [p for p,gradient in zip(own, gradients) if gradient is not None]
 
 
@@ -112,10 +112,16 @@ def regressor(
 
 def features(net, xb):
     "What `net` makes of `xb`, without moving its batch-norm statistics"
-    training = net.training
-    try:
-        with torch.no_grad(): return net.eval()(xb.to(next(net.parameters()).device))
-    finally: net.train(training)
+    with evaluating(net), torch.no_grad(): return net(xb.to(next(net.parameters()).device))
+
+
+@contextmanager
+def evaluating(net):
+    "In evaluation mode; afterwards every module is in the mode that it was in"
+    was = {module: module.training for module in net.modules()}
+    try: yield net.eval()
+    finally:
+        for module,training in was.items(): module.training = training
 
 
 def shape(x): return '×'.join(str(n) for n in x.shape[1:])

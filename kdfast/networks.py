@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from kdfast import models, runs
-from kdfast.data import Data
+from kdfast.data import Data, presized
 from kdfast.errors import KdfastError
 from kdfast.recipe import is_run, parts
 from kdfast.runs import Folder
@@ -174,7 +174,8 @@ def signed(
     "The network, which now knows what it takes to build it again and to show it an image."
     where,what,_ = parts(name)
     name = f'{Path(where).name if where.endswith(".py") else where}:{what}' if where else what
-    network.built_by = dict(network=name, classes=data.classes, mean=data.mean, std=data.std, size=list(data.shape))
+    network.built_by = dict(network=name, classes=data.classes, mean=data.mean, std=data.std, size=list(data.shape),
+                            presized=presized(data.size) if data.size else None)
     return network
 
 
@@ -191,8 +192,10 @@ def save(
 def built_by(
     file:Path, # .safetensors
 ) -> dict:
-    "What a file of weights says of its network: its name, the classes, the normalisation and the size of the images."
-    with safetensors.safe_open(file, 'pt') as f: return json.loads((f.metadata() or {}).get('built_by', '{}'))
+    "What a file of weights says of its network: its name, the classes, the normalisation and the size of the images. Raises KdfastError."
+    try:
+        with safetensors.safe_open(file, 'pt') as f: return json.loads((f.metadata() or {}).get('built_by', '{}'))
+    except (safetensors.SafetensorError, ValueError) as e: raise KdfastError(f'{file} is no file of weights: {e}') from e
 
 
 def load(

@@ -1,6 +1,7 @@
 "What a recipe is, read from its source without running it: its purpose, and its options with their meaning."
 import ast
 import difflib
+import hashlib
 import importlib.util
 import math
 import re
@@ -16,6 +17,7 @@ NETWORK_OPTIONS = ('network', 'teacher', 'student') # that every recipe calls so
 NETWORK = re.compile(r'((?P<where>torchvision|timm|[^@]+\.py|\w+(\.\w+)*):)?(?P<what>[\w.]+)(@(?P<weights>.+))?')
 ANY_NETWORK = f'{", ".join(NETWORKS)}, torchvision:NAME, timm:NAME, FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION, with @pretrained or @FILE behind it for its weights'
 STUDY = ['teacher', 'baseline', 'kd', 'hint', 'exp1', 'exp2'] # in the order of the report's table
+LONGEST = 120 # characters of a folder's name
 TYPES = dict(int=int, float=float, str=str, bool=bool)
 RANGES = {
     'epochs': (lambda v: v >= 1, 'at least 1'),
@@ -75,9 +77,10 @@ class Recipe:
         return [(name, given) for name,given in needs if not is_run(given.get('network', ''))] # a teacher that is a run is trained
 
     def folder_name(self, arguments):
-        "The recipe's name, followed by every argument that is not its default: exp1,T=6.0"
+        "The recipe's name, followed by every argument that is not its default: exp1,T=6.0. What would be very long ends in a hash instead"
         changed = [f'{o.name}={arguments[o.name]}' for o in self.options if arguments[o.name] != o.default]
-        return re.sub(r'[/\\:@~]', '_', ','.join([self.name, *changed])) # of paths and of networks' names
+        name = re.sub(r'[/\\:@~]', '_', ','.join([self.name, *changed])) # of paths and of networks' names
+        return name if len(name) <= LONGEST else f'{name[:LONGEST - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}'
 
     def unknown(self, name, common=()):
         "The error for an option that this recipe has not got, with the nearest that it has"

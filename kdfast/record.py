@@ -42,8 +42,8 @@ class Record(Callback):
         self.now = self.measure()
         for name,value in self.now.items():
             if not isfinite(value):
-                raise Diverged(f'the {name} loss became {value} in epoch {self.epoch + 1}, step {self.iter + 1}: '
-                               'a lower --lr is the usual cure')
+                where = f'step {self.iter + 1}' if self.training else 'on validation images'
+                raise Diverged(f'the {name} loss became {value} in epoch {self.epoch + 1}, {where}: a lower --lr is the usual cure')
             self.sums[self.split, name] += value * self.size
             self.counts[self.split, name] += self.size
 

@@ -208,6 +208,7 @@ def train_alone(run, recipe, arguments):
     folder = run.folder
     folder.start(dict(recipe=recipe.name, arguments=arguments, data=run.data.name, data_sha256=run.data.fingerprint, seed=run.seed,
                       batch_size=run.dls.train.bs, precision=run.precision, **sources(arguments), **environment()), recipe.source)
+    folder.set('running', images=run.data.asked) # where they were; they may have moved when it goes on
     run.resume = Resume(folder)
     try:
         outcome = recipe.main()(run, **arguments)
@@ -282,7 +283,7 @@ def classify(run, learn):
     worst = interpretation.most_confused(min_val=1)[:10]
     number = {name: label for label,name in enumerate(names)}
     write_confused(run.folder/'confused.npz', run.data, torch.Tensor(actual).long(), logits, [(number[a], number[b]) for a,b,_ in worst])
-    write_arrays(run.folder/'predictions.npz', actual=actual, predicted=predicted, logits=logits.half())
+    write_arrays(run.folder/'predictions.npz', actual=actual, predicted=predicted, logits=halved(logits))
     plain = run.dls.train.new(run.dls.train_ds.plain(), shuffle=False, drop_last=False)
     train_logits,train_actual = learn.get_preds(dl=plain, act=noop)
     best = max((row for row in run.record.epochs if row['valid_accuracy'] is not None), key=lambda row: row['valid_accuracy'])
@@ -292,6 +293,11 @@ def classify(run, learn):
         best_valid_accuracy=best['valid_accuracy'], best_epoch=best['epoch'],
         valid_loss=float(losses.mean()),
         worst_pairs=[[str(a), str(b), int(n)] for a,b,n in worst])
+
+
+def halved(logits):
+    "In half precision, where that can hold them"
+    return logits.half() if logits.abs().max() <= torch.finfo(torch.half).max else logits
 
 
 def write_confused(file, data, actual, logits, pairs):

@@ -13,7 +13,7 @@ import tempfile
 import ordeal # before anything of kdfast: it sets the threads
 import test_resume
 
-from kdfast import decode, networks, record, resume, runs, signals
+from kdfast import decode, files, networks, record, resume, runs, signals
 from kdfast.runs import Folder
 
 
@@ -26,7 +26,7 @@ def no_record(): record.Record.restore = nothing
 def no_lock(): Folder.locked = contextlib.contextmanager(lambda self: (yield))
 def no_comparison(): test_resume.same = lambda *_: True
 def no_look_at_numbers(): record.isfinite = lambda value: True
-def no_look_at_archives(): decode.members = lambda path, found: [(name, open_file) for name,_,_,open_file in found]
+def no_look_at_archives(): files.members = lambda path, found: [(name, open_file) for name,_,_,open_file in found]
 def no_status(): signals.Interrupted.__init__ = lambda self, number: (SystemExit.__init__(self, 0), setattr(self, 'said', signals.SAID[number]))[0]
 
 
@@ -57,8 +57,8 @@ def no_hash():
 def any_file_is_an_image():
     from PIL import Image
     decoded = decode.decoded
-    def careless(content):
-        pixels,problem,remarks = decoded(content)
+    def careless(content, side=None):
+        pixels,problem,remarks = decoded(content, side)
         return (decode.np.asarray(Image.new('RGB', (8, 8))),'',remarks) if problem else (pixels,problem,remarks)
     decode.decoded = careless
 

@@ -162,6 +162,16 @@ def test_the_front_holds_what_the_guided_features_depend_on_and_the_back_the_res
     assert net.training and all(p.grad is None for p in net.parameters())
 
 
+def test_looking_at_features_leaves_every_module_in_its_mode():
+    "A student that trains with some of its batch norms frozen, and a teacher that does not train"
+    net = resnet18(num_classes=3).train()
+    net.layer1[0].bn1.eval()
+    before = [module.training for module in net.modules()]
+    for layer in ('layer1', 'layer2.0.conv1'):
+        features(front(net, layer), torch.zeros(2, 3, 32, 32)), front_back(net, layer, torch.zeros(2, 3, 32, 32))
+        assert [module.training for module in net.modules()] == before
+
+
 def test_a_regressor_shrinks_a_larger_map_as_in_the_paper_and_enlarges_none():
     "A valid convolution of n − m + 1: 16 → 8 takes a kernel of 9"
     x = torch.randn(2, 3, 32, 32)

@@ -33,6 +33,8 @@ def test_only_what_differs_names_the_folder():
     exp1 = recipes.find('exp1')
     assert exp1.folder_name(exp1.resolve({})) == 'exp1'
     assert exp1.folder_name(exp1.resolve(dict(T=6., epochs=3))) == 'exp1,epochs=3,T=6.0'
+    long = [exp1.folder_name(exp1.resolve(dict(student=f'{"a"*300}.py:{name}'))) for name in 'ab']
+    assert long[0] != long[1] and all(len(name) == 120 for name in long)
 
 
 def test_the_studys_recipes_come_in_its_order_and_say_what_they_are_for():

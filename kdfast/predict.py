@@ -1,0 +1,110 @@
+"What a trained network says of an image: from a run, or from a file that a run was exported to."
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from rich.table import Table
+from rich.text import Text
+from torch import nn
+
+from kdfast import networks
+from kdfast.data import central
+from kdfast.decode import decoded
+from kdfast.errors import KdfastError
+from kdfast.files import read
+from kdfast.report import percent
+
+SHOWN = 3 # classes an image
+BATCH = 256
+
+
+class Deployed(nn.Module):
+    "From pixels in 0 … 1 to probabilities: what a program that knows nothing of training needs."
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+        for name in ('mean', 'std'): self.register_buffer(name, torch.tensor(network.built_by[name]).view(3, 1, 1))
+
+    def forward(self, images): return self.network((images - self.mean)/self.std).softmax(1)
+
+
+def classifier(
+    file:Path, # .onnx or .safetensors, that kdfast wrote
+) -> tuple[Callable,dict]: # Probabilities (n, classes) of images (n, 3, height, width) in 0 … 1, and what the network says of itself
+    "A network that can be asked. Raises KdfastError for a file that kdfast has not written."
+    if not file.is_file(): raise KdfastError(f'no file {file}')
+    if file.suffix == '.onnx': return from_onnx(file)
+    if file.suffix != '.safetensors': raise KdfastError(f'{file} holds no network: expected .onnx, .safetensors, a run\'s folder or a recipe\'s name')
+    network = networks.load_file(file)
+    return from_network(network),network.built_by
+
+
+def from_network(
+    network:nn.Module, # Of a run
+) -> Callable:
+    "Probabilities, of arrays like those that an ONNX file takes and gives."
+    deployed = Deployed(network).eval()
+    @torch.no_grad()
+    def probabilities(images): return deployed(torch.from_numpy(images)).numpy()
+    return probabilities
+
+
+def from_onnx(file):
+    try: import onnxruntime
+    except ImportError as e: raise KdfastError("ONNX needs packages that are not installed: pip install 'kdfast[onnx]'") from e
+    try: session = onnxruntime.InferenceSession(str(file), providers=['CPUExecutionProvider'])
+    except Exception as e: raise KdfastError(f'{file} is no ONNX file that can be run: {e}') from e # its errors share no base
+    said = session.get_modelmeta().custom_metadata_map.get('kdfast')
+    if not said: raise KdfastError(f'{file} does not say what its classes are: kdfast has not written it')
+    return (lambda images: session.run(None, dict(images=images))[0]),json.loads(said)
+
+
+def probabilities(
+    classify:Callable, # From `classifier`
+    images:np.ndarray, # (n, height, width, 3), uint8
+) -> np.ndarray: # (n, classes)
+    "Of any number of images, a batch at a time."
+    batches = [images[i:i + BATCH] for i in range(0, len(images), BATCH)]
+    return np.concatenate([classify(batch.transpose(0, 3, 1, 2).astype(np.float32)/255) for batch in batches])
+
+
+def fitted(
+    file:Path, # Of an image
+    facts:dict, # What the network says of itself
+) -> np.ndarray: # (height, width, 3), uint8
+    "The image as the network's validation images were made: scaled and its middle cut out. Raises KdfastError for what is no image."
+    if file.is_dir(): raise KdfastError(f'{file} is a folder: give images')
+    side,(height,width) = facts.get('presized'),facts['size']
+    pixels,problem,_ = decoded(read(partial(open, file, 'rb')), side)
+    if problem: raise KdfastError(f'{file}: {problem}')
+    if side: return central(pixels, height)
+    return pixels if pixels.shape[:2] == (height, width) else np.asarray(ImageOps.fit(Image.fromarray(pixels), (width, height), Image.BILINEAR))
+
+
+def predict(
+    classify:Callable, # From `classifier`
+    facts:dict,
+    files:list[Path], # Of images
+) -> list[dict]: # `image`, `classes` and their `probabilities`, the likeliest first
+    "What the network says of each image. Raises KdfastError, naming the file, before anything is asked."
+    images = np.stack([fitted(file, facts) for file in files])
+    found = []
+    for file,row in zip(files, probabilities(classify, images)):
+        order = row.argsort()[::-1]
+        found.append(dict(image=str(file), classes=[facts['classes'][k] for k in order], probabilities=[float(row[k]) for k in order]))
+    return found
+
+
+def view(
+    found:list[dict], # From `predict`
+) -> Table:
+    "A line an image, with the classes it may be."
+    table = Table.grid(padding=(0, 2))
+    for said in found:
+        best = [f'{name} {percent(p)}' for name,p in zip(said['classes'][:SHOWN], said['probabilities'])]
+        table.add_row(Text(said['image'], overflow='fold'), Text(best[0], 'bold'), *(Text(b, 'dim') for b in best[1:]))
+    return table
