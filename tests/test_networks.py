@@ -9,7 +9,7 @@ from conftest import equal, weights
 from fastai.vision.all import set_seed
 from kdfast import networks
 from kdfast.errors import KdfastError
-from kdfast.hint import Until, front, front_back, regressor
+from kdfast.hint import Until, features, front, front_back, regressor
 from kdfast.layers import layers, meeting
 from kdfast.models import thin, wide
 from safetensors.torch import save_file
@@ -164,7 +164,7 @@ def test_the_front_holds_what_the_guided_features_depend_on_and_the_back_the_res
 
 def test_looking_at_features_leaves_every_module_in_its_mode():
     "A student that trains with some of its batch norms frozen, and a teacher that does not train"
-    net = resnet18(num_classes=3).train()
+    net = get_model('resnet18', num_classes=3).train()
     net.layer1[0].bn1.eval()
     before = [module.training for module in net.modules()]
     for layer in ('layer1', 'layer2.0.conv1'):
