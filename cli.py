@@ -52,7 +52,7 @@ def help_alone(ctx: typer.Context):
 # run
 
 COMMON = {
-    'data': (str, 'digits', 'What to train on: digits, cifar10, or the path of a folder or archive with train/<class>/* and test|valid|val/<class>/*, or with a labels.csv.'),
+    'data': (str, 'digits', 'What to train on: digits, cifar10, imagenette, imagewoof, or the path of a folder or archive with train/<class>/* and test|valid|val/<class>/*, or with a labels.csv.'),
     'size': (Optional[int], None, 'For images of any size: height and width at which networks see them, in pixels.'),
     'holdout': (float, 0., 'Share of the training images to validate on instead: to choose options while the validation images stay unseen.'),
     'seed': (int, 0, 'Decides the initial weights, the order of the images and their augmentation.'),

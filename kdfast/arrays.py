@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 
-PIECE = 2**24 # values that are in memory at once
-ROWS = 256 # images that are
+PIECE = 2**14 # values that are looked at at once: few enough to stay in the processor's cache
+ROWS = 256 # images
 
 
 class Rows:

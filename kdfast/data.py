@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from kdfast import imagenette
 from kdfast.arrays import Rows, fingerprint, shared, statistics
 from kdfast.decode import check_room, decode, square
 from kdfast.errors import KdfastError
 from kdfast.files import files_of_folder
 from kdfast.layout import no_validation
+from kdfast.runs import sha256
 
 ARCHIVES = ('.tar.xz', '.tar.gz', '.tgz', '.tar', '.zip')
 CACHE_VERSION = 2
@@ -67,7 +69,7 @@ def presized(
 
 
 def load(
-    source:str='digits', # digits, cifar10, a folder, or an archive (.tar.xz, .tar.gz, .zip)
+    source:str='digits', # digits, cifar10, imagenette, imagewoof, a folder, or an archive (.tar.xz, .tar.gz, .zip)
     holdout:float=0., # Share of the training images to validate on instead
     size:int|None=None, # Take images of any size, and show networks squares of this side
 ) -> Data:
@@ -91,14 +93,17 @@ def named(source, size, alone):
     "The data set that `source` names, whole; training images alone will do where some of them are to be held out"
     if source == 'digits': return digits(size)
     if source == 'cifar10': return cached('cifar10', 'torchvision CIFAR10', decode_cifar10, size)
+    if source in imagenette.URLS:
+        if size is None: raise KdfastError(f'{source} holds photographs of any size: say at which networks should see them, such as --size 128')
+        path = imagenette.fetch(source)
+        return cached(source, f'{source} {sha256(path)}', partial(imagenette.decode_words, path, alone), size)
     path = Path(source).expanduser()
     if not path.exists():
-        raise KdfastError(f'no data at {source}: expected digits, cifar10, or the path of a folder or an archive')
+        raise KdfastError(f'no data at {source}: expected digits, cifar10, {", ".join(imagenette.URLS)}, or the path of a folder or an archive')
     if path.is_dir(): return cached(path.resolve().name, identity_of_folder(path), partial(decode, path, alone), size)
     if not path.name.lower().endswith(ARCHIVES):
         raise KdfastError(f'{source} is neither a folder nor an archive ({", ".join(ARCHIVES)})')
-    with path.open('rb') as f: sha256 = hashlib.file_digest(f, 'sha256').hexdigest()
-    return cached(without_suffix(path.name), sha256, partial(decode, path, alone), size)
+    return cached(without_suffix(path.name), sha256(path), partial(decode, path, alone), size)
 
 
 def without_suffix(name): return name[:-len(next(s for s in ARCHIVES if name.lower().endswith(s)))]

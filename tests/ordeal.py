@@ -339,7 +339,7 @@ ORDEALS = { # what it is, the ordeal, and how many
     'signals':    ('SIGINT and SIGTERM', signalled, 50),
     'starters':   ('two to four starters on one folder', starters, 50),
     'nan':        ('NaN and infinity injected', not_finite, 40),
-    'inputs':     ('bad inputs', tests(f'{HERE}/test_data.py', f'{HERE}/test_cli.py', f'{HERE}/test_recipe.py', '-k', 'wrong or bad_input or usage or range or refused or unknown or no_recipe or broken or harm or limits or lying or leads'), 1),
+    'inputs':     ('bad inputs', tests(f'{HERE}/test_data.py', f'{HERE}/test_labels.py', f'{HERE}/test_photos.py', f'{HERE}/test_cli.py', f'{HERE}/test_recipe.py', '-k', 'wrong or bad_input or usage or range or refused or unknown or no_recipe or broken or harm or limits or lying or leads'), 1),
     'hostile':    ('hostile files', tests(f'{HERE}/test_security.py'), 1),
     'reload':     ('weights reloaded in a fresh process', reloaded, 1),
 }

@@ -1,6 +1,7 @@
 "Photographs of any size: squares of them are kept, training crops them at random, validation centrally."
 import json
 import shutil
+import tarfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -217,3 +218,41 @@ def test_a_recipes_parameter_that_every_recipe_has_is_refused(kdfast, tmp_path, 
     (tmp_path/'mine.py').write_text(f'"Mine."\ndef main(run, {name}:int=1): pass\n')
     done = kdfast(command, tmp_path/'mine.py')
     assert done.status == 2 and done.err == f'kdfast: error: {tmp_path/"mine.py"}: --{name} is an option of every recipe; give that parameter of main another name\n'
+
+
+# Imagenette
+
+@pytest.fixture
+def published(photos, tmp_path, monkeypatch):
+    "An archive of fastai's kind, at a local address, and a home of its own for what fastai downloads"
+    from fastai.data import external
+    archive = tmp_path/'served'/'imagenette2-160.tgz'
+    archive.parent.mkdir()
+    with tarfile.open(archive, 'w:gz') as t:
+        for split,there in (('train', 'train'), ('val', 'valid')):
+            for label,there_too in (('n01440764', 'a'), ('n03888257', 'b')): t.add(photos/there/there_too, f'imagenette2-160/{split}/{label}')
+    monkeypatch.setattr(external.URLs, 'IMAGENETTE_160', archive.as_uri()), monkeypatch.setenv('FASTAI_HOME', str(tmp_path/'fastai'))
+    external.fastai_cfg.cache_clear()
+    yield archive
+    external.fastai_cfg.cache_clear()
+
+
+def test_imagenette_is_fetched_once_and_never_unpacked(published, photos, tmp_path, capsys):
+    found = kdata.load('imagenette', size=16)
+    assert found.name == 'imagenette,size=16' and found.classes == ['tench', 'parachute'] and (found.train[0] == kdata.load(str(photos), size=16).train[0]).all()
+    assert [f.name for f in (tmp_path/'fastai').rglob('*') if f.is_file()] == ['config.ini', 'imagenette2-160.tgz'] and capsys.readouterr().out == ''
+    kept = tmp_path/'fastai'/'archive'/'imagenette2-160.tgz'
+    assert kdata.load(str(kept), size=16).classes == ['n01440764', 'n03888257'] # the same file, asked for as anybody's
+    published.unlink()
+    assert kdata.load('imagenette', size=16).fingerprint == found.fingerprint
+
+
+def test_imagenette_without_a_size_or_a_network_is_refused(published, monkeypatch):
+    with pytest.raises(KdfastError, match='imagenette holds photographs of any size: .* such as --size 128'): kdata.load('imagenette')
+    published.unlink()
+    with pytest.raises(KdfastError, match='imagenette could not be downloaded from file://.*imagenette2-160.tgz .*: go online once, or pass a copy with --data PATH'): kdata.load('imagenette', size=16)
+
+
+def test_every_class_of_both_has_a_name():
+    from kdfast.imagenette import WORDNET
+    assert len(WORDNET) == len(set(WORDNET.values())) == 20 and all(len(i) == 9 and i[1:].isdigit() for i in WORDNET)
