@@ -98,6 +98,11 @@ def owner(doc):
     return found if inspect.isclass(found) else object
 
 
+def short(signature):
+    "Without the modules in which other libraries keep their classes: Module for torch.nn.modules.module.Module"
+    return type(signature)(re.sub(r'<span class="n">(?!kdfast<)\w+</span><span class="o">\.</span>', '', signature))
+
+
 def reference() -> dict[str,pdoc.doc.Module]:
     import kdfast.hint
     kdfast.hint.fit_hint = Learner.fit_hint # a method that kdfast gives to Learners: documented where it is written
@@ -111,6 +116,7 @@ def build(
     pages,modules = guides(),reference()
     pdoc.render.configure(docformat='markdown', template_directory=HERE/'template')
     pdoc.render.env.globals.update(guides=[(guide.name, title(guide)) for guide in pages], reference=list(modules), documented=documented, is_for_users=is_public)
+    pdoc.render.env.filters['format_signature'] = lambda *args, **kwargs: short(pdoc.render.format_signature(*args, **kwargs))
     for module in (*pages, *modules.values()):
         file = folder/f'{module.fullname.replace(".", "/")}.html'
         file.parent.mkdir(parents=True, exist_ok=True)
