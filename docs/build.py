@@ -100,7 +100,7 @@ def owner(doc):
 
 def short(signature):
     "Without the modules in which other libraries keep their classes: Module for torch.nn.modules.module.Module"
-    return type(signature)(re.sub(r'<span class="n">(?!kdfast<)\w+</span><span class="o">\.</span>', '', signature))
+    return type(signature)(re.sub(r'(<span class="n">\w+</span><span class="o">\.</span>)+', lambda m: m[0] if '>kdfast<' in m[0] else '', signature))
 
 
 def reference() -> dict[str,pdoc.doc.Module]:

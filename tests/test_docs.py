@@ -22,7 +22,8 @@ RUN = '<!-- run -->' # before commands that are run, not only read
 
 def parse(words):
     "Read a command line as kdfast does, to its last option; the values of a recipe's options, too"
-    command,name,ctx = get_command(__import__('cli').app),'kdfast',None
+    import cli
+    command,name,ctx = get_command(cli.app),'kdfast',None
     while True:
         ctx = command.make_context(name, words, parent=ctx)
         if not isinstance(command, TyperGroup): break
@@ -97,6 +98,6 @@ def test_the_pages_show_what_stands_beside_the_arguments(tmp_path):
     for page,comment in {'kdfast/distill.html': 'Share of the soft loss, 0 to 1', 'kdfast/losses.html': 'Logits of the student, (batch, classes)',
                          'kdfast/hint.html': 'Passed to fit_one_cycle: wd, cbs …', 'kdfast/data.html': 'SHA-256 of classes, labels and pixels',
                          'kdfast/trainer.html': 'Some images, to see what networks make of them'}.items(): assert comment in pages[page], page
-    assert 'href="kdfast/losses.html#kd_loss"' in pages['losses.html'] and 'id="same_size"' not in pages['kdfast/losses.html']
+    assert 'href="data.html#Data"' in pages['kdfast/trainer.html'] and 'href="kdfast/losses.html#kd_loss"' in pages['losses.html'] and 'id="same_size"' not in pages['kdfast/losses.html']
     for page,text in pages.items():
         for link in re.findall(r'href="([^"#:]+\.html)', text): assert ((tmp_path/page).parent/link).exists(), (page, link)
