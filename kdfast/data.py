@@ -32,10 +32,10 @@ class Data:
     "A data set: two splits of equally large colour images, decoded."
     name: str                # Names the folder of its runs
     classes: list[str]       # In the order of the labels
-    train: tuple             # images (n, height, width, 3) uint8, labels (n,) int64; each an array on disk, or rows of one
-    valid: tuple             # the same
+    train: tuple             # Images (n, height, width, 3) uint8, labels (n,) int64; each an array on disk, or rows of one
+    valid: tuple             # The same, of the validation images
     mean: list[float]        # Of the training images, a channel each, in 0 … 1
-    std: list[float]
+    std: list[float]         # Likewise, their standard deviation
     flip: bool               # Whether a mirrored image still shows its class
     fingerprint: str         # SHA-256 of classes, labels and pixels
     notes: tuple = ()        # What a user should know about it

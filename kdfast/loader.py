@@ -50,7 +50,10 @@ class Images:
 
 class ImageBatches(TfmdDL):
     """Reads whole batches. In epoch e of seed s every recipe sees the same images in the same order, cropped and
-    mirrored alike, whatever else draws random numbers: what makes runs of one seed comparable in pairs."""
+    mirrored alike, whatever else draws random numbers: what makes runs of one seed comparable in pairs.
+
+    `epoch` says which; `kdfast.trainer.SameOrder` sets it. Nobody else does: without it every epoch is the first.
+    """
     epoch = 0
 
     def get_idxs(self):
@@ -100,7 +103,8 @@ def loaders(
 ) -> DataLoaders:
     """fastai DataLoaders on the default device: training images augmented, validation images as they are or, with a size, their middle.
 
-    Raises KdfastError for fewer training images than the smallest batch.
+    Batches are (images, 3, height, width), float32, normalised with the training images' mean and spread. Outside of recipes, give the Learner
+    the callback `kdfast.trainer.SameOrder`. Raises KdfastError for fewer training images than the smallest batch.
     """
     bs = batch_size(len(data.train[1]))
     def batches(split, bs, **kwargs):

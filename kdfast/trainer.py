@@ -3,6 +3,7 @@ import io
 import os
 import platform
 import sys
+from collections.abc import Callable
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -56,13 +57,17 @@ class Run:
         self.record,self.resume,self.stands_on,self.remember,self.hint = Record(folder),None,{},[],None
 
     @cached_property
-    def dls(self): return loaders(self.data, self.seed)
+    def dls(self):
+        "fastai DataLoaders of its images, order and augmentation decided by its seed"
+        return loaders(self.data, self.seed)
 
     @property
-    def precision(self): return 'bfloat16' if multiplies_bfloat16(self.dls.device) else 'float32'
+    def precision(self):
+        "What training steps compute in: bfloat16 where the hardware multiplies it, float32 elsewhere"
+        return 'bfloat16' if multiplies_bfloat16(self.dls.device) else 'float32'
 
     def build(self,
-        name, # Of a network, as kdfast.networks takes it; or a function of the number of classes, such as `wide`
+        name:str|Callable, # Of a network, as kdfast.networks takes it; or a function of the number of classes, such as `wide`
     ) -> nn.Module:
         "A new network, its initial weights decided by the seed alone, or those that its name asks for."
         set_seed(self.seed, reproducible=True)
@@ -75,7 +80,9 @@ class Run:
         where = Path(recipes.parts(name)[0])
         if where.suffix == '.py': runs.write(self.folder/where.name, where.read_bytes())
 
-    def say(self, note):
+    def say(self,
+        note:str, # One line; an empty one is not said
+    ):
         "What a user should know, on stderr and on record"
         if not note: return
         self.folder.set('running', notes=[*self.folder.facts.get('notes', []), note])
@@ -123,19 +130,19 @@ class Run:
         return front(student, guided),front(teacher, hint)
 
     def regressor(self,
-        student:nn.Module,
+        student:nn.Module, # Its front is not changed
         teacher:nn.Module, # Another network
         layers:str, # The teacher's hint layer and the student's guided layer
     ) -> nn.Module:
-        "The extra matrix between two layers, new."
+        "The extra matrix between two layers, new: `kdfast.hint.regressor`. Raises KdfastError where none can exist."
         return regressor(*self.fronts(student, teacher, layers), self.xb)
 
     def channels(self,
-        student:nn.Module,
+        student:nn.Module, # A network
         teacher:nn.Module, # Another network
         layers:str, # Pairs, TEACHER_LAYER:STUDENT_LAYER,…
     ) -> tuple[list,list]: # Of the student, of the teacher
-        "How many channels each of the layers gives."
+        "How many channels each of the layers gives, for losses that learn. Raises KdfastError for a layer that is not there."
         found = [self.fronts(student, teacher, ':'.join(pair)) for pair in recipes.pairs(layers)]
         return tuple([features(net, self.xb).shape[1] for net in nets] for nets in zip(*found))
 
