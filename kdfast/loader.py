@@ -52,9 +52,11 @@ class ImageBatches(TfmdDL):
     """Reads whole batches. In epoch e of seed s every recipe sees the same images in the same order, cropped and
     mirrored alike, whatever else draws random numbers: what makes runs of one seed comparable in pairs.
 
-    `epoch` says which; `kdfast.trainer.SameOrder` sets it. Nobody else does: without it every epoch is the first.
+    `epoch` says which, and counts how often they were gone through; `kdfast.trainer.SameOrder` sets it to the fit's own.
     """
     epoch = 0
+
+    def after_iter(self): self.epoch += 1
 
     def get_idxs(self):
         if not self.shuffle: return list(range(self.n))
@@ -103,8 +105,8 @@ def loaders(
 ) -> DataLoaders:
     """fastai DataLoaders on the default device: training images augmented, validation images as they are or, with a size, their middle.
 
-    Batches are (images, 3, height, width), float32, normalised with the training images' mean and spread. Outside of recipes, give the Learner
-    the callback `kdfast.trainer.SameOrder`. Raises KdfastError for fewer training images than the smallest batch.
+    Batches are (images, 3, height, width), float32, normalised with the training images' mean and spread.
+    Raises KdfastError for fewer training images than the smallest batch.
     """
     bs = batch_size(len(data.train[1]))
     def batches(split, bs, **kwargs):

@@ -183,8 +183,9 @@ def read(file) -> Recipe:
 
 
 def option(file, parameter, default, help):
+    said = KdfastError(f'{file}, line {parameter.lineno}: the default of {parameter.arg} must be a plain number or text, True or False')
     try: value = ast.literal_eval(default)
-    except ValueError as e:
-        raise KdfastError(f'{file}, line {parameter.lineno}: the default of {parameter.arg} must be a plain number or text') from e
+    except ValueError as e: raise said from e
+    if type(value) not in TYPES.values(): raise said
     kind = TYPES.get(getattr(parameter.annotation, 'id', None), type(value))
     return Option(parameter.arg, kind, kind(value), help)

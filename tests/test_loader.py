@@ -33,6 +33,11 @@ def test_other_seeds_and_epochs_differ(data):
     assert not (x0 == x1).all() and not (x0 == other).all()
 
 
+def test_whoever_tells_no_epoch_goes_on_to_the_next_one(data):
+    dls = loaders(data, seed=3)
+    for e in range(3): assert (torch.cat([x for x,_ in dls.train]) == epoch(loaders(data, seed=3), e)[0]).all()
+
+
 def test_an_epoch_shows_every_image_once(data):
     idxs = loaders(data).train.get_idxs()
     assert sorted(idxs) == list(range(72)) and idxs != sorted(idxs)

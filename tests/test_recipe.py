@@ -59,7 +59,7 @@ def test_values_out_of_range(option, value):
 
 
 @pytest.mark.parametrize('source,said', [
-    ('x = 1', 'has no function main'), ('def main(run, a): pass', 'needs a default'), ('def main(run, a=[b]): pass', 'plain number'),
+    ('x = 1', 'has no function main'), ('def main(run, a): pass', 'needs a default'), ('def main(run, a=[b]): pass', 'plain number'), ('def main(run, a=[1, 2]): pass', 'plain number'),
     ('def main(:', 'line 1')])
 def test_files_that_are_no_recipe(tmp_path, source, said):
     (tmp_path/'no.py').write_text(source)
