@@ -66,6 +66,15 @@ def test_a_guide_is_true(guide, kdfast, tmp_path, monkeypatch):
             for words in commands(body): exists(words), parse(words)
 
 
+def test_the_readmes_commands_are_commands(tmp_path, monkeypatch):
+    text = (DOCS.parent/'README.md').read_text()
+    monkeypatch.chdir(tmp_path)
+    for fence in FENCE.finditer(text):
+        if fence['kind'] == 'sh':
+            for words in commands(fence['body']): exists(words), parse(words)
+    assert (DOCS.parent/'recipes'/'exp1.py').read_text() in text
+
+
 def test_every_recipe_with_a_teacher_is_in_the_table_of_losses_and_nothing_else_is():
     rows = re.findall(r'^\| (`.*?) \|', (DOCS/'losses.md').read_text(), re.M)
     named = {name for row in rows for name in re.findall(r'`(\w+)`', row)}
