@@ -47,6 +47,10 @@ class Images:
         "The same images, not augmented"
         return Images(self.images, self.labels, self.vocab, size=self.size)
 
+    def new_empty(self):
+        "No image, for `learn.export`"
+        return Images(np.empty((0, *self.images.shape[1:]), np.uint8), self.labels[:0], self.vocab, self.seed, self.flip, self.size)
+
 
 class ImageBatches(TfmdDL):
     """Reads whole batches. In epoch e of seed s every recipe sees the same images in the same order, cropped and

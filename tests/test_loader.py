@@ -3,7 +3,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from fastai.vision.all import CrossEntropyLossFlat, Learner
+from fastai.vision.all import CrossEntropyLossFlat, Learner, load_learner
 from kdfast.errors import KdfastError
 from kdfast.loader import Images, batch_size, crop_and_flip, generator, loaders
 from kdfast.models import thin
@@ -90,3 +90,12 @@ def test_fastai_goes_on_working(data):
 def test_a_list_of_indices_gives_a_batch(data):
     x,y = Images(*data.train, data.classes)[[5, 0]]
     assert x.shape == (2, 3, 8, 8) and (x[1].permute(1, 2, 0).numpy() == data.train[0][0]).all()
+
+
+def test_an_exported_learner_holds_no_image_and_says_the_same(data, tmp_path):
+    learn = Learner(loaders(data), thin(3), CrossEntropyLossFlat(), path=tmp_path)
+    learn.export()
+    again = load_learner(tmp_path/'export.pkl')
+    x,_ = learn.dls.valid.one_batch()
+    with torch.no_grad(): assert (again.model.eval()(x) == learn.model.eval()(x)).all()
+    assert [len(dl.dataset) for dl in again.dls.loaders] == [0, 0] and again.dls.vocab == learn.dls.vocab
