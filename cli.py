@@ -23,7 +23,12 @@ UsageError = typer.BadParameter.__base__ # click's, wherever typer keeps its cli
 DEFAULT_RUNS = Path('runs')
 AGAIN = 'the same command goes on from there'
 
-app = typer.Typer(help='Train students with distillation and hints, and see whether it helped.',
+
+class Commands(TyperGroup):
+    def list_commands(self, ctx): return sorted(super().list_commands(ctx), key=lambda name: name != 'run') # what one begins with is first
+
+
+app = typer.Typer(cls=Commands, help='Train students with distillation and hints, and see whether it helped.',
                   add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 out,err = Console(highlight=False),Console(stderr=True, highlight=False)
 

@@ -6,7 +6,7 @@ import onnxruntime
 import pytest
 import torch
 from conftest import CLASSES
-from kdfast import data as images_of, export, networks, predict
+from kdfast import export, networks, predict
 from kdfast.errors import KdfastError
 from kdfast.runs import Folder
 from PIL import Image
