@@ -1,6 +1,7 @@
 "What people see of runs: read from their folders, never recomputed. Imports no torch."
 import re
 from collections import defaultdict
+from pathlib import Path
 from statistics import mean, stdev
 
 from rich.console import Console, Group
@@ -37,6 +38,7 @@ ROWS = { # of the report's table: what result.json calls it, what the table call
     'epochs':         ('epochs', count),
     'seconds':        ('time', clock),
 }
+BESIDE = ('valid_accuracy', 'params', 'macs', 'bytes', 'latency') # of a student and of its teacher
 
 
 # One run
@@ -44,11 +46,13 @@ ROWS = { # of the report's table: what result.json calls it, what the table call
 def summary(
     folder:Folder, # A finished run
 ) -> Group:
-    "A run's numbers, its most confused pairs, and where they are kept."
-    result = folder.result
+    "A run's numbers, its teacher's beside those that both have, its most confused pairs, and where they are kept."
+    result,teacher = folder.result,teacher_of(folder)
     numbers = Table.grid(padding=(0, 2))
     for name,(label,written) in ROWS.items():
-        if result.get(name) is not None: numbers.add_row(Text(label, style='dim'), Text(written(result[name]), style=emphasis(name)))
+        if result.get(name) is None: continue
+        beside = f'teacher {written(teacher[name])}' if name in BESIDE and teacher.get(name) is not None else ''
+        numbers.add_row(Text(label, style='dim'), Text.assemble((f'{written(result[name]):<9}', emphasis(name)), (f' {beside}', 'dim')))
     if result['best_epoch']:
         numbers.add_row(Text('best epoch', style='dim'), f'{result["best_epoch"]}, with {percent(result["best_valid_accuracy"])}; the numbers above are the last one\'s')
     pairs = [f'{a} taken for {b} {n}×' for a,b,n in (result['worst_pairs'] or [])[:5]]
@@ -56,6 +60,13 @@ def summary(
     numbers.add_row(Text('kept in', style='dim'), Text(str(folder), overflow='fold'))
     title = Text.assemble('\n', (result['recipe'], 'bold'), f' on {result["data"]}, seed {result["seed"]}\n')
     return Group(title, numbers)
+
+
+def teacher_of(folder):
+    "The result of the run that taught this one, where it is still there"
+    needed = folder.run.get('stands_on', {}).get('teacher')
+    teacher = Folder(Path(needed['path'])) if needed else None
+    return teacher.result if teacher and teacher.finished else {}
 
 
 def emphasis(name): return 'bold green' if name == 'valid_accuracy' else ''

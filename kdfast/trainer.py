@@ -7,7 +7,6 @@ from collections.abc import Callable
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 from time import perf_counter
 
 import numpy as np
@@ -339,14 +338,14 @@ def macs(network, run):
 
 
 def latency(network, run):
-    "Seconds that one image takes, alone in its batch: the median of many, here and with this run's threads"
+    "Seconds that one image takes, alone in its batch: the shortest of many, for what else the machine does only adds to it; with this run's threads"
     classify_one,took = ready(network, run),[]
     with torch.no_grad():
         for _ in range(LOOKS):
             began = perf_counter()
             classify_one().cpu() # a GPU is waited for
             took.append(perf_counter() - began)
-    return round(median(took[LOOKS//4:]), 6) # the first ones warm up
+    return round(min(took), 6)
 
 
 def ready(network, run):

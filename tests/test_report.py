@@ -1,8 +1,11 @@
+import shutil
+
 import pytest
 from conftest import make
 from kdfast import report
 from kdfast.errors import KdfastError
 from kdfast.runs import find_all
+from rich.console import Console
 
 
 def test_means_and_standard_deviations_by_hand(tmp_path):
@@ -12,6 +15,20 @@ def test_means_and_standard_deviations_by_hand(tmp_path):
     assert row['valid_accuracy']['mean'] == pytest.approx(.83) and row['valid_accuracy']['sd'] == pytest.approx(.0360555, rel=1e-5)
     assert row['fit_loss'] is None and row['epochs']['sd'] == 0
     assert report.cell(row['valid_accuracy'], report.percent) == '83.00 %\n± 3.61 %' and report.cell(row['epochs'], report.count) == '3'
+
+
+def test_a_summary_has_the_teacher_beside_the_student(tmp_path):
+    teacher = make(tmp_path, 'teacher', 0, valid_accuracy=.87, params=1_330_000, latency=.002, epochs=18, best_epoch=None, worst_pairs=None)
+    student = make(tmp_path, 'kd', 0, valid_accuracy=.858, params=306_000, latency=.001, epochs=32, best_epoch=None, worst_pairs=None)
+    student.set('finished', stands_on=dict(teacher=dict(path=str(teacher), sha256='x')))
+    def lines(folder):
+        console = Console(width=80, record=True, file=open('/dev/null', 'w'))
+        console.print(report.summary(folder))
+        return {' '.join(line.split()) for line in console.export_text().splitlines()}
+    assert {'validation accuracy 85.80 % teacher 87.00 %', 'parameters 306 k teacher 1.33 M', 'one image takes 1.00 ms teacher 2.00 ms', 'epochs 32'} <= lines(student)
+    assert 'parameters 1.33 M' in lines(teacher)
+    shutil.rmtree(teacher.path)
+    assert 'parameters 306 k' in lines(student)
 
 
 def test_what_failed_or_diverged_is_listed_and_never_averaged(tmp_path):
