@@ -321,7 +321,7 @@ def tests(*arguments):
     "An ordeal that the normal tests hold already"
     def ordeal(bench, n):
         count = Count()
-        pytest.main(['-q', '--no-header', '-p', 'no:cacheprovider', '-o', 'console_output_style=classic', *arguments], plugins=[count])
+        pytest.main(['-q', '-n', '0', '--no-header', '-p', 'no:cacheprovider', '-o', 'console_output_style=classic', *arguments], plugins=[count])
         return count.passed
     return ordeal
 
