@@ -9,6 +9,7 @@ import contextlib
 import os
 import sys
 import tempfile
+import traceback
 
 import ordeal # before anything of kdfast: it sets the threads
 import test_resume
@@ -102,11 +103,11 @@ def broken(bench, name, reading, writing):
     _,mutate,n = MUTANTS[name]
     os.close(reading)
     mutate(bench) if name == 'studies' else mutate()
-    with open(os.devnull, 'w') as silence, contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
-        try: passed = ordeal.ORDEALS[name][1](bench, n)
-        except Exception: passed = [False] # it could not even be tried
-    os.write(writing, f'{sum(passed)} {len(passed)}'.encode())
-    os._exit(0)
+    try:
+        with open(os.devnull, 'w') as silence, contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence): passed = ordeal.ORDEALS[name][1](bench, n)
+        os.write(writing, f'{sum(passed)} {len(passed)}'.encode())
+    except Exception: traceback.print_exc() # the ordeal could not even be tried
+    finally: os._exit(0) # the bench is the parent's
 
 
 def main():
@@ -117,14 +118,16 @@ def main():
     with tempfile.TemporaryDirectory() as home:
         bench,survived = ordeal.Bench(home, asked.seed),0
         for name in asked.names or MUTANTS:
+            bench.n += 1000 # what another mutant left lies aside
             reading,writing = os.pipe()
             pid = os.fork()
             if not pid: broken(bench, name, reading, writing)
             os.close(writing)
-            with open(reading) as said: passed,tried = map(int, said.read().split())
+            with open(reading) as said: passed,tried = map(int, said.read().split() or (0, 0))
             os.waitpid(pid, 0)
             survived += passed == tried
-            print(f'{name:<12}{MUTANTS[name][0]:<50} {passed:>4}/{tried:<4} {"NOT NOTICED" if passed == tried else "noticed"}', flush=True)
+            found = 'NOT TRIED' if not tried else 'NOT NOTICED' if passed == tried else 'noticed'
+            print(f'{name:<12}{MUTANTS[name][0]:<50} {passed:>4}/{tried:<4} {found}', flush=True)
     sys.exit(survived > 0)
 
 
