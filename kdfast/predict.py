@@ -77,7 +77,7 @@ def fitted(
     facts:dict, # What the network says of itself
 ) -> np.ndarray: # (height, width, 3), uint8
     "The image as the network's validation images were made: scaled and its middle cut out. Raises KdfastError for what is no image."
-    if file.is_dir(): raise KdfastError(f'{file} is a folder: give images')
+    if not file.is_file(): raise KdfastError(f'{file} is a folder: give images' if file.is_dir() else f'no image {file}')
     side,(height,width) = facts.get('presized'),facts['size']
     pixels,problem,_ = decoded(read(partial(open, file, 'rb')), side)
     if problem: raise KdfastError(f'{file}: {problem}')
