@@ -69,6 +69,7 @@ def same(one, other):
     "Equal weights, predictions and numbers, no row lost or twice; but for the time it took"
     def rows(folder, name): return [{k: v for k,v in row.items() if k != 'seconds'} for row in csv.DictReader((folder/name).open())]
     def numbers(folder): return {k: v for k,v in folder.result.items() if k not in ('seconds', 'latency')}
+    if not all((one/name).exists() for name in other.files): return False
     return (equal(weights(one), weights(other)) and all(rows(one, name) == rows(other, name) for name in ('metrics.csv', 'steps.csv'))
             and numbers(one) == numbers(other) and all((one/name).read_bytes() == (other/name).read_bytes() for name in other.files
                                                        if name not in ('metrics.csv', 'steps.csv', 'result.json')))
