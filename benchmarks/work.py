@@ -60,6 +60,7 @@ def main():
         for i,point in enumerate(POINTS):
             said = subprocess.run([sys.executable, HERE, asked.data, '--threads', str(asked.threads), '--point', str(i)], stdout=subprocess.PIPE, text=True, check=True, env=env)
             found[point].append(json.loads(said.stdout.splitlines()[-1]))
+            print(f'{point[0]:,} images of {point[1]}×{point[1]}: {found[point][-1][0]:.1f} s', file=sys.stderr, flush=True)
     seconds = {point: median(took for took,_ in those) for point,those in found.items()}
     per_pixel = {(n, side): took/n/side**2 for (n,side),took in seconds.items()}
     print(f'{"images":>8} {"pixels":>8} {"seconds":>26} {"images/s":>9} {"per pixel":>10} {"MB":>6}')
