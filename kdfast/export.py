@@ -1,6 +1,5 @@
 "Out of the door: a run's network as one file, and the proof that it still says the same."
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -49,8 +48,14 @@ def to_safetensors(
 ):
     "The run's weights, which know what it takes to build their network again; a user's file that builds it goes beside them."
     where,_,_ = parts(networks.built_by(folder/'weights.safetensors')['network'])
-    if where.endswith('.py') and (folder/where).resolve() != (file.parent/where).resolve(): shutil.copyfile(folder/where, file.parent/where)
+    if where.endswith('.py'): put_beside(file.parent/where, (folder/where).read_bytes())
     write(file, (folder/'weights.safetensors').read_bytes())
+
+
+def put_beside(file, source):
+    "Raises KdfastError where there is another file of that name: it may be what somebody works on"
+    if file.exists() and file.read_bytes() != source: raise KdfastError(f'{file} is not the file that the run was made with: export to another folder')
+    write(file, source)
 
 
 def to_onnx(

@@ -53,6 +53,20 @@ def test_what_is_not_the_run_is_not_left_behind(study, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_builds_the_network_goes_along_and_overwrites_nobodys_file(kdfast, images, tmp_path):
+    mine,there = tmp_path/'mine.py',tmp_path/'there'
+    source = 'from torch import nn\ndef tiny(n): return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, n))\n'
+    mine.write_text(source), there.mkdir()
+    assert kdfast('run', 'baseline', '--student', f'{mine}:tiny', '--epochs', 1, '--data', images, '--runs', tmp_path/'runs').status == 0
+    (run,) = tmp_path.glob('runs/*/*/0')
+    assert kdfast('export', run, '--to', there/'x.safetensors').status == 0 and (there/'mine.py').read_text() == source
+    assert kdfast('predict', there/'x.safetensors', images/'valid'/'bee'/'000.png').status == 0
+    mine.write_text(source + '# worked on since\n')
+    done = kdfast('export', run, '--to', tmp_path/'x.safetensors')
+    assert done.status == 2 and 'is not the file that the run was made with' in done.err
+    assert mine.read_text().endswith('since\n') and not (tmp_path/'x.safetensors').exists()
+
+
 @pytest.mark.parametrize('arguments,said', [
     (['--to', 'x.pt'], 'ends in .onnx or .safetensors'),
     (['--to', 'nowhere/x.onnx'], 'nowhere is no folder'),
