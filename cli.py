@@ -16,7 +16,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 import kdfast
-from kdfast import recipe as recipes, signals
+from kdfast import processes, recipe as recipes, signals
 from kdfast.errors import KdfastError
 
 UsageError = typer.BadParameter.__base__ # click's, wherever typer keeps its click
@@ -103,8 +103,14 @@ def check_names(recipe):
         if o.name in COMMON: raise KdfastError(f'{recipe.file}: --{o.name} is an option of every recipe; give that parameter of main another name')
 
 
+def run_alone(ctx: typer.Context):
+    "Before anything is said: several processes speak as one"
+    processes.join()
+    help_alone(ctx)
+
+
 app.add_typer(typer.Typer(cls=Recipes, help='Run a recipe, and first whatever it needs: `kdfast run exp1`, `kdfast run ./mine.py`.',
-                          callback=help_alone, invoke_without_command=True, rich_markup_mode=None), name='run')
+                          callback=run_alone, invoke_without_command=True, rich_markup_mode=None), name='run')
 
 
 app.add_typer(typer.Typer(cls=Rates, help='Find a learning rate for a recipe: `kdfast lr-find baseline --data photos/`.',
@@ -121,7 +127,7 @@ def run_recipe(recipe, source, size, holdout, seed, kept_in, tensorboard, as_jso
     from kdfast.progress import Show, live_bars
     from kdfast.trainer import train
     with live_bars(err) as bars:
-        watch = [partial(Show, console=err, bars=bars), *([tensorboard_writer()] if tensorboard else [])]
+        watch = [partial(Show, console=err, bars=bars), *([tensorboard_writer()] if tensorboard and not processes.rank else [])]
         folder = train(recipe, images, seed, given, kept_in, watch)
     if as_json: print(json.dumps(folder.result, indent=1))
     else: show(folder, dict(data=source, size=size, holdout=holdout, seed=seed, runs=kept_in))
@@ -191,6 +197,7 @@ def train_all(
     runs: RunsOption = DEFAULT_RUNS,
 ):
     "Train what is missing; the data set's name, and the tasks without a result"
+    if processes.launched() > 1: raise KdfastError('many runs at once start processes of their own (--jobs): only kdfast run goes under a launcher')
     from kdfast import data as images, study
     name = images.load(data, holdout, size).name
     where,start = study,None
@@ -502,6 +509,7 @@ def main():
     except Exception as error:
         if debug: raise
         status,message = verdict(error)
+        if processes.rank and not signals.asked and status == 1: sys.stderr = sys.__stderr__ # one of several, and it alone knows
         complain(message)
     sys.exit(status)
 

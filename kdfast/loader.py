@@ -2,11 +2,12 @@
 import numpy as np
 import torch
 from fastai.data.core import DataLoaders, TfmdDL
-from fastai.torch_core import TensorImage, default_device
+from fastai.torch_core import TensorImage, default_device, to_detach
 from fastai.vision.core import IntToFloatTensor # registers how image tensors become floats
 from fastai.data.transforms import Category, CategoryMap, Normalize, TensorCategory
 from torch.nn.functional import pad
 
+from kdfast import processes
 from kdfast.data import Data, central
 from kdfast.errors import KdfastError
 
@@ -54,13 +55,18 @@ class Images:
 
 class ImageBatches(TfmdDL):
     """Reads whole batches. In epoch e of seed s every recipe sees the same images in the same order, cropped and
-    mirrored alike, whatever else draws random numbers: what makes runs of one seed comparable in pairs.
+    mirrored alike, whatever else draws random numbers: what makes runs of one seed comparable in pairs. Processes that
+    train together share each batch.
 
     `epoch` says which, and counts how often they were gone through; `kdfast.trainer.SameOrder` sets it to the fit's own.
     """
     epoch = 0
 
     def after_iter(self): self.epoch += 1
+
+    def to_detach(self, b, cpu=True, gather=True):
+        "fastai would gather what other processes have; but each of them sees every validation image"
+        return to_detach(b, cpu, gather=False)
 
     def get_idxs(self):
         if not self.shuffle: return list(range(self.n))
@@ -70,7 +76,8 @@ class ImageBatches(TfmdDL):
         draws = generator(self.dataset.seed, self.epoch, 1)
         for idxs in self.chunkify(samps):
             x,y = self.dataset[idxs]
-            yield (x if self.dataset.flip is None else crop_and_flip(x, self.dataset.flip, draws, self.dataset.size)),y
+            if self.dataset.flip is not None: x = crop_and_flip(x, self.dataset.flip, draws, self.dataset.size)
+            yield (x[processes.share()],y[processes.share()]) if self.shuffle else (x,y)
 
 
 def generator(*entropy):

@@ -3,10 +3,11 @@ import inspect
 from collections.abc import Callable
 
 import torch
-from fastai.basics import Callback, Learner
+from fastai.basics import Callback, Learner, num_distrib
 from fastai.callback.mixup import MixHandler
 from torch import nn
 
+from kdfast import processes
 from kdfast.distill import as_module, folded, logits
 from kdfast.errors import KdfastError
 from kdfast.hint import full_name
@@ -21,8 +22,8 @@ class Match(Callback):
     `together = True` is given lists, a tensor a pair, any other is summed over the pairs. A loss that is a module is
     trained with the student. Validation keeps the task's own loss.
     The teacher is asked in evaluation mode, without gradient, of the very batch that the student sees. `parts` holds the
-    last batch's hard, fit and total loss. Raises KdfastError for a layer that a network has not, and for MixUp and its
-    kind next to a loss that needs the labels of single images.
+    last batch's hard, fit and total loss. Raises KdfastError for a layer that a network has not, for MixUp and its
+    kind next to a loss that needs the labels of single images, and for a loss that is a module in several processes.
     """
     _learn,order,run_valid = None,3,False # after Distill (2), whose blend it adds to; before GradientAccumulation (6) and MixedPrecision (10)
 
@@ -49,6 +50,8 @@ class Match(Callback):
     def before_fit(self):
         if self.wants and any(isinstance(cb, MixHandler) for cb in self.learn.cbs):
             raise KdfastError(f'{name_of(self.measure)} needs the label of each image, and MixUp and CutMix mix images: leave one of them out')
+        if self.trained and num_distrib() > 1:
+            raise KdfastError(f'{name_of(self.measure)} is trained with the student, and several processes would each train their own: use one process')
         self.leave()
         device = next(self.model.parameters()).device
         hints,guided = ([full_name(net, pair[side]) for pair in self.pairs] for side,net in enumerate((self.teacher, self.model)))
@@ -98,7 +101,7 @@ class Match(Callback):
 
 def indices(dl, i):
     "Places in the data set of the images in the i-th batch of this epoch"
-    return torch.as_tensor(dl._DataLoader__idxs[i*dl.bs:(i + 1)*dl.bs]) # fastai keeps the order of an epoch, but offers no way to ask for it
+    return torch.as_tensor(dl._DataLoader__idxs[i*dl.bs:(i + 1)*dl.bs][processes.share()]) # fastai keeps the order of an epoch, but offers no way to ask for it
 
 
 def name_of(loss): return type(loss).__name__ if isinstance(loss, nn.Module) else getattr(loss, '__name__', str(loss))

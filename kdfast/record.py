@@ -6,6 +6,7 @@ from time import perf_counter
 from fastai.basics import Callback
 from torch.nn.utils import get_total_norm
 
+from kdfast import processes
 from kdfast.errors import Diverged
 from kdfast.runs import Folder, write_csv
 
@@ -53,11 +54,11 @@ class Record(Callback):
             raise Diverged(f'a gradient became infinite or not a number in epoch {self.epoch + 1}, step {self.iter + 1}: a lower --lr is the usual cure')
 
     def measure(self):
-        "The last batch's losses, and its accuracy where it has labels"
+        "The last batch's losses, and its accuracy where it has labels; of all processes that share it"
         parts = merged(getattr(cb, 'parts', None) for cb in self.learn.cbs.sorted('order')) or dict.fromkeys(('total', 'hard'), self.loss.detach())
         now = {name: float(value) for name,value in parts.items()}
         if 'hard' in parts: now['accuracy'] = int((self.pred.argmax(-1) == self.y).sum()) / self.size
-        return now
+        return dict(zip(now, processes.mean(list(now.values()))))
 
     @property
     def split(self): return 'train' if self.training else 'valid'

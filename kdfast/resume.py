@@ -13,7 +13,7 @@ from fastai.basics import Callback
 from fastai.learner import CancelBatchException, CancelFitException, CancelTrainException, CancelValidException
 from torch import nn
 
-from kdfast import signals
+from kdfast import processes, signals
 from kdfast.runs import Folder, write
 
 EVERY = 60  # seconds between checkpoints, at most; and one at the start of every epoch
@@ -84,6 +84,7 @@ class Resume(Callback):
         return dict(model=self.model) | {cb.name: cb.trained for cb in self.learn.cbs if isinstance(getattr(cb, 'trained', None), nn.Module)}
 
     def save(self, where):
+        if processes.rank: return # the first keeps what all of them have
         tensors = {f'{owner}.{name}': t for owner,module in self.modules().items() for name,t in module.state_dict().items()} | {'random.torch': torch.get_rng_state()}
         numbers = {}
         for i,(_,_,state,_) in enumerate(self.opt.all_params()):

@@ -8,13 +8,14 @@ import platform
 import re
 import shutil
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime, timezone
 from pathlib import Path
 from zipfile import BadZipFile
 
 from filelock import FileLock, Timeout
 
+from kdfast import processes
 from kdfast.errors import KdfastError, Locked
 from kdfast.recipe import study_order
 
@@ -26,7 +27,11 @@ def write(
     file:Path, # Where to
     content:str|bytes,
 ):
-    "Write the whole file or nothing: a reader meets the old content or the new, never a part. It is on the disk when this returns."
+    """Write the whole file or nothing: a reader meets the old content or the new, never a part. It is on the disk when this returns.
+
+    Of several processes that train one run, the first alone writes.
+    """
+    if processes.rank: return
     new = file.with_name(f'.{file.name}.{os.getpid()}') # two processes may write one file: each its own, the last one stays
     try:
         with new.open('wb') as f:
@@ -176,14 +181,15 @@ class Folder:
         The lock is the kernel's, beside the folder: it ends with its process, however that ends.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.lock, timeout=.5) if not processes.rank else nullcontext() # the first holds it for all that train together
         try:
-            with FileLock(self.lock, timeout=.5): yield # who only asks whether it is `held` holds it for microseconds
+            with lock: yield # who only asks whether it is `held` holds it for microseconds
         except Timeout:
             holder = self.run if self.status else {}
             raise Locked(f'{self} is being trained by process {holder.get("pid", "unknown")} on {holder.get("host", "this machine")}: '
                          'wait for it, or stop it') from None
 
-    def start(self, facts:dict, source:str):
+    def start(self, facts:dict, source:str) -> dict: # What is on record from now on
         "Begin; what an unfinished run left here is removed, but for the checkpoints of an interrupted one"
         stands_on = {}
         if self.path.exists():
@@ -195,6 +201,7 @@ class Folder:
         self.facts = dict(format=FORMAT, **facts, stands_on=stands_on, pid=os.getpid(), host=platform.node(), started=now())
         self.set('running')
         write(self.path/'recipe.py', source)
+        return self.facts
 
     def remove(self):
         "In one step, whatever ends this process"

@@ -3,6 +3,8 @@ import os
 import signal
 import threading
 
+from kdfast import processes
+
 SAID = {signal.SIGINT: 'interrupted', signal.SIGTERM: 'terminated'}
 DRIVEN = 'KDFAST_DRIVEN' # set for the runs of a study
 asked = None    # The signal that came, if one has
@@ -29,14 +31,14 @@ def listen():
 def hear(number, _):
     "The first signal waits for the step, if there is one; any other has waited enough"
     global asked
-    patient = training and asked is None
+    patient = processes.rank or training and asked is None # the first of several processes ends them all
     asked = number
     if not patient: raise Interrupted(number)
 
 
 def leave():
     "Raise Interrupted if a signal asked for it."
-    if asked: raise Interrupted(asked)
+    if asked and not processes.rank: raise Interrupted(asked)
 
 
 def end_with_the_study():

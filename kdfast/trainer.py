@@ -19,7 +19,7 @@ from fastai.optimizer import SGD
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from kdfast import networks, recipe as recipes, runs, signals
+from kdfast import networks, processes, recipe as recipes, runs, signals
 from kdfast.data import Data
 from kdfast.errors import Diverged, KdfastError
 from kdfast.hint import LAYER, features, front, front_back, regressor
@@ -164,11 +164,19 @@ class Run:
         settings = dict(loss_func=CrossEntropyLossFlat(), opt_func=partial(SGD, mom=.9), wd=5e-3, metrics=accuracy) | kwargs
         cbs = [SameOrder(), self.record, *self.remember, *(watch(self.folder) for watch in self.watch)]
         if self.precision == 'bfloat16': cbs.append(Bfloat16())
+        if processes.size > 1: cbs.append(together(self.dls))
         if self.resume: cbs += [self.resume, Skip()]
         learn = self.kind(self.dls, model.to(self.dls.device, memory_format=torch.channels_last), path=self.folder.path, cbs=cbs, **settings)
         learn.remove_cbs(ProgressCallback)
         learn.logger = noop
         return learn
+
+
+def together(dls):
+    "The callback that makes several processes one; accelerate takes its time to be imported"
+    if dls.train.bs % processes.size: raise KdfastError(f'{processes.size} processes cannot share a batch of {dls.train.bs} images evenly: start a number that divides it')
+    from kdfast.together import Together
+    return Together(gpu=dls.device.type == 'cuda')
 
 
 def train(
@@ -187,12 +195,13 @@ def train(
     """
     arguments = recipe.resolve(given)
     folder = runs.folder(kept_in, data.name, recipe.folder_name(arguments), seed)
-    if not folder.finished:
+    def finished(): return processes.agreed(lambda: folder.finished)
+    if not finished():
         run = Run(folder, data, seed, kept_in, watch)
         run.dls # too few images are said here, before a folder is made
         for name in foreign(arguments): networks.probe(name, data) # and a network that is none
         with folder.locked():
-            if not folder.finished: return train_alone(run, recipe, arguments)
+            if not finished(): return train_alone(run, recipe, arguments)
     check_same(folder, recipe, data, arguments) # finished before, or by another process just now
     return folder
 
@@ -212,13 +221,14 @@ def sources(arguments):
 def train_alone(run, recipe, arguments):
     "Train in a folder that no other process writes; how it went is put on record in any case"
     folder = run.folder
-    folder.start(dict(recipe=recipe.name, arguments=arguments, data=run.data.name, data_sha256=run.data.fingerprint, seed=run.seed,
-                      batch_size=run.dls.train.bs, precision=run.precision, **sources(arguments), **environment()), recipe.source)
+    facts = dict(recipe=recipe.name, arguments=arguments, data=run.data.name, data_sha256=run.data.fingerprint, seed=run.seed,
+                 batch_size=run.dls.train.bs, precision=run.precision, **sources(arguments), **environment())
+    folder.facts = processes.agreed(lambda: folder.start(facts, recipe.source))
     folder.set('running', images=run.data.asked) # where they were; they may have moved when it goes on
     run.resume = Resume(folder)
     try:
         outcome = recipe.main()(run, **arguments)
-        folder.finish(judge(run, arguments, outcome))
+        processes.agreed(lambda: folder.finish(judge(run, arguments, outcome)))
     except Diverged as e:
         folder.set('diverged', reason=e.message)
         raise
@@ -249,7 +259,8 @@ def check_same(folder, recipe, data, arguments):
 def environment():
     return dict(versions=dict(python=platform.python_version(), **{name: version(name) for name in PACKAGES}),
                 device=torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu',
-                machine=f'{platform.system()} {platform.machine()}, {os.cpu_count()} cores', threads=torch.get_num_threads())
+                machine=f'{platform.system()} {platform.machine()}, {os.cpu_count()} cores', threads=torch.get_num_threads(),
+                **(dict(processes=processes.size) if processes.size > 1 else {}))
 
 
 # Results

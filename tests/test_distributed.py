@@ -1,11 +1,24 @@
-"Two processes train one student: fastai's own distributed training, with the teacher in each."
+"Two processes train one student: fastai's own distributed training, with the teacher in each; in a notebook, and by kdfast run."
 import os
+import signal
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import pytest
+import torch
 from conftest import equal
+from fastai.basics import CrossEntropyLossFlat, Learner
 from safetensors.torch import load_file
+
+from kdfast import processes, trainer
+from kdfast.all import Match
+from kdfast.errors import KdfastError
+from kdfast.learned_losses import VID
+from kdfast.loader import loaders
+from kdfast.models import network
+from kdfast.runs import Folder
 
 SCRIPT = '''
 import os, sys
@@ -32,13 +45,18 @@ save_file({name: p.detach().clone() for name,p in learn.model.named_parameters()
 '''
 
 
-def trained(images, home, *more):
-    "What each of two processes ends with, and which images it saw"
-    home.mkdir()
+def addresses():
+    "What a launcher tells each of two processes, but which of them it is"
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
-    env = os.environ | dict(WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), ACCELERATE_USE_CPU='true', PYTHONWARNINGS='ignore')
+    return os.environ | dict(WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), ACCELERATE_USE_CPU='true', PYTHONWARNINGS='ignore')
+
+
+def trained(images, home, *more):
+    "What each of two processes ends with, and which images it saw"
+    home.mkdir()
+    env = addresses()
     both = [subprocess.Popen([sys.executable, '-c', SCRIPT, images, home, *more], env=env | dict(RANK=rank, LOCAL_RANK=rank)) for rank in '01']
     assert [process.wait() for process in both] == [0, 0]
     ends = [load_file(home/f'{rank}.safetensors') for rank in '01']
@@ -51,3 +69,77 @@ def test_every_process_has_the_same_student_and_its_own_images(images, data, tmp
     assert not set(seen[0].tolist()) & set(seen[1].tolist()) and len(seen[0]) == len(seen[1]) > 30
     (alone,_),_ = trained(images, tmp_path/'alone', 'alone')
     assert not equal(one, alone)
+
+# A run in several processes: kdfast run, as accelerate launch and torchrun start it
+
+NETWORK = '''
+from torch import nn
+
+
+def tiny(n_classes):
+    return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, n_classes))
+'''
+
+
+def start(home, *arguments):
+    "kdfast run in two processes"
+    env = addresses()
+    return [subprocess.Popen([sys.executable, '-m', 'cli', 'run', *map(str, arguments)], cwd=home, env=env | dict(RANK=rank, LOCAL_RANK=rank),
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for rank in '01']
+
+
+def ended(both): return [(*process.communicate(), process.returncode) for process in both]
+
+
+@pytest.fixture(scope='module')
+def two(images, tmp_path_factory):
+    "A run in two processes of a network without batch norm; its folder, what was asked, and what each process said"
+    home = tmp_path_factory.mktemp('processes')
+    (home/'nets.py').write_text(NETWORK)
+    net = home/'nets.py:tiny'
+    asked = ['kd', '--data', images, '--teacher', net, '--student', net, '--epochs', 3, '--lr', .05]
+    return SimpleNamespace(home=home, asked=asked, said=ended(start(home, *asked, '--runs', 'two')))
+
+
+def test_a_run_in_two_processes_is_the_run_of_one(kdfast, two):
+    "The same steps, each on half of every batch"
+    (out,err,status),(*silent,other) = two.said
+    assert (status, other, silent) == (0, 0, ['', '']), err
+    assert 'validation accuracy' in out and 'epoch 3/3' in err
+    assert kdfast('run', *two.asked, '--runs', two.home/'one').status == 0
+    found = [file.parent for file in (two.home/'one').rglob('weights.safetensors')]
+    assert len(found) == 2
+    for alone in found:
+        together = two.home/'two'/alone.relative_to(two.home/'one')
+        weights = [load_file(run/'weights.safetensors') for run in (alone, together)]
+        assert all(torch.allclose(weights[0][name], weights[1][name], atol=2e-3) for name in weights[0])
+        steps = [[float(row['hard']) for row in Folder(run).metrics('steps.csv')] for run in (alone, together)]
+        assert steps[0] == pytest.approx(steps[1], abs=2e-3)
+        assert {f.name for f in together.iterdir()} == {f.name for f in alone.iterdir()}
+        assert Folder(together).run['processes'] == 2 and 'processes' not in Folder(alone).run
+
+
+def test_a_run_in_two_processes_that_was_ended_goes_on_to_the_same_bits(two):
+    first,second = both = start(two.home, *two.asked, '--runs', 'ended')
+    while 'kd' not in (line := first.stderr.readline()) or 'epoch 1/3' not in line: assert first.poll() is None
+    first.send_signal(signal.SIGTERM), second.send_signal(signal.SIGTERM)
+    assert first.wait() == 143
+    second.kill(), ended(both) # as a launcher does
+    went_on = ended(start(two.home, *two.asked, '--runs', 'ended'))
+    assert 'goes on from epoch 2' in went_on[0][1]
+    whole,gone_on = (next((two.home/name).rglob('kd*/0/weights.safetensors')) for name in ('two', 'ended'))
+    assert whole.read_bytes() == gone_on.read_bytes()
+
+
+def test_what_two_processes_cannot_do_is_said(data, monkeypatch):
+    monkeypatch.setenv('WORLD_SIZE', '3'), monkeypatch.setattr(processes, 'size', 3)
+    with pytest.raises(KdfastError, match='3 processes cannot share a batch of 8 images evenly'): trainer.together(loaders(data))
+    learn = Learner(loaders(data), network((4, 8, 12), 3), CrossEntropyLossFlat())
+    with pytest.raises(KdfastError, match='VID is trained with the student.*use one process'):
+        learn.fit(1, cbs=Match(network((4, 8, 12), 3), VID(8, 8), 1., 'stage2:stage2'))
+
+
+def test_many_runs_start_processes_of_their_own(kdfast, monkeypatch, tmp_path):
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    said = kdfast('study', '--runs', tmp_path)
+    assert said.status == 2 and 'only kdfast run goes under a launcher' in said.err

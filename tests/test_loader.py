@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from fastai.vision.all import CrossEntropyLossFlat, Learner, load_learner
+from kdfast import processes
 from kdfast.errors import KdfastError
 from kdfast.loader import Images, batch_size, crop_and_flip, generator, loaders
 from kdfast.models import thin
@@ -99,3 +100,14 @@ def test_an_exported_learner_holds_no_image_and_says_the_same(data, tmp_path):
     x,_ = learn.dls.valid.one_batch()
     with torch.no_grad(): assert (again.model.eval()(x) == learn.model.eval()(x)).all()
     assert [len(dl.dataset) for dl in again.dls.loaders] == [0, 0] and again.dls.vocab == learn.dls.vocab
+
+
+def test_processes_share_every_batch(data, monkeypatch):
+    "Augmented as one process would have it; validation images are for all"
+    (x,y),(valid,_) = loaders(data).train.one_batch(),loaders(data).valid.one_batch()
+    monkeypatch.setattr(processes, 'size', 2)
+    for rank in 0,1:
+        monkeypatch.setattr(processes, 'rank', rank)
+        dls = loaders(data)
+        (own,labels),(same,_) = dls.train.one_batch(),dls.valid.one_batch()
+        assert torch.equal(own, x[rank::2]) and torch.equal(labels, y[rank::2]) and torch.equal(same, valid)

@@ -1,0 +1,56 @@
+"Several processes that train one run, each with its share of every batch, as `accelerate launch kdfast run …` starts them. Imports no torch."
+import os
+import sys
+from collections.abc import Callable
+
+from kdfast.errors import KdfastError
+
+rank,size = 0,1 # which of them this one is, and how many there are; `join` sets them
+
+
+def launched() -> int:
+    "How many processes a launcher has started, this one among them."
+    return int(os.environ.get('WORLD_SIZE', 1))
+
+
+def join():
+    """Train together with the others that the launcher has started. Where there are none, nothing changes.
+
+    Only the first writes and speaks. Raises KdfastError where accelerate is not installed.
+    """
+    global rank,size
+    if launched() == 1: return
+    try: from accelerate import PartialState
+    except ImportError as e: raise KdfastError("training in several processes needs a package that is not installed: pip install 'kdfast[accelerate]'") from e
+    import torch
+    state = PartialState(cpu=not torch.accelerator.is_available()) # connects them, and gives each its device
+    rank,size = state.process_index,state.num_processes
+    if rank: sys.stdout = sys.stderr = open(os.devnull, 'w')
+
+
+def share() -> slice:
+    "Which images of a batch are this process's."
+    return slice(rank, None, size)
+
+
+def agreed(
+    decide:Callable, # Called in the first process alone
+):
+    "What the first process finds. The others wait for it."
+    if size == 1: return decide()
+    from torch.distributed import broadcast_object_list
+    found = [None if rank else decide()]
+    broadcast_object_list(found)
+    return found[0]
+
+
+def mean(
+    values:list[float], # This process's
+) -> list[float]:
+    "Of each value, the mean over all processes."
+    if size == 1: return values
+    import torch
+    from accelerate import PartialState
+    together = torch.tensor(values, dtype=torch.double, device=PartialState().device)
+    torch.distributed.all_reduce(together)
+    return (together/size).tolist()
