@@ -59,6 +59,7 @@ def help_alone(ctx: typer.Context):
 COMMON = {
     'data': (str, 'digits', 'What to train on: digits, cifar10, imagenette, imagewoof, or the path of a folder or archive with train/<class>/* and test|valid|val/<class>/*, or with a labels.csv.'),
     'size': (Optional[int], None, 'For images of any size: height and width at which networks see them, in pixels.'),
+    'grow': (float, 1., 'Progressive resizing: the share of the images\' height and width that training begins with; they are whole for the last quarter of the epochs.'),
     'holdout': (float, 0., 'Share of the training images to validate on instead: to choose options while the validation images stay unseen.'),
     'seed': (int, 0, 'Decides the initial weights, the order of the images and their augmentation.'),
     'runs': (Path, DEFAULT_RUNS, 'Where runs are kept.'),
@@ -117,9 +118,9 @@ app.add_typer(typer.Typer(cls=Rates, help='Find a learning rate for a recipe: `k
                           callback=help_alone, invoke_without_command=True, rich_markup_mode=None), name='lr-find')
 
 
-def run_recipe(recipe, source, size, holdout, seed, kept_in, tensorboard, as_json, given):
+def run_recipe(recipe, source, size, grow, holdout, seed, kept_in, tensorboard, as_json, given):
     "Check what can be checked at once, then import what trains"
-    arguments,images = recipe.resolve(given),asked_images(source, size, holdout, seed)
+    arguments,images = recipe.resolve(given),asked_images(source, size, grow, holdout, seed)
     from kdfast import runs
     folder = runs.folder(kept_in, images.name, recipe.folder_name(arguments), seed)
     if folder.finished: err.print(f'{folder} is finished; nothing to train', soft_wrap=True)
@@ -130,19 +131,19 @@ def run_recipe(recipe, source, size, holdout, seed, kept_in, tensorboard, as_jso
         watch = [partial(Show, console=err, bars=bars), *([tensorboard_writer()] if tensorboard and not processes.rank else [])]
         folder = train(recipe, images, seed, given, kept_in, watch)
     if as_json: print(json.dumps(folder.result, indent=1))
-    else: show(folder, dict(data=source, size=size, holdout=holdout, seed=seed, runs=kept_in))
+    else: show(folder, dict(data=source, size=size, grow=grow, holdout=holdout, seed=seed, runs=kept_in))
 
 
-def asked_images(source, size, holdout, seed):
+def asked_images(source, size, grow, holdout, seed):
     if seed < 0: raise KdfastError(f'--seed {seed}: expected 0 or more')
     from kdfast import data
-    return data.load(source, holdout, size)
+    return data.load(source, holdout, size, grow)
 
 
-def find_rate(recipe, source, size, holdout, seed, kept_in, tensorboard, as_json, given):
+def find_rate(recipe, source, size, grow, holdout, seed, kept_in, tensorboard, as_json, given):
     "The range test of the recipe's first fit; what it stands on is trained first"
     recipe.resolve(given)
-    images = asked_images(source, size, holdout, seed)
+    images = asked_images(source, size, grow, holdout, seed)
     import_quietly()
     from kdfast import rate
     with err.status('trying rates') if err.is_terminal else nullcontext(): found = rate.find(recipe, images, seed, given, kept_in)
@@ -190,6 +191,7 @@ def train_all(
     seeds: Annotated[int, typer.Option(min=1, help='How many seeds: 0, 1, 2 …')] = 5,
     data: Annotated[str, typer.Option(help=COMMON['data'][2])] = 'digits',
     size: Annotated[Optional[int], typer.Option(help=COMMON['size'][2])] = None,
+    grow: Annotated[float, typer.Option(help=COMMON['grow'][2])] = 1.,
     holdout: Annotated[float, typer.Option(help=COMMON['holdout'][2])] = 0.,
     jobs: Annotated[Optional[int], typer.Option(min=1, help='Runs side by side; as many as the cores allow, one on a GPU, unless given.')] = None,
     threads: Annotated[int, typer.Option(min=1, help='Threads of each run. They decide the last bits of its weights; the number of jobs does not.')] = 1,
@@ -199,13 +201,13 @@ def train_all(
     "Train what is missing; the data set's name, and the tasks without a result"
     if processes.launched() > 1: raise KdfastError('many runs at once start processes of their own (--jobs): only kdfast run goes under a launcher')
     from kdfast import data as images, study
-    name = images.load(data, holdout, size).name
+    name = images.load(data, holdout, size, grow).name
     where,start = study,None
     if ray:
         where = joined(ray)
         start,runs,data = where.Task,runs.resolve(),str(Path(data).resolve()) if Path(data).exists() else data # as other machines must be told
     tasks = study.plan(wanted, range(seeds), name, runs)
-    return name,study.execute(tasks, flags(data=data, size=size, holdout=holdout, runs=runs), jobs or where.default_jobs(threads), threads, err, start)
+    return name,study.execute(tasks, flags(data=data, size=size, grow=grow, holdout=holdout, runs=runs), jobs or where.default_jobs(threads), threads, err, start)
 
 
 def joined(address):
@@ -450,21 +452,22 @@ def predict(
 def check(
     what: Annotated[str, typer.Argument(help='A run\'s folder, a folder of runs, or what --data takes.')] = str(DEFAULT_RUNS),
     size: Annotated[Optional[int], typer.Option(help=COMMON['size'][2])] = None,
+    holdout: Annotated[float, typer.Option(help=COMMON['holdout'][2])] = 0.,
 ):
     "Whether runs are whole and as they were written, or a data set can be trained on."
     from kdfast.runs import Folder
     folders = [Folder(file.parent) for file in sorted(Path(what).rglob('run.json'))]
-    if not folders: return check_data(what, size)
-    if size is not None: raise KdfastError(f'--size {size}: {what} is a folder of runs, and only images have a size')
+    if not folders: return check_data(what, size, holdout)
+    if size is not None or holdout: raise KdfastError(f'--size and --holdout are of images, and {what} is a folder of runs')
     found = {folder: folder.problems() for folder in folders}
     for folder,problems in found.items(): out.print(f'{folder}: {"; ".join(problems) or "whole"}', soft_wrap=True, markup=False)
     wrong = sum(bool(problems) for problems in found.values())
     if wrong: raise KdfastError(f'{wrong} of {len(found)} runs are not whole: remove their folders and run them again')
 
 
-def check_data(source, size):
+def check_data(source, size, holdout):
     from kdfast import data
-    found = data.load(source, size=size)
+    found = data.load(source, holdout, size)
     height,width = found.shape
     out.print(f'{source}: {len(found.train[1]):,} training and {len(found.valid[1]):,} validation images of {width}×{height} in {len(found.classes)} classes, '
               'every one readable', soft_wrap=True, markup=False)

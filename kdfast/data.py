@@ -24,6 +24,7 @@ from kdfast.runs import sha256
 ARCHIVES = ('.tar.xz', '.tar.gz', '.tgz', '.tar', '.zip')
 CACHE_VERSION = 2
 SMALLEST,LARGEST = 8,1024 # --size
+GROWN = 3/4 # of the epochs, after which images are shown whole
 LARGEST_DIGITS = 64 # they are drawn 8×8, and are not kept on disk
 
 
@@ -40,12 +41,20 @@ class Data:
     fingerprint: str         # SHA-256 of classes, labels and pixels
     notes: tuple = ()        # What a user should know about it
     size: int|None = None    # Networks see squares of this side, cut out of the decoded ones; None: all that is decoded
+    grow: float = 1.         # Share of their height and width at which training begins to show them; 1: as they are throughout
     asked: dict|None = None  # What `load` was called with
 
     @property
     def shape(self):
         "Height and width of an image as a network sees it"
         return (self.size, self.size) if self.size else self.train[0].shape[1:3]
+
+    def shape_at(self,
+        progress:float, # Share of the epochs that training has behind it
+    ) -> tuple[int,int]:
+        "Height and width at which training shows images then: multiples of 4 that grow evenly, and are whole for the last quarter."
+        share = self.grow + (1 - self.grow)*min(1., progress/GROWN)
+        return self.shape if share == 1 else tuple(min(side, max(4, 4*round(share*side/4))) for side in self.shape)
 
     def shown(self, images):
         "Decoded images (…, height, width, 3) as validation shows them"
@@ -72,21 +81,26 @@ def load(
     source:str='digits', # digits, cifar10, imagenette, imagewoof, a folder, or an archive (.tar.xz, .tar.gz, .zip)
     holdout:float=0., # Share of the training images to validate on instead
     size:int|None=None, # Take images of any size, and show networks squares of this side
+    grow:float=1., # Share of height and width at which training begins to show images, above 0; 1 for none of it
 ) -> Data:
     """The data set that `source` names, decoded on its first use and memory-mapped from a cache afterwards.
 
     With a `size`, images are kept as fastai presizes them: scaled so that the shorter side is 8/7 of it, the central
     square. Training crops them at random, validation centrally, to `size`.
+    With `grow`, training shows them scaled down at first, and whole for the last quarter of the epochs (progressive resizing).
     The cache lies in `$XDG_CACHE_HOME/kdfast` (`~/.cache/kdfast`), keyed by the size and a fingerprint of the source: an
     archive's SHA-256, or a folder's names, sizes and times. Raises KdfastError, naming the file, for a missing
     path, another layout, a class that one split lacks, and an image that does not decode or differs in size.
     """
     if not 0 <= holdout < 1: raise KdfastError(f'--holdout {holdout}: expected a share of the training images, from 0 to below 1')
     if size is not None and not SMALLEST <= size <= LARGEST: raise KdfastError(f'--size {size}: expected {SMALLEST} to {LARGEST} pixels')
+    if not 0 < grow <= 1: raise KdfastError(f'--grow {grow}: expected a share of the images\' height and width, above 0 and up to 1')
     data = named(source, size, bool(holdout))
     if not holdout and not len(data.valid[1]): raise no_validation(source)
     where = str(Path(source).expanduser().resolve()) if Path(source).expanduser().exists() else source
-    return replace(hold_out(data, holdout) if holdout else data, asked=dict(source=where, holdout=holdout, size=size))
+    if holdout: data = hold_out(data, holdout)
+    if grow < 1: data = replace(data, name=f'{data.name},grow={grow}', grow=grow)
+    return replace(data, asked=dict(source=where, holdout=holdout, size=size, grow=grow))
 
 
 def named(source, size, alone):

@@ -1,11 +1,13 @@
 "How images reach the networks: whole batches, whose order and augmentation follow from (seed, epoch) alone."
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from fastai.data.core import DataLoaders, TfmdDL
 from fastai.torch_core import TensorImage, default_device, to_detach
 from fastai.vision.core import IntToFloatTensor # registers how image tensors become floats
 from fastai.data.transforms import Category, CategoryMap, Normalize, TensorCategory
-from torch.nn.functional import pad
+from torch.nn.functional import interpolate, pad
 
 from kdfast import processes
 from kdfast.data import Data, central
@@ -26,8 +28,9 @@ class Images:
         seed:int=0, # Decides, with the epoch, order and augmentation
         flip:bool|None=None, # Crop at random and, if true, mirror; None shows every image as it is
         size:int|None=None, # Side of the squares that are cut out: at random, or, where nothing is, from the middle
+        shape_at:Callable|None=None, # Height and width to scale them to, given the share of the epochs that is over
     ):
-        self.images,self.labels,self.seed,self.flip,self.size = images,labels,seed,flip,size
+        self.images,self.labels,self.seed,self.flip,self.size,self.shape_at = images,labels,seed,flip,size,shape_at
         self.vocab,self.c = CategoryMap(vocab, sort=False),len(vocab) # fastai would take a plain list for several vocabularies
 
     def __len__(self): return len(self.labels)
@@ -58,9 +61,10 @@ class ImageBatches(TfmdDL):
     mirrored alike, whatever else draws random numbers: what makes runs of one seed comparable in pairs. Processes that
     train together share each batch.
 
-    `epoch` says which, and counts how often they were gone through; `kdfast.trainer.SameOrder` sets it to the fit's own.
+    `epoch` says which, and counts how often they were gone through; `progress`, the share of the epochs that is behind it, how
+    large they are shown where that grows. `kdfast.trainer.SameOrder` sets both to the fit's own.
     """
-    epoch = 0
+    epoch,progress = 0,1.
 
     def after_iter(self): self.epoch += 1
 
@@ -77,6 +81,7 @@ class ImageBatches(TfmdDL):
         for idxs in self.chunkify(samps):
             x,y = self.dataset[idxs]
             if self.dataset.flip is not None: x = crop_and_flip(x, self.dataset.flip, draws, self.dataset.size)
+            if self.dataset.shape_at: x = scaled(x, self.dataset.shape_at(self.progress))
             yield (x[processes.share()],y[processes.share()]) if self.shuffle else (x,y)
 
 
@@ -101,6 +106,15 @@ def crop_and_flip(
     return type(x)(padded[torch.arange(n)[:,None,None], rows[:,:,None], cols[:,None,:]].movedim(-1, 1))
 
 
+def scaled(
+    x:torch.Tensor, # (batch, channels, height, width), uint8
+    shape:tuple[int,int], # Height and width
+) -> torch.Tensor:
+    "The images at that height and width, every pixel of them having its part."
+    if x.shape[2:] == shape: return x
+    return type(x)(interpolate(x.as_subclass(torch.Tensor), shape, mode='bilinear', antialias=True))
+
+
 def batch_size(
     n:int, # Training images
 ) -> int:
@@ -123,5 +137,5 @@ def loaders(
     def batches(split, bs, **kwargs):
         tfms = [IntToFloatTensor(), Normalize.from_stats(data.mean, data.std)]
         return ImageBatches(split, bs=bs, after_batch=tfms, num_workers=0, **kwargs)
-    return DataLoaders(batches(Images(*data.train, data.classes, seed, data.flip, data.size), bs, shuffle=True, drop_last=True),
+    return DataLoaders(batches(Images(*data.train, data.classes, seed, data.flip, data.size, data.shape_at if data.grow < 1 else None), bs, shuffle=True, drop_last=True),
                        batches(Images(*data.valid, data.classes, size=data.size), 2*LARGEST_BATCH), device=default_device())

@@ -154,14 +154,18 @@ def probe(
     data:Data, # What it is for
 ):
     "Raise KdfastError, before anything is written, where the name gives no network that classifies such images."
-    network,(height,width) = build(name, len(data.classes)),data.shape
+    network = build(name, len(data.classes))
+    for height,width in {data.shape_at(0), data.shape}: look(network, name, height, width, len(data.classes))
+
+
+def look(network, name, height, width, n_classes):
     try:
         with torch.no_grad():
             for training in (False, True): found = network.train(training)(torch.zeros(2, 3, height, width)) # some give more while they train
     except Exception as e: raise KdfastError(f'{name} cannot see images of {width}×{height}: {type(e).__name__}: {str(e).splitlines()[0] if str(e) else ""}') from e
-    if not isinstance(found, torch.Tensor) or found.shape != (2, len(data.classes)):
+    if not isinstance(found, torch.Tensor) or found.shape != (2, n_classes):
         said = size(found) if isinstance(found, torch.Tensor) else type(found).__name__
-        raise KdfastError(f'{name} gives {said} for two images, expected 2×{len(data.classes)}: logits, a column a class')
+        raise KdfastError(f'{name} gives {said} for two images, expected 2×{n_classes}: logits, a column a class')
 
 
 # Networks on disk

@@ -37,8 +37,8 @@ PACKAGES = ('kdfast', 'fastai', 'torch', 'torchvision', 'numpy')
 
 
 class SameOrder(Callback):
-    "Tell the loader the epoch: with the seed, it decides the order and the augmentation of the images."
-    def before_epoch(self): self.dls.train.epoch = self.epoch
+    "Tell the loader the epoch: with the seed, it decides the order and the augmentation of the images, and their size where that grows."
+    def before_epoch(self): self.dls.train.epoch,self.dls.train.progress = self.epoch,self.epoch/self.n_epoch
 
 
 class Run:
@@ -116,7 +116,7 @@ class Run:
         shapes = [list(features(net, self.xb).shape[1:]) for net in (guided, hint)]
         matrix = matrix or shapes[0] != shapes[1]
         self.hint = dict(layers=layers, guided_shape=shapes[0], hint_shape=shapes[1], matrix=matrix)
-        return nn.Sequential(guided, regressor(guided, hint, self.xb)) if matrix else guided
+        return nn.Sequential(guided, self.bridge(guided, hint)) if matrix else guided
 
     @cached_property
     def xb(self):
@@ -134,7 +134,13 @@ class Run:
         layers:str, # The teacher's hint layer and the student's guided layer
     ) -> nn.Module:
         "The extra matrix between two layers, new: `kdfast.hint.regressor`. Raises KdfastError where none can exist."
-        return regressor(*self.fronts(student, teacher, layers), self.xb)
+        return self.bridge(*self.fronts(student, teacher, layers))
+
+    def bridge(self, guided, hint):
+        made = regressor(guided, hint, self.xb)
+        if self.data.grow == 1 or made.kernel_size == (1, 1): return made
+        raise KdfastError(f'--grow {self.data.grow}: between these layers stands a convolution of {"×".join(map(str, made.kernel_size))}, which fits '
+                          'images of one size alone: choose layers of equal height and width, or leave --grow out')
 
     def channels(self,
         student:nn.Module, # A network

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 HEAVY = {'torch', 'fastai', 'numpy', 'pandas', 'sklearn', 'PIL'}
@@ -172,6 +173,32 @@ def test_a_holdouts_runs_stay_apart(kdfast, images, tmp_path):
     assert f'kdfast run teacher --data {images} --holdout 0.25 --runs {tmp_path}' in done.out
 
 
+def test_images_that_grow(kdfast, images, tmp_path):
+    "Training sees 4×4 at first and 8×8 in the end, in every recipe alike; what the teacher said of them is asked once"
+    asked = ['--data', images, '--grow', .5, '--runs', tmp_path]
+    for recipe in ('kd', 'exp2'):
+        done = kdfast('run', recipe, '--epochs', 2, *asked)
+        assert done.status == 0, done.err
+        if recipe == 'kd': assert f'kdfast run baseline --data {images} --grow 0.5 --runs {tmp_path}' in done.out
+    outputs = tmp_path/'tiny,grow=0.5'/'teacher'/'0'/'outputs.npz'
+    with np.load(outputs) as kept: assert len(kept['sizes']) == 2*9 + 1
+    refused = kdfast('run', 'kd', '--grow', 1.5, '--data', images)
+    assert refused.status == 2 and "--grow 1.5: expected a share of the images' height and width, above 0 and up to 1" in refused.err
+
+
+def test_what_cannot_see_small_images_is_refused_at_once(kdfast, images, tmp_path):
+    (tmp_path/'nets.py').write_text('from torch import nn\ndef flat(n_classes): return nn.Sequential(nn.Flatten(), nn.Linear(192, n_classes))\n')
+    asked = ['run', 'baseline', '--student', f'{tmp_path}/nets.py:flat', '--data', images, '--runs', tmp_path/'runs', '--epochs', 1]
+    refused = kdfast(*asked, '--grow', .5)
+    assert refused.status == 2 and 'flat cannot see images of 4×4' in refused.err and not (tmp_path/'runs').exists()
+    assert kdfast(*asked).status == 0
+
+
+def test_a_regressor_for_images_of_one_size_is_refused_where_they_grow(kdfast, images, tmp_path):
+    refused = kdfast('run', 'hint', '--hint', 'stage3:stage2', '--data', images, '--grow', .5, '--runs', tmp_path)
+    assert refused.status == 2 and '--grow 0.5: between these layers stands a convolution of 2×2' in refused.err, refused.err
+
+
 def test_check_names_what_is_wrong_with_a_run(study, kdfast, tmp_path):
     from conftest import beside
     beside(study, tmp_path, 'teacher', 'kd')
@@ -189,4 +216,7 @@ def test_check_names_what_is_wrong_with_a_run(study, kdfast, tmp_path):
 def test_check_of_a_data_set(kdfast, images, tmp_path):
     done = kdfast('check', images)
     assert done.status == 0 and '72 training and 36 validation images of 8×8 in 3 classes' in done.out
+    held = kdfast('check', images, '--holdout', .25)
+    assert held.status == 0 and '54 training and 18 validation images' in held.out
+    assert kdfast('check', tmp_path, '--holdout', .25).status == 2
     assert kdfast('check', tmp_path/'nowhere').status == 2 and kdfast('check', tmp_path).status == 2

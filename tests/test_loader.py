@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -111,3 +112,17 @@ def test_processes_share_every_batch(data, monkeypatch):
         dls = loaders(data)
         (own,labels),(same,_) = dls.train.one_batch(),dls.valid.one_batch()
         assert torch.equal(own, x[rank::2]) and torch.equal(labels, y[rank::2]) and torch.equal(same, valid)
+
+
+def test_images_grow(data):
+    "Scaled down, not cut; whole for the last quarter, and for validation throughout; the same crops as ever"
+    grown,plain = replace(data, grow=.5),loaders(data, seed=3)
+    assert [replace(data, size=32, grow=.5).shape_at(e/8) for e in range(8)] == [(side, side) for side in (16, 20, 20, 24, 28, 28, 32, 32)] # 16 + 16·(e/8)/0.75, in fours
+    dls = loaders(grown, seed=3)
+    dls.train.progress = 0.
+    small,whole = dls.train.one_batch()[0],plain.train.one_batch()[0]
+    assert small.shape[2:] == (4, 4) and dls.valid.one_batch()[0].shape[2:] == (8, 8)
+    means = whole.unflatten(2, (4, 2)).unflatten(4, (4, 2)).mean((3, 5)) # antialiasing looks a little farther than the 2×2 pixels
+    assert np.corrcoef(small.flatten(), means.flatten())[0, 1] > .9
+    dls.train.progress,dls.train.epoch = .75,0
+    assert (dls.train.one_batch()[0] == loaders(data, seed=3).train.one_batch()[0]).all()
