@@ -445,7 +445,7 @@ def predict(
     from kdfast import predict as asked
     found = asked.predict(*asked.classifier(file), image)
     if json_: print(json.dumps(found, indent=1))
-    else: out.print(asked.view(found))
+    else: out.print(asked.view(found), soft_wrap=True)
 
 
 @app.command()

@@ -22,7 +22,8 @@ class Match(Callback):
     `together = True` is given lists, a tensor a pair, any other is summed over the pairs. A loss that is a module is
     trained with the student. Validation keeps the task's own loss.
     The teacher is asked in evaluation mode, without gradient, of the very batch that the student sees. `parts` holds the
-    last batch's hard, fit and total loss. Raises KdfastError for a layer that a network has not, for MixUp and its
+    last batch's hard, fit and total loss; `target`, where logits are compared, the teacher's for it, which another callback may
+    set before. Raises KdfastError for a layer that a network has not, for MixUp and its
     kind next to a loss that needs the labels of single images, and for a loss that is a module in several processes.
     """
     _learn,order,run_valid = None,3,False # after Distill (2), whose blend it adds to; before GradientAccumulation (6) and MixedPrecision (10)
@@ -35,7 +36,7 @@ class Match(Callback):
     ):
         self.teacher,self.measure,self.weight,self.parts = as_module(teacher),loss,weight,{}
         self.pairs = pairs(layers) if layers else []
-        self.hooks,self.asked = [],None
+        self.hooks,self.asked,self.target = [],None,None
         self.wants = inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss).parameters.keys() & {'y', 'index'}
 
     @property
@@ -79,8 +80,11 @@ class Match(Callback):
         self.hooks += [net.get_submodule(name).register_forward_hook(remember(name)) for name in dict.fromkeys(names)]
         return lambda: [seen[name] for name in names]
 
+    def before_batch(self): self.target = None
+
     def after_loss(self):
-        student,teacher = self.features() if self.pairs else ([self.pred], [logits(self.asked, self.xb, self.pred)])
+        if not self.pairs and self.target is None: self.target = logits(self.asked, self.xb, self.pred)
+        student,teacher = self.features() if self.pairs else ([self.pred], [self.target])
         with torch.autocast(self.xb[0].device.type, enabled=False): fit = self.compare([s.float() for s in student], [t.float() for t in teacher])
         hard,total = self.loss_grad,self.loss_grad + self.weight*fit
         self.parts = dict(total=total.detach(), fit=fit.detach(), hard=hard.detach())

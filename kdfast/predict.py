@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from rich.table import Table
+from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 from torch import nn
 
@@ -101,10 +101,10 @@ def predict(
 
 def view(
     found:list[dict], # From `predict`
-) -> Table:
-    "A line an image, with the classes it may be."
-    table = Table.grid(padding=(0, 2))
-    for said in found:
-        best = [f'{name} {percent(p)}' for name,p in zip(said['classes'][:SHOWN], said['probabilities'])]
-        table.add_row(Text(said['image'], overflow='fold'), Text(best[0], 'bold'), *(Text(b, 'dim') for b in best[1:]))
-    return table
+) -> Text:
+    "A line an image, never broken, with the classes it may be."
+    rows = [[said['image'], *(f'{name} {percent(p)}' for name,p in zip(said['classes'][:SHOWN], said['probabilities']))] for said in found]
+    widths = [max(map(cell_len, column)) for column in zip(*rows)]
+    styles = ['', 'bold', *['dim']*SHOWN]
+    def line(row): return Text('  ').join(Text(set_cell_size(cell, width), style) for cell,width,style in zip(row, widths, styles))
+    return Text('\n').join(map(line, rows))

@@ -10,14 +10,16 @@ from fastai.basics import Callback
 from filelock import FileLock
 from torch import nn
 
+from kdfast.distill import Distill
 from kdfast.errors import KdfastError
+from kdfast.match import Match
 from kdfast.runs import remove_half_written, write
 
 LIMIT = 2**30 # bytes: beyond it, asking again is cheaper than keeping
 
 
 class Remember(Callback):
-    """Look up what Distill's teacher says of a batch that it has seen before.
+    """Look up what the teacher says of a batch that it has seen before, for Distill, and for Match where it compares logits.
 
     A batch is known by the SHA-256 of its pixels, so that whatever changes the images (MixUp, another
     augmentation) is simply not found, and the weights come out equal to the bit with and without. For a CPU,
@@ -29,29 +31,29 @@ class Remember(Callback):
         file:Path, # Where the outputs are kept
         teacher:nn.Module, # Whose outputs they are
     ):
-        self.file,self.teacher,self.known,self.size = file,teacher,None,0
+        self.file,self.teacher,self.known,self.size,self.asker = file,teacher,None,0,None
 
     def before_fit(self):
-        distill = getattr(self.learn, 'distill', None)
-        self.asked = distill is not None and distill.teacher is self.teacher and self.dls.device.type == 'cpu'
-        if self.asked and self.known is None: self.known = read_outputs(self.file)
+        askers = [cb for cb in self.learn.cbs if isinstance(cb, Distill) or isinstance(cb, Match) and not cb.pairs] if self.dls.device.type == 'cpu' else []
+        self.asker = next((cb for cb in askers if cb.teacher is self.teacher), None)
+        if self.asker and self.known is None: self.known = read_outputs(self.file)
         self.size = sum(logits.nbytes for logits in (self.known or {}).values())
         self.new = False
 
     def after_pred(self):
-        if not self.asked: return
+        if not self.asker: return
         self.digest = digest(self.xb[0])
-        self.distill.target = self.known.get(self.digest)
+        self.asker.target = self.known.get(self.digest)
 
     def after_batch(self):
-        if not self.asked or self.distill.target is None or self.digest in self.known or self.size > LIMIT: return
-        self.known[self.digest] = self.distill.target
-        self.size += self.distill.target.nbytes
+        if not self.asker or self.asker.target is None or self.digest in self.known or self.size > LIMIT: return
+        self.known[self.digest] = self.asker.target
+        self.size += self.asker.target.nbytes
         self.new = True
 
     def after_fit(self):
         "Keep them, and those that another process has kept meanwhile"
-        if not (self.asked and self.new): return
+        if not (self.asker and self.new): return
         with FileLock(self.file.with_name('.outputs.lock')):
             remove_half_written(self.file.parent)
             write_outputs(self.file, read_outputs(self.file) | self.known)

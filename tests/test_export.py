@@ -96,7 +96,7 @@ def test_the_same_is_predicted_by_a_run_and_by_its_files(study, kdfast, images, 
 
 def test_people_are_shown_the_likeliest_classes(study, kdfast, images):
     done = kdfast('predict', study/'exp2'/'0', images/'valid'/'bee'/'000.png')
-    assert done.status == 0 and 'bee/000.png' in done.out and all(f'{name} ' in done.out for name in CLASSES) and done.out.count('%') == 3
+    assert done.status == 0 and 'bee/000.png' in done.out and all(f'{name} ' in done.out for name in CLASSES) and done.out.count('%') == 3 and done.out.count('\n') == 1
 
 
 def test_an_image_of_another_size_is_made_as_the_validation_images_were(study, tmp_path):

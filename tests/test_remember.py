@@ -6,6 +6,8 @@ from conftest import beside, equal, weights
 from fastai.vision.all import Callback, CrossEntropyLossFlat, Learner, MixUp, ProgressCallback, noop
 from kdfast.distill import Distill, folded
 from kdfast.loader import loaders
+from kdfast.losses import at_loss, dist_loss
+from kdfast.match import Match
 from kdfast.models import thin, wide
 from kdfast.remember import Remember, read_outputs
 
@@ -24,14 +26,14 @@ class Counting(torch.nn.Module):
     def asked(self): return self.times[self.key]
 
 
-def fit(data, teacher, *cbs, epochs=2):
+def fit(data, teacher, *cbs, epochs=2, taught=None):
     torch.manual_seed(0)
     learn = Learner(loaders(data), thin(3), CrossEntropyLossFlat(), cbs=[*cbs])
     learn.remove_cbs(ProgressCallback)
     learn.logger = noop
     class Epoch(Callback):
         def before_epoch(self): self.dls.train.epoch = self.epoch
-    learn.fit(epochs, .01, cbs=[Distill(teacher), Epoch()])
+    learn.fit(epochs, .01, cbs=[taught() if taught else Distill(teacher), Epoch()])
     return {name: t.clone() for name,t in learn.model.state_dict().items()}
 
 
@@ -61,6 +63,19 @@ def test_mixed_images_are_other_images(data, tmp_path):
     before = teacher.asked
     fit(data, teacher, Remember(file, teacher), MixUp())
     assert teacher.asked == before + 2*9
+
+
+def test_losses_of_logits_share_what_is_known(data, tmp_path):
+    "With Distill, too; a loss of features needs the teacher's inside, and asks"
+    file,teacher = tmp_path/'outputs.npz',Counting()
+    def match(): return Match(teacher, dist_loss, .1)
+    without = fit(data, teacher, taught=match)
+    fit(data, teacher, Remember(file, teacher))
+    before = teacher.asked
+    assert equal(without, fit(data, teacher, Remember(file, teacher), taught=match)) and teacher.asked == before
+    file.unlink()
+    fit(data, teacher, Remember(file, teacher), taught=lambda: Match(teacher, at_loss, .1, 'net.stage2:stage2'))
+    assert teacher.asked == before + 2*9 and not file.exists()
 
 
 def test_another_teachers_outputs_are_not_taken(data, tmp_path):
