@@ -3,7 +3,7 @@ import inspect
 from collections.abc import Callable
 
 import torch
-from fastai.basics import Callback, Learner, num_distrib
+from fastai.basics import Callback, Learner
 from fastai.callback.mixup import MixHandler
 from torch import nn
 
@@ -23,8 +23,8 @@ class Match(Callback):
     trained with the student. Validation keeps the task's own loss.
     The teacher is asked in evaluation mode, without gradient, of the very batch that the student sees. `parts` holds the
     last batch's hard, fit and total loss; `target`, where logits are compared, the teacher's for it, which another callback may
-    set before. Raises KdfastError for a layer that a network has not, for MixUp and its
-    kind next to a loss that needs the labels of single images, and for a loss that is a module in several processes.
+    set before. Raises KdfastError for a layer that a network has not, for MixUp and its kind next to a loss that needs the labels
+    of single images, and for a loss that is a module in several processes.
     """
     _learn,order,run_valid = None,3,False # after Distill (2), whose blend it adds to; before GradientAccumulation (6) and MixedPrecision (10)
 
@@ -51,7 +51,7 @@ class Match(Callback):
     def before_fit(self):
         if self.wants and any(isinstance(cb, MixHandler) for cb in self.learn.cbs):
             raise KdfastError(f'{name_of(self.measure)} needs the label of each image, and MixUp and CutMix mix images: leave one of them out')
-        if self.trained and num_distrib() > 1:
+        if self.trained and processes.several():
             raise KdfastError(f'{name_of(self.measure)} is trained with the student, and several processes would each train their own: use one process')
         self.leave()
         device = next(self.model.parameters()).device

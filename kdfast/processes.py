@@ -10,7 +10,7 @@ rank,size = 0,1 # which of them this one is, and how many there are; `join` sets
 
 def launched() -> int:
     "How many processes a launcher has started, this one among them."
-    return int(os.environ.get('WORLD_SIZE', 1))
+    return int(os.environ['WORLD_SIZE']) if {'RANK', 'WORLD_SIZE', 'MASTER_ADDR'} <= os.environ.keys() else 1 # one alone may be a cluster's
 
 
 def join():
@@ -26,6 +26,12 @@ def join():
     state = PartialState(cpu=not torch.accelerator.is_available()) # connects them, and gives each its device
     rank,size = state.process_index,state.num_processes
     if rank: sys.stdout = sys.stderr = open(os.devnull, 'w')
+
+
+def several() -> bool:
+    "Whether torch has connected this process with others: by `join`, or by fastai in a script of the user's."
+    from torch import distributed
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 def share() -> slice:

@@ -265,8 +265,7 @@ def check_same(folder, recipe, data, arguments):
 def environment():
     return dict(versions=dict(python=platform.python_version(), **{name: version(name) for name in PACKAGES}),
                 device=torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu',
-                machine=f'{platform.system()} {platform.machine()}, {os.cpu_count()} cores', threads=torch.get_num_threads(),
-                **(dict(processes=processes.size) if processes.size > 1 else {}))
+                machine=f'{platform.system()} {platform.machine()}, {os.cpu_count()} cores', threads=torch.get_num_threads(), processes=processes.size)
 
 
 # Results
