@@ -4,11 +4,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from fastai.vision.all import CrossEntropyLossFlat, Learner, load_learner
+from fastai.vision.all import Callback, CrossEntropyLossFlat, Learner, ProgressCallback, load_learner, noop
 from kdfast import processes
 from kdfast.errors import KdfastError
 from kdfast.loader import Images, batch_size, crop_and_flip, generator, loaders
 from kdfast.models import thin
+from kdfast.trainer import SameOrder
 
 
 def epoch(dls, e):
@@ -126,3 +127,14 @@ def test_images_grow(data):
     assert np.corrcoef(small.flatten(), means.flatten())[0, 1] > .9
     dls.train.progress,dls.train.epoch = .75,0
     assert (dls.train.one_batch()[0] == loaders(data, seed=3).train.one_batch()[0]).all()
+
+
+def test_a_fit_tells_how_far_it_is(data):
+    seen = []
+    class Look(Callback):
+        def before_batch(self): seen.append((self.training, self.epoch, self.xb[0].shape[2]))
+    learn = Learner(loaders(replace(data, grow=.5)), thin(3), CrossEntropyLossFlat(), cbs=[SameOrder(), Look()])
+    learn.remove_cbs(ProgressCallback)
+    learn.logger = noop
+    learn.fit(4, .01)
+    assert set(seen) == {(True, 0, 4), (True, 1, 4), (True, 2, 8), (True, 3, 8), *((False, epoch, 8) for epoch in range(4))} # 4 + 4·(epoch/4)/0.75, in fours
