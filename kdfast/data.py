@@ -53,8 +53,9 @@ class Data:
         progress:float, # Share of the epochs that training has behind it
     ) -> tuple[int,int]:
         "Height and width at which training shows images then: multiples of 4 that grow evenly, and are whole for the last quarter."
-        share = self.grow + (1 - self.grow)*min(1., progress/GROWN)
-        return self.shape if share == 1 else tuple(min(side, max(4, 4*round(share*side/4))) for side in self.shape)
+        if self.grow == 1 or progress >= GROWN: return self.shape
+        share = self.grow + (1 - self.grow)*progress/GROWN
+        return tuple(min(side, max(4, 4*round(share*side/4))) for side in self.shape)
 
     def shown(self, images):
         "Decoded images (…, height, width, 3) as validation shows them"

@@ -121,7 +121,9 @@ def batch_size(
     "128 images, or the power of two that makes at least eight batches of a small training set."
     if n < SMALLEST_BATCH:
         raise KdfastError(f'{n} training images are fewer than the smallest batch, {SMALLEST_BATCH}')
-    return min(LARGEST_BATCH, max(SMALLEST_BATCH, 2**((n//8).bit_length() - 1)))
+    bs = min(LARGEST_BATCH, max(SMALLEST_BATCH, 2**((n//8).bit_length() - 1)))
+    if bs % processes.size: raise KdfastError(f'{processes.size} processes cannot share a batch of {bs} images evenly: start a number that divides it')
+    return bs
 
 
 def loaders(
@@ -131,7 +133,7 @@ def loaders(
     """fastai DataLoaders on the default device: training images augmented, validation images as they are or, with a size, their middle.
 
     Batches are (images, 3, height, width), float32, normalised with the training images' mean and spread.
-    Raises KdfastError for fewer training images than the smallest batch.
+    Raises KdfastError for fewer training images than the smallest batch, and for processes that cannot share a batch evenly.
     """
     bs = batch_size(len(data.train[1]))
     def batches(split, bs, **kwargs):

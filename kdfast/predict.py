@@ -106,5 +106,8 @@ def view(
     rows = [[said['image'], *(f'{name} {percent(p)}' for name,p in zip(said['classes'][:SHOWN], said['probabilities']))] for said in found]
     widths = [max(map(cell_len, column)) for column in zip(*rows)]
     styles = ['', 'bold', *['dim']*SHOWN]
-    def line(row): return Text('  ').join(Text(set_cell_size(cell, width), style) for cell,width,style in zip(row, widths, styles))
+    def line(row):
+        cells = Text('  ').join(Text(set_cell_size(cell, width), style) for cell,width,style in zip(row, widths, styles))
+        cells.rstrip()
+        return cells
     return Text('\n').join(map(line, rows))

@@ -34,8 +34,8 @@ class Remember(Callback):
         self.file,self.teacher,self.known,self.size,self.asker = file,teacher,None,0,None
 
     def before_fit(self):
-        askers = [cb for cb in self.learn.cbs if isinstance(cb, Distill) or isinstance(cb, Match) and not cb.pairs] if self.dls.device.type == 'cpu' else []
-        self.asker = next((cb for cb in askers if cb.teacher is self.teacher), None)
+        def asks(cb): return (isinstance(cb, Distill) or isinstance(cb, Match) and not cb.pairs) and cb.teacher is self.teacher
+        self.asker = next(filter(asks, self.learn.cbs), None) if self.dls.device.type == 'cpu' else None
         if self.asker and self.known is None: self.known = read_outputs(self.file)
         self.size = sum(logits.nbytes for logits in (self.known or {}).values())
         self.new = False

@@ -180,7 +180,6 @@ class Run:
 
 def together(dls):
     "The callback that makes several processes one; accelerate takes its time to be imported"
-    if dls.train.bs % processes.size: raise KdfastError(f'{processes.size} processes cannot share a batch of {dls.train.bs} images evenly: start a number that divides it')
     from kdfast.together import Together
     return Together(gpu=dls.device.type == 'cuda')
 
@@ -204,7 +203,7 @@ def train(
     def finished(): return processes.agreed(lambda: folder.finished)
     if not finished():
         run = Run(folder, data, seed, kept_in, watch)
-        run.dls # too few images are said here, before a folder is made
+        run.dls # too few images, or to be shared unevenly, are said here, before a folder is made
         for name in foreign(arguments): networks.probe(name, data) # and a network that is none
         with folder.locked():
             if not finished(): return train_alone(run, recipe, arguments)

@@ -12,13 +12,13 @@ from conftest import equal
 from fastai.basics import CrossEntropyLossFlat, Learner
 from safetensors.torch import load_file
 
-from kdfast import processes, trainer
+from kdfast import processes
 from kdfast.all import Match
 from kdfast.errors import KdfastError
 from kdfast.learned_losses import VID
 from kdfast.loader import loaders
 from kdfast.models import network
-from kdfast.runs import Folder
+from kdfast.runs import Folder, write
 
 SCRIPT = '''
 import os, sys
@@ -128,10 +128,22 @@ def test_a_run_in_two_processes_that_was_ended_goes_on_to_the_same_bits(two):
 
 def test_what_two_processes_cannot_do_is_said(data, monkeypatch):
     monkeypatch.setattr(processes, 'size', 3), monkeypatch.setattr(processes, 'several', lambda: True)
-    with pytest.raises(KdfastError, match='3 processes cannot share a batch of 8 images evenly'): trainer.together(loaders(data))
+    with pytest.raises(KdfastError, match='3 processes cannot share a batch of 8 images evenly'): loaders(data)
+    monkeypatch.setattr(processes, 'size', 2)
     learn = Learner(loaders(data), network((4, 8, 12), 3), CrossEntropyLossFlat())
     with pytest.raises(KdfastError, match='VID is trained with the student.*use one process'):
         learn.fit(1, cbs=Match(network((4, 8, 12), 3), VID(8, 8), 1., 'stage2:stage2'))
+
+
+def test_the_first_process_alone_writes_and_locks(tmp_path, monkeypatch):
+    run = Folder(tmp_path/'data'/'kd'/'0')
+    with run.locked():
+        monkeypatch.setattr(processes, 'rank', 1)
+        with run.locked(): write(tmp_path/'a.txt', 'b')
+    assert not (tmp_path/'a.txt').exists()
+    monkeypatch.setattr(processes, 'rank', 0)
+    write(tmp_path/'a.txt', 'b')
+    assert (tmp_path/'a.txt').read_text() == 'b'
 
 
 def test_many_runs_start_processes_of_their_own(kdfast, monkeypatch, tmp_path):

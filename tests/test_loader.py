@@ -119,6 +119,8 @@ def test_images_grow(data):
     "Scaled down, not cut; whole for the last quarter, and for validation throughout; the same crops as ever"
     grown,plain = replace(data, grow=.5),loaders(data, seed=3)
     assert [replace(data, size=32, grow=.5).shape_at(e/8) for e in range(8)] == [(side, side) for side in (16, 20, 20, 24, 28, 28, 32, 32)] # 16 + 16·(e/8)/0.75, in fours
+    assert replace(data, size=30, grow=.45).shape_at(.75) == replace(data, size=30).shape_at(0) == (30, 30) # though no multiple of 4
+    assert np.mean([(replace(data, size=32, grow=.5).shape_at(e/32)[0]/32)**2 for e in range(32)]) == pytest.approx(2/3, abs=.02) # of the work
     dls = loaders(grown, seed=3)
     dls.train.progress = 0.
     small,whole = dls.train.one_batch()[0],plain.train.one_batch()[0]
