@@ -165,10 +165,13 @@ def import_quietly():
 
 
 def show(folder, common):
-    "A run's summary, and the recipe of the study to run next"
+    "A run's summary, and the recipe of the study to run next, by the same optimizer"
     from kdfast import report, runs
-    missing = [r for r in recipes.STUDY if not runs.folder(common['runs'], folder.data, r, common['seed']).finished]
-    next_command = ['run', missing[0], *flags(**common)] if missing else ['compare', *flags(runs=common['runs'])]
+    optimizer = folder.result['arguments'].get('optimizer', recipes.OPTIMIZERS[0])
+    def alike(name): return recipes.find(name).folder_name(recipes.find(name).resolve(dict(optimizer=optimizer)))
+    missing = [r for r in recipes.STUDY if not runs.folder(common['runs'], folder.data, alike(r), common['seed']).finished]
+    same = [] if optimizer == recipes.OPTIMIZERS[0] else ['--optimizer', optimizer]
+    next_command = ['run', missing[0], *same, *flags(**common)] if missing else ['compare', *flags(runs=common['runs'])]
     out.print(report.summary(folder))
     out.print(Text.assemble(('\nnext  ', 'dim'), (shlex.join(['kdfast', *next_command]), 'bold')), soft_wrap=True) # whole, so that it can be copied
 
@@ -184,6 +187,8 @@ TeacherOption = Annotated[Optional[str], typer.Option(help='Network of the teach
 StudentOption = Annotated[Optional[str], typer.Option(help='Network of the student, for every recipe that has one.')]
 HintOption = Annotated[Optional[str], typer.Option(metavar='TEACHER_LAYER:STUDENT_LAYER', help='Layers that meet, for every recipe that has a hint.')]
 EpochsOption = Annotated[Optional[int], typer.Option(help='Epochs of every run but teacher and stage one, in place of the recipe\'s own.')]
+
+OptimizerOption = Annotated[Optional[str], typer.Option(metavar='sgd|muon', help='Of every run: sgd, or muon, for about half as many epochs.')]
 
 
 def train_all(
@@ -232,6 +237,7 @@ def study(
     recipe: Annotated[Optional[list[str]], typer.Argument(help='Recipes, or files of your own; those of the study, unless given.')] = None,
     all_: Annotated[bool, typer.Option('--all', help='Every recipe of kdfast: the study\'s, and one a loss of the literature.')] = False,
     epochs: EpochsOption = None,
+    optimizer: OptimizerOption = None,
     teacher: TeacherOption = None,
     student: StudentOption = None,
     hint: HintOption = None,
@@ -239,7 +245,7 @@ def study(
     **training,
 ):
     "Train recipes × seeds, what is missing of them, side by side; then the table, and how far each is from the baseline."
-    given = {name: value for name,value in dict(epochs=epochs, teacher=teacher, student=student, hint=hint).items() if value is not None}
+    given = {name: value for name,value in dict(epochs=epochs, optimizer=optimizer, teacher=teacher, student=student, hint=hint).items() if value is not None}
     if all_ and recipe: raise KdfastError(f'--all beside {", ".join(recipe)}: expected one of them')
     stages = recipes.names() if all_ else recipes.STUDY
     found = [recipes.find(name) for name in recipe or [name for name in stages if name not in ('teacher', 'hint')]] # those two come with the others
@@ -259,13 +265,15 @@ def study(
 @trains_many
 def matrix(
     epochs: EpochsOption = None,
+    optimizer: OptimizerOption = None,
     margin: MarginOption = 0.8,
     json_: JsonOption = False,
     **training,
 ):
     "Does the extra matrix that a hint needs affect performance? Trains what is missing; premises, evidence, verdict."
     from kdfast import matrix as question
-    more,limit = {} if epochs is None else dict(epochs=epochs),fraction(margin)
+    more = {name: value for name,value in dict(epochs=epochs, optimizer=optimizer).items() if value is not None}
+    limit = fraction(margin)
     name,failed = train_all(question.wanted(more), **training)
     try:
         found = question.facts(training['runs'], name, range(training['seeds']), more, limit)

@@ -43,6 +43,9 @@ def facts(
         recipe = recipes.find(name)
         found = (runs.folder(kept_in, data, recipe.folder_name(recipe.resolve(given | more)), seed) for seed in seeds)
         return {folder.seed: folder for folder in found if folder.finished}
+    def stage_one(given):
+        experiment = recipes.find('exp1')
+        return find('hint', dict(experiment.needed(experiment.resolve(given | more)))['hint'], {})
     thin,matched = find('baseline', THIN),find('baseline', MATCHED)
     effects = []
     for name in EXPERIMENTS:
@@ -50,7 +53,7 @@ def facts(
         effects.append(dict(experiment=name, raw=paired(with_matrix, without, margin),
                             corrected=beyond(with_matrix, without, thin, matched, margin), control=paired(control, without, margin)))
     experiments = [folder for name in EXPERIMENTS for given in (THIN, MATCHED, CONTROL) for folder in find(name, given).values()]
-    stage_ones = [list(find('hint', given, {}).values()) for given in (THIN, MATCHED, CONTROL)]
+    stage_ones = [list(stage_one(given).values()) for given in (THIN, MATCHED, CONTROL)]
     if not thin or not matched or not all(stage_ones): raise KdfastError(f'no finished runs of both students on {data} in {kept_in}: kdfast matrix trains them')
     premises = [same_teacher(experiments), same_hint(*stage_ones), same_size(thin, matched), same_baselines(paired(thin, matched, margin))]
     return dict(question=QUESTION, data=data, margin=margin, premises=premises, effects=effects)

@@ -13,6 +13,7 @@ from pathlib import Path
 from kdfast.errors import KdfastError
 
 NETWORKS = ['wide', 'thin', 'matched'] # functions of kdfast.models
+OPTIMIZERS = ['sgd', 'muon'] # kdfast.trainer has them
 NETWORK_OPTIONS = ('network', 'teacher', 'student') # that every recipe calls so
 NETWORK = re.compile(r'((?P<where>torchvision|timm|[^@]+\.py|\w+(\.\w+)*):)?(?P<what>[\w.]+)(@(?P<weights>.+))?')
 ANY_NETWORK = f'{", ".join(NETWORKS)}, torchvision:NAME, timm:NAME, FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION, with @pretrained or @FILE behind it for its weights'
@@ -23,6 +24,7 @@ RANGES = {
     'epochs': (lambda v: v >= 1, 'at least 1'),
     'lr':     (lambda v: v > 0, 'above 0'),
     'wd':     (lambda v: v >= 0, '0 or more'),
+    'optimizer': (lambda v: v in OPTIMIZERS, ' or '.join(OPTIMIZERS)),
     'T':      (lambda v: v > 0, 'above 0'),
     'alpha':  (lambda v: 0 <= v <= 1, 'from 0 to 1'),
     'student': (lambda v: names_network(v), ANY_NETWORK),
@@ -84,7 +86,7 @@ class Recipe:
 
     def unknown(self, name, common=()):
         "The error for an option that this recipe has not got, with the nearest that it has"
-        words = {word.lower(): o.name for o in self.options for word in [*re.findall(r"\w{4,}", o.help), o.name]} | {c: c for c in common}
+        words = {word.lower(): o.name for o in self.options for word in re.findall(r"\w{4,}", o.help)} | {name: name for name in (*(o.name for o in self.options), *common)}
         near = difflib.get_close_matches(name.lower(), words, n=1)
         hint = f'did you mean --{words[near[0]]}?' if near else f'it has {", ".join(f"--{o.name}" for o in self.options)}'
         return KdfastError(f'{name} is not an option of {self.name}; {hint}')

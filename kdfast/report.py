@@ -170,9 +170,9 @@ def as_run(
     folders:list[Folder], # Runs of one data set
     recipe:str, # Of the study
 ) -> str|None:
-    "What the recipe's finished runs are called: as it is; or, where it ran with another number of epochs alone, with that. None where it has not run."
+    "What the recipe's finished runs are called: as it is; or, where it ran with other epochs or another optimizer alone, with those. None where it has not run."
     names = {folder.recipe for folder in folders if folder.finished}
-    shortened = [name for name in names if re.fullmatch(rf'{re.escape(recipe)},epochs=\d+', name)]
+    shortened = [name for name in names if re.fullmatch(rf'{re.escape(recipe)}(,epochs=\d+)?(,optimizer=\w+)?', name)]
     return recipe if recipe in names else shortened[0] if len(shortened) == 1 else None
 
 

@@ -24,6 +24,7 @@ from kdfast.data import Data
 from kdfast.errors import Diverged, KdfastError
 from kdfast.hint import LAYER, features, front, front_back, regressor
 from kdfast.loader import loaders
+from kdfast.muon import Muon
 from kdfast.precision import Bfloat16, multiplies_bfloat16, use_bfloat16
 from kdfast.recipe import Recipe, is_run
 from kdfast.record import Record
@@ -31,6 +32,7 @@ from kdfast.remember import Remember
 from kdfast.resume import Resume, Skip
 from kdfast.runs import Folder
 
+OPTIMIZERS = dict(zip(recipes.OPTIMIZERS, (SGD, Muon), strict=True))
 LOOKS = 40 # at the time that one image takes
 PAIRS_SHOWN,IMAGES_SHOWN = 5,8 # most confused pairs, and images of each, that are kept to be looked at
 PACKAGES = ('kdfast', 'fastai', 'torch', 'torchvision', 'numpy')
@@ -160,6 +162,7 @@ class Run:
 
     def learner(self,
         model:nn.Module, # What to train
+        optimizer:str='sgd', # sgd or muon, with momentum
         **kwargs # Passed to fastai's Learner: loss_func, splitter, train_bn …
     ) -> Learner:
         """A fastai Learner on this run's images that keeps its losses in the run's folder.
@@ -167,7 +170,7 @@ class Run:
         Unless told otherwise: cross-entropy on labels, SGD with momentum, weight decay 5e-3 (decoupled: fastai
         multiplies it by the learning rate; with momentum 0.9 what others write as 5e-4).
         """
-        settings = dict(loss_func=CrossEntropyLossFlat(), opt_func=partial(SGD, mom=.9), wd=5e-3, metrics=accuracy) | kwargs
+        settings = dict(loss_func=CrossEntropyLossFlat(), opt_func=partial(OPTIMIZERS[optimizer], mom=.9), wd=5e-3, metrics=accuracy) | kwargs
         cbs = [SameOrder(), self.record, *self.remember, *(watch(self.folder) for watch in self.watch)]
         if self.precision == 'bfloat16': cbs.append(Bfloat16())
         if processes.size > 1: cbs.append(together(self.dls))

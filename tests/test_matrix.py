@@ -13,16 +13,16 @@ BASE = {('baseline', 'thin'): [.80, .81, .79], ('baseline', 'matched'): [.801, .
         ('exp2', 'thin'): [.86, .85, .86], ('exp2', 'matched'): [.86, .85, .87], ('exp2', 'control'): [.80, .80, .80]}
 
 
-def make_all(runs, accuracies=BASE, teacher=lambda recipe, seed: f'teacher{seed}', guided=(84, 8, 8), params=(305866, 305577)):
+def make_all(runs, accuracies=BASE, teacher=lambda recipe, seed: f'teacher{seed}', guided=(84, 8, 8), params=(305866, 305577), more={}):
     for (recipe,student),values in accuracies.items():
         for seed,value in enumerate(values):
             options = {name: v for name,v in NAMES[student].items() if recipe != 'baseline' or name == 'student'}
-            make(runs, folder_name(recipe, options), seed, valid_accuracy=value, params=params[student != 'thin'], macs=9e6,
+            make(runs, folder_name(recipe, options | more), seed, valid_accuracy=value, params=params[student != 'thin'], macs=9e6,
                  teacher_sha256=None if recipe == 'baseline' else teacher(recipe, seed))
     for seed in range(3):
         for student,options in NAMES.items():
             shape = [40, 8, 8] if student == 'thin' else list(guided)
-            make(runs, folder_name('hint', options), seed, hint=dict(layers='stage2:stage2', guided_shape=shape, hint_shape=[84, 8, 8], matrix=student != 'matched' or shape != [84, 8, 8]))
+            make(runs, folder_name('hint', options | more), seed, hint=dict(layers='stage2:stage2', guided_shape=shape, hint_shape=[84, 8, 8], matrix=student != 'matched' or shape != [84, 8, 8]))
 
 
 def folder_name(recipe, options): return find(recipe).folder_name(find(recipe).resolve(options))
@@ -49,6 +49,13 @@ def test_premises_that_hold(tmp_path):
     assert states(tmp_path) == ['held']*4
     evidence = ' '.join(p['evidence'] for p in found(tmp_path)['premises'])
     for said in ('seed 2: teacher2', 'after stage2, 84×8×8', 'thin gives 40×8×8', 'thin 306 k parameters', 'thin − matched: +0.00 points'): assert said in evidence
+
+
+def test_stage_one_is_looked_for_as_the_experiments_needed_it(tmp_path):
+    make_all(tmp_path, more=dict(optimizer='muon'))
+    facts = matrix.facts(tmp_path, 'pets', range(3), dict(optimizer='muon'), .008)
+    assert [p['state'] for p in facts['premises']] == ['held']*4
+    with pytest.raises(KdfastError): found(tmp_path)
 
 
 def test_another_teacher_breaks_the_first(tmp_path):

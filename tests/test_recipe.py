@@ -48,7 +48,7 @@ def test_unknown_recipes(name, said):
     with pytest.raises(KdfastError, match=said): recipes.find(name)
 
 
-@pytest.mark.parametrize('option,said', [('temprature', 'did you mean --T'), ('epoch', 'did you mean --epochs'), ('xyzzy', 'it has --epochs, --lr, --T')])
+@pytest.mark.parametrize('option,said', [('temprature', 'did you mean --T'), ('epoch', 'did you mean --epochs'), ('xyzzy', 'it has --epochs, --lr, --optimizer, --T')])
 def test_unknown_options(option, said): assert said in recipes.find('exp1').unknown(option).message
 
 

@@ -98,6 +98,13 @@ def test_twice_in_one_run(study, data, whole, tmp_path, recipe):
     assert same(train(found, data, runs, epochs=2), whole[recipe])
 
 
+def test_muon_goes_on(data, tmp_path):
+    found,given = recipes.find('baseline'),dict(epochs=2, optimizer='muon')
+    undisturbed = train(found, data, tmp_path/'whole', **given)
+    for at in ((1, 0, 3), (1, 1, 6)): interrupted(found, data, tmp_path, at, **given)
+    assert same(train(found, data, tmp_path, **given), undisturbed)
+
+
 def test_after_the_last_step_and_in_validation(study, data, both, whole, tmp_path, monkeypatch):
     runs = beside(study, tmp_path, 'teacher')
     interrupted(both, data, runs, (2, 1, 0, 'after_validate'), epochs=2)
