@@ -1,4 +1,4 @@
-"""What would make a step faster: memory layout, torch.compile, bfloat16, batch size, threads; each against what kdfast does.
+"""What would make a step faster: memory layout, torch.compile, bfloat16, batch size, threads; and what Muon adds to it; each against what kdfast does.
 
 python benchmarks/kernels.py [--rounds 5] [--threads 2] [--images 1024] [--side 32]
 
@@ -16,10 +16,12 @@ from time import perf_counter
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
+from fastai.optimizer import SGD
 from torch.nn.functional import cross_entropy
 
 from kdfast.distill import folded
 from kdfast.models import thin, wide
+from kdfast.muon import Muon
 from kdfast.precision import multiplies_bfloat16
 
 
@@ -31,6 +33,7 @@ class Variant:
     layout: torch.memory_format = torch.channels_last
     compiled: bool = False
     bfloat16: bool = False
+    optimizer: Callable = SGD
 
     def prepare(self, network):
         network = network.to(memory_format=self.layout)
@@ -42,7 +45,7 @@ class Variant:
 def trains(make:Callable, variant:Variant) -> Callable:
     "A training step of a network on labels"
     network = variant.prepare(make())
-    optimizer = torch.optim.SGD(network.parameters(), 1e-4, .9)
+    optimizer = variant.optimizer(list(network.parameters()), lr=1e-4, mom=.9)
     def step(x, y):
         with variant.precision(): logits = network(x)
         cross_entropy(logits.float(), y).backward()
@@ -78,13 +81,14 @@ def main():
     if multiplies_bfloat16(x.device): variants['bfloat16'] = Variant(bfloat16=True, **same)
     for what,kind,make in (('student trains', trains, thin), ('teacher trains', trains, wide), ('teacher is asked', asks, wide)):
         steps,inputs = {},{}
-        for name,variant in variants.items():
+        tried = variants | (dict(Muon=Variant(optimizer=Muon, **same)) if kind is trains else {})
+        for name,variant in tried.items():
             steps[name],inputs[name] = kind(make, variant),x.to(memory_format=variant.layout)
             began = perf_counter()
             steps[name](inputs[name][:variant.batch], y[:variant.batch]) # warms up, and compiles
             if variant.compiled: print(f'{what}: compiled in {perf_counter() - began:.0f} s')
-        rounds = [{name: images_a_second(steps[name], variant, inputs[name], y) for name,variant in variants.items()} for _ in range(asked.rounds)]
-        for name in variants:
+        rounds = [{name: images_a_second(steps[name], variant, inputs[name], y) for name,variant in tried.items()} for _ in range(asked.rounds)]
+        for name in tried:
             ratios = [speeds[name]/speeds['as kdfast does'] for speeds in rounds]
             print(f'{what:<18}{name:<16}{median(speeds[name] for speeds in rounds):7.0f} images/s{median(ratios):7.2f} ({min(ratios):.2f} … {max(ratios):.2f})', flush=True)
 
