@@ -17,11 +17,12 @@ def orthogonal(
     a,b,c = QUINTIC
     if len(matrix) > matrix.shape[1]: return orthogonal(matrix.T).T # the smaller square is the cheaper
     x = matrix/(matrix.norm() + 1e-7)
-    square,identity = x @ x.T,torch.eye(len(x), dtype=x.dtype, device=x.device)
-    factor = identity
-    for _ in range(ROUNDS): # of x ← (a + b·xxᵀ + c·(xxᵀ)²)·x all but the last product: what stands before x, and xxᵀ, commute
-        step = a*identity + b*square + c*square @ square
-        factor,square = step @ factor,step @ square @ step
+    square,factor = x @ x.T,None
+    for left in reversed(range(ROUNDS)): # of x ← (a + b·xxᵀ + c·(xxᵀ)²)·x all but the last product: what stands before x, and xxᵀ, commute
+        step = torch.addmm(square, square, square, beta=b, alpha=c)
+        step.diagonal().add_(a)
+        factor = step if factor is None else step @ factor
+        if left: square = step @ square @ step
     return factor @ x
 
 
