@@ -165,11 +165,11 @@ def import_quietly():
 
 
 def show(folder, common):
-    "A run's summary, and the recipe of the study to run next, by the same optimizer"
+    "A run's summary, and the recipe of the study to run next: another one, by the same optimizer"
     from kdfast import report, runs
     optimizer = folder.result['arguments'].get('optimizer', recipes.OPTIMIZERS[0])
     def alike(name): return recipes.find(name).folder_name(recipes.find(name).resolve(dict(optimizer=optimizer)))
-    missing = [r for r in recipes.STUDY if not runs.folder(common['runs'], folder.data, alike(r), common['seed']).finished]
+    missing = [r for r in recipes.STUDY if r != folder.run['recipe'] and not runs.folder(common['runs'], folder.data, alike(r), common['seed']).finished]
     same = [] if optimizer == recipes.OPTIMIZERS[0] else ['--optimizer', optimizer]
     next_command = ['run', missing[0], *same, *flags(**common)] if missing else ['compare', *flags(runs=common['runs'])]
     out.print(report.summary(folder))

@@ -2,8 +2,7 @@
 from collections import defaultdict
 from statistics import mean, stdev
 
-from kdfast.report import as_run
-from kdfast.runs import Folder
+from kdfast.runs import Folder, as_run
 
 COMPARISONS = [('teacher', 'baseline'), ('exp1', 'exp2'), ('baseline', 'kd', 'exp2')]
 NEAR = .01      # of accuracy: what counts as having arrived

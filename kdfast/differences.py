@@ -7,7 +7,7 @@ from rich.text import Text
 from kdfast.errors import KdfastError
 from kdfast.recipe import study_order
 from kdfast.report import in_lines
-from kdfast.runs import Folder
+from kdfast.runs import Folder, as_run
 from kdfast.stats import Difference, mcnemar, over_images, over_seeds
 
 STYLES = dict(better='bold green', worse='bold red', alike='bold cyan', undecided='yellow')
@@ -15,16 +15,17 @@ STYLES = dict(better='bold green', worse='bold red', alike='bold cyan', undecide
 
 def against(
     folders:list[Folder], # Runs on one data set
-    other:str, # The recipe to compare with
+    recipe:str, # The recipe to compare with
     margin:float, # Smallest difference that matters, as a fraction
 ) -> list[dict]:
-    "A row a recipe: its difference from `other`, over the seeds that both have. Raises KdfastError where `other` has no result."
+    "A row a recipe: its difference from the given one, over the seeds that both have. Raises KdfastError where that has no result."
     runs = defaultdict(dict)
     for folder in folders:
         if folder.finished and folder.result['valid_accuracy'] is not None: runs[folder.recipe][folder.seed] = folder
-    if other not in runs: raise KdfastError(f'no finished run {other} on {folders[0].data} to compare with; there are {", ".join(runs) or "none"}')
-    return [dict(recipe=recipe, against=other) | paired(runs[recipe], runs[other], margin)
-            for recipe in sorted(runs.keys() - {other}, key=study_order)]
+    other = as_run(folders, recipe)
+    if other not in runs: raise KdfastError(f'no finished run {recipe} on {folders[0].data} to compare with; there are {", ".join(runs) or "none"}')
+    return [dict(recipe=name, against=other) | paired(runs[name], runs[other], margin)
+            for name in sorted(runs.keys() - {other}, key=study_order)]
 
 
 def paired(
@@ -61,7 +62,7 @@ def table(
     made = Table(box=None, padding=(0, 2, 0, 0), header_style='bold')
     made.add_column(in_lines(f'against {rows[0]["against"]}'), no_wrap=True)
     for name in ('points', '95 % interval', 'n'): made.add_column(name, justify='right', no_wrap=True)
-    made.add_column('verdict')
+    made.add_column('verdict', min_width=max(map(len, STYLES)) + 1)
     for row in rows: made.add_row(in_lines(row['recipe']), *line(row))
     return made
 

@@ -13,7 +13,7 @@ import kdfast
 from kdfast import analysis, confusion, differences, matrix, report
 from kdfast.charts import interval_plot, line_chart
 from kdfast.errors import KdfastError
-from kdfast.runs import Folder
+from kdfast.runs import Folder, as_run
 
 COLOURS = 12 # of lines; the page's style has half as many hues, each whole and dashed
 CURVES = { # columns of metrics.csv and steps.csv, and what the page calls them
@@ -59,7 +59,7 @@ def table(rows):
 
 def against(folders, margin):
     "Paired differences from the baseline, where there is one"
-    baseline = report.as_run(folders, 'baseline')
+    baseline = as_run(folders, 'baseline')
     if baseline is None: return None
     rows = [row for row in differences.against(folders, baseline, margin) if row['verdict']]
     plotted = [(row['recipe'], *(100*row[name] for name in ('difference', 'low', 'high')), row['verdict']) for row in rows]
@@ -111,7 +111,7 @@ def confusions(folders):
 def class_bars(folders):
     "Each class's accuracy, student beside teacher, of the first seed that has both"
     teachers = {folder.seed: folder for folder in folders if folder.recipe == 'teacher'}
-    student = next((f for name in ('exp2', 'kd', 'exp1', 'baseline') for f in folders if f.recipe == report.as_run(folders, name) and f.seed in teachers), None)
+    student = next((f for name in ('exp2', 'kd', 'exp1', 'baseline') for f in folders if f.recipe == as_run(folders, name) and f.seed in teachers), None)
     if student is None: return None
     found = confusion.facts(student, teachers[student.seed])
     return found | dict(student=student.recipe, seed=student.seed, sentences=list(confusion.sentences(found, (student.recipe, 'teacher'))))

@@ -1,8 +1,8 @@
 "What people see of runs: read from their folders, never recomputed. Imports no torch."
-import re
 from collections import defaultdict
 from pathlib import Path
 from statistics import mean, stdev
+from textwrap import wrap
 
 from rich.console import Console, Group
 from rich.measure import Measurement
@@ -119,7 +119,7 @@ def fits(
 def one_table(rows):
     table = Table(box=None, padding=(0, 1), header_style='bold', pad_edge=False)
     table.add_column('')
-    for row in rows: table.add_column(Text(row['recipe'].replace(',', '\n')), justify='right', overflow='fold')
+    for row in rows: table.add_column(Text('\n'.join(line for part in row['recipe'].split(',') for line in wrap(part, 24))), justify='right', overflow='fold')
     for name,(label,written) in ROWS.items():
         cells = [cell(row[name], written) for row in rows]
         if any(c != '–' for c in cells): table.add_row(label, *cells, style=emphasis(name))
@@ -166,25 +166,15 @@ def flat(
     return [header, *([row['data'], row['recipe'], row['n'], *numbers(row)] for row in rows)]
 
 
-def as_run(
-    folders:list[Folder], # Runs of one data set
-    recipe:str, # Of the study
-) -> str|None:
-    "What the recipe's finished runs are called: as it is; or, where it ran with other epochs or another optimizer alone, with those. None where it has not run."
-    names = {folder.recipe for folder in folders if folder.finished}
-    shortened = [name for name in names if re.fullmatch(rf'{re.escape(recipe)}(,epochs=\d+)?(,optimizer=\w+)?', name)]
-    return recipe if recipe in names else shortened[0] if len(shortened) == 1 else None
-
-
 def in_lines(
     name:str, # A recipe's name, with the arguments that are not its defaults
     width:int=30, # That a line should not be longer than
 ) -> Text:
-    "The name, broken behind its commas."
+    "The name, broken behind its commas, and elsewhere where it must be."
     lines = ['']
-    for part in name.split(','):
-        if lines[-1] and len(lines[-1]) + len(part) >= width: lines.append('')
-        lines[-1] += f'{part},'
+    for part in (part for argument in name.split(',') for part in wrap(f'{argument},', width)):
+        if lines[-1] and len(lines[-1]) + len(part) > width: lines.append('')
+        lines[-1] += part
     return Text('\n'.join(lines)[:-1])
 
 

@@ -286,6 +286,16 @@ def find_all(
     return sorted(found, key=lambda f: (f.data, study_order(f.recipe), f.seed))
 
 
+def as_run(
+    folders:list[Folder], # Runs
+    recipe:str, # What a user calls them
+) -> str|None:
+    "What finished runs of the recipe are called: as it is; or, where it ran with other epochs, optimizer or teacher alone, with those. None where nothing is, or several things are."
+    names = {folder.recipe for folder in folders if folder.finished}
+    fuller = [name for name in names if re.fullmatch(rf'{re.escape(recipe)}(,epochs=\d+)?(,optimizer=\w+)?(,teacher=[^,]+)?', name)]
+    return recipe if recipe in names else fuller[0] if len(fuller) == 1 else None
+
+
 def find(
     runs:Path, # Where runs are kept
     name:str, # A run's folder, or a recipe's name
@@ -294,9 +304,11 @@ def find(
 ) -> Folder:
     "The finished run that `name` means. Raises KdfastError where none or several could be meant."
     if (Path(name)/'run.json').exists(): return Folder(Path(name))
-    matches = [f for f in find_all(runs, data) if f.recipe == name and seed in (None, f.seed) and f.finished]
+    finished = [f for f in find_all(runs, data) if f.finished]
+    called = as_run(finished, name)
+    matches = [f for f in finished if f.recipe == called and seed in (None, f.seed)]
     if not matches:
-        have = sorted({f.recipe for f in find_all(runs, data) if f.finished})
+        have = sorted({f.recipe for f in finished})
         raise KdfastError(f'no finished run {name} in {runs}; ' + (f'there are {", ".join(have)}' if have else f'start with: kdfast run {name}'))
     data_sets = sorted({f.data for f in matches})
     if len(data_sets) > 1: raise KdfastError(f'{name} ran on {", ".join(data_sets)}: choose one with --data')

@@ -8,6 +8,7 @@ from kdfast import differences
 from kdfast.errors import KdfastError
 from kdfast.runs import find_all
 from kdfast.stats import over_images, over_seeds
+from rich.console import Console
 
 A,B = [True]*80 + [False]*20,[True]*70 + [False]*30
 
@@ -39,6 +40,15 @@ def test_what_has_no_result_takes_no_part(tmp_path):
     [row] = differences.against(find_all(tmp_path), 'baseline', .008)
     assert row['recipe'] == 'exp1' and row['verdict'] is None and row['seeds'] == []
     with pytest.raises(KdfastError, match='no finished run kd on pets to compare with; there are baseline, exp1'): differences.against(find_all(tmp_path), 'kd', .008)
+
+
+def test_long_names_leave_room_for_the_verdict(tmp_path):
+    far = 'epochs=22,optimizer=muon,teacher=runs_cifar10-images_teacher_epochs=14_optimizer=muon_0'
+    make(tmp_path, 'baseline,epochs=22', 0, right=[1]*50 + [0]*50), make(tmp_path, f'kd,{far}', 0, right=[1]*55 + [0]*45)
+    console = Console(width=80, record=True, file=open('/dev/null', 'w'))
+    console.print(differences.table(differences.against(find_all(tmp_path), 'baseline', .008))) # the only baseline that there is
+    text = console.export_text()
+    assert 'undecided:' in text and '…' not in text.replace(' … ', '') and all(part in ''.join(text.split()) for part in ('kd,epochs=22,optimizer=muon,', 'optim', 'muon_0')), text
 
 
 def test_compare_against(kdfast, tmp_path):

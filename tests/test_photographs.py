@@ -32,7 +32,7 @@ def runs(photos, kdfast, tmp_path_factory):
     runs = tmp_path_factory.mktemp('runs')
     common = ['--data', photos, '--size', SIZE, '--runs', runs]
     done = kdfast('run', 'teacher', '--network', 'torchvision:resnet18', '--epochs', 4, '--lr', .02, *common)
-    assert done.status == 0, done.err
+    assert done.status == 0 and f'next  kdfast run baseline --data {photos}' in done.out, done.err # and not a teacher of other arguments
     (teacher,) = runs.glob('*/teacher,*/0')
     for recipe in ('exp1', 'exp2'):
         done = kdfast('run', recipe, '--teacher', teacher, '--student', 'timm:mobilenetv3_small_050', '--hint', LAYERS, '--epochs', 3, '--lr', .02, *common)

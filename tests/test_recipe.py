@@ -33,6 +33,8 @@ def test_only_what_differs_names_the_folder():
     exp1 = recipes.find('exp1')
     assert exp1.folder_name(exp1.resolve({})) == 'exp1'
     assert exp1.folder_name(exp1.resolve(dict(T=6., epochs=3))) == 'exp1,epochs=3,T=6.0'
+    at = recipes.find('at')
+    assert at.folder_name(at.resolve(dict(layers='a:b,c:d', student='x/y.py:z'))) == 'at,student=x_y.py_z,layers=a_b_c_d' # its commas part arguments
     long = [exp1.folder_name(exp1.resolve(dict(student=f'{"a"*300}.py:{name}'))) for name in 'ab']
     assert long[0] != long[1] and all(len(name) == 120 for name in long)
 

@@ -4,7 +4,7 @@ import pytest
 from conftest import make
 from kdfast import report
 from kdfast.errors import KdfastError
-from kdfast.runs import find_all
+from kdfast.runs import as_run, find_all
 from rich.console import Console
 
 
@@ -52,7 +52,8 @@ def test_recipes_come_in_the_reports_order(tmp_path):
 @pytest.mark.parametrize('width', [60, 80, 120])
 def test_the_table_fits_its_terminal(tmp_path, width):
     from rich.console import Console
-    for recipe in ('teacher', 'baseline', 'kd', 'hint', 'exp1', 'exp2'):
+    far = 'teacher=runs_cifar10-images_teacher_epochs=14_optimizer=muon_0' # a long word
+    for recipe in ('teacher', 'baseline', f'kd,{far}', 'hint', f'exp1,epochs=22,{far}', 'exp2'):
         for seed in (0, 1): make(tmp_path, recipe, seed, valid_accuracy=.8 + seed/100, train_loss=.1, params=308642, seconds=1000 + seed)
     console = Console(width=width, record=True, file=open('/dev/null', 'w'))
     for table in report.compare_table(report.aggregate(find_all(tmp_path)), width): console.print(table)
@@ -66,6 +67,7 @@ def test_a_damaged_file_is_named(tmp_path):
     with pytest.raises(KdfastError, match='result.json is not as it was written'): report.aggregate([folder])
 
 
-def test_a_recipe_that_ran_with_other_epochs_alone_stands_for_itself(tmp_path):
-    for name in ('kd,epochs=6', 'exp1,epochs=6', 'exp1,epochs=8', 'exp2,epochs=6,T=3.0', 'baseline', 'baseline,epochs=6'): make(tmp_path, name, 0)
-    assert [report.as_run(find_all(tmp_path), name) for name in ('kd', 'exp1', 'exp2', 'baseline', 'teacher')] == ['kd,epochs=6', None, None, 'baseline', None]
+def test_a_recipe_that_ran_with_another_teacher_optimizer_or_epochs_alone_stands_for_itself(tmp_path):
+    for name in ('kd,epochs=6', 'fitnets,optimizer=muon,teacher=runs_pets_teacher_epochs=3_0', 'exp1,epochs=6', 'exp1,epochs=8', 'exp2,epochs=6,T=3.0', 'baseline', 'baseline,epochs=6'): make(tmp_path, name, 0)
+    assert [as_run(find_all(tmp_path), name) for name in ('kd', 'exp1', 'exp2', 'baseline', 'teacher')] == ['kd,epochs=6', None, None, 'baseline', None]
+    assert as_run(find_all(tmp_path), 'fitnets') == 'fitnets,optimizer=muon,teacher=runs_pets_teacher_epochs=3_0'

@@ -36,6 +36,16 @@ def test_find(tmp_path):
     with pytest.raises(KdfastError, match='ran on pets, zoo: choose one with --data'): find(tmp_path, 'kd')
 
 
+def test_a_recipes_name_alone_means_its_only_run(tmp_path):
+    one = make(tmp_path, 'kd,epochs=6,teacher=runs_pets_teacher_epochs=3_0', 0)
+    make(tmp_path, 'kd,T=2.0', 0)
+    assert find(tmp_path, 'kd').path == one.path
+    make(tmp_path, 'kd,epochs=8', 0)
+    with pytest.raises(KdfastError, match='no finished run kd in .*; there are kd,T=2.0, kd,epochs=6,teacher=.*, kd,epochs=8$'): find(tmp_path, 'kd')
+    plain = make(tmp_path, 'kd', 0)
+    assert find(tmp_path, 'kd').path == plain.path
+
+
 def hold(path, held):
     with Folder(path).locked():
         Folder(path).path.mkdir(), (path/'run.json').write_text('{"status": "running", "pid": 4321, "host": "elsewhere"}')
