@@ -9,8 +9,9 @@ from torch import nn
 class Bfloat16(Callback):
     """Convolutions and matrix products of the training steps in bfloat16, the teacher's among them.
 
-    Weights, gradients, batch-norm statistics and losses stay float32; validation and prediction know nothing of it. So does, on
-    a CPU, a convolution some of whose weights see nothing but padding: oneDNN leaves their bfloat16 gradients as memory was.
+    Weights, gradients, batch-norm statistics and losses stay float32; validation and prediction know nothing of it. On a CPU
+    a convolution some of whose weights see nothing but padding stays float32, too: oneDNN leaves the bfloat16 gradients of
+    such weights as memory was.
     fastai's MixedPrecision is for GPUs alone, and for validation, too. https://docs.pytorch.org/docs/stable/amp.html
     """
     hooks = ()
