@@ -1,5 +1,6 @@
 "How images reach the networks: whole batches, whose order and augmentation follow from (seed, epoch) alone."
 from collections.abc import Callable
+from math import prod
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ class Images:
     n_inp = 1
 
     def __init__(self,
-        images:np.ndarray, # (n, height, width, 3), uint8; or rows of such
+        images:np.ndarray|torch.Tensor, # (n, height, width, 3), uint8; or rows of such
         labels:np.ndarray, # (n,)
         vocab:list[str], # Names of the classes, in the order of the labels
         seed:int=0, # Decides, with the epoch, order and augmentation
@@ -39,7 +40,7 @@ class Images:
         "Image (3, height, width) and label at `i`, or a batch of them where `i` is a list"
         images = self.images[i]
         if self.size and self.flip is None: images = central(images, self.size)
-        x = torch.from_numpy(np.array(images)) # a copy: the file is mapped read-only
+        x = images if isinstance(images, torch.Tensor) else torch.from_numpy(np.array(images)) # a copy: the file is mapped read-only
         return TensorImage(x.movedim(-1, -3)),TensorCategory(torch.as_tensor(self.labels[i]))
 
     def decode(self, item, full=True):
@@ -112,7 +113,9 @@ def scaled(
 ) -> torch.Tensor:
     "The images at that height and width, every pixel of them having its part."
     if x.shape[2:] == shape: return x
-    return type(x)(interpolate(x.as_subclass(torch.Tensor), shape, mode='bilinear', antialias=True))
+    whole = x.as_subclass(torch.Tensor)
+    if x.is_cuda: whole = whole.float() # there PyTorch scales no bytes
+    return type(x)(interpolate(whole, shape, mode='bilinear', antialias=True).round().to(x.dtype))
 
 
 def batch_size(
@@ -126,18 +129,28 @@ def batch_size(
     return bs
 
 
+def resident(
+    images:np.ndarray, # (n, height, width, 3), uint8; or rows of such
+    device:torch.device, # Where training happens
+) -> np.ndarray|torch.Tensor:
+    "On a GPU, all of the images in its memory, to be cropped there; as they are, mapped, on a CPU, and where they would take more than a quarter of what is free."
+    if device.type != 'cuda' or prod(images.shape) > torch.cuda.mem_get_info(device)[0]/4: return images
+    return torch.from_numpy(np.array(images[:])).to(device)
+
+
 def loaders(
     data:Data, # Decoded images
     seed:int=0, # Decides, with the epoch, order and augmentation of the training images
 ) -> DataLoaders:
-    """fastai DataLoaders on the default device: training images augmented, validation images as they are or, with a size, their middle.
+    """fastai DataLoaders on the default device, a GPU's images resident there: training images augmented, validation images as they are or, with a size, their middle.
 
     Batches are (images, 3, height, width), float32, normalised with the training images' mean and spread.
     Raises KdfastError for fewer training images than the smallest batch, and for processes that cannot share a batch evenly.
     """
-    bs = batch_size(len(data.train[1]))
+    bs,device = batch_size(len(data.train[1])),default_device()
+    train,valid = ((resident(images, device), labels) for images,labels in (data.train, data.valid))
     def batches(split, bs, **kwargs):
         tfms = [IntToFloatTensor(), Normalize.from_stats(data.mean, data.std)]
         return ImageBatches(split, bs=bs, after_batch=tfms, num_workers=0, **kwargs)
-    return DataLoaders(batches(Images(*data.train, data.classes, seed, data.flip, data.size, data.shape_at if data.grow < 1 else None), bs, shuffle=True, drop_last=True),
-                       batches(Images(*data.valid, data.classes, size=data.size), 2*LARGEST_BATCH), device=default_device())
+    return DataLoaders(batches(Images(*train, data.classes, seed, data.flip, data.size, data.shape_at if data.grow < 1 else None), bs, shuffle=True, drop_last=True),
+                       batches(Images(*valid, data.classes, size=data.size), 2*LARGEST_BATCH), device=device)

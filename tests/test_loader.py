@@ -6,8 +6,9 @@ import pytest
 import torch
 from fastai.vision.all import Callback, CrossEntropyLossFlat, Learner, ProgressCallback, load_learner, noop
 from kdfast import processes
+from kdfast.data import load
 from kdfast.errors import KdfastError
-from kdfast.loader import Images, batch_size, crop_and_flip, generator, loaders
+from kdfast.loader import Images, batch_size, crop_and_flip, generator, loaders, resident
 from kdfast.models import thin
 from kdfast.trainer import SameOrder
 
@@ -57,6 +58,33 @@ def test_each_crop_is_the_image_shifted_over_zeros_and_perhaps_mirrored():
         seen.update(found)
     assert not any(crop.flip(-1).equal(image) for image,crop in zip(x, crop_and_flip(x, False, generator(0))))
     assert {top for top,_,_ in seen} == {left for _,left,_ in seen} == set(range(5)) and {flip for *_,flip in seen} == {True, False}
+
+
+def whole(images, device): return torch.from_numpy(np.array(images[:])).to(device)
+
+
+@pytest.mark.parametrize('options', [dict(), dict(holdout=.25), dict(size=8), dict(grow=.5)], ids=['plain', 'some rows', 'cut out', 'growing'])
+def test_images_in_the_devices_memory_give_the_same_batches(images, monkeypatch, options):
+    data = load(str(images), **options)
+    def shown():
+        dls = loaders(data, seed=3)
+        plain = dls.train.new(dls.train_ds.plain(), shuffle=False, drop_last=False)
+        dls.train.progress = .3
+        return [(x.cpu(), y.cpu()) for dl in (dls.train, dls.train, dls.valid, plain) for x,y in dl]
+    mapped = shown()
+    monkeypatch.setattr('kdfast.loader.resident', whole)
+    for (x,y),(other,label) in zip(mapped, shown(), strict=True): assert torch.equal(x, other) and torch.equal(y, label)
+
+
+def test_images_stay_mapped_on_a_cpu_and_live_on_a_gpu_that_has_room(data, monkeypatch):
+    images = data.train[0]
+    assert resident(images, torch.device('cpu')) is images
+    monkeypatch.setattr('torch.cuda.mem_get_info', lambda device: (4*images.size - 1, 0))
+    assert resident(images, torch.device('cuda')) is images
+    if not torch.cuda.is_available(): return
+    monkeypatch.undo()
+    there = resident(images, torch.device('cuda'))
+    assert there.device.type == 'cuda' and (there.cpu().numpy() == images).all()
 
 
 def test_validation_images_are_shown_as_they_are(data):
