@@ -1,6 +1,9 @@
 "Line charts and interval plots as inline SVG: coloured by the page's own style, so that they follow dark mode and paper."
 from html import escape
+from itertools import accumulate
 from math import ceil, floor, isfinite, log10
+
+from kdfast.report import in_lines
 
 WIDTH,HEIGHT = 360,220
 LEFT,RIGHT,TOP,BOTTOM = 44,8,8,34
@@ -74,15 +77,17 @@ def interval_plot(
     margin:float, # In percentage points: the shaded range of what does not matter
 ) -> str: # SVG
     "A line a difference, with its 95 % interval, against ±margin."
-    step,edge = 36,30
+    step,line,letters,edge = 36,13,54,30
+    labels = [in_lines(f'{name}: {verdict}', letters).plain.split('\n') for name,*_,verdict in rows]
+    ends = list(accumulate(step + line*(len(label) - 1) for label in labels))
     reach = max([margin*1.5] + [abs(v) for _,*numbers,_ in rows for v in numbers])
-    x,height = scale(-reach, reach, edge, WIDTH - edge),step*len(rows) + 24
+    x,height = scale(-reach, reach, edge, WIDTH - edge),ends[-1] + 24
     parts = [f'<rect class="margin" x="{x(-margin):.1f}" width="{x(margin)-x(-margin):.1f}" y="0" height="{height-22}"/>',
              f'<line class="zero" x1="{x(0):.1f}" x2="{x(0):.1f}" y1="0" y2="{height-22}"/>']
     parts += [f'<text x="{x(v):.1f}" y="{height-6}" text-anchor="middle">{v:+g}</text>' for v in ticks(-reach, reach, 4)]
-    for row,(name,mean,low,high,verdict) in enumerate(rows):
-        y = step*row + 26
-        parts.append(f'<text x="4" y="{y-11}">{escape(name)}: {verdict}</text>'
-                     f'<line class="interval {verdict}" x1="{x(low):.1f}" x2="{x(high):.1f}" y1="{y}" y2="{y}"/>'
+    for (_,mean,low,high,verdict),label,end in zip(rows, labels, ends):
+        y = end - 10
+        parts += [f'<text x="4" y="{y - 11 - line*above}">{escape(text)}</text>' for above,text in enumerate(reversed(label))]
+        parts.append(f'<line class="interval {verdict}" x1="{x(low):.1f}" x2="{x(high):.1f}" y1="{y}" y2="{y}"/>'
                      f'<circle class="{verdict}" cx="{x(mean):.1f}" cy="{y}" r="4"/>')
     return svg('differences with their intervals', height, parts)

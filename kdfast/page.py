@@ -32,7 +32,7 @@ def write_page(
     rows,colours = report.aggregate(folders),{}
     for row in rows: colours[row['recipe']] = len(colours) % COLOURS
     environment = Environment(loader=PackageLoader('kdfast', '.'), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= dict(percent=report.percent, points=differences.points, interval=differences.interval)
+    environment.filters |= dict(percent=report.percent, head=report.head, points=differences.points, interval=differences.interval)
     return environment.get_template('page.html').render(
         data=folders[0].data, version=kdfast.__version__, margin=margin, colours=colours,
         question=matrix.QUESTION, answer=answer(folders, kept_in, margin), table=table(rows), rows=rows, remarks=report.remarks(folders),
@@ -110,11 +110,12 @@ def confusions(folders):
 
 def class_bars(folders):
     "Each class's accuracy, student beside teacher, of the first seed that has both"
-    teachers = {folder.seed: folder for folder in folders if folder.recipe == 'teacher'}
+    teacher = as_run(folders, 'teacher')
+    teachers = {folder.seed: folder for folder in folders if folder.recipe == teacher}
     student = next((f for name in ('exp2', 'kd', 'exp1', 'baseline') for f in folders if f.recipe == as_run(folders, name) and f.seed in teachers), None)
     if student is None: return None
     found = confusion.facts(student, teachers[student.seed])
-    return found | dict(student=student.recipe, seed=student.seed, sentences=list(confusion.sentences(found, (student.recipe, 'teacher'))))
+    return found | dict(student=student.recipe, seed=student.seed, sentences=list(confusion.sentences(found, (student.recipe, teacher))))
 
 
 def gallery(folders):

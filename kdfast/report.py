@@ -119,12 +119,17 @@ def fits(
 def one_table(rows):
     table = Table(box=None, padding=(0, 1), header_style='bold', pad_edge=False)
     table.add_column('')
-    for row in rows: table.add_column(Text('\n'.join(line for part in row['recipe'].split(',') for line in wrap(part, 24))), justify='right', overflow='fold')
+    for row in rows: table.add_column(Text(head(row['recipe'])), justify='right', overflow='fold')
     for name,(label,written) in ROWS.items():
         cells = [cell(row[name], written) for row in rows]
         if any(c != '–' for c in cells): table.add_row(label, *cells, style=emphasis(name))
     table.add_row('seeds', *(str(row['n']) for row in rows), style='dim')
     return table
+
+
+def head(recipe):
+    "Of a column: a line an argument, or several of a long one"
+    return '\n'.join(line for part in recipe.split(',') for line in wrap(part, 24))
 
 
 def cell(number, written):
