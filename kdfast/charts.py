@@ -79,13 +79,13 @@ def interval_plot(
     "A line a difference, with its 95 % interval, against ±margin."
     step,line,letters,edge = 36,13,54,30
     labels = [in_lines(f'{name}: {verdict}', letters).plain.split('\n') for name,*_,verdict in rows]
-    ends = list(accumulate(step + line*(len(label) - 1) for label in labels))
+    ends = list(accumulate((step + line*(len(label) - 1) for label in labels), initial=0))
     reach = max([margin*1.5] + [abs(v) for _,*numbers,_ in rows for v in numbers])
     x,height = scale(-reach, reach, edge, WIDTH - edge),ends[-1] + 24
     parts = [f'<rect class="margin" x="{x(-margin):.1f}" width="{x(margin)-x(-margin):.1f}" y="0" height="{height-22}"/>',
              f'<line class="zero" x1="{x(0):.1f}" x2="{x(0):.1f}" y1="0" y2="{height-22}"/>']
     parts += [f'<text x="{x(v):.1f}" y="{height-6}" text-anchor="middle">{v:+g}</text>' for v in ticks(-reach, reach, 4)]
-    for (_,mean,low,high,verdict),label,end in zip(rows, labels, ends):
+    for (_,mean,low,high,verdict),label,end in zip(rows, labels, ends[1:]):
         y = end - 10
         parts += [f'<text x="4" y="{y - 11 - line*above}">{escape(text)}</text>' for above,text in enumerate(reversed(label))]
         parts.append(f'<line class="interval {verdict}" x1="{x(low):.1f}" x2="{x(high):.1f}" y1="{y}" y2="{y}"/>'

@@ -21,7 +21,7 @@ class Bfloat16(Callback):
         self.leave() # what a fit that failed left
         if self.dls.device.type != 'cpu': return
         self.hooks = [hook for module in self.model.modules() if isinstance(module, nn.Conv2d)
-                      for hook in (module.register_forward_pre_hook(exact), module.register_forward_hook(as_before, always_call=True))]
+                      for hook in (module.register_forward_pre_hook(exact, with_kwargs=True), module.register_forward_hook(as_before, always_call=True))]
 
     def leave(self):
         for hook in self.hooks: hook.remove()
@@ -38,13 +38,13 @@ class Bfloat16(Callback):
     def after_cancel_batch(self): use_bfloat16(self.dls.device, False)
 
 
-def exact(conv, inputs):
+def exact(conv, inputs, named):
     "Before a convolution's forward pass: leave bfloat16 where some of its weights would see nothing but padding"
-    x, = inputs
-    if not (torch.is_autocast_enabled(x.device.type) and sees_padding_alone(conv, x.shape[2:])): return None
+    x, = *inputs,*named.values()
+    if not (torch.is_autocast_enabled(x.device.type) and sees_padding_alone(conv, x.shape[-2:])): return None
     conv.left_bfloat16 = True
     use_bfloat16(x.device, False)
-    return x.float()
+    return (x.float(),),{}
 
 
 def as_before(conv, inputs, output):

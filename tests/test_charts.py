@@ -30,6 +30,7 @@ def test_long_lines_keep_their_mean():
 
 
 def test_intervals_lie_against_the_margin():
+    assert 'class="margin"' in interval_plot([], .8) # where no seeds are in common yet
     long = 'kd,epochs=22,optimizer=muon,teacher=runs_cifar10-images_teacher_epochs=14_optimizer=muon_0'
     broken = re.findall(r'<text x="4" y="([^"]+)">([^<]*)</text>', interval_plot([(long, 0., -1., 1., 'undecided'), ('c', 2., 1.5, 2.5, 'better')], .8))
     assert ''.join(text for _,text in sorted(broken, key=lambda at: float(at[0]))) == f'{long}: undecidedc: better' and max(len(text) for _,text in broken) <= 54

@@ -5,7 +5,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from conftest import seal
+from conftest import beside, seal
 from kdfast.runs import Folder, find_all, write_csv
 
 CLASSIFY = ('teacher', 'baseline', 'kd', 'exp1', 'exp2')
@@ -47,6 +47,13 @@ def test_the_gallery_shows_what_was_confused(study, data):
         for image,index,actual,predicted in zip(kept['images'], kept['index'], kept['actual'], kept['predicted']):
             assert (image == data.valid[0][index]).all() and actual != predicted
             assert predictions['actual'][index] == actual and predictions['predicted'][index] == predicted
+
+
+def test_a_teacher_of_other_epochs_is_beside_its_student(study, kdfast, tmp_path):
+    beside(study, tmp_path, 'exp2', 'teacher')
+    (tmp_path/'tiny'/'teacher').rename(tmp_path/'tiny'/'teacher,epochs=14')
+    assert kdfast('report', '--runs', tmp_path, '--out', tmp_path/'r.html').status == 0
+    assert 'Accuracy by class: exp2' in (tmp_path/'r.html').read_text()
 
 
 def test_names_from_the_data_are_text(study, kdfast, tmp_path):

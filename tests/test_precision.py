@@ -84,6 +84,18 @@ def test_convolutions_with_weights_that_see_padding_alone_leave_bfloat16(data):
     assert not net[3]._forward_pre_hooks and not hasattr(net[3], 'left_bfloat16')
 
 
+def test_a_convolution_may_be_asked_for_one_image_by_name(data):
+    class Named(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first,self.second,self.last = torch.nn.Conv2d(3, 4, 3, 8, 1),torch.nn.Conv2d(4, 4, 3, 2, 1),torch.nn.Linear(4, 3)
+        def forward(self, x): return self.last(torch.stack([self.second(input=self.first(one)) for one in x]).flatten(1))
+    net,seen = Named(),set()
+    net.second.register_forward_hook(lambda conv, inputs, out: seen.add((conv.training, out.dtype)))
+    learner(data, net).fit(1, .01)
+    assert seen == {(True, torch.float32), (False, torch.float32)} and not torch.is_autocast_enabled(CPU)
+
+
 def test_a_batch_that_is_given_up_leaves_nothing_on(data):
     class GiveUp(Callback):
         order = 6
