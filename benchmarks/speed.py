@@ -93,7 +93,7 @@ def start_up(source, threads):
     with tempfile.TemporaryDirectory() as runs:
         began = perf_counter()
         env = os.environ | dict(OMP_NUM_THREADS=str(threads), PYTHONPATH=str(Path(__file__).parents[1]))
-        process = subprocess.Popen([sys.executable, '-P', '-m', 'cli', 'run', 'baseline', '--data', source, '--runs', runs], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
+        process = subprocess.Popen([sys.executable, '-P', '-m', 'kdfast', 'run', 'baseline', '--data', source, '--runs', runs], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
         while not list(Path(runs).glob('*/*/*/resume/*')): sleep(.005)
         took = perf_counter() - began
         process.kill(), process.wait()

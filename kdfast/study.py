@@ -41,7 +41,7 @@ class Task:
         changed = [(o.name, self.given[o.name]) for o in self.recipe.options if self.given.get(o.name, o.default) != o.default]
         given = [word for name,value in changed for word in ([f'--{name}'] if value is True else [f'--{name}', str(value)])]
         where = self.recipe.name if self.recipe.name in recipes.names() else str(self.recipe.file.resolve())
-        return [sys.executable, '-P', '-m', 'cli', 'run', where, '--seed', str(self.seed), *common, *given]
+        return [sys.executable, '-P', '-m', 'kdfast', 'run', where, '--seed', str(self.seed), *common, *given]
 
 
 def plan(

@@ -50,7 +50,7 @@ def data(images):
 def kdfast(tmp_path_factory):
     "Runs a command line in this process; its exit status, output and errors"
     import contextlib, io, signal
-    import cli
+    from kdfast import cli
     def run(*arguments):
         out,err,argv,handlers = io.StringIO(),io.StringIO(),sys.argv,[(n, signal.getsignal(n)) for n in (signal.SIGINT, signal.SIGTERM)]
         sys.argv = ['kdfast', *map(str, arguments)]

@@ -81,7 +81,7 @@ def no_running_statistics():
 
 def begun_is_finished(bench):
     "A study that trains nothing whose folder is there"
-    bench.command = [sys.executable, '-P', '-c', 'import cli; from kdfast.runs import Folder\n'
+    bench.command = [sys.executable, '-P', '-c', 'from kdfast import cli; from kdfast.runs import Folder\n'
                      'Folder.finished = property(lambda self: (self.path/"run.json").exists())\ncli.main()']
 
 

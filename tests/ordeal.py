@@ -23,7 +23,7 @@ from conftest import draw
 from test_record import Poison
 from test_resume import same
 
-import cli
+from kdfast import cli
 from kdfast import networks, resume, runs, trainer
 from kdfast.runs import Folder
 
@@ -38,7 +38,7 @@ class Bench:
     "Tiny images, every run on them as it ends undisturbed, and processes of the real command line to disturb."
     def __init__(self, home, seed):
         self.home,self.random,self.n = Path(home),random.Random(seed),0
-        self.command = [sys.executable, '-P', '-m', 'cli'] # of processes of their own
+        self.command = [sys.executable, '-P', '-m', 'kdfast'] # of processes of their own
         draw(self.home/'tiny'/'train', 24, seed=0), draw(self.home/'tiny'/'valid', 12, seed=1)
         os.environ['XDG_CACHE_HOME'] = str(self.home/'cache')
         self.whole = self.home/'whole'

@@ -13,7 +13,7 @@ HEAVY = {'torch', 'fastai', 'numpy', 'pandas', 'sklearn', 'PIL'}
 @pytest.mark.parametrize('arguments', [['--help'], ['ls'], ['compare'], ['run', '--help'], ['run', 'exp1', '--help'], ['run', 'exp1', '--epochs', '0']])
 def test_looking_and_mistyping_import_nothing_heavy(study, arguments):
     runs = ['--runs', str(study.parent)] if arguments[0] in ('ls', 'compare') else []
-    code = f'import sys, cli\nsys.argv[1:] = {arguments + runs}\ntry: cli.main()\nexcept SystemExit: pass\nprint("imported", *sys.modules)'
+    code = f'import sys\nfrom kdfast import cli\nsys.argv[1:] = {arguments + runs}\ntry: cli.main()\nexcept SystemExit: pass\nprint("imported", *sys.modules)'
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert not HEAVY & set(done.stdout.rpartition('imported')[2].split()), done.stderr
 

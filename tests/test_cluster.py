@@ -23,7 +23,7 @@ def address():
 
 def study(images, runs, *more):
     "As a process of its own: a cluster is joined once in a process's life"
-    return subprocess.run([sys.executable, '-P', '-m', 'cli', 'study', *more, '--data', images, '--runs', runs], capture_output=True, text=True)
+    return subprocess.run([sys.executable, '-P', '-m', 'kdfast', 'study', *more, '--data', images, '--runs', runs], capture_output=True, text=True)
 
 
 def test_the_same_folders_and_the_same_weights_as_here(address, kdfast, images, tmp_path):

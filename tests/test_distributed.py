@@ -76,7 +76,7 @@ def tiny(n_classes):
 '''
 
 
-IN_FLOAT32 = 'import cli; from kdfast.trainer import Run; Run.precision = "float32"; cli.main()' # on any CPU: bfloat16 rounds more than processes differ
+IN_FLOAT32 = 'from kdfast import cli; from kdfast.trainer import Run; Run.precision = "float32"; cli.main()' # on any CPU: bfloat16 rounds more than processes differ
 
 
 def start(home, *arguments):

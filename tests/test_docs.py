@@ -22,7 +22,7 @@ RUN = '<!-- run -->' # before commands that are run, not only read
 
 def parse(words):
     "Read a command line as kdfast does, to its last option; the values of a recipe's options, too"
-    import cli
+    from kdfast import cli
     command,name,ctx = get_command(cli.app),'kdfast',None
     while True:
         ctx = command.make_context(name, words, parent=ctx)

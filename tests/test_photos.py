@@ -194,7 +194,7 @@ def test_a_run_on_photographs(kdfast, photos, tmp_path):
 @pytest.mark.parametrize('command', ['study', 'matrix'])
 def test_a_study_tells_its_runs_the_size(kdfast, photos, tmp_path, monkeypatch, command):
     "What the command line of each of its runs says is read back by that run's own command"
-    import cli
+    from kdfast import cli
     from kdfast import study
     planned = []
     monkeypatch.setattr(study, 'execute', lambda tasks, common, *_: planned.extend((task, task.command(common)[6:]) for task in tasks) or [])

@@ -180,7 +180,7 @@ def test_another_version_of_the_recipe_is_refused(stopped, data, tmp_path):
 
 def test_a_killed_process_goes_on(study, images, data, whole, tmp_path):
     runs,path = beside(study, tmp_path, 'teacher'),tmp_path/'tiny'/'kd,epochs=2'/'0'
-    command = [sys.executable, '-P', '-m', 'cli', 'run', 'kd', '--epochs', '2', '--data', images, '--runs', runs]
+    command = [sys.executable, '-P', '-m', 'kdfast', 'run', 'kd', '--epochs', '2', '--data', images, '--runs', runs]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and not list(path.glob('resume/*.safetensors')): pass
     process.kill()

@@ -74,7 +74,7 @@ WAITS = '"Waits."\nimport signal\ndef main(run, epochs:int=1):\n    print("train
 @pytest.mark.parametrize('number,status,said', [(signal.SIGTERM, 143, 'terminated'), (signal.SIGINT, 130, 'interrupted')])
 def test_a_signal_ends_a_run_that_says_so(images, tmp_path, number, status, said):
     (tmp_path/'mine.py').write_text(WAITS)
-    process = subprocess.Popen([sys.executable, '-P', '-m', 'cli', 'run', tmp_path/'mine.py', '--data', images, '--runs', tmp_path],
+    process = subprocess.Popen([sys.executable, '-P', '-m', 'kdfast', 'run', tmp_path/'mine.py', '--data', images, '--runs', tmp_path],
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == 'training\n'
     process.send_signal(number)

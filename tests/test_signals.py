@@ -63,7 +63,7 @@ def test_the_second_signal_waits_for_nothing(study, data, whole, tmp_path, heard
 @pytest.mark.parametrize('number,status', [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_no_process_of_a_study_stays_behind(images, tmp_path, number, status):
     "Not even where the study is killed and can tell them nothing"
-    command = [sys.executable, '-P', '-m', 'cli', 'study', 'baseline', '--seeds', '2', '--epochs', '500', '--jobs', '2', '--data', images, '--runs', tmp_path]
+    command = [sys.executable, '-P', '-m', 'kdfast', 'study', 'baseline', '--seeds', '2', '--epochs', '500', '--jobs', '2', '--data', images, '--runs', tmp_path]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     folders = [Folder(tmp_path/'tiny'/'baseline,epochs=500'/seed) for seed in '01']
     while not all((folder/'metrics.csv').exists() for folder in folders): assert process.poll() is None, process.stderr.read()

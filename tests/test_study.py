@@ -25,7 +25,7 @@ def test_arguments_are_passed_on_to_what_is_needed(tmp_path):
 @pytest.mark.parametrize('given', [{}, dict(student='matched'), dict(epochs=3, T=6.), dict(student='matched', matrix=True)])
 def test_a_commands_options_are_those_of_its_folder(tmp_path, given):
     "What a task's command line says is read back by the recipe's own command"
-    import cli
+    from kdfast import cli
     for task in study.plan([(find('exp2'), given)], range(3, 4), 'pets', tmp_path):
         words = task.command(['--data', 'pets'])[6:]
         read = cli.command(task.recipe, cli.run_recipe).make_context('run', words).params

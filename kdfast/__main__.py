@@ -1,0 +1,4 @@
+"Run the command line: python -m kdfast."
+from kdfast.cli import main
+
+main()

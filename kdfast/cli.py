@@ -1,0 +1,539 @@
+"The command line: parses, calls, prints. Nothing heavy is imported until a command needs it."
+import inspect
+import json
+import shlex
+import shutil
+import sys
+from contextlib import nullcontext
+from functools import partial
+from math import isfinite
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+from rich.text import Text
+from typer.core import TyperGroup
+
+import kdfast
+from kdfast import processes, recipe as recipes, signals
+from kdfast.errors import KdfastError
+
+UsageError = typer.BadParameter.__base__ # click's, wherever typer keeps its click
+DEFAULT_RUNS = Path('runs')
+AGAIN = 'the same command goes on from there'
+
+
+class Commands(TyperGroup):
+    def list_commands(self, ctx): return sorted(super().list_commands(ctx), key=lambda name: name != 'run') # what one begins with is first
+
+
+app = typer.Typer(cls=Commands, help='Train students with distillation and hints, and see whether it helped.',
+                  add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+out,err = Console(highlight=False),Console(stderr=True, highlight=False)
+
+RunsOption = Annotated[Path, typer.Option(help='Where runs are kept.')]
+DataNameOption = Annotated[Optional[str], typer.Option('--data', help='Only runs on this data set, by its name under the runs folder.')]
+JsonOption = Annotated[bool, typer.Option('--json', help='Print JSON, for a script to read.')]
+MarginOption = Annotated[float, typer.Option(min=0, help='Smallest difference that matters, in percentage points.')]
+SeedOption = Annotated[Optional[int], typer.Option(help='Which seed; the lowest that there is, unless given.')]
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option('--version', help='Show the version and exit.')] = False,
+    debug: Annotated[bool, typer.Option('--debug', help='Show the traceback of an error.')] = False, # `main` takes it, wherever it stands
+):
+    if version: print(f'kdfast {kdfast.__version__}')
+    else: help_alone(ctx)
+
+
+def help_alone(ctx: typer.Context):
+    "Without a command, its help"
+    if ctx.invoked_subcommand is None: print(ctx.get_help())
+
+
+# run
+
+COMMON = {
+    'data': (str, 'digits', 'What to train on: digits, cifar10, imagenette, imagewoof, or the path of a folder or archive with train/<class>/* and test|valid|val/<class>/*, or with a labels.csv.'),
+    'size': (Optional[int], None, 'For images of any size: height and width at which networks see them, in pixels.'),
+    'grow': (float, 1., 'Progressive resizing: the share of the images\' height and width that training begins with; they are whole for the last quarter of the epochs.'),
+    'holdout': (float, 0., 'Share of the training images to validate on instead: to choose options while the validation images stay unseen.'),
+    'seed': (int, 0, 'Decides the initial weights, the order of the images and their augmentation.'),
+    'runs': (Path, DEFAULT_RUNS, 'Where runs are kept.'),
+    'tensorboard': (bool, False, 'Write every loss component and the accuracies for TensorBoard, too, into the run\'s folder.'),
+    'json': (bool, False, 'Print the result as JSON.'),
+}
+
+
+class Recipes(TyperGroup):
+    "One command a recipe, made from its source when it is asked for."
+    def list_commands(self, ctx): return recipes.names()
+
+    def get_command(self, ctx, name): return command(recipes.find(name), self.act)
+
+    def act(self, *args): run_recipe(*args)
+
+
+class Rates(Recipes):
+    def act(self, *args): find_rate(*args)
+
+
+def command(recipe, act):
+    "The command that does something with `recipe`: its options are the parameters of `main`, their comments the help"
+    check_names(recipe)
+    def run(**values): act(recipe, *(values.pop(name) for name in COMMON), values)
+    flags = {o.name: (o.type, o.default, o.help) for o in recipe.options} | COMMON
+    def parameter(name, kind, default, help):
+        flag = f'--{name.replace("_", "-")}'
+        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=typer.Option(default, flag, help=help), annotation=kind)
+    run.__signature__ = inspect.Signature([parameter(name, *flag) for name,flag in flags.items()])
+    run.__annotations__ = {name: kind for name,(kind,*_) in flags.items()}
+    one = typer.Typer(add_completion=False, rich_markup_mode=None)
+    one.command(recipe.name, help=recipe.purpose)(run)
+    made = typer.main.get_command(one)
+    made.recipe = recipe
+    return made
+
+
+def check_names(recipe):
+    "Raise KdfastError where a parameter of `main` would hide an option that every recipe has"
+    for o in recipe.options:
+        if o.name in COMMON: raise KdfastError(f'{recipe.file}: --{o.name} is an option of every recipe; give that parameter of main another name')
+
+
+def run_alone(ctx: typer.Context):
+    "Before anything is said: several processes speak as one"
+    processes.join()
+    help_alone(ctx)
+
+
+app.add_typer(typer.Typer(cls=Recipes, help='Run a recipe, and first whatever it needs: `kdfast run exp1`, `kdfast run ./mine.py`.',
+                          callback=run_alone, invoke_without_command=True, rich_markup_mode=None), name='run')
+
+
+app.add_typer(typer.Typer(cls=Rates, help='Find a learning rate for a recipe: `kdfast lr-find baseline --data photos/`.',
+                          callback=help_alone, invoke_without_command=True, rich_markup_mode=None), name='lr-find')
+
+
+def run_recipe(recipe, source, size, grow, holdout, seed, kept_in, tensorboard, as_json, given):
+    "Check what can be checked at once, then import what trains"
+    arguments,images = recipe.resolve(given),asked_images(source, size, grow, holdout, seed)
+    from kdfast import runs
+    folder = runs.folder(kept_in, images.name, recipe.folder_name(arguments), seed)
+    if folder.finished: err.print(f'{folder} is finished; nothing to train', soft_wrap=True)
+    import_quietly()
+    from kdfast.progress import Show, live_bars
+    from kdfast.trainer import train
+    with live_bars(err) as bars:
+        watch = [partial(Show, console=err, bars=bars), *([tensorboard_writer()] if tensorboard and not processes.rank else [])]
+        folder = train(recipe, images, seed, given, kept_in, watch)
+    if as_json: print(json.dumps(folder.result, indent=1))
+    else: show(folder, dict(data=source, size=size, grow=grow, holdout=holdout, seed=seed, runs=kept_in))
+
+
+def asked_images(source, size, grow, holdout, seed):
+    if seed < 0: raise KdfastError(f'--seed {seed}: expected 0 or more')
+    from kdfast import data
+    return data.load(source, holdout, size, grow)
+
+
+def find_rate(recipe, source, size, grow, holdout, seed, kept_in, tensorboard, as_json, given):
+    "The range test of the recipe's first fit; what it stands on is trained first"
+    recipe.resolve(given)
+    images = asked_images(source, size, grow, holdout, seed)
+    import_quietly()
+    from kdfast import rate
+    with err.status('trying rates') if err.is_terminal else nullcontext(): found = rate.find(recipe, images, seed, given, kept_in)
+    if as_json: print(json.dumps(dict(suggested=found.suggested, rates=found.rates, losses=found.losses), indent=1))
+    else: out.print(rate.view(found))
+
+
+def tensorboard_writer():
+    try: from kdfast.tensorboard import TensorBoard
+    except ImportError as e: raise KdfastError("--tensorboard needs a package that is not installed: pip install 'kdfast[tensorboard]'") from e
+    return TensorBoard
+
+
+def import_quietly():
+    "fastai's import takes seconds and warns of what its users cannot mend"
+    import warnings
+    warnings.filterwarnings('ignore', category=FutureWarning, module='torch')
+    with err.status('starting fastai') if err.is_terminal else nullcontext(): import kdfast.trainer
+
+
+def show(folder, common):
+    "A run's summary, and the recipe of the study to run next: another one, by the same optimizer"
+    from kdfast import report, runs
+    optimizer = folder.result['arguments'].get('optimizer', recipes.OPTIMIZERS[0])
+    def alike(name): return recipes.find(name).folder_name(recipes.find(name).resolve(dict(optimizer=optimizer)))
+    missing = [r for r in recipes.STUDY if r != folder.run['recipe'] and not runs.folder(common['runs'], folder.data, alike(r), common['seed']).finished]
+    same = [] if optimizer == recipes.OPTIMIZERS[0] else ['--optimizer', optimizer]
+    next_command = ['run', missing[0], *same, *flags(**common)] if missing else ['compare', *flags(runs=common['runs'])]
+    out.print(report.summary(folder))
+    out.print(Text.assemble(('\nnext  ', 'dim'), (shlex.join(['kdfast', *next_command]), 'bold')), soft_wrap=True) # whole, so that it can be copied
+
+
+def flags(**values):
+    "The options of a command line that are not at their defaults"
+    return [word for name,value in values.items() if value != COMMON[name][1] for word in (f'--{name}', str(value))]
+
+
+# Many runs
+
+TeacherOption = Annotated[Optional[str], typer.Option(help='Network of the teacher, or the folder of a run, for every recipe that has one.')]
+StudentOption = Annotated[Optional[str], typer.Option(help='Network of the student, for every recipe that has one.')]
+HintOption = Annotated[Optional[str], typer.Option(metavar='TEACHER_LAYER:STUDENT_LAYER', help='Layers that meet, for every recipe that has a hint.')]
+EpochsOption = Annotated[Optional[int], typer.Option(help='Epochs of every run but teacher and stage one, in place of the recipe\'s own.')]
+
+OptimizerOption = Annotated[Optional[str], typer.Option(metavar='sgd|muon', help='Of every run: sgd, or muon, for about half as many epochs.')]
+
+
+def train_all(
+    wanted,
+    seeds: Annotated[int, typer.Option(min=1, help='How many seeds: 0, 1, 2 …')] = 5,
+    data: Annotated[str, typer.Option(help=COMMON['data'][2])] = 'digits',
+    size: Annotated[Optional[int], typer.Option(help=COMMON['size'][2])] = None,
+    grow: Annotated[float, typer.Option(help=COMMON['grow'][2])] = 1.,
+    holdout: Annotated[float, typer.Option(help=COMMON['holdout'][2])] = 0.,
+    jobs: Annotated[Optional[int], typer.Option(min=1, help='Runs side by side; as many as the cores allow, one on a GPU, unless given.')] = None,
+    threads: Annotated[int, typer.Option(min=1, help='Threads of each run. They decide the last bits of its weights; the number of jobs does not.')] = 1,
+    ray: Annotated[Optional[str], typer.Option(metavar='ADDRESS', help='Give the runs to this Ray cluster, auto or HOST:PORT, whose machines share these files.')] = None,
+    runs: RunsOption = DEFAULT_RUNS,
+):
+    "Train what is missing; the data set's name, and the tasks without a result"
+    if processes.launched() > 1: raise KdfastError('many runs at once start processes of their own (--jobs): only kdfast run goes under a launcher')
+    from kdfast import data as images, study
+    name = images.load(data, holdout, size, grow).name
+    where,start = study,None
+    if ray:
+        where = joined(ray)
+        start,runs,data = where.Task,runs.resolve(),str(Path(data).resolve()) if Path(data).exists() else data # as other machines must be told
+    tasks = study.plan(wanted, range(seeds), name, runs)
+    return name,study.execute(tasks, flags(data=data, size=size, grow=grow, holdout=holdout, runs=runs), jobs or where.default_jobs(threads), threads, err, start)
+
+
+def joined(address):
+    try: from kdfast import cluster
+    except ImportError as e: raise KdfastError("--ray needs a package that is not installed: pip install 'kdfast[ray]'") from e
+    cluster.join(address)
+    return cluster
+
+
+def trains_many(command):
+    "Give `command` the options of `train_all`, in place of **training"
+    options = [p.replace(kind=p.KEYWORD_ONLY) for p in inspect.signature(train_all).parameters.values() if p.name != 'wanted']
+    own = [p.replace(kind=p.KEYWORD_ONLY) for p in inspect.signature(command).parameters.values() if p.name != 'training']
+    command.__signature__ = inspect.Signature([*own[:1], *options, *own[1:]])
+    command.__annotations__ |= {p.name: p.annotation for p in options}
+    return command
+
+
+@app.command()
+@trains_many
+def study(
+    recipe: Annotated[Optional[list[str]], typer.Argument(help='Recipes, or files of your own; those of the study, unless given.')] = None,
+    all_: Annotated[bool, typer.Option('--all', help='Every recipe of kdfast: the study\'s, and one a loss of the literature.')] = False,
+    epochs: EpochsOption = None,
+    optimizer: OptimizerOption = None,
+    teacher: TeacherOption = None,
+    student: StudentOption = None,
+    hint: HintOption = None,
+    margin: MarginOption = 0.8,
+    **training,
+):
+    "Train recipes × seeds, what is missing of them, side by side; then the table, and how far each is from the baseline."
+    given = {name: value for name,value in dict(epochs=epochs, optimizer=optimizer, teacher=teacher, student=student, hint=hint).items() if value is not None}
+    if all_ and recipe: raise KdfastError(f'--all beside {", ".join(recipe)}: expected one of them')
+    stages = recipes.names() if all_ else recipes.STUDY
+    found = [recipes.find(name) for name in recipe or [name for name in stages if name not in ('teacher', 'hint')]] # those two come with the others
+    for r in found: check_names(r)
+    unheard = [name for name in given if not any(name in (o.name for o in r.options) for r in found)]
+    if unheard: raise found[0].unknown(unheard[0])
+    wanted = [(r, {o.name: given[o.name] for o in r.options if o.name in given}) for r in found]
+    name,failed = train_all(wanted, **training)
+    try:
+        compare(data=name, runs=training['runs'])
+        for baseline,own in [(r, own) for r,own in wanted if r.name == 'baseline']:
+            compare(data=name, runs=training['runs'], against=baseline.folder_name(baseline.resolve(own)), margin=margin)
+    finally: complain_of(failed)
+
+
+@app.command()
+@trains_many
+def matrix(
+    epochs: EpochsOption = None,
+    optimizer: OptimizerOption = None,
+    margin: MarginOption = 0.8,
+    json_: JsonOption = False,
+    **training,
+):
+    "Does the extra matrix that a hint needs affect performance? Trains what is missing; premises, evidence, verdict."
+    from kdfast import matrix as question
+    more = {name: value for name,value in dict(epochs=epochs, optimizer=optimizer).items() if value is not None}
+    limit = fraction(margin)
+    name,failed = train_all(question.wanted(more), **training)
+    try:
+        found = question.facts(training['runs'], name, range(training['seeds']), more, limit)
+        if json_: print(json.dumps(found, indent=1))
+        else: out.print(question.view(found))
+    finally: complain_of(failed)
+
+
+def complain_of(failed):
+    if failed: raise KdfastError('no result: ' + '; '.join(f'{task.name}: {task.failure}' for task in failed))
+
+
+# Networks
+
+@app.command()
+def layers(
+    network: Annotated[str, typer.Argument(help=f'The student: {recipes.ANY_NETWORK}.')],
+    teacher: Annotated[Optional[str], typer.Option(help='Another network, or the folder of a run: which of its layers meet the student\'s.')] = None,
+    size: Annotated[int, typer.Option(min=8, help='Height and width of the images.')] = 32,
+    json_: JsonOption = False,
+):
+    "A network's layers, with their shapes; with a teacher, the pairs that a hint can join."
+    from dataclasses import asdict
+    import_quietly()
+    from kdfast import layers as found, networks
+    known = {name: found.layers(networks.any_network(name), size) for name in (network, teacher) if name}
+    if json_: print(json.dumps({name: [asdict(layer) for layer in those] for name,those in known.items()}, indent=1))
+    else: out.print(found.view(known))
+
+
+# Looking at runs
+
+@app.command()
+def ls(
+    runs: RunsOption = DEFAULT_RUNS,
+    json_: JsonOption = False,
+):
+    "Recipes and what each is for; runs so far."
+    from rich.table import Table
+    from kdfast import report
+    from kdfast.runs import find_all
+    found,known = find_all(runs),[recipes.find(name) for name in recipes.names()]
+    if json_:
+        return print(json.dumps(dict(recipes={r.name: r.purpose for r in known},
+                                     runs=[dict(path=str(f), status=f.status) for f in found]), indent=1))
+    table = Table.grid(padding=(0, 2))
+    for r in known: table.add_row(f'[bold]{r.name}[/]', r.purpose)
+    out.print(table)
+    out.print()
+    out.print(report.run_table(found) if found else Text(f'no runs in {runs} yet; start with: kdfast run exp1'))
+
+
+@app.command()
+def compare(
+    data: DataNameOption = None,
+    runs: RunsOption = DEFAULT_RUNS,
+    json_: JsonOption = False,
+    csv_: Annotated[bool, typer.Option('--csv', help='Print CSV.')] = False,
+    against: Annotated[Optional[str], typer.Option(help='A recipe: show how far the others differ from it, with 95 % intervals and verdicts.')] = None,
+    margin: MarginOption = 0.8,
+):
+    "The report's table, from what has been run."
+    from kdfast import report
+    from kdfast.runs import find_all
+    found = find_all(runs, data)
+    by_data = {name: [f for f in found if f.data == name] for name in dict.fromkeys(f.data for f in found)}
+    tables = {name: report.aggregate(folders) for name,folders in by_data.items()}
+    rows = [row for table in tables.values() for row in table]
+    if not rows: raise KdfastError(f'no finished run{f" on {data}" if data else ""} in {runs}; start with: kdfast run exp1')
+    if against: return compare_against(by_data, against, fraction(margin), json_, csv_)
+    if json_: return print(json.dumps(rows, indent=1))
+    if csv_: return write_rows(report.flat(rows))
+    for name,table in tables.items():
+        out.print(f'\n[bold]{name}[/]\n')
+        for part in report.compare_table(table, out.width): out.print(part, '')
+        for remark in report.remarks(by_data[name]): out.print(remark, style='dim')
+
+
+def fraction(margin):
+    "Percentage points as a fraction"
+    if not isfinite(margin): raise KdfastError(f'--margin {margin}: expected a number of percentage points')
+    return margin/100
+
+
+def compare_against(by_data, against, margin, as_json, as_csv):
+    from kdfast import differences
+    tables = {name: differences.against(folders, against, margin) for name,folders in by_data.items()}
+    rows = [dict(data=name) | row for name,table in tables.items() for row in table]
+    if as_json: return print(json.dumps(rows, indent=1))
+    if as_csv:
+        columns = list(dict.fromkeys(name for row in rows for name in row if name != 'seeds'))
+        return write_rows([columns, *([row.get(name) for name in columns] for row in rows)])
+    for name,table in tables.items():
+        out.print(f'\n[bold]{name}[/]\n')
+        if not table: out.print(f'nothing but {against} has been run')
+        else: out.print(differences.table(table), *differences.remarks(table), sep='\n')
+
+
+def write_rows(rows):
+    import csv
+    csv.writer(sys.stdout, lineterminator='\n').writerows(rows)
+
+
+@app.command()
+def confusion(
+    run: Annotated[str, typer.Argument(help='A recipe that has been run, or the folder of a run.')],
+    against: Annotated[Optional[str], typer.Option(help='Another one, to look at side by side.')] = None,
+    data: DataNameOption = None,
+    seed: SeedOption = None,
+    shares: Annotated[bool, typer.Option('--shares', help='Percentages of each row in place of counts.')] = False,
+    runs: RunsOption = DEFAULT_RUNS,
+    json_: JsonOption = False,
+):
+    "Which classes a run takes for which, and where it is ahead of another."
+    from kdfast import confusion as matrices
+    from kdfast.runs import find
+    folder = find(runs, run, data, seed)
+    other = find(runs, against, data or folder.data, folder.seed if seed is None else seed) if against else None
+    found = matrices.facts(folder, other)
+    if json_: print(json.dumps(found, indent=1))
+    else: out.print(matrices.view(found, (folder.recipe, other and other.recipe), out.width, shares))
+
+
+@app.command('report')
+def report_command(
+    data: DataNameOption = None,
+    out_: Annotated[Path, typer.Option('--out', help='The file to write.')] = Path('report.html'),
+    margin: MarginOption = 0.8,
+    runs: RunsOption = DEFAULT_RUNS,
+):
+    "One HTML page with all of it: the question, the table, curves, confusion, analyses, provenance."
+    from kdfast.page import write_page
+    from kdfast.runs import find_all, write
+    found = find_all(runs, data)
+    names = sorted({folder.data for folder in found})
+    if not any(folder.finished for folder in found): raise KdfastError(f'no finished run in {runs}; start with: kdfast run exp1')
+    if len(names) > 1: raise KdfastError(f'there are runs on {", ".join(names)}: choose one with --data')
+    if not out_.parent.is_dir(): raise KdfastError(f'{out_.parent} is no folder')
+    write(out_, write_page(found, runs, fraction(margin)))
+    out.print(f'wrote {out_}', soft_wrap=True, markup=False)
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help='A recipe that has been run, or the folder of a run.')],
+    to: Annotated[Path, typer.Option(help='The file to write: .onnx, normalisation inside, or .safetensors, for kdfast.')],
+    images: Annotated[Optional[str], typer.Option(help='Where the images of the run are, if they have been moved.')] = None,
+    data: DataNameOption = None,
+    seed: SeedOption = None,
+    runs: RunsOption = DEFAULT_RUNS,
+):
+    "A run's network as one file, checked against the run on its validation images."
+    from kdfast.runs import find
+    folder = find(runs, run, data, seed)
+    if to.suffix not in ('.onnx', '.safetensors'): raise KdfastError(f'--to {to}: expected a name that ends in .onnx or .safetensors')
+    if not to.parent.is_dir(): raise KdfastError(f'{to.parent} is no folder')
+    import_quietly()
+    from kdfast import export as door
+    with err.status(f'writing {to}') if err.is_terminal else nullcontext(): changed,difference,n = door.export(folder, to, images)
+    out.print(f'wrote {to}: {to.stat().st_size/1e6:.2f} MB; of {n:,} validation images it takes {changed} for another class than the run did; '
+              f'probabilities differ by {difference:.1g} at most', soft_wrap=True, markup=False)
+
+
+@app.command()
+def predict(
+    run: Annotated[str, typer.Argument(help='A recipe that has been run, the folder of a run, or an exported file.')],
+    image: Annotated[list[Path], typer.Argument(help='Images.')],
+    data: DataNameOption = None,
+    seed: SeedOption = None,
+    runs: RunsOption = DEFAULT_RUNS,
+    json_: JsonOption = False,
+):
+    "What a run's network takes images for."
+    from kdfast.runs import find
+    file = Path(run) if Path(run).suffix in ('.onnx', '.safetensors') else find(runs, run, data, seed)/'weights.safetensors'
+    import_quietly()
+    from kdfast import predict as asked
+    found = asked.predict(*asked.classifier(file), image)
+    if json_: print(json.dumps(found, indent=1))
+    else: out.print(asked.view(found), soft_wrap=True)
+
+
+@app.command()
+def check(
+    what: Annotated[str, typer.Argument(help='A run\'s folder, a folder of runs, or what --data takes.')] = str(DEFAULT_RUNS),
+    size: Annotated[Optional[int], typer.Option(help=COMMON['size'][2])] = None,
+    holdout: Annotated[float, typer.Option(help=COMMON['holdout'][2])] = 0.,
+):
+    "Whether runs are whole and as they were written, or a data set can be trained on."
+    from kdfast.runs import Folder
+    folders = [Folder(file.parent) for file in sorted(Path(what).rglob('run.json'))]
+    if not folders: return check_data(what, size, holdout)
+    if size is not None or holdout: raise KdfastError(f'--size and --holdout are of images, and {what} is a folder of runs')
+    found = {folder: folder.problems() for folder in folders}
+    for folder,problems in found.items(): out.print(f'{folder}: {"; ".join(problems) or "whole"}', soft_wrap=True, markup=False)
+    wrong = sum(bool(problems) for problems in found.values())
+    if wrong: raise KdfastError(f'{wrong} of {len(found)} runs are not whole: remove their folders and run them again')
+
+
+def check_data(source, size, holdout):
+    from kdfast import data
+    found = data.load(source, holdout, size)
+    height,width = found.shape
+    out.print(f'{source}: {len(found.train[1]):,} training and {len(found.valid[1]):,} validation images of {width}×{height} in {len(found.classes)} classes, '
+              'every one readable', soft_wrap=True, markup=False)
+    for note in found.notes: out.print(note, soft_wrap=True, markup=False)
+
+
+@app.command()
+def cp(
+    recipe: Annotated[str, typer.Argument(help='A recipe of kdfast.')],
+    file: Annotated[Path, typer.Argument(help='The file to write, which must not exist.')],
+):
+    "Copy a recipe, to change it and run it as your own."
+    source = recipes.find(recipe).file
+    if file.is_dir(): file = file/source.name
+    if file.exists(): raise KdfastError(f'{file} exists already: choose another name')
+    if file.suffix != '.py': raise KdfastError(f'{file}: a recipe is a Python file; call it {file}.py')
+    if file.stem in recipes.names(): raise KdfastError(f'{file} would have the name of a recipe of kdfast: choose another, such as my_{file.name}')
+    if not file.parent.is_dir(): raise KdfastError(f'{file.parent} is no folder')
+    shutil.copyfile(source, file)
+    out.print(f'copied; run it with: kdfast run {file if file.is_absolute() else f"./{file}"}', soft_wrap=True)
+
+
+# Errors
+
+def explain(error):
+    "A usage error in one line; for an option that a recipe has not got, the nearest one"
+    command = error.ctx.command if error.ctx else None
+    if type(error).__name__ == 'NoSuchOption' and hasattr(command, 'recipe'):
+        return command.recipe.unknown(error.option_name.lstrip('-'), COMMON).message
+    return error.format_message()
+
+
+def main():
+    "Run the command line; every error is one line, and its exit status says whose turn it is"
+    debug = '--debug' in sys.argv
+    sys.argv = [a for a in sys.argv if a != '--debug']
+    signals.listen()
+    try: status = app(standalone_mode=False)
+    except signals.Interrupted as e:
+        complain(f'{e.said}; {AGAIN}')
+        status = e.code
+    except Exception as error:
+        if debug: raise
+        status,message = verdict(error)
+        if processes.rank and not signals.asked and status == 1: sys.stderr = sys.__stderr__ # one of several, and it alone knows
+        complain(message)
+    sys.exit(status)
+
+
+def complain(message):
+    "One line; what a file's name would do to a terminal is shown, not done"
+    said = ''.join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+    err.print(f'kdfast: error: {said}', style='red', soft_wrap=True, markup=False)
+
+
+def verdict(error):
+    "Exit status and message: 2 the user can fix it, 3 another process trains it, 4 diverged, 1 a defect of ours"
+    if isinstance(error, KdfastError): return error.exit_status,error.message
+    if isinstance(error, UsageError): return 2,explain(error)
+    if isinstance(error, OSError) and error.filename: return 2,f'{error.filename}: {error.strerror}'
+    return 1,f'{type(error).__name__}: {error}; this is a defect of kdfast: --debug shows where'
