@@ -1,0 +1,145 @@
+"""What a fit is, for every callback of kdfast: the training of a Learner, from `before_fit` to `after_fit`.
+
+fastai calls the same events for `validate`, `get_preds` and `tta`, alone or in the middle of a fit, and leaves traces behind: the
+model in evaluation mode, the Recorder emptied, the progress of the schedule at 0. While a FitCallback is on a Learner, a prediction
+in the middle of a fit is isolated: the fit goes on as if it had not been.
+"""
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+import torch
+from fastai.basics import Callback, L, Learner, Recorder, risinstance
+from fastcore.xtras import ContextManagers
+
+OUTER = 'before_fit', 'before_epoch', 'after_epoch', 'after_fit' # events of a prediction that are none of its batches'
+OVERWRITTEN = ('epoch', 'n_epoch', 'train_iter', 'pct_train', 'smooth_loss', # attributes of a Learner that a prediction sets,
+               'xb', 'yb', 'pred', 'loss', 'loss_grad', 'dl', 'iter', 'n_iter', 'training') # but for `final_record`, which is what `validate` returns
+
+
+class FitCallback(Callback):
+    """Base of kdfast's callbacks: called in fits, and not in predictions, whether alone or in the middle of a fit.
+
+    A subclass with `in_predictions = True` is called in predictions alone, too; in one in the middle of a fit it gets the events of
+    batches only, and what it holds is afterwards as it was before. `leave` is called when it is taken off a Learner, also after an
+    exception, which skips `after_fit`.
+    """
+    in_predictions = False
+    _learn,fitting,isolated = None,False,False # `fitting`: in a fit, `isolated`: in a prediction in the middle of it
+
+    @property
+    def learn(self): return self._learn
+
+    @learn.setter
+    def learn(self, learn):
+        if self._learn is not None:
+            vars(self)['fitting'] = False
+            self.leave()
+            if not any(isinstance(cb, FitCallback) and cb is not self for cb in self._learn.cbs): end_isolation(self._learn)
+        vars(self)['_learn'] = learn
+        if learn is not None: isolate(learn)
+
+    def leave(self):
+        "Undo what the callback did to model, optimizer and process."
+
+    def __call__(self, event_name):
+        if self.isolated and (event_name in OUTER or not self.in_predictions): return None
+        if event_name == 'before_fit': vars(self)['fitting'] = caller(self.learn) == 'fit'
+        if not (self.fitting or self.in_predictions): return None
+        result = super().__call__(event_name)
+        if event_name == 'after_fit': vars(self)['fitting'] = False
+        return result
+
+
+# Where a Learner is, read from the call stack: a flag would be wrong after an exception
+
+CALLERS = {getattr(Learner, name).__code__: name for name in ('fit', 'validate', 'get_preds', 'tta')}
+
+
+def callers(
+    learn:Learner,
+) -> Iterator[str]: # fit, validate, get_preds or tta; the innermost first
+    "Which of the Learner's methods are running."
+    frame = sys._getframe(1)
+    while frame:
+        if frame.f_code in CALLERS and frame.f_locals.get('self') is learn: yield CALLERS[frame.f_code]
+        frame = frame.f_back
+
+
+def caller(learn): return next(callers(learn), None)
+
+
+# Predictions in the middle of a fit
+
+def isolate(learn):
+    "From now on; while the methods below stand in for the Learner's own"
+    for method in (validation_context, tta): vars(learn)[method.__name__] = partial(method, learn)
+
+
+def end_isolation(learn):
+    for method in (validation_context, tta): vars(learn).pop(method.__name__, None)
+
+
+def validation_context(learn, cbs=None, inner=False):
+    "What fastai enters to predict; in the middle of a fit, only the Recorder and what is new get the events of a fit and an epoch"
+    context = type(learn).validation_context
+    if 'fit' not in callers(learn): return context(learn, cbs, inner)
+    whole = [] if inner else [outer_events(L(cbs) + learn.cbs.filter(risinstance(Recorder)))]
+    return ContextManagers([unchanged(learn), *context(learn, cbs, inner=True).default, *whole])
+
+
+def tta(learn, *args, **kwargs):
+    "Test-time augmentation, which calls the events of a fit itself"
+    if 'fit' not in callers(learn): return type(learn).tta(learn, *args, **kwargs)
+    with unchanged(learn): return type(learn).tta(learn, *args, **kwargs)
+
+
+@contextmanager
+def outer_events(cbs):
+    "The events of a fit and an epoch, for these callbacks alone"
+    for event in OUTER[:2]: cbs.map(lambda cb: cb(event))
+    try: yield
+    finally:
+        for event in OUTER[2:]: cbs.map(lambda cb: cb(event))
+
+
+@contextmanager
+def unchanged(
+    learn:Learner, # In the middle of a fit
+):
+    "Afterwards Learner, model, Recorder, FitCallbacks, loaders, autocast and random states are as they were."
+    ours = [cb for cb in learn.cbs if isinstance(cb, FitCallback)]
+    recorder = getattr(learn, 'recorder', None)
+    metrics = [*learn.metrics, recorder.loss, recorder.smooth_loss] if recorder else [*learn.metrics]
+    scales = [cb.autocast for cb in learn.cbs if isinstance(getattr(cb, 'autocast', None), torch.autocast)] # of MixedPrecision
+    states = [state_of(o) for o in (*ours, *([recorder] if recorder else []), *metrics, *scales, *learn.dls.loaders)]
+    attributes = {name: vars(learn)[name] for name in OVERWRITTEN if name in vars(learn)}
+    order,modes,autocasts = list(learn.cbs),{m: m.training for m in learn.model.modules()},autocast_states()
+    randoms = torch.random.get_rng_state(),cuda_states(),np.random.get_state(),random.getstate()
+    for cb in ours: vars(cb)['isolated'] = True
+    for device in autocasts: torch.set_autocast_enabled(device, False)
+    try: yield
+    finally:
+        for name in OVERWRITTEN: vars(learn).pop(name, None)
+        vars(learn).update(attributes)
+        learn.cbs[:] = order
+        for o,state in states: vars(o).clear(), vars(o).update(state)
+        for m,training in modes.items(): m.training = training
+        for device,on in autocasts.items(): torch.set_autocast_enabled(device, on)
+        torch.random.set_rng_state(randoms[0]), np.random.set_state(randoms[2]), random.setstate(randoms[3])
+        if randoms[1]: torch.cuda.set_rng_state_all(randoms[1])
+
+
+def state_of(o):
+    "The object, and its attributes as they are now; what it fills (lists, dictionaries) copied"
+    return o,{name: value.copy() if isinstance(value, list | dict | set | L) else value for name,value in vars(o).items()}
+
+
+def autocast_states():
+    return {device: torch.is_autocast_enabled(device) for device in ('cpu', 'cuda')}
+
+
+def cuda_states(): return torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
