@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 import kdfast
 from kdfast import processes, recipe as recipes, signals
-from kdfast.errors import KdfastError
+from kdfast.errors import KdfastError, reason, users_line
 
 UsageError = typer.BadParameter.__base__ # click's, wherever typer keeps its click
 DEFAULT_RUNS = Path('runs')
@@ -87,7 +87,8 @@ def command(recipe, act):
     def run(**values): act(recipe, *(values.pop(name) for name in COMMON), values)
     flags = {o.name: (o.type, o.default, o.help) for o in recipe.options} | COMMON
     def parameter(name, kind, default, help):
-        flag = f'--{name.replace("_", "-")}'
+        flag = recipes.flag(name)
+        if kind is bool and name not in COMMON: flag += f'/{recipes.flag(f"no_{name}")}'
         return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=typer.Option(default, flag, help=help), annotation=kind)
     run.__signature__ = inspect.Signature([parameter(name, *flag) for name,flag in flags.items()])
     run.__annotations__ = {name: kind for name,(kind,*_) in flags.items()}
@@ -99,9 +100,11 @@ def command(recipe, act):
 
 
 def check_names(recipe):
-    "Raise KdfastError where a parameter of `main` would hide an option that every recipe has"
+    "Raise KdfastError where a parameter of `main` would hide an option that every recipe has, or another of its own"
+    taken = {*COMMON, 'help', 'debug', *(f'no_{o.name}' for o in recipe.options if o.type is bool)}
     for o in recipe.options:
         if o.name in COMMON: raise KdfastError(f'{recipe.file}: --{o.name} is an option of every recipe; give that parameter of main another name')
+        if o.name in taken: raise KdfastError(f'{recipe.file}: {recipes.flag(o.name)} has a meaning already; give that parameter of main another name')
 
 
 def run_alone(ctx: typer.Context):
@@ -129,7 +132,7 @@ def run_recipe(recipe, source, size, grow, holdout, seed, kept_in, tensorboard, 
     from kdfast.trainer import train
     with live_bars(err) as bars:
         watch = [partial(Show, console=err, bars=bars), *([tensorboard_writer()] if tensorboard and not processes.rank else [])]
-        folder = train(recipe, images, seed, given, kept_in, watch)
+        folder = train(recipe, images, seed, given, kept_in, watch, rehearsed=signals.driven()) # a study has tried it
     if as_json: print(json.dumps(folder.result, indent=1))
     else: show(folder, dict(data=source, size=size, grow=grow, holdout=holdout, seed=seed, runs=kept_in))
 
@@ -178,7 +181,7 @@ def show(folder, common):
 
 def flags(**values):
     "The options of a command line that are not at their defaults"
-    return [word for name,value in values.items() if value != COMMON[name][1] for word in (f'--{name}', str(value))]
+    return recipes.flags({name: value for name,value in values.items() if value != COMMON[name][1]})
 
 
 # Many runs
@@ -210,9 +213,30 @@ def train_all(
     where,start = study,None
     if ray:
         where = joined(ray)
-        start,runs,data = where.Task,runs.resolve(),str(Path(data).resolve()) if Path(data).exists() else data # as other machines must be told
+        start,runs,data = where.Task,runs.resolve(),images.located(data) # as other machines must be told
     tasks = study.plan(wanted, range(seeds), name, runs)
-    return name,study.execute(tasks, flags(data=data, size=size, grow=grow, holdout=holdout, runs=runs), jobs or where.default_jobs(threads), threads, err, start)
+    common,jobs = flags(data=data, size=size, grow=grow, holdout=holdout, runs=runs),jobs or where.default_jobs(threads)
+    with err.status('trying the recipes in small') if err.is_terminal else nullcontext(): study.check(tasks, common, jobs, threads)
+    return name,study.execute(tasks, common, jobs, threads, err, start)
+
+
+@app.command(hidden=True)
+def rehearse(
+    tasks: Annotated[str, typer.Argument(help='JSON: recipe, arguments and seeds of each kind of run.')],
+    data: Annotated[str, typer.Option()] = 'digits',
+    size: Annotated[Optional[int], typer.Option()] = None,
+    grow: Annotated[float, typer.Option()] = 1.,
+    holdout: Annotated[float, typer.Option()] = 0.,
+    jobs: Annotated[int, typer.Option()] = 1,
+    runs: RunsOption = DEFAULT_RUNS,
+):
+    "Try the recipes of a study in small."
+    from kdfast import data as images
+    found = images.load(data, holdout, size, grow)
+    import_quietly()
+    from kdfast.rehearsal import rehearse_all
+    wanted = [(recipes.find(name), given, seeds) for name,given,seeds in json.loads(tasks)]
+    rehearse_all([(recipe, recipe.resolve(given), seeds) for recipe,given,seeds in wanted], found, runs, jobs)
 
 
 def joined(address):
@@ -308,6 +332,7 @@ def layers(
 
 @app.command()
 def ls(
+    data: DataNameOption = None,
     runs: RunsOption = DEFAULT_RUNS,
     json_: JsonOption = False,
 ):
@@ -315,10 +340,10 @@ def ls(
     from rich.table import Table
     from kdfast import report
     from kdfast.runs import find_all
-    found,known = find_all(runs),[recipes.find(name) for name in recipes.names()]
+    found,known = find_all(runs, data),[recipes.find(name) for name in recipes.names()]
     if json_:
         return print(json.dumps(dict(recipes={r.name: r.purpose for r in known},
-                                     runs=[dict(path=str(f), status=f.status) for f in found]), indent=1))
+                                     runs=[dict(path=str(f), status=f.status, reason=f.run.get('reason')) for f in found]), indent=1))
     table = Table.grid(padding=(0, 2))
     for r in known: table.add_row(f'[bold]{r.name}[/]', r.purpose)
     out.print(table)
@@ -520,7 +545,8 @@ def main():
     except Exception as error:
         if debug: raise
         status,message = verdict(error)
-        if processes.rank and not signals.asked and status == 1: sys.stderr = sys.__stderr__ # one of several, and it alone knows
+        alike = isinstance(error, (KdfastError, UsageError, OSError)) # in all processes; the first says it
+        if processes.rank and not signals.asked and not alike: sys.stderr = sys.__stderr__ # one of several, and it alone knows
         complain(message)
     sys.exit(status)
 
@@ -536,4 +562,6 @@ def verdict(error):
     if isinstance(error, KdfastError): return error.exit_status,error.message
     if isinstance(error, UsageError): return 2,explain(error)
     if isinstance(error, OSError) and error.filename: return 2,f'{error.filename}: {error.strerror}'
-    return 1,f'{type(error).__name__}: {error}; this is a defect of kdfast: --debug shows where'
+    kept = '. '.join(['', *getattr(error, '__notes__', [])])
+    if where := users_line(error): return 2,f'{where}: {reason(error)}{kept}'
+    return 1,f'{reason(error)}; this is a defect of kdfast: --debug shows where{kept}'

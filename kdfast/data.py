@@ -21,6 +21,7 @@ from kdfast.files import files_of_folder
 from kdfast.layout import no_validation
 from kdfast.runs import sha256
 
+BUILT_IN = ('digits', 'cifar10', *imagenette.URLS)
 ARCHIVES = ('.tar.xz', '.tar.gz', '.tgz', '.tar', '.zip')
 CACHE_VERSION = 2
 SMALLEST,LARGEST = 8,1024 # --size
@@ -98,10 +99,18 @@ def load(
     if not 0 < grow <= 1: raise KdfastError(f'--grow {grow}: expected a share of the images\' height and width, above 0 and up to 1')
     data = named(source, size, bool(holdout))
     if not holdout and not len(data.valid[1]): raise no_validation(source)
-    where = str(Path(source).expanduser().resolve()) if Path(source).expanduser().exists() else source
+    if source in BUILT_IN and Path(source).exists(): print(f'kdfast: {source} is the built-in data set; write ./{source} for the folder or file of that name', file=sys.stderr)
     if holdout: data = hold_out(data, holdout)
     if grow < 1: data = replace(data, name=f'{data.name},grow={grow}', grow=grow)
-    return replace(data, asked=dict(source=where, holdout=holdout, size=size, grow=grow))
+    return replace(data, asked=dict(source=located(source), holdout=holdout, size=size, grow=grow))
+
+
+def located(
+    source:str, # Of a data set
+) -> str:
+    "What names it from anywhere: the whole path, or the name of a built-in one, whatever lies there under that name."
+    path = Path(source).expanduser()
+    return str(path.resolve()) if source not in BUILT_IN and path.exists() else source
 
 
 def named(source, size, alone):

@@ -85,8 +85,8 @@ def check(
     predicted:np.ndarray, # What the run took the validation images for, (n,)
 ) -> tuple[int,float]: # How many of them the file classes otherwise, and the largest difference of a probability from the network's
     "Compare the file, image by image, with what the run said. Raises KdfastError where more than one image in a thousand is classed otherwise."
-    images = data.shown(data.valid[0])
-    exported,own = (probabilities(classify, images) for classify in (classifier(file)[0], from_network(network)))
+    images = data.valid[0]
+    exported,own = (probabilities(classify, images, data.shown) for classify in (classifier(file)[0], from_network(network)))
     changed = int((exported.argmax(1) != predicted).sum())
     if changed > ALLOWED*len(images): raise KdfastError(f'{file} classes {changed} of {len(images)} validation images otherwise than the run did')
     return changed,float(np.abs(exported - own).max())

@@ -2,9 +2,13 @@
 import os
 import sys
 from collections.abc import Callable
+from contextlib import contextmanager
+from datetime import timedelta
 
 from kdfast.errors import KdfastError
 
+PATIENCE = timedelta(days=30) # that the others wait for what the first does alone: a rehearsal, an evaluation on millions of images
+patient = None # their group for that; NCCL's own would give up after ten minutes
 rank,size = 0,1 # which of them this one is, and how many there are; `join` sets them
 
 
@@ -18,7 +22,7 @@ def join():
 
     Only the first writes and speaks. Raises KdfastError where accelerate is not installed.
     """
-    global rank,size
+    global rank,size,patient
     if launched() == 1: return
     try: from accelerate import PartialState
     except ImportError as e: raise KdfastError("training in several processes needs a package that is not installed: pip install 'kdfast[accelerate]'") from e
@@ -26,12 +30,25 @@ def join():
     state = PartialState(cpu=not torch.accelerator.is_available()) # connects them, and gives each its device
     rank,size = state.process_index,state.num_processes
     if rank: sys.stdout = sys.stderr = open(os.devnull, 'w')
+    patient = torch.distributed.new_group(backend='gloo', timeout=PATIENCE)
 
 
 def several() -> bool:
     "Whether torch has connected this process with others: by `join`, or by fastai in a script of the user's."
     from torch import distributed
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+@contextmanager
+def alone():
+    "For the first of several processes, while the others wait for it: there is no other one."
+    global rank,size
+    was,told = (rank, size),{name: os.environ.pop(name) for name in ('RANK', 'WORLD_SIZE') if size > 1 and name in os.environ} # fastai asks these
+    rank,size = 0,1
+    try: yield
+    finally:
+        rank,size = was
+        os.environ |= told
 
 
 def share() -> slice:
@@ -46,7 +63,7 @@ def agreed(
     if size == 1: return decide()
     from torch.distributed import broadcast_object_list
     found = [None if rank else decide()]
-    broadcast_object_list(found)
+    broadcast_object_list(found, group=patient)
     return found[0]
 
 

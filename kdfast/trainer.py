@@ -4,6 +4,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable
+from contextlib import contextmanager
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kdfast import networks, processes, recipe as recipes, runs, signals
 from kdfast.data import Data
-from kdfast.errors import Diverged, KdfastError
+from kdfast.errors import Diverged, KdfastError, misfortune, reason
 from kdfast.hint import LAYER, features, front, front_back, regressor
 from kdfast.loader import loaders
 from kdfast.muon import Muon
@@ -33,6 +34,7 @@ from kdfast.resume import Resume, Skip
 from kdfast.runs import Folder
 
 OPTIMIZERS = dict(zip(recipes.OPTIMIZERS, (SGD, Muon), strict=True))
+KEPT = 'What is trained is kept: the same command goes on from there'
 LOOKS = 40 # at the time that one image takes
 PAIRS_SHOWN,IMAGES_SHOWN = 5,8 # most confused pairs, and images of each, that are kept to be looked at
 PACKAGES = ('kdfast', 'fastai', 'torch', 'torchvision', 'numpy')
@@ -46,6 +48,7 @@ class SameOrder(Callback):
 class Run:
     "One execution of a recipe: its folder, data and seed, and the runs it builds on."
     kind = Learner
+    rehearsal = False # Whether this is its trial in small, before anything is trained
 
     def __init__(self,
         folder:Folder, # Where it is kept
@@ -55,7 +58,7 @@ class Run:
         watch:tuple=(), # Functions of a run's folder, each giving a callback that watches its fits
     ):
         self.folder,self.data,self.seed,self.runs,self.watch = folder,data,seed,runs,watch
-        self.record,self.resume,self.stands_on,self.remember,self.hint = Record(folder),None,{},[],None
+        self.record,self.resume,self.upstream,self.remember,self.hint = Record(folder),None,[],[],None
 
     @cached_property
     def dls(self):
@@ -97,15 +100,27 @@ class Run:
 
         A teacher whose `network` is the folder of a run is that run's, whatever it was trained on, as long as it knows the classes.
         """
-        given_run = given.get('network') if is_run(given.get('network', '')) else None
-        folder = Folder(Path(given_run)) if given_run else train(recipes.find(name), self.data, self.seed, given, self.runs, self.watch)
+        given_run = is_run(given.get('network', ''))
+        folder = Folder(Path(given['network'])) if given_run else self.train(name, given)
+        if given_run: check_teacher(folder)
         if problems := folder.problems(): raise KdfastError(f'{folder} is not whole ({"; ".join(problems)}): remove it, and it is trained again')
-        self.stands_on[name] = dict(path=str(folder), sha256=folder.files['weights.safetensors'])
-        self.folder.stand_on(name, self.stands_on[name])
+        self.folder.stand_on(recipes.find(name).name, folder)
+        self.upstream.append((name, folder))
         network = networks.load(folder)
-        if given_run: network = networks.adapted(network, self.data, str(folder))
-        if name == 'teacher' and hasattr(network, 'built_by'): self.remember = [Remember(folder/'outputs.npz', network)]
+        if given_run:
+            network = networks.adapted(network, self.data, str(folder))
+            self.say(seen(folder, self.data))
+        if name == 'teacher' and hasattr(network, 'built_by'): self.remember.append(Remember(folder/'outputs.npz', network))
         return network
+
+    def train(self, name, given):
+        "The folder of a run that this one builds on, trained where it is missing"
+        return train(recipes.find(name), self.data, self.seed, given, self.runs, self.watch, rehearsed=True)
+
+    @property
+    def teacher_sha256(self):
+        "Of the weights of its teacher; of several, joined by +. None without one"
+        return '+'.join(dict.fromkeys(folder.files['weights.safetensors'] for name,folder in self.upstream if name == 'teacher')) or None
 
     def guide(self,
         student:nn.Module, # To be trained
@@ -194,12 +209,14 @@ def train(
     given:dict, # Arguments that are not the recipe's defaults
     kept_in:Path, # Where runs are kept
     watch:tuple=(), # Functions of a run's folder, each giving a callback that watches its fits
+    rehearsed:bool=False, # Whether this has been tried in small: as part of what needs it, or of a study
 ) -> Folder:
     """Run `recipe`, and whatever it needs, unless that is finished already; the folder of its results.
 
-    Raises KdfastError, before anything is written, for arguments out of range and too few images; Locked where another
-    process trains the same; Diverged where a loss did. A run that fails keeps its folder, which says so and is never
-    taken for a result.
+    Before anything is trained or written, all of it is tried in small (`kdfast.rehearsal`), unless there is a checkpoint to go on from.
+    Raises KdfastError, then, for whatever could not be trained, kept or loaded; Locked where another process trains the same; Diverged
+    where a loss did. A run that fails keeps its folder and its checkpoints, which say so and are never taken for a result; the next
+    start goes on from them.
     """
     arguments = recipe.resolve(given)
     folder = runs.folder(kept_in, data.name, recipe.folder_name(arguments), seed)
@@ -207,11 +224,17 @@ def train(
     if not finished():
         run = Run(folder, data, seed, kept_in, watch)
         run.dls # too few images, or to be shared unevenly, are said here, before a folder is made
-        for name in foreign(arguments): networks.probe(name, data) # and a network that is none
+        if not rehearsed: processes.agreed(lambda: try_first(run, recipe, arguments))
         with folder.locked():
             if not finished(): return train_alone(run, recipe, arguments)
     check_same(folder, recipe, data, arguments) # finished before, or by another process just now
     return folder
+
+
+def try_first(run, recipe, arguments):
+    "In small; not again where the run has begun, and where another process trains it"
+    from kdfast.rehearsal import rehearse # which stands on this module
+    if not (run.folder.has_checkpoints or run.folder.held): rehearse(run, recipe, arguments)
 
 
 def foreign(arguments):
@@ -228,28 +251,47 @@ def sources(arguments):
 
 def train_alone(run, recipe, arguments):
     "Train in a folder that no other process writes; how it went is put on record in any case"
+    begin(run, recipe, arguments)
+    with on_record(run):
+        outcome = recipe.main()(run, **arguments)
+        processes.agreed(lambda: run.folder.finish(judge(run, arguments, outcome)))
+    return run.folder
+
+
+def begin(run, recipe, arguments):
+    "Make the folder, or go on from what is there, and put on record what is about to be done"
     folder = run.folder
     facts = dict(recipe=recipe.name, arguments=arguments, data=run.data.name, data_sha256=run.data.fingerprint, seed=run.seed,
                  batch_size=run.dls.train.bs, precision=run.precision, **sources(arguments), **environment())
     folder.facts = processes.agreed(lambda: folder.start(facts, recipe.source))
     folder.set('running', images=run.data.asked) # where they were; they may have moved when it goes on
+    if len(folder.facts['recipe_sha256']) > 1: run.say('its recipe was changed while it was trained: no single version of it gives these weights')
     run.resume = Resume(folder)
-    try:
-        outcome = recipe.main()(run, **arguments)
-        processes.agreed(lambda: folder.finish(judge(run, arguments, outcome)))
+
+
+@contextmanager
+def on_record(run):
+    "Say in the folder how the training ended, if not well. Its checkpoints stay, whatever it was"
+    folder = run.folder
+    try: yield
     except Diverged as e:
         folder.set('diverged', reason=e.message)
         raise
-    except (KeyboardInterrupt, SystemExit, OSError, KdfastError) as e: # once the user has mended what there is, it goes on from its last checkpoint
-        folder.set('interrupted', reason=e.message if isinstance(e, KdfastError) else str(e) if isinstance(e, OSError) else 'by a signal')
+    except (KdfastError, OSError) as e: # once the user has mended what there is, it goes on
+        folder.set('interrupted', reason=e.message if isinstance(e, KdfastError) else str(e))
+        raise
+    except (KeyboardInterrupt, SystemExit):
+        folder.set('interrupted', reason='by a signal')
         raise
     except BaseException as e:
-        folder.set('failed', reason=f'{type(e).__name__}: {e}')
+        words,kept = misfortune(e),[KEPT] if folder.has_checkpoints else []
+        folder.set('failed', reason=words or reason(e))
+        if words: raise KdfastError('. '.join([words, *kept])) from e
+        for note in kept: e.add_note(note)
         raise
     finally:
         signals.training = False
         use_bfloat16(run.dls.device, False) # in whatever step it ended
-    return folder
 
 
 def check_same(folder, recipe, data, arguments):
@@ -268,6 +310,28 @@ def environment():
     return dict(versions=dict(python=platform.python_version(), **{name: version(name) for name in PACKAGES}),
                 device=torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu',
                 machine=f'{platform.system()} {platform.machine()}, {os.cpu_count()} cores', threads=torch.get_num_threads(), processes=processes.size)
+
+
+# Runs that were given by name
+
+def check_teacher(
+    folder:Folder, # Of a run that is to teach
+):
+    "Raise KdfastError for a run that is not finished, or whose recipe leaves nothing to classify with."
+    if not folder.finished: raise KdfastError(f'{folder} is {folder.status}, not finished: a teacher must be')
+    if folder.result.get('valid_accuracy') is None:
+        raise KdfastError(f'{folder} is no teacher: {folder.run["recipe"]} trains a part of its network and leaves the classifier new. Expected a run with a validation accuracy')
+
+
+def seen(
+    folder:Folder, # Of a run that teaches
+    data:Data, # What its student is validated on
+) -> str:
+    "A note where the teacher was trained on images that are now held out; nothing where it was not, as far as the runs say."
+    held,was = (data.asked or {}).get('holdout'),folder.run.get('images') or {}
+    same = was.get('source') == data.asked['source'] if held and was else held and folder.data.split(',')[0] == data.name.split(',')[0]
+    if not same or was.get('holdout', 0) >= held: return '' # of a class, the images of a smaller share are among those of a larger
+    return f'the teacher {folder} was trained on images that --holdout {held} holds out: what it teaches there is better than it will be on new images'
 
 
 # Results
@@ -292,7 +356,7 @@ def judge(
         epochs=len(epochs), seconds=round(sum(row['seconds'] for row in epochs), 1),
         train_loss=last['train_total'], soft_loss=last['train_soft'], hard_loss=last['train_hard'],
         fit_loss=fit_loss(run), hint=run.hint,
-        **classified, teacher_sha256=run.stands_on.get('teacher', {}).get('sha256'))
+        **classified, teacher_sha256=run.teacher_sha256)
 
 
 def classify(run, learn):
@@ -345,7 +409,7 @@ def write_arrays(file, **arrays):
 def fit_loss(run):
     "The last fit loss of stage one: this run's own, or that of the run it stands on; None without a stage one"
     own = [row['train_fit'] for row in run.record.epochs]
-    needed = [Folder(Path(needed['path'])).result['fit_loss'] for needed in run.stands_on.values()]
+    needed = [folder.result['fit_loss'] for _,folder in run.upstream]
     return next((fit for fit in [*reversed(own), *needed] if fit is not None), None)
 
 
@@ -359,7 +423,7 @@ def latency(network, run):
     "Seconds that one image takes, alone in its batch: the shortest of many, for what else the machine does only adds to it; with this run's threads"
     classify_one,took = ready(network, run),[]
     with torch.no_grad():
-        for _ in range(LOOKS):
+        for _ in range(1 if run.rehearsal else LOOKS):
             began = perf_counter()
             classify_one().cpu() # a GPU is waited for
             took.append(perf_counter() - began)
