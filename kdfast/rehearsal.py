@@ -193,7 +193,7 @@ class Rehearsal(trainer.Run):
         "What a run does, from its beginning to its end"
         trainer.begin(self, recipe, arguments)
         try:
-            outcome = recipe.main()(self, **arguments)
+            outcome = trainer.perform(self, recipe, arguments)
             self.data = few_images(self.data)
             self.dls = loaders(self.data, self.seed)
             result = trainer.judge(self, arguments, outcome)

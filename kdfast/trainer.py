@@ -253,9 +253,16 @@ def train_alone(run, recipe, arguments):
     "Train in a folder that no other process writes; how it went is put on record in any case"
     begin(run, recipe, arguments)
     with on_record(run):
-        outcome = recipe.main()(run, **arguments)
+        outcome = perform(run, recipe, arguments)
         processes.agreed(lambda: run.folder.finish(judge(run, arguments, outcome)))
     return run.folder
+
+
+def perform(run, recipe, arguments):
+    "What `main` returns: the Learner to be judged, or a network to be kept. Raises KdfastError for anything else"
+    outcome = recipe.main()(run, **arguments)
+    if isinstance(outcome, Learner | nn.Module) or not run.record.epochs: return outcome
+    raise KdfastError(f'{recipe.file}: main returns {type(outcome).__name__}, expected the Learner to be judged, or a network to be kept')
 
 
 def begin(run, recipe, arguments):
