@@ -24,8 +24,8 @@ class FitCallback(Callback):
     """Base of kdfast's callbacks: called in fits, and not in predictions, whether alone or in the middle of a fit.
 
     A subclass with `in_predictions = True` is called in predictions alone, too; in one in the middle of a fit it gets the events of
-    batches only, and what it holds is afterwards as it was before. `leave` is called when it is taken off a Learner, also after an
-    exception, which skips `after_fit`.
+    batches only, and what it holds is afterwards as it was before. `leave` is called when it is taken off a Learner, and after an
+    exception, which skips `after_fit`, also while it stays on.
     """
     in_predictions = False
     _learn,fitting,isolated = None,False,False # `fitting`: in a fit, `isolated`: in a prediction in the middle of it
@@ -36,11 +36,15 @@ class FitCallback(Callback):
     @learn.setter
     def learn(self, learn):
         if self._learn is not None:
-            vars(self)['fitting'] = False
-            self.leave()
+            self.give_up()
             if not any(isinstance(cb, FitCallback) and cb is not self for cb in self._learn.cbs): end_isolation(self._learn)
         vars(self)['_learn'] = learn
         if learn is not None: isolate(learn)
+
+    def give_up(self):
+        "The fit is over, however it ended"
+        vars(self)['fitting'] = False
+        self.leave()
 
     def leave(self):
         "Undo what the callback did to model, optimizer and process."
@@ -72,15 +76,23 @@ def callers(
 def caller(learn): return next(callers(learn), None)
 
 
-# Predictions in the middle of a fit
+# Predictions in the middle of a fit, and fits that end with an exception
 
 def isolate(learn):
     "From now on; while the methods below stand in for the Learner's own"
-    for method in (validation_context, tta): vars(learn)[method.__name__] = partial(method, learn)
+    for method in (validation_context, tta, fit): vars(learn)[method.__name__] = partial(method, learn)
 
 
 def end_isolation(learn):
-    for method in (validation_context, tta): vars(learn).pop(method.__name__, None)
+    for method in (validation_context, tta, fit): vars(learn).pop(method.__name__, None)
+
+
+def fit(learn, *args, **kwargs):
+    "Train; whatever goes wrong, Ctrl-C as well, callbacks leave nothing behind"
+    try: return type(learn).fit(learn, *args, **kwargs)
+    except BaseException:
+        for cb in learn.cbs.filter(risinstance(FitCallback)): cb.give_up()
+        raise
 
 
 def validation_context(learn, cbs=None, inner=False):

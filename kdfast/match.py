@@ -105,6 +105,7 @@ class Match(Callback):
 
 def indices(dl, i):
     "Places in the data set of the images in the i-th batch of this epoch"
+    if getattr(dl, 'batch_idx', None) is not None: return dl.batch_idx # of kdfast's own loader, on the batch's device
     return torch.as_tensor(dl._DataLoader__idxs[i*dl.bs:(i + 1)*dl.bs][processes.share()]) # fastai keeps the order of an epoch, but offers no way to ask for it
 
 

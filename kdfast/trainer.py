@@ -21,16 +21,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kdfast import networks, processes, recipe as recipes, runs, signals
 from kdfast.data import Data
+from kdfast.devices import LossOnDevice, device_name, repeatable
 from kdfast.errors import Diverged, KdfastError
 from kdfast.hint import LAYER, features, front, front_back, regressor
-from kdfast.loader import loaders
+from kdfast.loader import default_device, loaders
 from kdfast.muon import Muon
-from kdfast.precision import Bfloat16, multiplies_bfloat16, use_bfloat16
+from kdfast.precision import Bfloat16, autocast_state, multiplies_bfloat16, restore_autocast
 from kdfast.recipe import Recipe, is_run
 from kdfast.record import Record
-from kdfast.remember import Remember
 from kdfast.resume import Resume, Skip
 from kdfast.runs import Folder
+from kdfast.teacher_cache import TeacherCache
 
 OPTIMIZERS = dict(zip(recipes.OPTIMIZERS, (SGD, Muon), strict=True))
 LOOKS = 40 # at the time that one image takes
@@ -55,7 +56,7 @@ class Run:
         watch:tuple=(), # Functions of a run's folder, each giving a callback that watches its fits
     ):
         self.folder,self.data,self.seed,self.runs,self.watch = folder,data,seed,runs,watch
-        self.record,self.resume,self.stands_on,self.remember,self.hint = Record(folder),None,{},[],None
+        self.record,self.resume,self.stands_on,self.caches,self.hint = Record(folder),None,{},[],None
 
     @cached_property
     def dls(self):
@@ -71,7 +72,7 @@ class Run:
         name:str|Callable, # Of a network, as kdfast.networks takes it; or a function of the number of classes, such as `wide`
     ) -> nn.Module:
         "A new network, its initial weights decided by the seed alone, or those that its name asks for."
-        set_seed(self.seed, reproducible=True)
+        set_seed(self.seed)
         if callable(name): return networks.signed(name(len(self.data.classes)), name.__name__, self.data)
         self.keep_source(name)
         return networks.signed(networks.build(name, len(self.data.classes), self.say), name, self.data)
@@ -104,7 +105,7 @@ class Run:
         self.folder.stand_on(name, self.stands_on[name])
         network = networks.load(folder)
         if given_run: network = networks.adapted(network, self.data, str(folder))
-        if name == 'teacher' and hasattr(network, 'built_by'): self.remember = [Remember(folder/'outputs.npz', network)]
+        if name == 'teacher' and hasattr(network, 'built_by'): self.caches = [TeacherCache(folder/'outputs', network)]
         return network
 
     def guide(self,
@@ -171,7 +172,7 @@ class Run:
         multiplies it by the learning rate; with momentum 0.9 what others write as 5e-4).
         """
         settings = dict(loss_func=CrossEntropyLossFlat(), opt_func=partial(OPTIMIZERS[optimizer], mom=.9), wd=5e-3, metrics=accuracy) | kwargs
-        cbs = [SameOrder(), self.record, *self.remember, *(watch(self.folder) for watch in self.watch)]
+        cbs = [SameOrder(), LossOnDevice(), self.record, *self.caches, *(watch(self.folder) for watch in self.watch)]
         if self.precision == 'bfloat16': cbs.append(Bfloat16())
         if processes.size > 1: cbs.append(together(self.dls))
         if self.resume: cbs += [self.resume, Skip()]
@@ -234,9 +235,11 @@ def train_alone(run, recipe, arguments):
     folder.facts = processes.agreed(lambda: folder.start(facts, recipe.source))
     folder.set('running', images=run.data.asked) # where they were; they may have moved when it goes on
     run.resume = Resume(folder)
+    autocast = autocast_state(run.dls.device.type)
     try:
-        outcome = recipe.main()(run, **arguments)
-        processes.agreed(lambda: folder.finish(judge(run, arguments, outcome)))
+        with repeatable(run.dls.device):
+            outcome = recipe.main()(run, **arguments)
+            processes.agreed(lambda: folder.finish(judge(run, arguments, outcome)))
     except Diverged as e:
         folder.set('diverged', reason=e.message)
         raise
@@ -248,7 +251,7 @@ def train_alone(run, recipe, arguments):
         raise
     finally:
         signals.training = False
-        use_bfloat16(run.dls.device, False) # in whatever step it ended
+        restore_autocast(autocast) # whatever a callback of the user's left
     return folder
 
 
@@ -266,7 +269,7 @@ def check_same(folder, recipe, data, arguments):
 
 def environment():
     return dict(versions=dict(python=platform.python_version(), **{name: version(name) for name in PACKAGES}),
-                device=torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu',
+                device=device_name(default_device()),
                 machine=f'{platform.system()} {platform.machine()}, {os.cpu_count()} cores', threads=torch.get_num_threads(), processes=processes.size)
 
 
