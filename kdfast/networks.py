@@ -8,7 +8,6 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from fastai.basics import Learner
 from torch import nn
 from torch.nn.parameter import is_lazy
 
@@ -50,7 +49,7 @@ def made(named, n_classes, size, project=None):
     doing = f'{named} could not be built for {n_classes} classes'
     with explained(doing, None): project = project or project_of(named)
     with explained(doing, project): network = maker(named, project)(n_classes, **named.keywords)
-    if isinstance(network, Learner): network = network.model
+    if not isinstance(network, nn.Module): network = getattr(network, 'model', network) # of a fastai Learner
     if not isinstance(network, nn.Module): raise KdfastError(f'{named} gave {type(network).__name__}, expected an nn.Module')
     if size and any(is_lazy(t) for t in (*network.parameters(), *network.buffers())):
         modes = {module: module.training for module in network.modules()}

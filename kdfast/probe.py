@@ -2,7 +2,9 @@
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import nn
@@ -21,13 +23,18 @@ def examine(
     data:Data, # What it is for
 ) -> str: # A digest of its structure
     "What `probe` does, of any function."
-    with torch.random.fork_rng([]), torch.compiler.set_stance('force_eager'):
-        network = builder()
-        for shape in dict.fromkeys((tuple(data.shape), tuple(data.shape_at(0)))): check_logits(network, name, shape, len(data.classes))
-        move(network, name)
-        restored = copied(network, builder(), name)
-        check_equal(network, restored, name, tuple(data.shape))
+    with torch.random.fork_rng([]):
+        network,other = builder(),builder()
+        with eager():
+            for shape in dict.fromkeys((tuple(data.shape), tuple(data.shape_at(0)))): check_logits(network, name, shape, len(data.classes))
+            move(network, name)
+            check_equal(network, copied(network, other, name), name, tuple(data.shape))
         return structure(network)
+
+
+def eager():
+    "What was compiled runs as it is written; whoever compiles has imported what does it, which takes its time"
+    return torch.compiler.set_stance('force_eager') if 'torch._dynamo' in sys.modules else nullcontext()
 
 
 def check_logits(network, name, shape, n_classes):
@@ -35,7 +42,7 @@ def check_logits(network, name, shape, n_classes):
     modes = [(True, 2), (False, 2), (False, 1)]
     for (training,n),found in zip(modes, look(network, name, modes, shape)):
         if isinstance(found, torch.Tensor) and found.shape == (n, n_classes) and found.is_floating_point(): continue
-        gives = size(found) if isinstance(found, torch.Tensor) else type(found).__name__
+        gives = type(found).__name__ if not isinstance(found, torch.Tensor) else size(found) + (f' of {found.dtype}' if not found.is_floating_point() else '')
         hint = '' if isinstance(found, torch.Tensor) else ': let its forward return them alone'
         raise KdfastError(f'{name} gives {gives} for {"two images" if n == 2 else "one image"}, expected {n}×{n_classes}: logits, a column a class; '
                           f'in {"training" if training else "evaluation"} mode{hint}')

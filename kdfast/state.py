@@ -47,11 +47,19 @@ def restore(
     more:dict|None=None, # From `packed`; without it, everything is taken to be of today's versions
 ):
     "Load a state, whole. Raises RuntimeError, as PyTorch does, where it is another module's."
+    spread_out(module)
     now = getattr(module.state_dict(), '_metadata', {})
     state = OrderedDict(tensors | (more or {}).get('extra', {}))
     versions = (more or {}).get('versions')
     state._metadata = now if versions is None else {name: versions.get(name, {'version': 1}) for name in now}
     module.load_state_dict(state)
+
+
+def spread_out(module):
+    "Give buffers that were expanded memory of their own, element by element: nothing can be copied into them otherwise"
+    for m in module.modules():
+        m._buffers.update({name: b.clone() for name,b in m._buffers.items() if b is not None and b.layout == torch.strided
+                           and any(n > 1 and not step for n,step in zip(b.shape, b.stride()))})
 
 
 def serialized(

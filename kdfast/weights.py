@@ -16,6 +16,7 @@ from kdfast.source import listing
 AVERAGED = ('state_dict_ema', 'model_ema', 'ema_state_dict', 'ema') # what trainers call an average over steps, which timm prefers, too
 HOLDERS = (*AVERAGED, 'state_dict', 'model_state_dict', 'model', 'net', 'network', 'module', 'params', 'weights')
 WRAPPERS = {'_orig_mod', '_fsdp_wrapped_module', '_checkpoint_wrapped_module'} # modules that torch puts around others
+PARALLEL = nn.DataParallel, nn.parallel.DistributedDataParallel
 DENSENET = re.compile(r'(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)') # torchvision's own names, until PyTorch had no dots in them
 AUXILIARY = ('aux', 'AuxLogits') # what torchvision calls a head that only training looks at
 FIXED = {'aux_logits', 'init_weights', 'image_size', 'input_size'} # arguments that torchvision decides where it loads weights
@@ -119,8 +120,7 @@ def fill(
 
 def unwrapped(network):
     "The network inside of what torch.compile or DataParallel put around it"
-    while isinstance(network, torch._dynamo.OptimizedModule | nn.DataParallel | nn.parallel.DistributedDataParallel):
-        network = getattr(network, '_orig_mod', None) or network.module
+    while inner := network._modules.get('_orig_mod') or isinstance(network, PARALLEL) and network.module: network = inner
     return network
 
 
