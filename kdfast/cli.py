@@ -16,7 +16,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 import kdfast
-from kdfast import processes, recipe as recipes, signals
+from kdfast import names, processes, recipe as recipes, signals
 from kdfast.errors import KdfastError
 
 UsageError = typer.BadParameter.__base__ # click's, wherever typer keeps its click
@@ -36,6 +36,7 @@ RunsOption = Annotated[Path, typer.Option(help='Where runs are kept.')]
 DataNameOption = Annotated[Optional[str], typer.Option('--data', help='Only runs on this data set, by its name under the runs folder.')]
 JsonOption = Annotated[bool, typer.Option('--json', help='Print JSON, for a script to read.')]
 MarginOption = Annotated[float, typer.Option(min=0, help='Smallest difference that matters, in percentage points.')]
+TrustOption = Annotated[bool, typer.Option('--trust-code', help='Run code that came with the run or the file: read it first.')]
 SeedOption = Annotated[Optional[int], typer.Option(help='Which seed; the lowest that there is, unless given.')]
 
 
@@ -64,6 +65,7 @@ COMMON = {
     'seed': (int, 0, 'Decides the initial weights, the order of the images and their augmentation.'),
     'runs': (Path, DEFAULT_RUNS, 'Where runs are kept.'),
     'tensorboard': (bool, False, 'Write every loss component and the accuracies for TensorBoard, too, into the run\'s folder.'),
+    'trust_code': (bool, False, 'Run code that came with the run of a teacher: read it first.'),
     'json': (bool, False, 'Print the result as JSON.'),
 }
 
@@ -118,13 +120,14 @@ app.add_typer(typer.Typer(cls=Rates, help='Find a learning rate for a recipe: `k
                           callback=help_alone, invoke_without_command=True, rich_markup_mode=None), name='lr-find')
 
 
-def run_recipe(recipe, source, size, grow, holdout, seed, kept_in, tensorboard, as_json, given):
+def run_recipe(recipe, source, size, grow, holdout, seed, kept_in, tensorboard, trust_code, as_json, given):
     "Check what can be checked at once, then import what trains"
     arguments,images = recipe.resolve(given),asked_images(source, size, grow, holdout, seed)
     from kdfast import runs
     folder = runs.folder(kept_in, images.name, recipe.folder_name(arguments), seed)
     if folder.finished: err.print(f'{folder} is finished; nothing to train', soft_wrap=True)
     import_quietly()
+    if trust_code: trust_runs(arguments.values())
     from kdfast.progress import Show, live_bars
     from kdfast.trainer import train
     with live_bars(err) as bars:
@@ -140,15 +143,22 @@ def asked_images(source, size, grow, holdout, seed):
     return data.load(source, holdout, size, grow)
 
 
-def find_rate(recipe, source, size, grow, holdout, seed, kept_in, tensorboard, as_json, given):
+def find_rate(recipe, source, size, grow, holdout, seed, kept_in, tensorboard, trust_code, as_json, given):
     "The range test of the recipe's first fit; what it stands on is trained first"
-    recipe.resolve(given)
-    images = asked_images(source, size, grow, holdout, seed)
+    arguments,images = recipe.resolve(given),asked_images(source, size, grow, holdout, seed)
     import_quietly()
+    if trust_code: trust_runs(arguments.values())
     from kdfast import rate
     with err.status('trying rates') if err.is_terminal else nullcontext(): found = rate.find(recipe, images, seed, given, kept_in)
     if as_json: print(json.dumps(dict(suggested=found.suggested, rates=found.rates, losses=found.losses), indent=1))
     else: out.print(rate.view(found))
+
+
+def trust_runs(names):
+    "The code that came with runs which are named, as a teacher's is, may run from now on"
+    from kdfast import networks
+    for name in names:
+        if isinstance(name, str) and recipes.is_run(name): networks.trust_code(Path(name)/'weights.safetensors')
 
 
 def tensorboard_writer():
@@ -178,7 +188,8 @@ def show(folder, common):
 
 def flags(**values):
     "The options of a command line that are not at their defaults"
-    return [word for name,value in values.items() if value != COMMON[name][1] for word in (f'--{name}', str(value))]
+    return [word for name,value in values.items() if value != COMMON[name][1]
+            for word in (f'--{name.replace("_", "-")}', *([] if value is True else [str(value)]))]
 
 
 # Many runs
@@ -200,6 +211,7 @@ def train_all(
     holdout: Annotated[float, typer.Option(help=COMMON['holdout'][2])] = 0.,
     jobs: Annotated[Optional[int], typer.Option(min=1, help='Runs side by side; as many as the cores allow, one on a GPU, unless given.')] = None,
     threads: Annotated[int, typer.Option(min=1, help='Threads of each run. They decide the last bits of its weights; the number of jobs does not.')] = 1,
+    trust_code: Annotated[bool, typer.Option(help=COMMON['trust_code'][2])] = False,
     ray: Annotated[Optional[str], typer.Option(metavar='ADDRESS', help='Give the runs to this Ray cluster, auto or HOST:PORT, whose machines share these files.')] = None,
     runs: RunsOption = DEFAULT_RUNS,
 ):
@@ -212,7 +224,7 @@ def train_all(
         where = joined(ray)
         start,runs,data = where.Task,runs.resolve(),str(Path(data).resolve()) if Path(data).exists() else data # as other machines must be told
     tasks = study.plan(wanted, range(seeds), name, runs)
-    return name,study.execute(tasks, flags(data=data, size=size, grow=grow, holdout=holdout, runs=runs), jobs or where.default_jobs(threads), threads, err, start)
+    return name,study.execute(tasks, flags(data=data, size=size, grow=grow, holdout=holdout, trust_code=trust_code, runs=runs), jobs or where.default_jobs(threads), threads, err, start)
 
 
 def joined(address):
@@ -290,16 +302,18 @@ def complain_of(failed):
 
 @app.command()
 def layers(
-    network: Annotated[str, typer.Argument(help=f'The student: {recipes.ANY_NETWORK}.')],
+    network: Annotated[str, typer.Argument(help=f'The student: {names.ANY_NETWORK}.')],
     teacher: Annotated[Optional[str], typer.Option(help='Another network, or the folder of a run: which of its layers meet the student\'s.')] = None,
     size: Annotated[int, typer.Option(min=8, help='Height and width of the images.')] = 32,
+    trust_code: TrustOption = False,
     json_: JsonOption = False,
 ):
     "A network's layers, with their shapes; with a teacher, the pairs that a hint can join."
     from dataclasses import asdict
     import_quietly()
     from kdfast import layers as found, networks
-    known = {name: found.layers(networks.any_network(name), size) for name in (network, teacher) if name}
+    if trust_code: trust_runs((network, teacher))
+    known = {name: found.layers(networks.any_network(name, size=(size, size)), size) for name in (network, teacher) if name}
     if json_: print(json.dumps({name: [asdict(layer) for layer in those] for name,those in known.items()}, indent=1))
     else: out.print(found.view(known))
 
@@ -423,6 +437,7 @@ def export(
     images: Annotated[Optional[str], typer.Option(help='Where the images of the run are, if they have been moved.')] = None,
     data: DataNameOption = None,
     seed: SeedOption = None,
+    trust_code: TrustOption = False,
     runs: RunsOption = DEFAULT_RUNS,
 ):
     "A run's network as one file, checked against the run on its validation images."
@@ -431,7 +446,8 @@ def export(
     if to.suffix not in ('.onnx', '.safetensors'): raise KdfastError(f'--to {to}: expected a name that ends in .onnx or .safetensors')
     if not to.parent.is_dir(): raise KdfastError(f'{to.parent} is no folder')
     import_quietly()
-    from kdfast import export as door
+    from kdfast import export as door, networks
+    if trust_code: networks.trust_code(folder/'weights.safetensors')
     with err.status(f'writing {to}') if err.is_terminal else nullcontext(): changed,difference,n = door.export(folder, to, images)
     out.print(f'wrote {to}: {to.stat().st_size/1e6:.2f} MB; of {n:,} validation images it takes {changed} for another class than the run did; '
               f'probabilities differ by {difference:.1g} at most', soft_wrap=True, markup=False)
@@ -443,6 +459,7 @@ def predict(
     image: Annotated[list[Path], typer.Argument(help='Images.')],
     data: DataNameOption = None,
     seed: SeedOption = None,
+    trust_code: TrustOption = False,
     runs: RunsOption = DEFAULT_RUNS,
     json_: JsonOption = False,
 ):
@@ -450,7 +467,8 @@ def predict(
     from kdfast.runs import find
     file = Path(run) if Path(run).suffix in ('.onnx', '.safetensors') else find(runs, run, data, seed)/'weights.safetensors'
     import_quietly()
-    from kdfast import predict as asked
+    from kdfast import networks, predict as asked
+    if trust_code and file.suffix == '.safetensors': networks.trust_code(file)
     found = asked.predict(*asked.classifier(file), image)
     if json_: print(json.dumps(found, indent=1))
     else: out.print(asked.view(found), soft_wrap=True)

@@ -6,11 +6,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from kdfast import networks
+from kdfast import networks, trust
 from kdfast.data import Data, load
 from kdfast.errors import KdfastError
 from kdfast.predict import Deployed, classifier, from_network, probabilities
-from kdfast.recipe import parts
 from kdfast.runs import Folder, write
 
 ALLOWED = .001 # share of the validation images that the file may class otherwise than the run did
@@ -46,16 +45,10 @@ def to_safetensors(
     folder:Folder, # A finished run
     file:Path, # .safetensors
 ):
-    "The run's weights, which know what it takes to build their network again; a user's file that builds it goes beside them."
-    where,_,_ = parts(networks.built_by(folder/'weights.safetensors')['network'])
-    if where.endswith('.py'): put_beside(file.parent/where, (folder/where).read_bytes())
-    write(file, (folder/'weights.safetensors').read_bytes())
-
-
-def put_beside(file, source):
-    "Raises KdfastError where there is another file of that name: it may be what somebody works on"
-    if file.exists() and file.read_bytes() != source: raise KdfastError(f'{file} is not the file that the run was made with: export to another folder')
-    write(file, source)
+    "The run's weights, which know what it takes to build their network again; the sources that build it go beside them."
+    weights = folder/'weights.safetensors'
+    trust.keep(trust.read(networks.built_by(weights), weights), file.parent)
+    write(file, weights.read_bytes())
 
 
 def to_onnx(

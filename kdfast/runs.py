@@ -243,8 +243,8 @@ class Folder:
     def finish(self, result:dict):
         "The numbers first; the word `finished`, with the SHA-256 of every file, last"
         write_json(self.path/'result.json', result)
-        files = sorted(file for file in self.path.iterdir() if file.is_file() and file.name != 'run.json')
-        self.set('finished', finished=now(), files={file.name: sha256(file) for file in files})
+        files = sorted(file for pattern in ('*', 'source/**/*') for file in self.path.glob(pattern) if file.is_file() and file.name != 'run.json')
+        self.set('finished', finished=now(), files={file.relative_to(self.path).as_posix(): sha256(file) for file in files})
         shutil.rmtree(self.path/'resume', ignore_errors=True)
 
     def problems(self) -> list[str]:

@@ -19,7 +19,7 @@ from fastai.optimizer import SGD
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from kdfast import networks, processes, recipe as recipes, runs, signals
+from kdfast import identity, networks, processes, recipe as recipes, runs, signals, trust
 from kdfast.data import Data
 from kdfast.devices import LossOnDevice, device_name, repeatable
 from kdfast.errors import Diverged, KdfastError
@@ -73,14 +73,11 @@ class Run:
     ) -> nn.Module:
         "A new network, its initial weights decided by the seed alone, or those that its name asks for."
         set_seed(self.seed)
-        if callable(name): return networks.signed(name(len(self.data.classes)), name.__name__, self.data)
-        self.keep_source(name)
-        return networks.signed(networks.build(name, len(self.data.classes), self.say), name, self.data)
-
-    def keep_source(self, name):
-        "The user's file that builds the network travels with the run"
-        where = Path(recipes.parts(name)[0])
-        if where.suffix == '.py': runs.write(self.folder/where.name, where.read_bytes())
+        network,project = (networks.build_by if callable(name) else networks.build_for)(name, self.data, self.say)
+        if project: # the user's code travels with the run; and what is trained with here may run here
+            trust.keep(project.sources, self.folder.path)
+            trust.accept(network.built_by)
+        return network
 
     def say(self,
         note:str, # One line; an empty one is not said
@@ -208,30 +205,18 @@ def train(
     if not finished():
         run = Run(folder, data, seed, kept_in, watch)
         run.dls # too few images, or to be shared unevenly, are said here, before a folder is made
-        for name in foreign(arguments): networks.probe(name, data) # and a network that is none
+        run.identity = identity.of(recipe, arguments, data) # and a network that is none, or cannot be kept
         with folder.locked():
             if not finished(): return train_alone(run, recipe, arguments)
     check_same(folder, recipe, data, arguments) # finished before, or by another process just now
     return folder
 
 
-def foreign(arguments):
-    "The names of networks among the arguments that are not kdfast's own: they may not be what they seem"
-    named = [value for name,value in arguments.items() if name in recipes.NETWORK_OPTIONS and not is_run(value)]
-    return [name for name in named if name not in recipes.NETWORKS]
-
-
-def sources(arguments):
-    "SHA-256 of the files that the named networks are made from, where there are any"
-    files = {file: sha256 for name in foreign(arguments) for file,sha256 in networks.source(name).items()}
-    return dict(sources=files) if files else {}
-
-
 def train_alone(run, recipe, arguments):
     "Train in a folder that no other process writes; how it went is put on record in any case"
     folder = run.folder
     facts = dict(recipe=recipe.name, arguments=arguments, data=run.data.name, data_sha256=run.data.fingerprint, seed=run.seed,
-                 batch_size=run.dls.train.bs, precision=run.precision, **sources(arguments), **environment())
+                 batch_size=run.dls.train.bs, precision=run.precision, **run.identity, **environment())
     folder.facts = processes.agreed(lambda: folder.start(facts, recipe.source))
     folder.set('running', images=run.data.asked) # where they were; they may have moved when it goes on
     run.resume = Resume(folder)
@@ -262,9 +247,8 @@ def check_same(folder, recipe, data, arguments):
         raise KdfastError(f'{folder} was trained on other images that were also called {data.name}: keep the new runs elsewhere with --runs')
     if folder.parsed('recipe.py', bytes.decode) != recipe.source:
         raise KdfastError(f'{folder} was made by another version of {recipe.file.name}: remove that folder, rename the recipe, or use --runs')
-    asked = dict(arguments=arguments, sources={}) | sources(arguments)
-    for name,value in asked.items():
-        if was.get(name, {}) != value: raise KdfastError(f'{folder} was made with {name} {was.get(name, {})}, asked is {value}: remove that folder, or use --runs')
+    if was.get('arguments') != arguments: raise KdfastError(f'{folder} was made with arguments {was.get("arguments")}, asked is {arguments}: remove that folder, or use --runs')
+    identity.check(folder, recipe, arguments, data, environment()['versions'])
 
 
 def environment():

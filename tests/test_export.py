@@ -59,12 +59,12 @@ def test_what_builds_the_network_goes_along_and_overwrites_nobodys_file(kdfast, 
     mine.write_text(source), there.mkdir()
     assert kdfast('run', 'baseline', '--student', f'{mine}:tiny', '--epochs', 1, '--data', images, '--runs', tmp_path/'runs').status == 0
     (run,) = tmp_path.glob('runs/*/*/0')
-    assert kdfast('export', run, '--to', there/'x.safetensors').status == 0 and (there/'mine.py').read_text() == source
+    assert kdfast('export', run, '--to', there/'x.safetensors').status == 0 and (there/'source'/'mine.py').read_text() == source
     assert kdfast('predict', there/'x.safetensors', images/'valid'/'bee'/'000.png').status == 0
-    mine.write_text(source + '# worked on since\n')
-    done = kdfast('export', run, '--to', tmp_path/'x.safetensors')
-    assert done.status == 2 and 'is not the file that the run was made with' in done.err
-    assert mine.read_text().endswith('since\n') and not (tmp_path/'x.safetensors').exists()
+    (there/'source'/'mine.py').write_text(source + '# worked on since\n')
+    done = kdfast('export', run, '--to', there/'y.safetensors')
+    assert done.status == 2 and 'is not the file that the network was trained with' in done.err
+    assert (there/'source'/'mine.py').read_text().endswith('since\n') and not (there/'y.safetensors').exists()
 
 
 @pytest.mark.parametrize('arguments,said', [

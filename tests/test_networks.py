@@ -233,7 +233,7 @@ def run(kdfast, images, tmp_path):
 
 def test_a_students_file_travels_with_its_run_and_a_changed_one_is_refused(run, kdfast, images, mine, tmp_path):
     folder = run('baseline', '--student', mine, '--epochs', 1)
-    assert (folder/'mine.py').read_text() == MINE
+    assert (folder/'source'/'mine.py').read_text() == MINE
     assert equal(networks.load_file(folder/'weights.safetensors').state_dict(), weights(folder))
     (tmp_path/'mine.py').write_text(MINE.replace('nn.Conv2d(3, 8', 'nn.Conv2d(3, 4').replace('(8)', '(4)').replace('Linear(8', 'Linear(4'))
     again = kdfast('run', 'baseline', '--student', mine, '--epochs', 1, '--data', images, '--runs', tmp_path/'runs')
