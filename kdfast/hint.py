@@ -1,18 +1,19 @@
 "Learning from the teacher's inner features: the cut, the regressor and the callback of stage one."
 import difflib
 from collections import OrderedDict
-from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 
 import fastai.callback.schedule # gives Learners fit_one_cycle
 import torch
-from fastai.basics import Callback, L, Learner, params, patch
+from fastai.basics import L, Learner, params, patch
 from torch import nn
 
-from kdfast.distill import as_module, folded
 from kdfast.errors import KdfastError
+from kdfast.fit import FitCallback
+from kdfast.inference import as_module, evaluating, unwrapped
 from kdfast.losses import hint_loss
+from kdfast.teacher import Teacher
 
 LAYER = 'stage2' # of kdfast's own networks: hint and guided layer both close the middle stage
 WRAPPERS = ('network', 'module') # what a network may be called inside another: by kdfast, by DataParallel
@@ -115,43 +116,44 @@ def features(net, xb):
     with evaluating(net), torch.no_grad(): return net(xb.to(next(net.parameters()).device))
 
 
-@contextmanager
-def evaluating(net):
-    "In evaluation mode; afterwards every module is in the mode that it was in"
-    was = {module: module.training for module in net.modules()}
-    try: yield net.eval()
-    finally:
-        for module,training in was.items(): module.training = training
-
-
 def shape(x): return '×'.join(str(n) for n in x.shape[1:])
 
 
-class Hint(Callback):
+class Hint(FitCallback):
     """Ask for the teacher's hint in place of the label: https://arxiv.org/abs/1412.6550
 
     For a Learner whose model is the student's front with the regressor behind it and whose loss is `hint_loss`:
-    nothing behind the guided layer is computed, in neither network. `parts` holds the last batch's fit loss.
+    nothing behind the guided layer is computed, in neither network. `parts` holds the batch's fit loss.
     """
+    in_predictions = True # `validate` compares with the hint, too
     order = 9.5  # after MixUp (0) mixed the batch and CastToTensor (9) made it plain: the teacher sees what the student sees
 
     def __init__(self,
         teacher:nn.Module|Learner, # The teacher up to and including its hint layer
     ):
-        self.teacher,self.asked,self.parts = as_module(teacher),None,{}
+        self.teacher,self.inference_teacher,self.parts = as_module(teacher),None,{}
 
-    def before_fit(self): self.asked = folded(self.teacher.to(next(self.model.parameters()).device).eval())
+    def before_fit(self):
+        self.leave()
+        self.inference_teacher = Teacher(self.teacher, self.model)
+
+    def before_train(self): self.inference_teacher.begin()
+    def before_validate(self): self.inference_teacher.begin()
 
     def before_batch(self):
         "The hint is the target, in training and in validation"
-        with torch.no_grad(): self.learn.yb = (self.asked(*self.xb),)
+        self.parts,self.learn.yb = {},tuple(self.inference_teacher(self.xb))
 
     def after_loss(self): self.parts = dict(total=self.loss.detach(), fit=self.loss.detach())
 
+    def leave(self):
+        if self.inference_teacher: self.inference_teacher.leave()
+        self.inference_teacher = None
+
     def after_fit(self):
         "Leave no gradient behind: an optimizer steps any parameter that has one, frozen or not"
-        self.model.zero_grad(set_to_none=True)
-        self.asked = None
+        if self.fitting: self.model.zero_grad(set_to_none=True)
+        self.leave()
 
 
 @patch
