@@ -60,7 +60,7 @@ class LossOnDevice(FitCallback):
     own = None # fastai's smoothed loss
 
     def before_fit(self):
-        if self.dls.device.type == 'cpu' or not hasattr(self.learn, 'recorder'): return
+        if self.on_cpu or not hasattr(self.learn, 'recorder'): return
         self.own = self.recorder.smooth_loss
         self.recorder.smooth_loss = SmoothLoss(beta=self.own.beta)
 
@@ -68,6 +68,9 @@ class LossOnDevice(FitCallback):
         if self.own is None: return
         if self.recorder.losses: self.recorder.losses = list(torch.stack(self.recorder.losses).cpu())
         self.leave()
+
+    @property
+    def on_cpu(self): return self.dls.device.type == 'cpu'
 
     def leave(self):
         if self.own is not None: self.recorder.smooth_loss,self.own = self.own,None
