@@ -9,8 +9,8 @@ from fastai.vision.all import Callback, CrossEntropyLossFlat, Learner, ProgressC
 from torch._subclasses.fake_tensor import DynamicOutputShapeException
 from slow.fake_cuda import FakeCuda, steps, summary
 
-from kdfast import devices, study
-from kdfast.devices import LossOnDevice, SmoothLoss, device_name, repeatable
+from kdfast import study
+from kdfast.devices import device_name, repeatable
 from kdfast.loader import RESIDENT, loaders, moved, resident
 from kdfast.mixup import MixUp
 from kdfast.models import thin
@@ -90,35 +90,6 @@ def test_deterministic_algorithms_are_for_a_run_on_cuda_alone(monkeypatch):
             raise KeyboardInterrupt
         assert state() == (*before[:2], True)
     finally: torch.backends.cudnn.benchmark = before[2]
-
-
-def fit(data, *cbs, epochs=2):
-    torch.manual_seed(0)
-    learn = Learner(loaders(data), thin(3), CrossEntropyLossFlat(), cbs=[*cbs])
-    learn.remove_cbs(ProgressCallback)
-    learn.logger = noop
-    learn.fit(epochs, .01)
-    return learn
-
-
-@pytest.mark.parametrize('together', [1, 4, 100])
-def test_the_smoothed_loss_is_fastais(data, monkeypatch, together):
-    monkeypatch.setattr(devices, 'KEPT_TOGETHER', together)
-    class Ours(Callback):
-        def before_fit(self): self.recorder.smooth_loss = SmoothLoss()
-    ours,fastais = fit(data, Ours()).recorder,fit(data).recorder
-    assert len(ours.losses) == 18 and torch.equal(torch.stack(ours.losses), torch.stack(fastais.losses)) and ours.values == fastais.values
-
-
-def test_the_smoothed_loss_is_fastais_again_behind_a_fit(data, monkeypatch):
-    monkeypatch.setattr(LossOnDevice, 'on_cpu', property(lambda self: False))
-    learn = fit(data, LossOnDevice())
-    assert type(learn.recorder.smooth_loss).__name__ == 'AvgSmoothLoss' and all(loss.device.type == 'cpu' for loss in learn.recorder.losses)
-    class Fail(Callback):
-        def before_step(self): raise KeyboardInterrupt
-    learn.add_cb(Fail())
-    with pytest.raises(KeyboardInterrupt): learn.fit(1)
-    assert type(learn.recorder.smooth_loss).__name__ == 'AvgSmoothLoss'
 
 
 @pytest.mark.parametrize('stacked', [True, False])
