@@ -192,7 +192,7 @@ def resident(
     more than a quarter of what is free, as they are, mapped."""
     if device.type != 'cuda': return images
     there = RESIDENT.get(id(images))
-    if there is not None and there.device == device: return there
+    if there is not None and device.index in (None, there.device.index): return there
     if prod(images.shape) > torch.cuda.mem_get_info(device)[0]/4: return images
     there = torch.from_numpy(np.array(images[:])).to(device)
     there.source,RESIDENT[id(images)] = images,there

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kdfast import identity, networks, processes, recipe as recipes, runs, signals, trust
 from kdfast.data import Data
-from kdfast.devices import LossOnDevice, device_name, repeatable
+from kdfast.devices import device_name, repeatable
 from kdfast.errors import Diverged, KdfastError
 from kdfast.hint import LAYER, features, front, front_back, regressor
 from kdfast.loader import default_device, loaders
@@ -169,7 +169,7 @@ class Run:
         multiplies it by the learning rate; with momentum 0.9 what others write as 5e-4).
         """
         settings = dict(loss_func=CrossEntropyLossFlat(), opt_func=partial(OPTIMIZERS[optimizer], mom=.9), wd=5e-3, metrics=accuracy) | kwargs
-        cbs = [SameOrder(), LossOnDevice(), self.record, *self.caches, *(watch(self.folder) for watch in self.watch)]
+        cbs = [SameOrder(), self.record, *self.caches, *(watch(self.folder) for watch in self.watch)]
         if self.precision == 'bfloat16': cbs.append(Bfloat16())
         if processes.size > 1: cbs.append(together(self.dls))
         if self.resume: cbs += [self.resume, Skip()]
