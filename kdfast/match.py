@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kdfast import losses, processes
 from kdfast.errors import KdfastError
+from kdfast.feature_maps import Arranged
 from kdfast.fit import FitCallback
 from kdfast.hint import full_name
 from kdfast.inference import as_module, is_compiled, only, unwrapped, watched
@@ -30,11 +31,14 @@ class Match(FitCallback):
     a parameter `y` is given the labels, too, one with `index` the places of the images in the training set; one that says
     `together = True` is given lists, a tensor a pair, any other is summed over the pairs. A loss that is a module is
     trained with the student. Validation keeps the task's own loss.
+    Feature maps come as (batch, channels, height, width), whatever their layout in the network, tokens among them, without class and
+    other prefix tokens; vectors as (batch, channels). A loss that says `raw = True` is given what the layers give.
     The teacher computes in evaluation mode, without gradient, of the very batch that the student sees. `parts` holds the batch's
     hard, fit and total loss; in validation a module computes it as a copy in evaluation mode, which remembers nothing of it, and
     a loss with `index` has none. `target` is, where logits are compared, the teacher's for the batch, which another callback may
     set before.
-    Raises KdfastError, before the first step, for a layer that a network has not, or does not compute once a batch; for a loss of
+    Raises KdfastError, before the first step, for a layer that a network has not, does not compute once a batch, or
+    that gives neither a feature map nor a vector; for a loss of
     kdfast.losses that compares logits of classes where outputs are something else; for MixUp and its kind next to a loss that
     needs the labels of single images; and for a loss that is a module in several processes.
     """
@@ -62,7 +66,7 @@ class Match(FitCallback):
         self.check()
         teacher,student = ([full_name(unwrapped(net), pair[side]) for pair in self.pairs] for side,net in enumerate((self.teacher, self.model)))
         choose = partial(logits_of, which=which_of(self.learn.cbs, self.which))
-        self.inference_teacher,self.guided = Teacher(self.teacher, self.model, teacher, choose),student
+        self.inference_teacher,self.guided,self.arranged = Teacher(self.teacher, self.model, teacher, choose),student,(Arranged(), Arranged())
         self.undo.callback(self.inference_teacher.leave)
         if self.trained: self.undo.enter_context(trained_too(self.trained.to(next(self.model.parameters()).device), self.learn))
 
@@ -104,7 +108,18 @@ class Match(FitCallback):
 
     def before_batch(self):
         self.parts,self.target = {},None
+        if self.pairs and not self.raw: self.prepare()
         if self.pairs and not self.features: self.watch()
+
+    @property
+    def raw(self):
+        "Whether the loss takes what layers give as it is"
+        return getattr(self.measure, 'raw', False)
+
+    def prepare(self):
+        "Find out how the layers are laid out, in both networks, before the student computes"
+        nets = (unwrapped(self.model), self.guided),(self.inference_teacher.original, self.inference_teacher.layers)
+        for arranged,(net,names) in zip(self.arranged, nets): arranged.prepare(net, {name: net.get_submodule(name) for name in names}, (self.xb, {}))
 
     def after_loss(self):
         if not self.training and ('index' in self.wants or self.measuring is None): return
@@ -116,7 +131,10 @@ class Match(FitCallback):
         if self.training: self.learn.loss_grad,self.learn.loss = total,total.detach().clone()
 
     def of_layers(self):
-        return [only(self.features[name], name, 'student') for name in self.guided],self.inference_teacher(self.xb)
+        student,teacher = [only(self.features[name], name, 'student') for name in self.guided],self.inference_teacher(self.xb)
+        if self.raw: return student,teacher
+        named = zip(self.arranged, (self.guided, self.inference_teacher.layers), (student, teacher))
+        return [[arranged(*pair) for pair in zip(names, outputs)] for arranged,names,outputs in named]
 
     def of_logits(self):
         pred = logits_of(self.pred, self.which)

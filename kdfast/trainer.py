@@ -138,9 +138,11 @@ class Run:
 
     def bridge(self, guided, hint):
         made = regressor(guided, hint, self.xb)
-        if self.data.grow == 1 or made.kernel_size == (1, 1): return made
-        raise KdfastError(f'--grow {self.data.grow}: between these layers stands a convolution of {"×".join(map(str, made.kernel_size))}, which fits '
-                          'images of one size alone: choose layers of equal height and width, or leave --grow out')
+        convolution = made if isinstance(made, nn.Linear | nn.Conv2d) else made[0]
+        if self.data.grow == 1 or made is convolution and getattr(made, 'kernel_size', (1, 1)) == (1, 1): return made
+        raise KdfastError(f'--grow {self.data.grow}: between these layers stands a convolution of {"×".join(map(str, convolution.kernel_size))}'
+                          f'{"" if made is convolution else ", enlarged"}, which fits images of one size alone: '
+                          'choose layers of equal height and width, or leave --grow out')
 
     def channels(self,
         student:nn.Module, # A network
