@@ -17,6 +17,7 @@ from kdfast.errors import KdfastError
 
 PADDING = 1/16  # of the image's side: 2 pixels of 32
 SMALLEST_BATCH,LARGEST_BATCH = 8,128
+MEMORY,NEGATIVES,PROCESSES = range(1, 4) # streams of random numbers: CRD's two, and those of processes that train together
 
 
 class Images:

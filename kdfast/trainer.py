@@ -173,7 +173,7 @@ class Run:
         settings = dict(loss_func=CrossEntropyLossFlat(), opt_func=partial(OPTIMIZERS[optimizer], mom=.9), wd=5e-3, metrics=accuracy) | kwargs
         cbs = [SameOrder(), self.record, *self.caches, *L(settings.pop('cbs', None))]
         if self.precision == 'bfloat16': cbs.append(Bfloat16())
-        if processes.size > 1: cbs.append(together(self.dls))
+        if processes.size > 1: cbs += together(self.dls)
         learn = self.kind(self.dls, model.to(self.dls.device, memory_format=torch.channels_last), path=self.folder.path, cbs=cbs, **settings)
         learn.checkpoints,learn.watchers = self.checkpoints,[watch(self.folder) for watch in self.watch]
         learn.add_cbs(learn.watchers)
@@ -183,9 +183,9 @@ class Run:
 
 
 def together(dls):
-    "The callback that makes several processes one; accelerate takes its time to be imported"
-    from kdfast.together import Together
-    return Together(gpu=dls.device.type == 'cuda')
+    "The callbacks that make several processes one; accelerate takes its time to be imported"
+    from kdfast.together import OwnRandomNumbers, Together
+    return [Together(gpu=dls.device.type == 'cuda'), OwnRandomNumbers()]
 
 
 def train(
