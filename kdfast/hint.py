@@ -27,6 +27,7 @@ def front(
 
     Raises KdfastError, with the nearest names, where the network has no such layer.
     """
+    net = unwrapped(net)
     layer = full_name(net, layer)
     if type(net) is not nn.Sequential: return Until(net, layer)
     name,_,inner = layer.partition('.')
