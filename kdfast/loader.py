@@ -11,6 +11,7 @@ from fastai.data.transforms import Category, CategoryMap, Normalize, TensorCateg
 from torch.nn.functional import interpolate, pad
 
 from kdfast import processes
+from kdfast.augment import mirrors, strong
 from kdfast.data import Data, central
 from kdfast.errors import KdfastError
 
@@ -27,11 +28,12 @@ class Images:
         labels:np.ndarray, # (n,)
         vocab:list[str], # Names of the classes, in the order of the labels
         seed:int=0, # Decides, with the epoch, order and augmentation
-        flip:bool|None=None, # Crop at random and, if true, mirror; None shows every image as it is
+        augment:str|None=None, # How images are varied: shift, flip or strong; None shows every image as it is
         size:int|None=None, # Side of the squares that are cut out: at random, or, where nothing is, from the middle
         shape_at:Callable|None=None, # Height and width to scale them to, given the share of the epochs that is over
     ):
-        self.images,self.labels,self.seed,self.flip,self.size,self.shape_at = images,labels,seed,flip,size,shape_at
+        self.images,self.labels,self.seed,self.augment,self.size,self.shape_at = images,labels,seed,augment,size,shape_at
+        self.mirror = mirrors(augment, vocab)
         self.vocab,self.c = CategoryMap(vocab, sort=False),len(vocab) # fastai would take a plain list for several vocabularies
 
     def __len__(self): return len(self.labels)
@@ -39,7 +41,7 @@ class Images:
     def __getitem__(self, i):
         "Image (3, height, width) and label at `i`, or a batch of them where `i` is a list"
         images = self.images[i]
-        if self.size and self.flip is None: images = central(images, self.size)
+        if self.size and self.augment is None: images = central(images, self.size)
         x = images if isinstance(images, torch.Tensor) else torch.from_numpy(np.array(images)) # a copy: the file is mapped read-only
         return TensorImage(x.movedim(-1, -3)),TensorCategory(torch.as_tensor(self.labels[i]))
 
@@ -54,7 +56,7 @@ class Images:
 
     def new_empty(self):
         "No image, for `learn.export`"
-        return Images(np.empty((0, *self.images.shape[1:]), np.uint8), self.labels[:0], self.vocab, self.seed, self.flip, self.size)
+        return Images(np.empty((0, *self.images.shape[1:]), np.uint8), self.labels[:0], self.vocab, self.seed, self.augment, self.size)
 
 
 class ImageBatches(TfmdDL):
@@ -81,7 +83,8 @@ class ImageBatches(TfmdDL):
         draws = generator(self.dataset.seed, self.epoch, 1)
         for idxs in self.chunkify(samps):
             x,y = self.dataset[idxs]
-            if self.dataset.flip is not None: x = crop_and_flip(x, self.dataset.flip, draws, self.dataset.size)
+            if self.dataset.augment: x = crop_and_flip(x, self.dataset.mirror, draws, self.dataset.size)
+            if self.dataset.augment == 'strong': x = strong(x, draws)
             if self.dataset.shape_at: x = scaled(x, self.dataset.shape_at(self.progress))
             yield (x[processes.share()],y[processes.share()]) if self.shuffle else (x,y)
 
@@ -152,5 +155,6 @@ def loaders(
     def batches(split, bs, **kwargs):
         tfms = [IntToFloatTensor(), Normalize.from_stats(data.mean, data.std)]
         return ImageBatches(split, bs=bs, after_batch=tfms, num_workers=0, **kwargs)
-    return DataLoaders(batches(Images(*train, data.classes, seed, data.flip, data.size, data.shape_at if data.grow < 1 else None), bs, shuffle=True, drop_last=True),
+    varied = Images(*train, data.classes, seed, None if data.augment == 'none' else data.augment, data.size, data.shape_at if data.grow < 1 else None)
+    return DataLoaders(batches(varied, bs, shuffle=True, drop_last=True),
                        batches(Images(*valid, data.classes, size=data.size), 2*LARGEST_BATCH), device=device)
