@@ -103,20 +103,25 @@ def load(
     fingerprint of the source: an archive's SHA-256, or a folder's names, sizes and times. Raises KdfastError, naming the
     file, for a missing path, another layout, a class that nothing trains, and an image that does not decode or differs in size.
     """
-    if not 0 <= holdout < 1: raise KdfastError(f'--holdout {holdout}: expected a share of the training images, from 0 to below 1')
-    if size is not None and not SMALLEST <= size <= LARGEST: raise KdfastError(f'--size {size}: expected {SMALLEST} to {LARGEST} pixels')
-    if not 0 < grow <= 1: raise KdfastError(f'--grow {grow}: expected a share of the images\' height and width, above 0 and up to 1')
-    if augment not in (None, *augmentation.AUGMENTS): raise KdfastError(f'--augment {augment}: expected {", ".join(augmentation.AUGMENTS)}')
+    check_options(holdout, size, grow, augment)
     data = named(source, size, Reading(columns, range, skip_broken))
     if data.skipped and not skip_broken: raise KdfastError(f'{source}: {data.skipped:,} images cannot be read: replace or remove them, or leave them out with --skip-broken')
     where = str(Path(source).expanduser().resolve()) if Path(source).expanduser().exists() else source
-    if not holdout and not len(data.valid[1]): print(f'kdfast: {no_validation(data, HELD_OUT)}', file=sys.stderr)
     data = adjusted(data, holdout, grow, augment)
     return replace(data, asked=dict(source=where, holdout=holdout, size=size, grow=grow, augment=augment, columns=columns, range=range, skip_broken=skip_broken))
 
 
+def check_options(holdout, size, grow, augment):
+    "Raise KdfastError for a value out of range"
+    if not 0 <= holdout < 1: raise KdfastError(f'--holdout {holdout}: expected a share of the training images, from 0 to below 1')
+    if size is not None and not SMALLEST <= size <= LARGEST: raise KdfastError(f'--size {size}: expected {SMALLEST} to {LARGEST} pixels')
+    if not 0 < grow <= 1: raise KdfastError(f'--grow {grow}: expected a share of the images\' height and width, above 0 and up to 1')
+    if augment not in (None, *augmentation.AUGMENTS): raise KdfastError(f'--augment {augment}: expected {", ".join(augmentation.AUGMENTS)}')
+
+
 def adjusted(data, holdout, grow, augment):
     "The decoded data set as it was asked for; its name tells what is not as usual"
+    if not holdout and not len(data.valid[1]): print(f'kdfast: {no_validation(data, HELD_OUT)}', file=sys.stderr)
     if holdout or not len(data.valid[1]): data = hold_out(data, holdout or HELD_OUT)
     if grow < 1: data = replace(data, name=f'{data.name},grow={grow}', grow=grow)
     if augment not in (None, data.augment): data = replace(data, name=f'{data.name},augment={augment}', augment=augment)

@@ -65,7 +65,7 @@ def decode_listing(
     side:int|None=None, # Scale images to squares of this side
 ) -> dict: # As `decode`
     "Decode images that lie in no files of their own."
-    source = Source(path, {}, skip_broken=reading.skip_broken)
+    source = Source(path, {}, columns=columns_asked(reading.columns), skip_broken=reading.skip_broken)
     return decode_all(source, arrange(source, listing(source)), reading, folder, side)
 
 

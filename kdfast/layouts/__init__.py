@@ -1,8 +1,8 @@
 "The layouts of data sets: each module has `matches(source)` and `read(source)`, which gives (name, split, label, open) of every image."
-from kdfast.layouts import folders, table
+from kdfast.layouts import arrays, binary, cifar, folders, lists, matlab, parquet, table, webdataset
 from kdfast.layouts.base import Listing, Source
 
-LAYOUTS = (table, folders) # the first one that matches reads
+LAYOUTS = (parquet, webdataset, arrays, cifar, binary, matlab, lists, table, folders) # the first one that matches reads
 
 
 def read(source:Source) -> Listing:

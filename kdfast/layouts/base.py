@@ -11,7 +11,7 @@ from kdfast.formats import is_image
 from kdfast.notes import Notes
 
 SPLITS = dict(
-    train={'train', 'training', 'trn'},
+    train={'train', 'training', 'trn', 'trainval'},
     valid={'valid', 'validation', 'validate', 'val', 'dev', 'devel', 'development', 'eval', 'evaluation', 'holdout', 'publictest'},
     test={'test', 'testing', 'tst', 'privatetest'},
 )
@@ -61,8 +61,7 @@ class Source:
         "Raise KdfastError that names what cannot be read; with `skip_broken`, note it instead"
         if not self.broken: return
         if not self.skip_broken:
-            raise KdfastError(f'{self.path}: cannot read {listed(self.broken, "; ")}: replace or remove '
-                              f'{"it" if len(self.broken) == 1 else "them"}, or leave out what cannot be read with --skip-broken')
+            raise KdfastError(f'{self.path}: {listed(self.broken, "; ")} cannot be read: replace or remove, or leave out what is broken with --skip-broken')
         for said in self.broken: self.notes.add('left out, cannot be read', said)
 
 

@@ -35,7 +35,7 @@ def no_images(source, others):
     "What stands there instead of images"
     suffixes = Counter(PurePosixPath(name).suffix.lower() or 'no suffix' for name in others)
     kinds = [f'{n:,} × {suffix}' + (f' ({remedy(suffix)})' if remedy(suffix) else '') for suffix,n in suffixes.most_common(3)]
-    return f'{source.path}: found no images' + (f', but {", ".join(kinds)}' if kinds else '; it is empty' if not source.files else '') + f'; {EXPECTED}'
+    return f'{source.path}: found no images' + (f', but {", ".join(kinds)}' if kinds else ', it is empty' if not source.files else '') + f'; {EXPECTED}'
 
 
 class Place(NamedTuple):

@@ -27,18 +27,28 @@ def read_table(
     open_file, # Opens it
 ) -> Table:
     "The rows of a file. Raises KdfastError, naming the line, where it is no table."
-    content = read(open_file)
-    if isinstance(content, Exception): raise KdfastError(f'cannot read {where} ({content})') from content
-    try: text = content.decode('utf-8-sig')
-    except UnicodeDecodeError as e: raise KdfastError(f'{where}, line {content.count(10, 0, e.start) + 1}: not UTF-8 ({e.reason}): save it as UTF-8') from e
+    text = text_of(where, open_file)
     suffix = PurePosixPath(name).suffix.lower()
     return from_json(where, text, suffix) if suffix.startswith(('.json', '.ndjson')) else from_text(where, text)
+
+
+def text_of(where, open_file):
+    content = read(open_file)
+    if isinstance(content, Exception): raise KdfastError(f'{where} cannot be read ({content})') from content
+    try: return content.decode('utf-8-sig')
+    except UnicodeDecodeError as e: raise KdfastError(f'{where}, line {content.count(10, 0, e.start) + 1}: not UTF-8 ({e.reason}): save it as UTF-8') from e
+
+
+def read_lines(where, open_file):
+    "(number, text) of the lines of a file that are not empty and no comments"
+    return [(number, line.strip()) for number,line in enumerate(text_of(where, open_file).splitlines(), 1) if line.strip() and not line.startswith('#')]
 
 
 def from_text(where, text):
     "Separated by what separates most in the first line that is not empty"
     first = next((line for line in text.splitlines() if line.strip()), '')
-    reader = csv.reader(io.StringIO(text, newline=''), delimiter=max(DELIMITERS, key=first.count), strict=True, skipinitialspace=True)
+    delimiter = max(DELIMITERS, key=first.count) if any(map(first.count, DELIMITERS)) else ' ' # of lists
+    reader = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter, strict=True, skipinitialspace=True)
     try: rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(cell.strip() for cell in row)]
     except csv.Error as e: raise KdfastError(f'{where}, line {reader.line_num}: {e}') from e
     (_,header),*rows = rows or [(1, [])]
@@ -65,7 +75,7 @@ def of_records(where, records, row='line'):
     return Table(where, header, [(number, [cell(record.get(key)) for key in header]) for number,record in records], row)
 
 
-def of_frame(
+def frame_table(
     where:str, # What errors call it
     frame, # A pandas DataFrame
 ) -> Table:

@@ -1,12 +1,13 @@
 "A table says the class of every image: labels.csv, metadata.csv of Hugging Face, one table a split; .csv, .tsv, .jsonl, .json."
-from collections import Counter, defaultdict
-from pathlib import PurePosixPath
+from collections import defaultdict
+from functools import partial
+from pathlib import Path, PurePosixPath
 
 from kdfast.errors import KdfastError, listed
 from kdfast.files import leads_out
 from kdfast.layouts.base import Item, Listing, Source, split_of
 from kdfast.layouts.columns import choose
-from kdfast.layouts.rows import SUFFIXES, Table, read_table
+from kdfast.layouts.rows import SUFFIXES, frame_table, read_table
 
 FIRST = ('labels', 'metadata', 'annotations') # tables that are meant whatever else is there
 DEEPEST = 3 # folders down to a table
@@ -67,10 +68,31 @@ def read(source:Source) -> Listing:
     return Listing(f'images by {listed(list(tables))}', join(source, rows, images, tables))
 
 
+def of_frame(
+    frame, # A pandas DataFrame
+    folder:Path, # What its names are relative to
+    source:Source,
+) -> Listing:
+    "The images that a DataFrame names. Raises KdfastError that names the rows where something is wrong."
+    table = frame_table(str(source.path), frame)
+    columns = choose(table, source.columns, lambda cell: bool(cell) and (folder/cell).is_file())
+    items,problems,seen = [],[],{}
+    for row,cells in table.rows:
+        (label,problem),(split,wrong),name = columns.label_of(cells),columns.split_of(cells),cells[columns.name]
+        problem = 'no name' if not name else f'there is no file {folder/name}' if not (folder/name).is_file() else f'{name} is there twice' if name in seen else problem or wrong
+        if not (problem or label): problem = f'{name} has no label'
+        if problem and source.skip_broken: source.notes.add('left out, rows that cannot be read', f'row {row}: {problem}')
+        elif problem: problems.append(f'row {row}: {problem}')
+        else: items.append(Item(name, split, label, partial(open, folder/name, 'rb')))
+        seen[name] = row
+    if problems: raise KdfastError(f'{table.where}: {listed(problems, "; ")}')
+    return Listing('images by a DataFrame', items)
+
+
 class Images:
     "Finds the image that a cell of a table names: with or without its folder, with or without its suffix."
     def __init__(self, source):
-        self.path = source.path
+        self.path,self.files = source.path,source.files
         self.images,self.known = source.images,set(source.images)
         self.by_end = defaultdict(list) # its name, with and without suffix
         for name in self.images:
@@ -147,7 +169,7 @@ def read_row(cells, columns, table, images, name, split):
     if not cell: problem = 'no name'
     elif leads_out(cell) and not images.below(cell): problem = f'{cell!r} leads out of the folder: names are relative to the table'
     elif not image and images.several(cell): problem = f'several files are called {cell}: name their folders'
-    elif not image: problem = f'there is no image {cell}'
+    elif not image: problem = f'{cell} is not an image' if (PurePosixPath(name).parent/cell).as_posix() in images.files else f'there is no file {cell}'
     elif not problem and not label and of_row != 'test': problem = f'{cell} has no label'
     return image,label,of_row,problem or wrong
 
