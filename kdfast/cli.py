@@ -512,14 +512,19 @@ def check_data(source, as_json, options):
     else: out.print(described.view(found), soft_wrap=True)
 
 
-cache = typer.Typer(help='List, measure and clear decoded data sets.', callback=lambda ctx: None, rich_markup_mode=None)
+cache = typer.Typer(rich_markup_mode=None)
 app.add_typer(cache, name='cache')
 
 
 @cache.callback(invoke_without_command=True)
-def cache_list(ctx: typer.Context, json_: JsonOption = False):
-    "List decoded data sets: how large they are, when they were last used, whether their images have changed since."
-    if ctx.invoked_subcommand is not None: return
+def cache_alone(ctx: typer.Context):
+    "List, measure and clear decoded data sets."
+    if ctx.invoked_subcommand is None: cache_list()
+
+
+@cache.command('list')
+def cache_list(json_: JsonOption = False):
+    "List decoded data sets: size, last use, whether their images have changed since."
     from kdfast import cache as decoded, data
     found = decoded.entries()
     if json_: return print(json.dumps([entry.facts for entry in found], indent=1, ensure_ascii=False))

@@ -19,7 +19,7 @@ from kdfast.files import entries, read
 from kdfast.layout import Arrangement, arrange
 from kdfast.layouts.base import Source
 from kdfast.notes import Notes
-from kdfast.pixels import Picture, decoded, parse_span, picture, scaling, span_of, square, to_bytes
+from kdfast.pixels import decoded, parse_span, picture, scaling, span_of, to_bytes # decoded: of one image
 
 CHUNK,CHUNK_BYTES = 256,2**26 # images, and their bytes, that are read and not yet written
 LARGE = 2**30 # bytes of decoded images that a user should hear of
@@ -105,10 +105,10 @@ def decode_all(source, found, reading, folder, side):
     n_all = sum(map(len, found.splits.values()))
     with progress(source.path, found.splits) as advance:
         for split,writer in writers.items():
-            for item,picture_ in pictures(found.splits[split], side):
-                for remark in picture_.remarks: source.notes.add(remark, item.name)
-                if picture_.problem: source.reject(item.name, picture_.problem)
-                else: writer.write(item, picture_, source.path, n_all)
+            for item,made in pictures(found.splits[split], side):
+                for remark in made.remarks: source.notes.add(remark, item.name)
+                if made.problem: source.reject(item.name, made.problem)
+                else: writer.write(item, made, source.path, n_all)
                 advance(1)
     source.check()
     span = facts.span(reading)

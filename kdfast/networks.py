@@ -179,7 +179,7 @@ def signed(
     where,what,_ = parts(name)
     name = f'{Path(where).name if where.endswith(".py") else where}:{what}' if where else what
     network.built_by = dict(network=name, classes=data.classes, mean=data.mean, std=data.std, size=list(data.shape),
-                            presized=presized(data.size) if data.size else None)
+                            presized=presized(data.size) if data.size else None, **(dict(range=list(data.range)) if data.range else {}))
     return network
 
 

@@ -29,7 +29,8 @@ def read(source:Source) -> Listing:
         labels,where = [],[]
         for name in (name for name in names if name in files):
             batch = load(files[name], f'{source.path}: {name}')
-            if key not in batch: raise KdfastError(f'{source.path}: {name} has no {key}; it has {", ".join(map(str, batch))}')
+            missing = [wanted for wanted in (key, 'data') if wanted not in batch]
+            if missing: raise KdfastError(f'{source.path}: {name} has no {missing[0]}; it has {", ".join(map(str, batch))}')
             labels += batch[key]
             where += [(name, i) for i in range(len(batch[key]))]
         if classes and labels and max(labels) >= len(classes): raise KdfastError(f'{source.path}: found label {max(labels)}, and the names of {len(classes)} classes')

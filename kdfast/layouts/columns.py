@@ -87,12 +87,14 @@ def find(header, column, error):
 
 
 def label_column(header, rows, free, error):
-    known = sorted((i for i in free if plain(header[i]) in LABELS), key=lambda i: LABELS.index(plain(header[i])))
+    "By its name; else the only one left; else a column a class"
+    ones = [i for i in free if all(cells[i] in ('0', '1', '0.0', '1.0') for _,cells in rows if i < len(cells))]
+    a_class_each = len(ones) > 1 and ones == [i for i in free if header[i]]
+    known = sorted((i for i in free if plain(header[i]) in LABELS and not (a_class_each and plain(header[i]) == 'cat')), key=lambda i: LABELS.index(plain(header[i])))
     if len(known) == 1: return known[0]
     if known: return same_classes(header, rows, known, error)
     if len(free) == 1: return free[0]
-    ones = [i for i in free if all(cells[i] in ('0', '1', '0.0', '1.0') for _,cells in rows if i < len(cells))]
-    if len(ones) > 1 and len(ones) == len([i for i in free if header[i]]): return ones
+    if a_class_each: return ones
     raise error('found no column of labels')
 
 

@@ -30,7 +30,7 @@ def read(source:Source) -> Listing:
     for shard,files in found.items():
         split = split_of_shard(shard)
         for key,parts in samples(files).items():
-            images,where = [part for part in parts if PurePosixPath(part).suffix.lower() in suffixes()],f'{shard}/{key}'
+            images,where = [part for part in parts if f'.{part.rpartition(".")[2]}' in suffixes()],f'{shard}/{key}'
             if len(images) != 1:
                 source.notes.add('left out, samples with no image or several', where)
                 continue
