@@ -71,8 +71,9 @@ def will(data, asked, size):
 
 def next_command(source, options):
     "What trains a teacher, a student alone and one that learns from the teacher, and compares the two"
-    given = [word for name,value in options.items() if value not in (None, False, 0., 1.) for word in ([flag(name)] if value is True else [flag(name), str(value)])]
-    return shlex.join(['kdfast', 'study', 'baseline', 'kd', '--data', source, *given])
+    usual = dict(holdout=0., grow=1.)
+    given = {name: value for name,value in options.items() if value not in (None, False) and value != usual.get(name)}
+    return shlex.join(['kdfast', 'study', 'baseline', 'kd', '--data', source, *(word for name,value in given.items() for word in ([flag(name)] if value is True else [flag(name), str(value)]))])
 
 
 def flag(name): return f'--{name.replace("_", "-")}'
