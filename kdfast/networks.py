@@ -192,7 +192,8 @@ def signed(
 ) -> nn.Module:
     "The network, which now knows what it takes to build it again and to show it an image."
     network.built_by = dict(**dict(network=name) if name else {}, classes=data.classes, mean=data.mean, std=data.std, size=list(data.shape),
-                            presized=presized(data.size) if data.size else None, **dict(source=project.hashes) if project else {})
+                            presized=presized(data.size) if data.size else None, **dict(range=list(data.range)) if data.range else {},
+                            **dict(source=project.hashes) if project else {})
     return network
 
 

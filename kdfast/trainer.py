@@ -218,8 +218,9 @@ def train(
 def train_alone(run, recipe, arguments):
     "Train in a folder that no other process writes; how it went is put on record in any case"
     folder = run.folder
-    facts = dict(recipe=recipe.name, arguments=arguments, data=run.data.name, data_sha256=run.data.fingerprint, seed=run.seed,
-                 batch_size=run.dls.train.bs, precision=run.precision, **run.identity, **environment())
+    facts = dict(recipe=recipe.name, arguments=arguments, data=run.data.name, data_sha256=run.data.fingerprint,
+                 data_notes=list(run.data.notes), seed=run.seed, batch_size=run.dls.train.bs, precision=run.precision,
+                 **run.identity, **environment())
     folder.facts = processes.agreed(lambda: folder.start(facts, recipe.source))
     folder.set('running', images=run.data.asked) # where they were; they may have moved when it goes on
     run.checkpoints = Checkpoints(folder, run.say)
@@ -227,7 +228,7 @@ def train_alone(run, recipe, arguments):
     try:
         with repeatable(run.dls.device):
             outcome = recipe.main()(run, **arguments)
-            processes.agreed(lambda: folder.finish(judge(run, arguments, outcome)))
+            processes.agreed(lambda: folder.finish(judge(run, arguments, outcome) | dict(skipped_images=run.data.skipped)))
     except Diverged as e:
         folder.set('diverged', reason=e.message)
         raise
