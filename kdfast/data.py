@@ -3,9 +3,7 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import sys
-import tempfile
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +17,7 @@ from kdfast.decode import check_room, decode, square
 from kdfast.errors import KdfastError
 from kdfast.files import files_of_folder
 from kdfast.layout import no_validation
+from kdfast.once import facts_once, folder_once
 from kdfast.runs import sha256
 
 ARCHIVES = ('.tar.xz', '.tar.gz', '.tgz', '.tar', '.zip')
@@ -173,7 +172,12 @@ def hold_out(
             raise KdfastError(f'--holdout {share} takes {n} of the {len(of_class)} training images of {name}: expected at least one, and one left')
         held[of_class[:n]] = True
     train,valid = ((Rows(images, np.flatnonzero(rows)), labels[rows]) for rows in (~held, held))
-    return assemble(f'{data.name},holdout={share}', data.classes, train, valid, data.flip, data.size)
+    def find(): # takes long for many images
+        mean,std = statistics(train[0])
+        return dict(mean=mean, std=std, fingerprint=fingerprint(data.classes, train, valid))
+    key = hashlib.sha256(data.fingerprint.encode() + held.tobytes()).hexdigest()[:16]
+    facts = facts_once(Path(images.filename).parent/f'holdout-{key}.json', find) if isinstance(images, np.memmap) else find()
+    return replace(data, name=f'{data.name},holdout={share}', train=train, valid=valid, notes=(), **facts)
 
 
 # The cache
@@ -186,19 +190,15 @@ def cached(name, identity, decode_into, size):
     "The decoded data set of that identity; decoded into a new folder first, which appears whole or not at all"
     key = f'{CACHE_VERSION} {identity}' + (f' size={size}' if size else '')
     folder = cache_home() / hashlib.sha256(key.encode()).hexdigest()[:16]
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        new = Path(tempfile.mkdtemp(dir=folder.parent, prefix='new-'))
-        try:
-            classes,notes = decode_into(new, size and presized(size))
-            train,valid = (arrays(new, split) for split in ('train', 'valid'))
-            data = assemble(name, classes, train, valid)
-            notes += leaked(train[0], valid[0])
-            for note in notes: print(f'kdfast: {note}', file=sys.stderr)
-            facts = dict(classes=classes, mean=data.mean, std=data.std, fingerprint=data.fingerprint, notes=notes)
-            (new/'data.json').write_text(json.dumps(facts, indent=1))
-            if not folder.exists(): os.replace(new, folder)
-        finally: shutil.rmtree(new, ignore_errors=True)
+    def fill(new):
+        classes,notes = decode_into(new, size and presized(size))
+        train,valid = (arrays(new, split) for split in ('train', 'valid'))
+        data = assemble(name, classes, train, valid)
+        notes += leaked(train[0], valid[0])
+        for note in notes: print(f'kdfast: {note}', file=sys.stderr)
+        facts = dict(classes=classes, mean=data.mean, std=data.std, fingerprint=data.fingerprint, notes=notes)
+        (new/'data.json').write_text(json.dumps(facts, indent=1))
+    folder_once(folder, fill)
     facts = json.loads((folder/'data.json').read_text())
     return Data(run_name(name, size), train=arrays(folder, 'train'), valid=arrays(folder, 'valid'), flip=True, size=size, **facts)
 
