@@ -99,7 +99,7 @@ def regressor(
     """The extra matrix of a hint: a convolution from the guided features to the hint's channels, height and width.
 
     Romero et al. 2015, section 2.2: without padding, its kernel as large as it takes to shrink the guided features to the
-    hint's height and width; 1×1 where they are equal. Raises KdfastError where they are smaller than the hint's, or either
+    hint's height and width; 1×1 where they are equal. The paper ends it in the hint's non-linearity, this is linear, as in most tools. Raises KdfastError where they are smaller than the hint's, or either
     layer gives no feature map. Neither front is changed: both run in evaluation mode.
     """
     guided,hint = features(student, xb),features(teacher, xb)

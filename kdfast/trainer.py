@@ -12,7 +12,6 @@ from time import perf_counter
 import numpy as np
 import torch
 from fastai.basics import CrossEntropyLossFlat, Learner, accuracy, noop, set_seed
-from fastai.callback.core import Callback
 from fastai.callback.progress import ProgressCallback
 from fastai.interpret import ClassificationInterpretation
 from fastai.optimizer import SGD
@@ -23,6 +22,7 @@ from kdfast import networks, processes, recipe as recipes, runs, signals
 from kdfast.data import Data
 from kdfast.devices import device_name, repeatable
 from kdfast.errors import Diverged, KdfastError
+from kdfast.fit import FitCallback
 from kdfast.hint import LAYER, features, front, front_back, regressor
 from kdfast.loader import default_device, loaders
 from kdfast.muon import Muon
@@ -39,7 +39,7 @@ PAIRS_SHOWN,IMAGES_SHOWN = 5,8 # most confused pairs, and images of each, that a
 PACKAGES = ('kdfast', 'fastai', 'torch', 'torchvision', 'numpy')
 
 
-class SameOrder(Callback):
+class SameOrder(FitCallback):
     "Tell the loader the epoch: with the seed, it decides the order and the augmentation of the images, and their size where that grows."
     def before_epoch(self): self.dls.train.epoch,self.dls.train.progress = self.epoch,self.epoch/self.n_epoch
 
@@ -169,7 +169,8 @@ class Run:
         """A fastai Learner on this run's images that keeps its losses in the run's folder.
 
         Unless told otherwise: cross-entropy on labels, SGD with momentum, weight decay 5e-3 (decoupled: fastai
-        multiplies it by the learning rate; with momentum 0.9 what others write as 5e-4).
+        multiplies it by the learning rate; with a momentum of 0.9 what others write as 5e-4). `fit_one_cycle` moves the momentum
+        from 0.95 to 0.85 and back, whatever the optimizer was given.
         """
         settings = dict(loss_func=CrossEntropyLossFlat(), opt_func=partial(OPTIMIZERS[optimizer], mom=.9), wd=5e-3, metrics=accuracy) | kwargs
         cbs = [SameOrder(), self.record, *self.caches, *(watch(self.folder) for watch in self.watch)]
