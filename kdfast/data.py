@@ -3,9 +3,7 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import sys
-import tempfile
 import unicodedata
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +17,7 @@ from kdfast.arrays import Rows, digests, fingerprint, statistics
 from kdfast.decode import Reading, decode, is_table
 from kdfast.errors import KdfastError
 from kdfast.files import ARCHIVES, is_archive, walk
+from kdfast.once import facts_once, folder_once
 from kdfast.pixels import square
 from kdfast.runs import sha256
 
@@ -229,9 +228,14 @@ def hold_out(
         held[of_class[:min(round(share*len(of_class)), len(of_class) - 1)]] = True
     if not held.any(): raise KdfastError(f'--holdout {share} takes none of the {len(labels):,} training images, of {len(data.classes)} classes: expected a larger share')
     train,valid = ((Rows(images, np.flatnonzero(rows)), labels[rows]) for rows in (~held, held))
+    def find(): # takes long for many images
+        made = assemble(data.name, data.classes, train, valid, data.test)
+        return dict(mean=made.mean, std=made.std, fingerprint=made.fingerprint)
+    key = digest(data.fingerprint + hashlib.sha256(held.tobytes()).hexdigest())
+    facts = facts_once(Path(images.filename).parent/f'holdout-{key}.json', find) if isinstance(images, np.memmap) else find()
     usual = share == HELD_OUT and not len(data.valid[1])
-    made = assemble(data.name if usual else f'{data.name},holdout={share}', data.classes, train, valid, data.test, data.size)
-    return replace(made, notes=[*data.notes, *held_notes(data, share, valid[1])], augment=data.augment, skipped=data.skipped, range=data.range, about=data.about)
+    notes = [*data.notes, *held_notes(data, share, valid[1])]
+    return replace(data, name=data.name if usual else f'{data.name},holdout={share}', train=train, valid=valid, notes=notes, **facts)
 
 
 def held_notes(data, share, labels):
@@ -256,14 +260,8 @@ def digest(key): return hashlib.sha256(key.encode()).hexdigest()[:16]
 def cached(name, identity, decode_into, size, path=None):
     "The decoded data set of that identity; decoded into a new folder first, which appears whole or not at all"
     key = f'{CACHE_VERSION} {identity}' + (f' size={size}' if size else '')
-    folder = cache_home() / digest(key)
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        new = Path(tempfile.mkdtemp(dir=folder.parent, prefix='new-'))
-        try:
-            fill(new, name, decode_into, size, path)
-            if not folder.exists(): os.replace(new, folder)
-        finally: shutil.rmtree(new, ignore_errors=True)
+    folder = cache_home()/digest(key)
+    folder_once(folder, partial(fill, name=name, decode_into=decode_into, size=size, path=path))
     return decoded_before(folder, size)
 
 

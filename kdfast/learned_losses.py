@@ -167,7 +167,8 @@ class ReviewKD(nn.Module):
     Chen et al. 2021, section 3 (https://arxiv.org/abs/2104.09044): from the deepest stage to the first, the features fused so far
     are brought to the next stage's size, and `hcl_loss` compares what comes of them with the hint; the losses are summed.
     Sizes come from the features. Where a hint's size is another than the student's, fused features are brought to it, as in
-    mdistiller; torchdistill expects equal sizes. Raises KdfastError for lists of unequal length.
+    mdistiller; torchdistill expects equal sizes. mdistiller raises the loss's weight over the first epochs; the recipe does not.
+    Raises KdfastError for lists of unequal length.
     """
     together = True # Match gives it all stages at once
 

@@ -168,7 +168,8 @@ class Run:
         """A fastai Learner on this run's images that keeps its losses in the run's folder.
 
         Unless told otherwise: cross-entropy on labels, SGD with momentum, weight decay 5e-3 (decoupled: fastai
-        multiplies it by the learning rate; with momentum 0.9 what others write as 5e-4).
+        multiplies it by the learning rate; with a momentum of 0.9 what others write as 5e-4). `fit_one_cycle` moves the momentum
+        from 0.95 to 0.85 and back, whatever the optimizer was given.
         """
         settings = dict(loss_func=CrossEntropyLossFlat(), opt_func=partial(OPTIMIZERS[optimizer], mom=.9), wd=5e-3, metrics=accuracy) | kwargs
         cbs = [SameOrder(), self.record, *self.caches, *L(settings.pop('cbs', None))]
