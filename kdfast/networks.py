@@ -327,6 +327,7 @@ def adapted(
     unknown = [c for c in data.classes if c not in facts['classes']]
     if unknown:
         raise KdfastError(f'the teacher {name} does not know {listing(unknown)}: it was trained on {listing(facts["classes"])}; {data.name} has {listing(data.classes)}')
+    if facts['size'] != list(data.shape): look(network, name, [(False, 1)], tuple(data.shape))
     if [facts[k] for k in ('classes', 'mean', 'std')] == [data.classes, data.mean, data.std]: return network
     order = [facts['classes'].index(c) for c in data.classes]
     return nn.Sequential(OrderedDict(normalise=Renormalise(data.mean, data.std, facts['mean'], facts['std']), network=network, classes=Reorder(order))).eval()
