@@ -1,14 +1,9 @@
-"What depends on the device: its name, algorithms that repeat, and fastai's smoothed loss, which would make a GPU wait at every step."
+"What a run sets for its device, and how it is called."
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from fastai.learner import AvgSmoothLoss
-
-from kdfast.fit import FitCallback
-
-KEPT_TOGETHER = 2**10 # losses in one block of a GPU's memory
 
 
 def device_name(
@@ -38,36 +33,3 @@ def repeatable(
     finally:
         torch.use_deterministic_algorithms(was[0], warn_only=was[1])
         torch.backends.cudnn.benchmark = was[2]
-
-
-class SmoothLoss(AvgSmoothLoss):
-    "fastai's smoothed loss, left on the device; its values lie side by side, where a tensor each would take hundreds of bytes."
-    def accumulate(self, learn):
-        loss = learn.loss.detach().mean()
-        place = self.count % KEPT_TOGETHER
-        if place == 0: self.block = loss.new_empty(KEPT_TOGETHER)
-        self.count += 1
-        self.val = torch.lerp(loss, self.val.to(loss.device), self.beta)
-        self.smoothed = self.block[place].copy_(self.val/(1 - self.beta**self.count))
-
-    @property
-    def value(self): return self.smoothed
-
-
-class LossOnDevice(FitCallback):
-    "Keep the smoothed loss of fastai's Recorder on a GPU until the fit is over."
-    order,remove_on_fetch = 0,True # before the Recorder (50)
-    own = None # fastai's smoothed loss
-
-    def before_fit(self):
-        if self.dls.device.type == 'cpu' or not hasattr(self.learn, 'recorder'): return
-        self.own = self.recorder.smooth_loss
-        self.recorder.smooth_loss = SmoothLoss(beta=self.own.beta)
-
-    def after_fit(self):
-        if self.own is None: return
-        if self.recorder.losses: self.recorder.losses = list(torch.stack(self.recorder.losses).cpu())
-        self.leave()
-
-    def leave(self):
-        if self.own is not None: self.recorder.smooth_loss,self.own = self.own,None

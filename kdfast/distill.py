@@ -44,7 +44,7 @@ class Distill(FitCallback):
         self.inference_teacher,self.parts,self.target = None,{},None
 
     def before_fit(self):
-        self.task = task_of(self.like or self.loss_func)
+        self.task = task_of(self.loss_func if self.like is None else self.like)
         self.inference_teacher = Teacher(self.teacher, self.model, choose=partial(logits_of, which=which_of(self.learn.cbs, self.which)))
 
     def before_train(self): self.inference_teacher.begin()

@@ -93,7 +93,7 @@ def fit_hint(self:Learner,
     """Stage one on any Learner: its model's front learns the teacher's hint, without labels (https://arxiv.org/abs/1412.6550).
 
     Where the shapes differ, a regressor is trained between them and dropped. Afterwards `freeze` holds the front still, its
-    batch-norm weights among it (train_bn is off; their statistics need fastai's BnFreeze in the fit), and `unfreeze` trains everything.
+    batch-norm weights among it (train_bn is off; their statistics need FreezeNorm in the fit), and `unfreeze` trains everything.
     Raises KdfastError for a layer that is not there, and where no regressor can exist.
     """
     xb,teacher = inputs(self.dls),as_module(teacher).to(self.dls.device)

@@ -19,6 +19,7 @@ def of(
 
     Raises KdfastError, before anything is written, where a network cannot be built, trained on the data, or kept.
     """
+    for name in (value for key,value in arguments.items() if key in NETWORK_OPTIONS and is_run(value)): networks.check_trusted(Path(name)/'weights.safetensors')
     named = foreign(arguments)
     structures = {name: networks.probe(name, data) for name in named}
     projects = {parse(name).where: networks.project_of(parse(name)) for name in named}

@@ -8,12 +8,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from kdfast.errors import KdfastError
-from kdfast.loader import generator
+from kdfast.loader import MEMORY, NEGATIVES, generator
 from kdfast.losses import hcl_loss, hint_loss, in_float32, same_size, unit
 
 FIRST_VARIANCE,LEAST_VARIANCE = 5.,1e-5  # of VID, as in RepDistiller
 MOMENTUM = 0.5  # of CRD's memory: the share that stays
-MEMORY,NEGATIVES = 1,2  # CRD's own streams of random numbers
 ANCHORS = 8  # images of a batch whose negatives are copied from a large memory at once
 WIDEST = 512  # channels in which ReviewKD fuses
 

@@ -192,7 +192,8 @@ def signed(
 ) -> nn.Module:
     "The network, which now knows what it takes to build it again and to show it an image."
     network.built_by = dict(**dict(network=name) if name else {}, classes=data.classes, mean=data.mean, std=data.std, size=list(data.shape),
-                            presized=presized(data.size) if data.size else None, **dict(source=project.hashes) if project else {})
+                            presized=presized(data.size) if data.size else None, **dict(range=list(data.range)) if data.range else {},
+                            **dict(source=project.hashes) if project else {})
     return network
 
 
@@ -229,7 +230,6 @@ def load_file(
     this machine, or `trust_code` was called for it. Raises KdfastError.
     """
     facts = built_by(file)
-    if 'network' not in facts: raise KdfastError(f'{file} does not say what network it holds: it was not built by run.build from a name that can be found again')
     check_facts(facts, file)
     network = rebuilt(facts, file)
     try: state.restore(network, safetensors.torch.load_file(file), facts)
@@ -246,18 +246,34 @@ def trust_code(
     trust.accept(built_by(file))
 
 
+def check_trusted(
+    file:Path, # Weights that kdfast wrote
+):
+    "Raise KdfastError where the network of a file could not be built: what builds it is not there, or may not run."
+    facts = built_by(file)
+    check_facts(facts, file)
+    if parse(facts['network']).is_code: trusted(facts, file)
+
+
+def trusted(facts, file):
+    "The sources that build the network of a file, which may run"
+    sources = trust.read(facts, file)
+    trust.check(facts, file)
+    return sources
+
+
 def rebuilt(facts, file):
     "The network that a file of weights names, new"
     named,size = parse(facts['network']),tuple(facts['size'])
     if not named.is_code: return made(named, len(facts['classes']), size)
-    sources = trust.read(facts, file)
-    trust.check(facts, file)
+    sources = trusted(facts, file)
     project = source.kept(named.where, file.parent/trust.SOURCE, sources) if sources else None
     return made(named, len(facts['classes']), size, project)
 
 
 def check_facts(facts, file):
     "Raise KdfastError for what kdfast does not write"
+    if 'network' not in facts: raise KdfastError(f'{file} does not say what network it holds: it was not built by run.build from a name that can be found again')
     try:
         size,colors,files = facts['size'],[float(n) for n in (*facts['mean'], *facts['std'])],dict(facts.get('source', {}))
         right = (len(size) == 2 and all(isinstance(n, int) and 0 < n < 2**16 for n in size) and len(colors) == 6

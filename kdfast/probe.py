@@ -24,7 +24,7 @@ def examine(
 ) -> str: # A digest of its structure
     "What `probe` does, of any function."
     with torch.random.fork_rng([]):
-        network,other = builder(),builder()
+        network,other = (as_trained(builder(), name) for _ in range(2))
         with eager():
             for shape in dict.fromkeys((tuple(data.shape), tuple(data.shape_at(0)))): check_logits(network, name, shape, len(data.classes))
             move(network, name)
@@ -35,6 +35,11 @@ def examine(
 def eager():
     "What was compiled runs as it is written; whoever compiles has imported what does it, which takes its time"
     return torch.compiler.set_stance('force_eager') if 'torch._dynamo' in sys.modules else nullcontext()
+
+
+def as_trained(network, name):
+    try: return network.to(memory_format=torch.channels_last)
+    except RuntimeError as e: raise KdfastError(f'{name} cannot be trained: its weights cannot be ordered channels-last ({source.reason(e)})') from e
 
 
 def check_logits(network, name, shape, n_classes):

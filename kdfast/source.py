@@ -11,7 +11,6 @@ import importlib.util
 import itertools
 import os
 import re
-import site
 import sys
 import sysconfig
 import traceback
@@ -26,8 +25,8 @@ from kdfast.names import NETWORKS, Name, parse
 
 PREFIX = 'kdfast_user_'
 OWN = Path(__file__).resolve().parent
-INSTALLED = [OWN, OWN.parent/'recipes', *(Path(path).resolve() for path in
-             {*(sysconfig.get_path(kind) for kind in ('stdlib', 'platstdlib', 'purelib', 'platlib')), *site.getsitepackages(), site.getusersitepackages()})]
+STANDARD = [Path(sysconfig.get_path(kind)).resolve() for kind in ('stdlib', 'platstdlib')]
+INSTALLED = {'site-packages', 'dist-packages'} # directories of these names hold packages that somebody installed
 projects = {} # by the private name; what was loaded once stays, for its classes are in use
 
 
@@ -68,15 +67,20 @@ class Project:
 
     def has(self, top):
         "Whether a module of that name is part of it; a folder of files that are no package is not, where something else is called so"
-        spec = None if top == 'kdfast' else importlib.util.find_spec(f'{self.name}.{top}')
-        return spec is not None and (spec.origin is not None or importlib.util.find_spec(top) is None)
+        if top == 'kdfast': return False
+        spec = PathFinder.find_spec(f'{self.name}.{top}', [str(root) for root in self.roots])
+        if spec is None or spec.origin is not None: return spec is not None and self.may_execute(spec)
+        return importlib.util.find_spec(top) is None
 
     def content(self, path):
         "Of a file that is to be executed; it is on record from now on"
-        name = Path(path).relative_to(self.roots[-1]).as_posix()
-        if self.kept is not None and name not in self.kept: raise ImportError(f'{path} was not kept with the network')
+        name = self.name_of(path)
         self.sources[name] = Path(path).read_bytes() if self.kept is None else self.kept[name]
         return self.sources[name]
+
+    def name_of(self, path): return Path(path).relative_to(self.roots[-1]).as_posix()
+
+    def may_execute(self, spec): return self.kept is None or isinstance(spec.loader, SourceFileLoader) and self.name_of(spec.origin) in self.kept
 
     def file(self, name): return self.roots[-1]/name
 
@@ -107,9 +111,8 @@ class Finder:
         if fullname.partition('.')[0] not in projects: return None
         spec = PathFinder.find_spec(fullname, path)
         if spec is None or spec.origin is None: return spec # a folder
-        project = projects[fullname.partition('.')[0]]
+        if not projects[fullname.partition('.')[0]].may_execute(spec): raise ModuleNotFoundError(f'No module named {fullname!r}', name=fullname) # nor may another finder
         if isinstance(spec.loader, SourceFileLoader): spec.loader,spec.cached = Loader(fullname, spec.origin),None
-        elif project.kept is not None: return None
         return spec
 
 
@@ -149,6 +152,7 @@ def kept(
 ) -> Project:
     "A project of files that came with weights."
     folder = Path(os.path.abspath(folder))
+    if main.endswith('.py') and main not in sources: raise KdfastError(f'{folder/main} was not kept with the network')
     if not main.endswith('.py'): return Project(main, [folder], sources)
     return Project(str(folder/main), list(dict.fromkeys(((folder/main).parent, folder))), sources)
 
@@ -183,7 +187,10 @@ def called(main):
     return Path(os.path.abspath(main)).relative_to(root(main)).as_posix() if main.endswith('.py') else main
 
 
-def is_installed(path): return any(Path(path).resolve().is_relative_to(place) for place in INSTALLED)
+def is_installed(path):
+    "Whether a file is Python's, kdfast's or of an installed package, and no source of the user's"
+    path = Path(path).resolve()
+    return bool(INSTALLED & set(path.parts)) or any(path.is_relative_to(place) for place in (OWN, OWN.parent/'recipes', *STANDARD))
 
 
 def function(module, name, where):

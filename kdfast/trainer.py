@@ -11,8 +11,7 @@ from time import perf_counter
 
 import numpy as np
 import torch
-from fastai.basics import CrossEntropyLossFlat, Learner, accuracy, noop, set_seed
-from fastai.callback.core import Callback
+from fastai.basics import CrossEntropyLossFlat, L, Learner, accuracy, noop, set_seed
 from fastai.callback.progress import ProgressCallback
 from fastai.interpret import ClassificationInterpretation
 from fastai.optimizer import SGD
@@ -20,16 +19,17 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdfast import identity, networks, processes, recipe as recipes, runs, signals, trust
+from kdfast.checkpoint import Checkpoints, RunLearner
 from kdfast.data import Data
-from kdfast.devices import LossOnDevice, device_name, repeatable
+from kdfast.devices import device_name, repeatable
 from kdfast.errors import Diverged, KdfastError
+from kdfast.fit import FitCallback
 from kdfast.hint import LAYER, features, front, front_back, regressor
 from kdfast.loader import default_device, loaders
+from kdfast.metrics_log import MetricsLog
 from kdfast.muon import Muon
 from kdfast.precision import Bfloat16, autocast_state, multiplies_bfloat16, restore_autocast
 from kdfast.recipe import Recipe, is_run
-from kdfast.record import Record
-from kdfast.resume import Resume, Skip
 from kdfast.runs import Folder
 from kdfast.teacher_cache import TeacherCache
 
@@ -39,14 +39,14 @@ PAIRS_SHOWN,IMAGES_SHOWN = 5,8 # most confused pairs, and images of each, that a
 PACKAGES = ('kdfast', 'fastai', 'torch', 'torchvision', 'numpy')
 
 
-class SameOrder(Callback):
+class SameOrder(FitCallback):
     "Tell the loader the epoch: with the seed, it decides the order and the augmentation of the images, and their size where that grows."
     def before_epoch(self): self.dls.train.epoch,self.dls.train.progress = self.epoch,self.epoch/self.n_epoch
 
 
 class Run:
     "One execution of a recipe: its folder, data and seed, and the runs it builds on."
-    kind = Learner
+    kind = RunLearner
 
     def __init__(self,
         folder:Folder, # Where it is kept
@@ -56,7 +56,7 @@ class Run:
         watch:tuple=(), # Functions of a run's folder, each giving a callback that watches its fits
     ):
         self.folder,self.data,self.seed,self.runs,self.watch = folder,data,seed,runs,watch
-        self.record,self.resume,self.stands_on,self.caches,self.hint = Record(folder),None,{},[],None
+        self.record,self.checkpoints,self.stands_on,self.caches,self.hint = MetricsLog(folder),None,{},[],None
 
     @cached_property
     def dls(self):
@@ -171,20 +171,21 @@ class Run:
         multiplies it by the learning rate; with momentum 0.9 what others write as 5e-4).
         """
         settings = dict(loss_func=CrossEntropyLossFlat(), opt_func=partial(OPTIMIZERS[optimizer], mom=.9), wd=5e-3, metrics=accuracy) | kwargs
-        cbs = [SameOrder(), LossOnDevice(), self.record, *self.caches, *(watch(self.folder) for watch in self.watch)]
+        cbs = [SameOrder(), self.record, *self.caches, *L(settings.pop('cbs', None))]
         if self.precision == 'bfloat16': cbs.append(Bfloat16())
-        if processes.size > 1: cbs.append(together(self.dls))
-        if self.resume: cbs += [self.resume, Skip()]
+        if processes.size > 1: cbs += together(self.dls)
         learn = self.kind(self.dls, model.to(self.dls.device, memory_format=torch.channels_last), path=self.folder.path, cbs=cbs, **settings)
+        learn.checkpoints,learn.watchers = self.checkpoints,[watch(self.folder) for watch in self.watch]
+        learn.add_cbs(learn.watchers)
         learn.remove_cbs(ProgressCallback)
         learn.logger = noop
         return learn
 
 
 def together(dls):
-    "The callback that makes several processes one; accelerate takes its time to be imported"
-    from kdfast.together import Together
-    return Together(gpu=dls.device.type == 'cuda')
+    "The callbacks that make several processes one; accelerate takes its time to be imported"
+    from kdfast.together import OwnRandomNumbers, Together
+    return [Together(gpu=dls.device.type == 'cuda'), OwnRandomNumbers()]
 
 
 def train(
@@ -217,16 +218,17 @@ def train(
 def train_alone(run, recipe, arguments):
     "Train in a folder that no other process writes; how it went is put on record in any case"
     folder = run.folder
-    facts = dict(recipe=recipe.name, arguments=arguments, data=run.data.name, data_sha256=run.data.fingerprint, seed=run.seed,
-                 batch_size=run.dls.train.bs, precision=run.precision, **run.identity, **environment())
+    facts = dict(recipe=recipe.name, arguments=arguments, data=run.data.name, data_sha256=run.data.fingerprint,
+                 data_notes=list(run.data.notes), seed=run.seed, batch_size=run.dls.train.bs, precision=run.precision,
+                 **run.identity, **environment())
     folder.facts = processes.agreed(lambda: folder.start(facts, recipe.source))
     folder.set('running', images=run.data.asked) # where they were; they may have moved when it goes on
-    run.resume = Resume(folder)
+    run.checkpoints = Checkpoints(folder, run.say)
     autocast = autocast_state(run.dls.device.type)
     try:
         with repeatable(run.dls.device):
             outcome = recipe.main()(run, **arguments)
-            processes.agreed(lambda: folder.finish(judge(run, arguments, outcome)))
+            processes.agreed(lambda: folder.finish(judge(run, arguments, outcome) | dict(skipped_images=run.data.skipped)))
     except Diverged as e:
         folder.set('diverged', reason=e.message)
         raise

@@ -21,7 +21,7 @@ DENSENET = re.compile(r'(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)') # to
 AUXILIARY = ('aux', 'AuxLogits') # what torchvision calls a head that only training looks at
 FIXED = {'aux_logits', 'init_weights', 'image_size', 'input_size'} # arguments that torchvision decides where it loads weights
 UNKNOWN = re.compile(r'Unsupported global: GLOBAL ([\w.]+) ')
-REASON = re.compile(r'(?<=WeightsUnpickler error: ).*|^.+') # of torch.load
+REASON = re.compile(r'(Trying|Unsupported|Can only|Only) .+') # of torch.load
 
 
 # Files
@@ -66,9 +66,11 @@ def checkpoint(file):
         try:
             with torch.serialization.safe_globals([(Ignored, name) for name in ignored]): return torch.load(file, map_location='cpu', weights_only=True)
         except Exception as e: # what a broken file makes of its reader is not documented
-            unknown,reason = (pattern.search(str(e)) for pattern in (UNKNOWN, REASON))
+            unknown = UNKNOWN.search(str(e))
             names = {unknown[1], f'builtins.{unknown[1]}'} if unknown else set() # torch leaves the module builtins out
-            if not names - ignored: raise no_state(file, f' ({reason[0] if reason else type(e).__name__})') from e
+            if not names - ignored:
+                reason = REASON.search(str(e))
+                raise no_state(file, f' ({reason[0] if reason else (str(e) or type(e).__name__).splitlines()[0]})') from e
             ignored |= names
 
 
@@ -246,7 +248,9 @@ def as_timm_reads(
     timm = import_timm()
     config = timm.models.get_pretrained_cfg(name.what) or timm.models.get_pretrained_cfg(name.what.partition('.')[0])
     heads = [config.classifier] if isinstance(getattr(config, 'classifier', None), str) else getattr(config, 'classifier', None) or []
-    n_classes = next((len(state[f'{head}.weight']) for head in heads if f'{head}.weight' in state), getattr(config, 'num_classes', 1000))
-    overlay = dict(source='', state_dict=dict(state), num_classes=n_classes, label_offset=0)
-    try: return timm.create_model(name.what, pretrained=True, num_classes=n_classes, pretrained_cfg_overlay=overlay, **name.keywords).state_dict()
-    except (RuntimeError, ValueError, KeyError, AttributeError, TypeError, AssertionError): return None # each of its readers says in its own way that it is none of theirs
+    rows = [len(state[key]) for key in (*(f'{head}.weight' for head in heads), list(state)[-1]) if key in state and state[key].dim()]
+    for n_classes in dict.fromkeys([*rows, getattr(config, 'num_classes', 1000)]):
+        overlay = dict(source='', state_dict=dict(state), num_classes=n_classes, label_offset=0)
+        try: return timm.create_model(name.what, pretrained=True, num_classes=n_classes, pretrained_cfg_overlay=overlay, **name.keywords).state_dict()
+        except (RuntimeError, ValueError, KeyError, AttributeError, TypeError, AssertionError): pass # each of its readers says in its own way that it is none of theirs
+    return None

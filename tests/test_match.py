@@ -125,7 +125,7 @@ def test_nothing_is_left_behind_however_the_fit_ends(data, error):
 
 
 def test_it_adds_to_what_distill_blends_and_the_record_has_every_part(data, tmp_path):
-    from kdfast.record import merged
+    from kdfast.metrics_log import merged
     parts = []
     def look(learn): parts.append(merged([learn.distill.parts, learn.match.parts]))
     learner(data).fit(1, .01, cbs=[Distill(teacher(), alpha=.5), Match(teacher(), hint_loss, 2., 'stage2:stage2'), At(look)])
