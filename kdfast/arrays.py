@@ -9,7 +9,10 @@ ROWS = 256 # images
 
 
 class Rows:
-    "Some rows of an array, which stays where it is: only those that are asked for are read."
+    """Some rows of an array, which stays where it is: only those that are asked for are read.
+
+    Indexed as the array would be, by slices and numbers beyond the first axis.
+    """
     def __init__(self,
         array:np.ndarray, # (n, …)
         rows:np.ndarray, # Which of them, in their order
@@ -18,7 +21,11 @@ class Rows:
 
     def __len__(self): return len(self.rows)
 
-    def __getitem__(self, i): return self.array[self.rows[i]]
+    def __getitem__(self, i):
+        first,*rest = i if isinstance(i, tuple) else (i,)
+        if first is Ellipsis: first,rest = slice(None),[Ellipsis, *rest]
+        part = self.array[self.rows[first]]
+        return part[(*[slice(None)]*np.ndim(self.rows[first]), *rest)] if rest else part
 
 
 def statistics(

@@ -196,13 +196,14 @@ def import_quietly():
 
 
 def show(folder, common):
-    "A run's summary, and the recipe of the study to run next: another one, by the same optimizer"
-    from kdfast import report, runs
-    optimizer = folder.result['arguments'].get('optimizer', recipes.OPTIMIZERS[0])
-    def alike(name): return recipes.find(name).folder_name(recipes.find(name).resolve(dict(optimizer=optimizer)))
-    missing = [r for r in recipes.STUDY if r != folder.run['recipe'] and not runs.folder(common['runs'], folder.data, alike(r), common['seed']).finished]
-    same = [] if optimizer == recipes.OPTIMIZERS[0] else ['--optimizer', optimizer]
-    next_command = ['run', missing[0], *same, *flags(**common)] if missing else ['compare', *flags(runs=common['runs'])]
+    "A run's summary, and the recipe of the study to run next, with the same epochs, optimizer and networks"
+    from kdfast import lookup, report, runs
+    found = lookup.following(folder, runs.find_all(common['runs'], folder.data))
+    next_command = ['compare', *flags(runs=common['runs'])]
+    if found:
+        recipe,given = found
+        words = [word for name,value in given.items() for word in (f'--{name}', str(value))]
+        next_command = ['run', recipe, *words, *flags(**common)]
     out.print(report.summary(folder))
     out.print(Text.assemble(('\nnext  ', 'dim'), (shlex.join(['kdfast', *next_command]), 'bold')), soft_wrap=True) # whole, so that it can be copied
 
@@ -414,7 +415,8 @@ def compare_against(by_data, against, margin, as_json, as_csv):
 
 def write_rows(rows):
     import csv
-    csv.writer(sys.stdout, lineterminator='\n').writerows(rows)
+    from kdfast.runs import harmless
+    csv.writer(sys.stdout, lineterminator='\n').writerows([harmless(cell) for cell in row] for row in rows)
 
 
 @app.command()

@@ -15,7 +15,7 @@ from zipfile import BadZipFile
 
 from filelock import FileLock, Timeout
 
-from kdfast import processes
+from kdfast import processes, recipe as recipes
 from kdfast.errors import KdfastError, Locked
 from kdfast.recipe import study_order
 
@@ -75,10 +75,12 @@ def write_csv(file, header, rows):
 ACTS = ('=', '+', '-', '@', '\t', '\r') # what a spreadsheet would calculate
 
 
-def harmless(cell): return f"'{cell}" if isinstance(cell, str) and cell.startswith(ACTS) else cell
+def harmless(cell):
+    "With ' in front of what a spreadsheet would calculate; and of what would be taken for that when it is read again"
+    return f"'{cell}" if isinstance(cell, str) and cell.lstrip("'").startswith(ACTS) else cell
 
 
-def as_it_was(cell): return cell[1:] if cell.startswith("'") and cell[1:].startswith(ACTS) else cell
+def as_it_was(cell): return cell[1:] if cell.startswith("'") and cell.lstrip("'").startswith(ACTS) else cell
 
 
 class Folder:
@@ -157,7 +159,10 @@ class Folder:
         return (predictions['actual'] == predictions['predicted']).tolist()
 
     def arrays(self, name):
-        "What is in predictions.npz (actual and predicted class of the validation images, logits) or in confused.npz"
+        """What is in confused.npz or predictions.npz.
+
+        The latter: actual and predicted class of the validation images, and up to 10 million logits.
+        """
         import numpy as np
         def parse(content):
             with np.load(io.BytesIO(content)) as kept: return {name: kept[name] for name in kept.files}
@@ -291,9 +296,32 @@ def as_run(
     recipe:str, # What a user calls them
 ) -> str|None:
     "What finished runs of the recipe are called: as it is; or, where it ran with other epochs, optimizer or teacher alone, with those. None where nothing is, or several things are."
-    names = {folder.recipe for folder in folders if folder.finished}
-    fuller = [name for name in names if re.fullmatch(rf'{re.escape(recipe)}(,epochs=\d+)?(,optimizer=\w+)?(,teacher=[^,]+)?', name)]
-    return recipe if recipe in names else fuller[0] if len(fuller) == 1 else None
+    finished = [folder for folder in folders if folder.finished]
+    if any(folder.recipe == recipe for folder in finished): return recipe
+    name,*asked = recipe.split(',')
+    of_recipe = [folder for folder in finished if folder.run.get('recipe') == name]
+    fuller = {folder.recipe for folder in of_recipe if differs_little(folder, asked)}
+    return fuller.pop() if len(fuller) == 1 else None
+
+
+OTHERWISE = {'epochs', 'optimizer', 'teacher'}
+
+
+def differs_little(folder, asked):
+    "Whether a run's arguments that are not defaults are those asked for and, besides, epochs, optimizer or teacher"
+    recipe,given = recipe_of(folder),changed(folder)
+    named = recipe.named(given)
+    return set(asked) <= set(named.values()) and all(part in asked or name in OTHERWISE for name,part in named.items())
+
+
+def changed(
+    folder:Folder, # A run
+) -> dict:
+    "The arguments, as its run.json has them, that were not the defaults of its recipe."
+    return recipe_of(folder).changed(folder.run.get('arguments', {}))
+
+
+def recipe_of(folder): return recipes.read(folder/'recipe.py')
 
 
 def find(

@@ -1,5 +1,4 @@
 "What a recipe is given to work with (Run), and what becomes of what it returns."
-import io
 import os
 import platform
 import sys
@@ -7,22 +6,19 @@ from collections.abc import Callable
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
-from time import perf_counter
 
-import numpy as np
 import torch
 from fastai.basics import CrossEntropyLossFlat, L, Learner, accuracy, noop, set_seed
 from fastai.callback.progress import ProgressCallback
-from fastai.interpret import ClassificationInterpretation
 from fastai.optimizer import SGD
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from kdfast import identity, networks, processes, recipe as recipes, runs, signals, trust
 from kdfast.checkpoint import Checkpoints, RunLearner
 from kdfast.data import Data
 from kdfast.devices import device_name, repeatable
 from kdfast.errors import Diverged, KdfastError
+from kdfast.evaluation import judge
 from kdfast.fit import FitCallback
 from kdfast.hint import LAYER, features, front, front_back, regressor
 from kdfast.loader import default_device, loaders
@@ -34,8 +30,6 @@ from kdfast.runs import Folder
 from kdfast.teacher_cache import TeacherCache
 
 OPTIMIZERS = dict(zip(recipes.OPTIMIZERS, (SGD, Muon), strict=True))
-LOOKS = 40 # at the time that one image takes
-PAIRS_SHOWN,IMAGES_SHOWN = 5,8 # most confused pairs, and images of each, that are kept to be looked at
 PACKAGES = ('kdfast', 'fastai', 'torch', 'torchvision', 'numpy')
 
 
@@ -260,106 +254,3 @@ def environment():
     return dict(versions=dict(python=platform.python_version(), **{name: version(name) for name in PACKAGES}),
                 device=device_name(default_device()),
                 machine=f'{platform.system()} {platform.machine()}, {os.cpu_count()} cores', threads=torch.get_num_threads(), processes=processes.size)
-
-
-# Results
-
-def judge(
-    run:Run, # The run that was trained
-    arguments:dict, # What its recipe was called with
-    outcome:Learner|nn.Module, # The Learner to be judged; or, where there is nothing to classify, the network to keep
-) -> dict:
-    "The numbers of a finished run; the network, its predictions and its confusion matrix are written beside them."
-    network = outcome.model if isinstance(outcome, Learner) else outcome
-    epochs = run.record.epochs
-    if not epochs: raise KdfastError(f'{run.folder.recipe} trained nothing: its main fits no Learner of run.learner(…)')
-    last = epochs[-1]
-    networks.save(network, run.folder/'weights.safetensors')
-    classified = classify(run, outcome) if isinstance(outcome, Learner) else dict.fromkeys(
-        ('train_accuracy', 'valid_accuracy', 'best_valid_accuracy', 'best_epoch', 'valid_loss', 'worst_pairs'))
-    return dict(
-        recipe=run.folder.recipe, data=run.data.name, seed=run.seed, arguments=arguments,
-        params=sum(p.numel() for p in network.parameters()), macs=macs(network, run),
-        bytes=(run.folder/'weights.safetensors').stat().st_size, latency=latency(network, run),
-        epochs=len(epochs), seconds=round(sum(row['seconds'] for row in epochs), 1),
-        train_loss=last['train_total'], soft_loss=last['train_soft'], hard_loss=last['train_hard'],
-        fit_loss=fit_loss(run), hint=run.hint,
-        **classified, teacher_sha256=run.stands_on.get('teacher', {}).get('sha256'))
-
-
-def classify(run, learn):
-    "How the final weights do on images as they are"
-    valid = run.dls.valid
-    logits,actual,losses = learn.get_preds(dl=valid, with_loss=True, act=noop)
-    interpretation = ClassificationInterpretation(learn, valid, losses)
-    confusion,predicted = interpretation.confusion_matrix(),logits.argmax(1)
-    interpretation.confusion_matrix = confusion.copy # most_confused would predict everything once more, and clears the diagonal
-    names = run.data.classes
-    runs.write_csv(run.folder/'confusion.csv', ['actual \\ predicted', *names], ([name, *row] for name,row in zip(names, confusion)))
-    worst = interpretation.most_confused(min_val=1)[:10]
-    number = {name: label for label,name in enumerate(names)}
-    write_confused(run.folder/'confused.npz', run.data, torch.Tensor(actual).long(), logits, [(number[a], number[b]) for a,b,_ in worst])
-    write_arrays(run.folder/'predictions.npz', actual=actual, predicted=predicted, logits=halved(logits))
-    plain = run.dls.train.new(run.dls.train_ds.plain(), shuffle=False, drop_last=False)
-    train_logits,train_actual = learn.get_preds(dl=plain, act=noop)
-    best = max((row for row in run.record.epochs if row['valid_accuracy'] is not None), key=lambda row: row['valid_accuracy'])
-    return dict(
-        train_accuracy=float((train_logits.argmax(1) == train_actual).double().mean()),
-        valid_accuracy=float(confusion.trace() / confusion.sum()),
-        best_valid_accuracy=best['valid_accuracy'], best_epoch=best['epoch'],
-        valid_loss=float(losses.mean()),
-        worst_pairs=[[str(a), str(b), int(n)] for a,b,n in worst])
-
-
-def halved(logits):
-    "In half precision, where that can hold them"
-    return logits.half() if logits.abs().max() <= torch.finfo(torch.half).max else logits
-
-
-def write_confused(file, data, actual, logits, pairs):
-    "The images that the network is surest of and has wrong, as it saw them: a few of each of its most confused pairs"
-    predicted = logits.argmax(1)
-    surplus = logits.max(1).values - logits.gather(1, actual[:,None])[:,0]
-    rows = []
-    for a,b in pairs[:PAIRS_SHOWN]:
-        of_pair = ((actual == a) & (predicted == b)).nonzero()[:,0]
-        rows += of_pair[surplus[of_pair].argsort(descending=True)][:IMAGES_SHOWN].tolist()
-    index = np.array(rows, int)
-    write_arrays(file, images=data.shown(data.valid[0][index]), index=index, actual=actual[rows], predicted=predicted[rows])
-
-
-def write_arrays(file, **arrays):
-    content = io.BytesIO()
-    np.savez_compressed(content, **{name: np.asarray(tensor) for name,tensor in arrays.items()})
-    runs.write(file, content.getvalue())
-
-
-def fit_loss(run):
-    "The last fit loss of stage one: this run's own, or that of the run it stands on; None without a stage one"
-    own = [row['train_fit'] for row in run.record.epochs]
-    needed = [Folder(Path(needed['path'])).result['fit_loss'] for needed in run.stands_on.values()]
-    return next((fit for fit in [*reversed(own), *needed] if fit is not None), None)
-
-
-def macs(network, run):
-    "Multiply-adds for one image"
-    with FlopCounterMode(display=False) as counter, torch.no_grad(): ready(network, run)()
-    return counter.get_total_flops() // 2
-
-
-def latency(network, run):
-    "Seconds that one image takes, alone in its batch: the shortest of many, for what else the machine does only adds to it; with this run's threads"
-    classify_one,took = ready(network, run),[]
-    with torch.no_grad():
-        for _ in range(LOOKS):
-            began = perf_counter()
-            classify_one().cpu() # a GPU is waited for
-            took.append(perf_counter() - began)
-    return round(min(took), 6)
-
-
-def ready(network, run):
-    "The network at work on one image"
-    x = torch.zeros(1, 3, *run.data.shape, device=run.dls.device) # where not all of stage one's student went
-    network.to(x.device).eval()
-    return lambda: network(x)
