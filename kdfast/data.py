@@ -21,6 +21,7 @@ from kdfast.once import facts_once, folder_once
 from kdfast.pixels import square
 from kdfast.runs import sha256
 
+BUILT_IN = ('digits', *published.NAMES, *imagenette.URLS)
 CACHE_VERSION = 3
 HELD_OUT = .2 # share of the training images that validates where there are no validation images
 SMALLEST,LARGEST = 8,1024 # --size
@@ -105,9 +106,9 @@ def load(
     check_options(holdout, size, grow, augment)
     data = named(source, size, Reading(columns, range, skip_broken))
     if data.skipped and not skip_broken: raise KdfastError(f'{source}: {data.skipped:,} images cannot be read: replace or remove them, or leave them out with --skip-broken')
-    where = str(Path(source).expanduser().resolve()) if Path(source).expanduser().exists() else source
+    if source in BUILT_IN and Path(source).exists(): print(f'kdfast: {source} is the built-in data set; write ./{source} for the folder or file of that name', file=sys.stderr)
     data = adjusted(data, holdout, grow, augment)
-    return replace(data, asked=dict(source=where, holdout=holdout, size=size, grow=grow, augment=augment, columns=columns, range=range, skip_broken=skip_broken))
+    return replace(data, asked=dict(source=located(source), holdout=holdout, size=size, grow=grow, augment=augment, columns=columns, range=range, skip_broken=skip_broken))
 
 
 def check_options(holdout, size, grow, augment):
@@ -125,6 +126,14 @@ def adjusted(data, holdout, grow, augment):
     if grow < 1: data = replace(data, name=f'{data.name},grow={grow}', grow=grow)
     if augment not in (None, data.augment): data = replace(data, name=f'{data.name},augment={augment}', augment=augment)
     return data
+
+
+def located(
+    source:str, # Of a data set
+) -> str:
+    "What names it from anywhere: the whole path, or the name of a built-in one, whatever lies there under that name."
+    path = Path(source).expanduser()
+    return str(path.resolve()) if source not in BUILT_IN and path.exists() else source
 
 
 def named(source, size, reading):

@@ -2,7 +2,6 @@
 import io
 from dataclasses import dataclass
 from math import isfinite
-from pathlib import Path
 from time import perf_counter
 
 import numpy as np
@@ -14,7 +13,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from kdfast import networks, runs
 from kdfast.confusion import most_confused
 from kdfast.errors import Diverged, KdfastError
-from kdfast.runs import Folder
 
 LOOKS, LONGEST = 40, 10 # a latency is the shortest of so many times, or of as many as take so many seconds
 PAIRS_SHOWN, IMAGES_SHOWN = 5, 8 # most confused pairs, and images of each, that are kept to be looked at
@@ -43,7 +41,7 @@ def judge(
         epochs=len(epochs), seconds=round(sum(row['seconds'] for row in epochs), 1),
         train_loss=last['train_total'], soft_loss=last['train_soft'], hard_loss=last['train_hard'],
         fit_loss=fit_loss(run), hint=run.hint,
-        **classified, teacher_sha256=run.stands_on.get('teacher', {}).get('sha256'))
+        **classified, teacher_sha256=run.teacher_sha256)
 
 
 def classify(run, learn):
@@ -155,7 +153,7 @@ def write_arrays(file, **arrays):
 def fit_loss(run):
     "The last fit loss of stage one: this run's own, or that of the run it stands on; None without a stage one"
     own = [row['train_fit'] for row in run.record.epochs]
-    needed = [Folder(Path(needed['path'])).result['fit_loss'] for needed in run.stands_on.values()]
+    needed = [folder.result['fit_loss'] for _,folder in run.upstream]
     return next((fit for fit in [*reversed(own), *needed] if fit is not None), None)
 
 
@@ -179,7 +177,7 @@ def latency(network, run):
     "Seconds for one image, alone in its batch, with this run's threads: the shortest of many"
     classify_one, took = ready(network, run), []
     with torch.no_grad():
-        while len(took) < LOOKS and sum(took) < LONGEST:
+        while len(took) < (1 if run.rehearsal else LOOKS) and sum(took) < LONGEST:
             began = perf_counter()
             classify_one()
             took.append(perf_counter() - began)

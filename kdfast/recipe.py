@@ -94,6 +94,19 @@ class Recipe:
         return KdfastError(f'{name} is not an option of {self.name}; {hint}')
 
 
+def flag(name):
+    "The option of the command line for a parameter of `main`"
+    return f'--{name.replace("_", "-")}'
+
+
+def flags(
+    arguments:dict, # By name
+) -> list[str]:
+    "The words of a command line that give them."
+    def words(name, value): return [flag(name), str(value)] if not isinstance(value, bool) else [flag(name) if value else flag(f'no_{name}')]
+    return [word for name,value in arguments.items() for word in words(name, value)]
+
+
 def pairs(
     layers:str, # TEACHER_LAYER:STUDENT_LAYER,…
 ) -> list: # (teacher's, student's) of each; none where it is not of this form

@@ -1,6 +1,5 @@
 "What people see of runs: read from their folders, never recomputed. Imports no torch."
 from collections import defaultdict
-from pathlib import Path
 from statistics import mean, stdev
 from textwrap import wrap
 
@@ -53,26 +52,21 @@ def summary(
     folder:Folder, # A finished run
 ) -> Group:
     "A run's numbers, its teacher's beside those that both have, its most confused pairs, and where they are kept."
-    result,teacher = folder.result,teacher_of(folder)
+    result,teachers = folder.result,[teacher.result for teacher in folder.teachers]
     numbers = Table.grid(padding=(0, 2))
     for name,(label,written) in ROWS.items():
         if result.get(name) is None: continue
-        beside = f'teacher {written(teacher[name])}' if name in BESIDE and teacher.get(name) is not None else ''
+        theirs = [written(teacher[name]) for teacher in teachers if name in BESIDE and teacher.get(name) is not None]
+        beside = f'teacher{"s"*(len(theirs) > 1)} {", ".join(theirs)}' if theirs else ''
         numbers.add_row(Text(label, style='dim'), Text.assemble((f'{written(result[name]):<9}', emphasis(name)), (f' {beside}', 'dim')))
     if result['best_epoch']:
         numbers.add_row(Text('best epoch', style='dim'), f'{result["best_epoch"]}, with {percent(result["best_valid_accuracy"])}; the numbers above are the last one\'s')
     pairs = [f'{a} taken for {b} {n}×' for a,b,n in (result['worst_pairs'] or [])[:5]]
     if pairs: numbers.add_row(Text('most confused', style='dim'), Text('\n'.join(pairs)))
+    for note in folder.run.get('notes', []): numbers.add_row(Text('note', style='dim'), Text(note, overflow='fold'))
     numbers.add_row(Text('kept in', style='dim'), Text(str(folder), overflow='fold'))
     title = Text.assemble('\n', (result['recipe'], 'bold'), f' on {result["data"]}, seed {result["seed"]}\n')
     return Group(title, numbers)
-
-
-def teacher_of(folder):
-    "The result of the run that taught this one, where it is still there"
-    needed = folder.run.get('stands_on', {}).get('teacher')
-    teacher = Folder(Path(needed['path'])) if needed else None
-    return teacher.result if teacher and teacher.finished else {}
 
 
 def emphasis(name): return 'bold green' if name == 'valid_accuracy' else ''
@@ -221,10 +215,12 @@ def run_table(
     table = Table(box=None, padding=(0, 2, 0, 0), header_style='bold')
     for name in ('data', 'run', 'seed'): table.add_column(name, overflow='fold')
     for name in ('state', 'validation', 'time'): table.add_column(name, justify='right', no_wrap=True)
+    reasons = {folder.path: folder.run['reason'] for folder in folders if not folder.finished and folder.run.get('reason')}
+    if reasons: table.add_column('reason', overflow='fold')
     for folder in folders:
         result = folder.result if folder.finished else {}
         accuracy,seconds = result.get('valid_accuracy'),result.get('seconds')
         style = {'finished': '', 'running': 'dim', 'interrupted': 'yellow'}.get(folder.status, 'red')
         table.add_row(folder.data, in_lines(folder.recipe), str(folder.seed), Text(folder.status, style=style),
-                      '–' if accuracy is None else percent(accuracy), '–' if seconds is None else clock(seconds))
+                      '–' if accuracy is None else percent(accuracy), '–' if seconds is None else clock(seconds), *([Text(reasons.get(folder.path, ''))] if reasons else []))
     return table

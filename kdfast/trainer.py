@@ -3,6 +3,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable
+from contextlib import contextmanager
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +18,7 @@ from kdfast import identity, networks, processes, recipe as recipes, runs, signa
 from kdfast.checkpoint import Checkpoints, RunLearner
 from kdfast.data import Data
 from kdfast.devices import device_name, repeatable
-from kdfast.errors import Diverged, KdfastError
+from kdfast.errors import Diverged, KdfastError, misfortune, reason
 from kdfast.evaluation import judge
 from kdfast.fit import FitCallback
 from kdfast.hint import LAYER, features, front, front_back, regressor
@@ -30,6 +31,7 @@ from kdfast.runs import Folder
 from kdfast.teacher_cache import TeacherCache
 
 OPTIMIZERS = dict(zip(recipes.OPTIMIZERS, (SGD, Muon), strict=True))
+KEPT = 'What is trained is kept: the same command goes on from there'
 PACKAGES = ('kdfast', 'fastai', 'torch', 'torchvision', 'numpy')
 
 
@@ -41,6 +43,7 @@ class SameOrder(FitCallback):
 class Run:
     "One execution of a recipe: its folder, data and seed, and the runs it builds on."
     kind = RunLearner
+    rehearsal = False # Whether this is its trial in small, before anything is trained
 
     def __init__(self,
         folder:Folder, # Where it is kept
@@ -50,7 +53,7 @@ class Run:
         watch:tuple=(), # Functions of a run's folder, each giving a callback that watches its fits
     ):
         self.folder,self.data,self.seed,self.runs,self.watch = folder,data,seed,runs,watch
-        self.record,self.checkpoints,self.stands_on,self.caches,self.hint = MetricsLog(folder),None,{},[],None
+        self.record,self.checkpoints,self.upstream,self.caches,self.hint = MetricsLog(folder),None,[],[],None
 
     @cached_property
     def dls(self):
@@ -89,15 +92,27 @@ class Run:
 
         A teacher whose `network` is the folder of a run is that run's, whatever it was trained on, as long as it knows the classes.
         """
-        given_run = given.get('network') if is_run(given.get('network', '')) else None
-        folder = Folder(Path(given_run)) if given_run else train(recipes.find(name), self.data, self.seed, given, self.runs, self.watch)
+        given_run = is_run(given.get('network', ''))
+        folder = Folder(Path(given['network'])) if given_run else self.train(name, given)
+        if given_run: check_teacher(folder)
         if problems := folder.problems(): raise KdfastError(f'{folder} is not whole ({"; ".join(problems)}): remove it, and it is trained again')
-        self.stands_on[name] = dict(path=str(folder), sha256=folder.files['weights.safetensors'])
-        self.folder.stand_on(name, self.stands_on[name])
+        self.folder.stand_on(recipes.find(name).name, folder)
+        self.upstream.append((name, folder))
         network = networks.load(folder)
-        if given_run: network = networks.adapted(network, self.data, str(folder))
-        if name == 'teacher' and hasattr(network, 'built_by'): self.caches = [TeacherCache(folder/'outputs', network)]
+        if given_run:
+            network = networks.adapted(network, self.data, str(folder))
+            self.say(seen(folder, self.data))
+        if name == 'teacher' and hasattr(network, 'built_by'): self.caches.append(TeacherCache(folder/'outputs', network))
         return network
+
+    def train(self, name, given):
+        "The folder of a run that this one builds on, trained where it is missing"
+        return train(recipes.find(name), self.data, self.seed, given, self.runs, self.watch, rehearsed=True)
+
+    @property
+    def teacher_sha256(self):
+        "Of the weights of its teacher; of several, joined by +. None without one"
+        return '+'.join(dict.fromkeys(folder.files['weights.safetensors'] for name,folder in self.upstream if name == 'teacher')) or None
 
     def guide(self,
         student:nn.Module, # To be trained
@@ -190,12 +205,14 @@ def train(
     given:dict, # Arguments that are not the recipe's defaults
     kept_in:Path, # Where runs are kept
     watch:tuple=(), # Functions of a run's folder, each giving a callback that watches its fits
+    rehearsed:bool=False, # Whether this has been tried in small: as part of what needs it, or of a study
 ) -> Folder:
     """Run `recipe`, and whatever it needs, unless that is finished already; the folder of its results.
 
-    Raises KdfastError, before anything is written, for arguments out of range and too few images; Locked where another
-    process trains the same; Diverged where a loss did. A run that fails keeps its folder, which says so and is never
-    taken for a result.
+    Before anything is trained or written, all of it is tried in small (`kdfast.rehearsal`), unless there is a checkpoint to go on from.
+    Raises KdfastError, then, for whatever could not be trained, kept or loaded; Locked where another process trains the same; Diverged
+    where a loss did. A run that fails keeps its folder and its checkpoints, which say so and are never taken for a result; the next
+    start goes on from them.
     """
     arguments = recipe.resolve(given)
     folder = runs.folder(kept_in, data.name, recipe.folder_name(arguments), seed)
@@ -204,39 +221,63 @@ def train(
         run = Run(folder, data, seed, kept_in, watch)
         run.dls # too few images, or to be shared unevenly, are said here, before a folder is made
         run.identity = identity.of(recipe, arguments, data) # and a network that is none, or cannot be kept
+        if not rehearsed: processes.agreed(lambda: try_first(run, recipe, arguments))
         with folder.locked():
             if not finished(): return train_alone(run, recipe, arguments)
     check_same(folder, recipe, data, arguments) # finished before, or by another process just now
     return folder
 
 
+def try_first(run, recipe, arguments):
+    "In small; not again where the run has begun, and where another process trains it"
+    from kdfast.rehearsal import rehearse # which stands on this module
+    if not (run.folder.has_checkpoints or run.folder.held): rehearse(run, recipe, arguments)
+
+
 def train_alone(run, recipe, arguments):
     "Train in a folder that no other process writes; how it went is put on record in any case"
+    begin(run, recipe, arguments)
+    with on_record(run), repeatable(run.dls.device):
+        outcome = recipe.main()(run, **arguments)
+        processes.agreed(lambda: run.folder.finish(judge(run, arguments, outcome) | dict(skipped_images=run.data.skipped)))
+    return run.folder
+
+
+def begin(run, recipe, arguments):
+    "Make the folder, or go on from what is there, and put on record what is about to be done"
     folder = run.folder
     facts = dict(recipe=recipe.name, arguments=arguments, data=run.data.name, data_sha256=run.data.fingerprint,
                  data_notes=list(run.data.notes), seed=run.seed, batch_size=run.dls.train.bs, precision=run.precision,
                  **run.identity, **environment())
     folder.facts = processes.agreed(lambda: folder.start(facts, recipe.source))
     folder.set('running', images=run.data.asked) # where they were; they may have moved when it goes on
+    if len(folder.facts['recipe_sha256']) > 1: run.say('its recipe was changed while it was trained: no single version of it gives these weights')
     run.checkpoints = Checkpoints(folder, run.say)
-    autocast = autocast_state(run.dls.device.type)
-    try:
-        with repeatable(run.dls.device):
-            outcome = recipe.main()(run, **arguments)
-            processes.agreed(lambda: folder.finish(judge(run, arguments, outcome) | dict(skipped_images=run.data.skipped)))
+
+
+@contextmanager
+def on_record(run):
+    "Say in the folder how the training ended, if not well. Its checkpoints stay, whatever it was"
+    folder,autocast = run.folder,autocast_state(run.dls.device.type)
+    try: yield
     except Diverged as e:
         folder.set('diverged', reason=e.message)
         raise
-    except (KeyboardInterrupt, SystemExit, OSError, KdfastError) as e: # once the user has mended what there is, it goes on from its last checkpoint
-        folder.set('interrupted', reason=e.message if isinstance(e, KdfastError) else str(e) if isinstance(e, OSError) else 'by a signal')
+    except (KdfastError, OSError) as e: # once the user has mended what there is, it goes on
+        folder.set('interrupted', reason=e.message if isinstance(e, KdfastError) else str(e))
+        raise
+    except (KeyboardInterrupt, SystemExit):
+        folder.set('interrupted', reason='by a signal')
         raise
     except BaseException as e:
-        folder.set('failed', reason=f'{type(e).__name__}: {e}')
+        words,kept = misfortune(e),[KEPT] if folder.has_checkpoints else []
+        folder.set('failed', reason=words or reason(e))
+        if words: raise KdfastError('. '.join([words, *kept])) from e
+        for note in kept: e.add_note(note)
         raise
     finally:
         signals.training = False
         restore_autocast(autocast) # whatever a callback of the user's left
-    return folder
 
 
 def check_same(folder, recipe, data, arguments):
@@ -254,3 +295,25 @@ def environment():
     return dict(versions=dict(python=platform.python_version(), **{name: version(name) for name in PACKAGES}),
                 device=device_name(default_device()),
                 machine=f'{platform.system()} {platform.machine()}, {os.cpu_count()} cores', threads=torch.get_num_threads(), processes=processes.size)
+
+
+# Runs that were given by name
+
+def check_teacher(
+    folder:Folder, # Of a run that is to teach
+):
+    "Raise KdfastError for a run that is not finished, or whose recipe leaves nothing to classify with."
+    if not folder.finished: raise KdfastError(f'{folder} is {folder.status}, not finished: a teacher must be')
+    if folder.result.get('valid_accuracy') is None:
+        raise KdfastError(f'{folder} is no teacher: {folder.run["recipe"]} trains a part of its network and leaves the classifier new. Expected a run with a validation accuracy')
+
+
+def seen(
+    folder:Folder, # Of a run that teaches
+    data:Data, # What its student is validated on
+) -> str:
+    "A note where the teacher was trained on images that are now held out; nothing where it was not, as far as the runs say."
+    held,was = (data.asked or {}).get('holdout'),folder.run.get('images') or {}
+    same = was.get('source') == data.asked['source'] if held and was else held and folder.data.split(',')[0] == data.name.split(',')[0]
+    if not same or was.get('holdout', 0) >= held: return '' # of a class, the images of a smaller share are among those of a larger
+    return f'the teacher {folder} was trained on images that --holdout {held} holds out: what it teaches there is better than it will be on new images'
