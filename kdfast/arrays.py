@@ -91,10 +91,8 @@ def fingerprint(
     return sha256.hexdigest()
 
 
-def shared(
-    train:np.ndarray, # Images
-    valid:np.ndarray, # Others
-) -> int:
-    "How many validation images are training images, too."
-    seen = {hashlib.sha256(image).digest() for image in train}
-    return sum(hashlib.sha256(image).digest() in seen for image in valid)
+def digests(
+    images:np.ndarray|Rows, # (n, height, width, 3)
+) -> list[bytes]:
+    "SHA-256 of each image, to find those that are there more than once."
+    return [hashlib.sha256(np.ascontiguousarray(images[i])).digest() for i in range(len(images))]

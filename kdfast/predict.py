@@ -13,9 +13,9 @@ from torch import nn
 
 from kdfast import networks
 from kdfast.data import central
-from kdfast.decode import decoded
 from kdfast.errors import KdfastError
 from kdfast.files import read
+from kdfast.pixels import decoded
 from kdfast.report import percent
 
 SHOWN = 3 # classes an image
@@ -80,7 +80,7 @@ def fitted(
     "The image as the network's validation images were made: scaled and its middle cut out. Raises KdfastError for what is no image."
     if not file.is_file(): raise KdfastError(f'{file} is a folder: give images' if file.is_dir() else f'no image {file}')
     side,(height,width) = facts.get('presized'),facts['size']
-    pixels,problem,_ = decoded(read(partial(open, file, 'rb')), side)
+    pixels,problem,_ = decoded(read(partial(open, file, 'rb')), side, facts.get('range'))
     if problem: raise KdfastError(f'{file}: {problem}')
     if side: return central(pixels, height)
     return pixels if pixels.shape[:2] == (height, width) else np.asarray(ImageOps.fit(Image.fromarray(pixels), (width, height), Image.BILINEAR))

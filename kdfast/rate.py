@@ -3,12 +3,12 @@ import tempfile
 from pathlib import Path
 
 import fastai.callback.schedule # gives Learners lr_find
-from fastai.basics import Learner
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from kdfast import recipe as recipes, runs, trainer
+from kdfast.checkpoint import RunLearner
 from kdfast.data import Data
 from kdfast.errors import KdfastError
 from kdfast.recipe import Recipe
@@ -26,10 +26,10 @@ class Found(Exception):
         self.suggested,self.rates,self.losses = suggested,rates,losses
 
 
-class Finder(Learner):
+class Finder(RunLearner):
     "A Learner that looks for a rate where it is told to train."
     def fit_one_cycle(self, n_epoch, lr_max=None, cbs=None, **kwargs):
-        with self.added_cbs(cbs), self.removed_cbs(self.record): suggested = self.lr_find(show_plot=False).valley # a loss that explodes is what it looks for
+        with self.added_cbs(cbs): suggested = self.lr_find(show_plot=False).valley
         raise Found(suggested, self.recorder.lrs, [float(loss) for loss in self.recorder.losses])
 
 

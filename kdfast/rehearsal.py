@@ -23,12 +23,14 @@ import torch
 from fastai.basics import Learner, tuplify
 from fastai.data.core import DataLoaders
 
-from kdfast import networks, processes, recipe as recipes, remember, resume, runs, signals, trainer
+from kdfast import checkpoint, identity, networks, processes, recipe as recipes, runs, signals, teacher_cache, trainer
+from kdfast.checkpoint import RunLearner
 from kdfast.data import Data
 from kdfast.decode import gigabytes
 from kdfast.errors import Diverged, KdfastError, listed, misfortune, reason, users_line
 from kdfast.fit import FitCallback
 from kdfast.loader import SMALLEST_BATCH, ImageBatches, loaders
+from kdfast.precision import autocast_state, restore_autocast
 from kdfast.recipe import Recipe
 from kdfast.runs import Folder
 
@@ -142,7 +144,6 @@ class Cast:
     def play(self, folder, recipe, arguments, seeds):
         try:
             with errors_of(recipe, arguments):
-                for name in trainer.foreign(arguments): networks.probe(name, self.run.data)
                 return Rehearsal(folder, self).play(recipe, arguments, seeds)
         except KdfastError as e: return e
 
@@ -159,7 +160,7 @@ def errors_of(recipe, arguments):
     except Exception as e:
         if words := misfortune(e): raise KdfastError(words) from e
         where = users_line(e)
-        if not where and not trainer.foreign(arguments): raise
+        if not where and not identity.foreign(arguments): raise
         raise KdfastError(f'{where or f"{recipe.name} cannot be run with these networks"}: {reason(e)}') from e
 
 
@@ -178,7 +179,7 @@ class Rehearsal(trainer.Run):
 
     def needs(self, name, **given):
         network = super().needs(name, **given)
-        self.remember = [] # outputs of these few images are not to be kept
+        self.caches = [] # outputs of these few images are not to be kept
         return network
 
     def train(self, name, given):
@@ -191,7 +192,9 @@ class Rehearsal(trainer.Run):
 
     def play(self, recipe, arguments, seeds) -> Room:
         "What a run does, from its beginning to its end"
+        self.identity = identity.of(recipe, arguments, self.whole)
         trainer.begin(self, recipe, arguments)
+        autocast = autocast_state(self.dls.device.type)
         try:
             outcome = trainer.perform(self, recipe, arguments)
             self.data = few_images(self.data)
@@ -201,7 +204,7 @@ class Rehearsal(trainer.Run):
             room = self.room(seeds)
             self.folder.finish(result)
             return room
-        finally: trainer.use_bfloat16(self.dls.device, False)
+        finally: restore_autocast(autocast)
 
     def room(self, seeds):
         "What runs like it will take, and one while it is trained. Its logits are kept in half precision, the teacher's in single, on a CPU"
@@ -209,8 +212,8 @@ class Rehearsal(trainer.Run):
         outputs = 4*self.asked_epochs*n_train*len(self.data.classes) if self.upstream and self.dls.device.type == 'cpu' else 0
         checkpoints = [file.stat().st_size for file in (self.folder/'resume').iterdir()]
         files = sum(file.stat().st_size for file in self.folder.path.iterdir() if file.is_file())
-        kept = files + 2*n_valid*len(self.data.classes) + min(outputs, remember.LIMIT)
-        return Room(seeds*kept, sum(checkpoints) + (resume.KEPT + 1)*max(checkpoints, default=0))
+        kept = files + 2*n_valid*len(self.data.classes) + min(outputs, teacher_cache.LIMIT)
+        return Room(seeds*kept, sum(checkpoints) + (checkpoint.KEPT + 1)*max(checkpoints, default=0))
 
 
 def check_loads(run, network):
@@ -230,7 +233,7 @@ def check_loads(run, network):
 
 # Its fits and images
 
-class Brief(Learner):
+class Brief(RunLearner):
     "A Learner whose fits are an epoch of a few steps that move no weight."
     def __init__(self, run, *args, **kwargs):
         self.run = run

@@ -8,6 +8,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from kdfast.errors import listed
 from kdfast.recipe import study_order
 from kdfast.runs import Folder
 
@@ -15,7 +16,9 @@ from kdfast.runs import Folder
 
 def percent(x): return f'{100*x:.2f} %'
 def loss(x): return f'{x:.3f}'
-def thousands(x): return f'{x/1e6:.2f} M' if x >= 1e6 else f'{x/1e3:.0f} k' if x >= 1e3 else f'{x:.0f}'
+def thousands(x):
+    if x is None: return '–'
+    return f'{x/1e6:.2f} M' if x >= 1e6 else f'{x/1e3:.0f} k' if x >= 1e3 else f'{x:.0f}'
 def count(x): return f'{x:.0f}' if float(x).is_integer() else f'{x:.1f}'
 def megabytes(x): return f'{x/1e6:.2f} MB'
 def milliseconds(x): return f'{1e3*x:.2f} ms'
@@ -37,6 +40,9 @@ ROWS = { # of the report's table: what result.json calls it, what the table call
     'epochs':         ('epochs', count),
     'seconds':        ('time', clock),
 }
+COMPUTED = { # how a run was: what run.json calls it, and what remarks call it
+    'precision': 'precision', 'device': 'device', 'threads': 'threads', 'processes': 'processes',
+    'batch_size': 'batch size', 'data_sha256': 'images'}
 BESIDE = ('valid_accuracy', 'params', 'macs', 'bytes', 'latency') # of a student and of its teacher
 
 
@@ -145,10 +151,35 @@ def remarks(
         if f.result['teacher_sha256']: teachers[f.seed].add(f.result['teacher_sha256'])
     for seed,hashes in teachers.items():
         if len(hashes) > 1: notes.append(f'the students of seed {seed} had {len(hashes)} different teachers: their rows do not compare')
+    for what,runs_with in differing(finished).items():
+        said = '; '.join(f'{value}: {listed(sorted(recipes, key=study_order))}' for value,recipes in runs_with.items())
+        notes.append(f'runs of one seed differ in {what}, which alone may make a difference: {said}')
     counts = {len([f for f in finished if f.recipe == r]) for r in {f.recipe for f in finished}}
     if counts == {1}: notes.append('one seed each: a difference may be chance')
     elif counts: notes.append('mean ± standard deviation over seeds')
     return notes
+
+
+def differing(
+    folders:list[Folder], # Finished runs
+) -> dict: # By what they differ in: value, and the recipes that have it
+    "In what runs of one seed were computed otherwise: precision, device, threads, versions of packages …"
+    found,differ = defaultdict(lambda: defaultdict(set)),set()
+    for seed in {f.seed for f in folders}:
+        of_seed = [(f.recipe, computed(f)) for f in folders if f.seed == seed]
+        for what in {what for _,how in of_seed for what in how}:
+            values = {how[what] for _,how in of_seed if what in how}
+            if len(values) > 1: differ.add(what)
+            for recipe,how in of_seed:
+                if what in how: found[what][how[what]].add(recipe)
+    return {what: dict(found[what]) for what in sorted(differ)}
+
+
+def computed(folder):
+    "How a run was computed, as far as that is on record"
+    run = folder.run
+    known = {says: run.get(name) for name,says in COMPUTED.items()} | run.get('versions', {})
+    return {what: str(value)[:40] for what,value in known.items() if value is not None}
 
 
 def reason(folder):

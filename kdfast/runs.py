@@ -15,7 +15,7 @@ from zipfile import BadZipFile
 
 from filelock import FileLock, Timeout
 
-from kdfast import processes
+from kdfast import processes, recipe as recipes
 from kdfast.errors import KdfastError, Locked, listed
 from kdfast.recipe import study_order
 from kdfast.writing import as_it_was, remove_half_written, sha256, write, write_csv, write_json
@@ -101,7 +101,10 @@ class Folder:
         return (predictions['actual'] == predictions['predicted']).tolist()
 
     def arrays(self, name):
-        "What is in predictions.npz (actual and predicted class of the validation images, logits) or in confused.npz"
+        """What is in confused.npz or predictions.npz.
+
+        The latter: actual and predicted class of the validation images, and up to 10 million logits.
+        """
         import numpy as np
         def parse(content):
             with np.load(io.BytesIO(content)) as kept: return {name: kept[name] for name in kept.files}
@@ -240,8 +243,8 @@ class Folder:
     def finish(self, result:dict):
         "The numbers first; the word `finished`, with the SHA-256 of every file, last"
         write_json(self.path/'result.json', result)
-        files = sorted(file for file in self.path.iterdir() if file.is_file() and file.name != 'run.json')
-        self.set('finished', finished=now(), files={file.name: sha256(file) for file in files})
+        files = sorted(file for pattern in ('*', 'source/**/*') for file in self.path.glob(pattern) if file.is_file() and file.name != 'run.json')
+        self.set('finished', finished=now(), files={file.relative_to(self.path).as_posix(): sha256(file) for file in files})
         shutil.rmtree(self.path/'resume', ignore_errors=True)
 
     def problems(self) -> list[str]:
@@ -297,9 +300,32 @@ def as_run(
     recipe:str, # What a user calls them
 ) -> str|None:
     "What finished runs of the recipe are called: as it is; or, where it ran with other epochs, optimizer or teacher alone, with those. None where nothing is, or several things are."
-    names = {folder.recipe for folder in folders if folder.finished}
-    fuller = [name for name in names if re.fullmatch(rf'{re.escape(recipe)}(,epochs=\d+)?(,optimizer=\w+)?(,teacher=[^,]+)?', name)]
-    return recipe if recipe in names else fuller[0] if len(fuller) == 1 else None
+    finished = [folder for folder in folders if folder.finished]
+    if any(folder.recipe == recipe for folder in finished): return recipe
+    name,*asked = recipe.split(',')
+    of_recipe = [folder for folder in finished if folder.run.get('recipe') == name]
+    fuller = {folder.recipe for folder in of_recipe if differs_little(folder, asked)}
+    return fuller.pop() if len(fuller) == 1 else None
+
+
+OTHERWISE = {'epochs', 'optimizer', 'teacher'}
+
+
+def differs_little(folder, asked):
+    "Whether a run's arguments that are not defaults are those asked for and, besides, epochs, optimizer or teacher"
+    recipe,given = recipe_of(folder),changed(folder)
+    named = recipe.named(given)
+    return set(asked) <= set(named.values()) and all(part in asked or name in OTHERWISE for name,part in named.items())
+
+
+def changed(
+    folder:Folder, # A run
+) -> dict:
+    "The arguments, as its run.json has them, that were not the defaults of its recipe."
+    return recipe_of(folder).changed(folder.run.get('arguments', {}))
+
+
+def recipe_of(folder): return recipes.read(folder/'recipe.py')
 
 
 def find(

@@ -100,9 +100,9 @@ def check(
 def default_jobs(
     threads:int, # Of each run
 ) -> int:
-    "Runs side by side: as many as the cores allow; one on a GPU, whose memory they would share."
+    "Runs side by side: as many as the cores allow; one on a GPU, CUDA's or Apple's, whose memory they would share."
     import torch
-    return 1 if torch.cuda.is_available() else max(1, os.cpu_count()//threads)
+    return 1 if torch.cuda.is_available() or torch.backends.mps.is_available() else max(1, os.cpu_count()//threads)
 
 
 def execute(
