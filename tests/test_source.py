@@ -145,11 +145,11 @@ def test_a_run_of_several_modules_is_known_by_all_of_them_and_loads_elsewhere(kd
     assert done.status == 0, done.err
 
 
-def test_what_a_network_reads_beside_its_source_shows_in_its_structure(kdfast, images, tmp_path):
-    write(tmp_path, nets='''from pathlib import Path
+def test_what_a_network_reads_elsewhere_shows_in_its_structure(kdfast, images, tmp_path):
+    write(tmp_path, nets=f'''from pathlib import Path
 from torch import nn
 def net(n):
-    width = int((Path(__file__).parent/'width.txt').read_text())
+    width = int(Path({str(tmp_path/'width.txt')!r}).read_text())
     return nn.Sequential(nn.Conv2d(3, width, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, n))
 ''')
     (tmp_path/'width.txt').write_text('4')
