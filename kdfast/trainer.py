@@ -19,7 +19,7 @@ from fastai.optimizer import SGD
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from kdfast import identity, networks, processes, recipe as recipes, runs, signals, trust
+from kdfast import identity, networks, processes, recipe as recipes, runs, signals, source, trust
 from kdfast.data import Data
 from kdfast.errors import Diverged, KdfastError
 from kdfast.hint import LAYER, features, front, front_back, regressor
@@ -217,6 +217,7 @@ def train_alone(run, recipe, arguments):
     facts = dict(recipe=recipe.name, arguments=arguments, data=run.data.name, data_sha256=run.data.fingerprint, seed=run.seed,
                  batch_size=run.dls.train.bs, precision=run.precision, **run.identity, **environment())
     folder.facts = processes.agreed(lambda: folder.start(facts, recipe.source))
+    trust.keep_anew(source.of_file(recipe.file).sources if 'recipe_sources' in run.identity else {}, folder.path)
     folder.set('running', images=run.data.asked) # where they were; they may have moved when it goes on
     run.resume = Resume(folder)
     try:
