@@ -32,9 +32,10 @@ def from_arrays(
     name:str='arrays', # Of the data set, which names its runs
     **options, # Others of `kdfast.data.load`
 ) -> Data:
-    "Images and labels that are arrays, mapped from a file or in memory; more than 8 bits a channel are scaled, which is said."
+    "Images and labels that are arrays, mapped from a file or in memory."
     def listing(source):
-        return datasets.listing({split: Pairs(*pair, f'{source.path}: {split}', source.notes) for split,pair in given(train, valid, test)}, classes, source)
+        return datasets.listing({split: Pairs(*pair, f'{source.path}: {split}', source.notes) for split,
+                                 pair in given(train, valid, test)}, classes, source)
     return keep(name, listing, **options)
 
 
@@ -42,7 +43,7 @@ def from_dataset(
     train, # A map-style torch.utils.data.Dataset of (image, label), or one of Hugging Face, without random transforms
     valid=None, # The same; a fifth of each class is held out, unless given
     test=None, # The same; kept apart
-    classes:list[str]|None=None, # Names of the classes, in the order of their numbers, where the data set does not have them
+    classes:list[str]|None=None, # Names in the order of their numbers, where the data set does not have them
     name:str='dataset', # Of the data set, which names its runs
     **options, # Others of `kdfast.data.load`
 ) -> Data:
@@ -50,7 +51,8 @@ def from_dataset(
     return keep(name, partial(datasets.listing, dict(given(train, valid, test)), classes), **options)
 
 
-def given(train, valid, test): return [(split, value) for split,value in dict(train=train, valid=valid, test=test).items() if value is not None]
+def given(train, valid, test):
+    return [(split, value) for split,value in dict(train=train, valid=valid, test=test).items() if value is not None]
 
 
 def keep(name, listing, size=None, holdout=0., grow=1., augment=None, columns=None, range=None, skip_broken=False):
@@ -67,4 +69,5 @@ def keep(name, listing, size=None, holdout=0., grow=1., augment=None, columns=No
         if not folder.exists(): os.replace(new, folder)
     finally: shutil.rmtree(new, ignore_errors=True)
     made = images.adjusted(images.decoded_before(folder, size), holdout, grow, augment)
-    return replace(made, asked=dict(source=str(folder), holdout=holdout, size=size, grow=grow, augment=augment, skip_broken=skip_broken))
+    return replace(made, asked=dict(source=str(folder), holdout=holdout, size=size, grow=grow, augment=augment,
+                                    skip_broken=skip_broken))
