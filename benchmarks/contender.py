@@ -219,8 +219,8 @@ class Kdfast(Contender):
         super().__init__(*args)
         from kdfast import trainer
         from kdfast.data import assemble
-        from kdfast.remember import Remember
-        self.trainer,self.Remember = trainer,Remember
+        from kdfast.teacher_cache import TeacherCache
+        self.trainer,self.TeacherCache = trainer,TeacherCache
         a = self.images
         self.data = assemble('bench', [str(k) for k in range(10)], (a['train_images'], a['train_labels']), (a['valid_images'], a['valid_labels']))
         trainer.Run.precision = 'bfloat16' if self.bfloat16 else 'float32'
@@ -241,10 +241,9 @@ class Kdfast(Contender):
         from fastai.basics import Callback
         from kdfast import recipe as recipes
         name,_,cached = task.removesuffix('+valid').partition(' ')
-        outputs = self.home/f'outputs-{self.bfloat16}.npz'
         def needs(run, needed, **_):
             if needed != 'teacher': return network(thin, self.home)
-            run.remember = [self.Remember(outputs, self.teacher)] if cached else []
+            run.caches = [self.TeacherCache(self.home/'outputs', self.teacher)] if cached else []
             return self.teacher
         self.trainer.Run.needs = needs
         clock = Clock(Callback)

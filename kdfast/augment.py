@@ -36,7 +36,7 @@ def mirrors(
 
 def strong(
     x:torch.Tensor, # (batch, channels, height, width), uint8
-    draws:torch.Generator, # Where the random numbers come from
+    seeds:list[int], # Of each image, that decide its change
 ) -> torch.Tensor:
     """One random change of each image, of random strength: rotation, shear, colors, contrast, sharpness and others.
 
@@ -46,5 +46,10 @@ def strong(
     from torchvision.transforms import v2
     change = v2.TrivialAugmentWide(interpolation=v2.InterpolationMode.BILINEAR)
     with torch.random.fork_rng(devices=[]): # it draws from PyTorch's own generator
-        torch.manual_seed(int(torch.randint(2**62, (), generator=draws)))
-        return type(x)(torch.stack([change(image) for image in x.as_subclass(torch.Tensor)]))
+        return torch.stack([seeded(seed, change, image) for seed,image in zip(seeds, x, strict=True)])
+
+
+def seeded(seed, change, image):
+    import torch
+    torch.manual_seed(seed)
+    return change(image)

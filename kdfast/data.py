@@ -3,9 +3,7 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import sys
-import tempfile
 import unicodedata
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,9 +17,11 @@ from kdfast.arrays import Rows, digests, fingerprint, statistics
 from kdfast.decode import Reading, decode, is_table
 from kdfast.errors import KdfastError
 from kdfast.files import ARCHIVES, is_archive, walk
+from kdfast.once import facts_once, folder_once
 from kdfast.pixels import square
 from kdfast.runs import sha256
 
+BUILT_IN = ('digits', *published.NAMES, *imagenette.URLS)
 CACHE_VERSION = 3
 HELD_OUT = .2 # share of the training images that validates where there are no validation images
 SMALLEST,LARGEST = 8,1024 # --size
@@ -109,9 +109,11 @@ def load(
     if data.skipped and not skip_broken:
         raise KdfastError(f'{source}: {data.skipped:,} images cannot be read: replace or remove them, or leave them '
                           'out with --skip-broken')
-    where = str(Path(source).expanduser().resolve()) if Path(source).expanduser().exists() else source
+    if source in BUILT_IN and Path(source).exists():
+        print(f'kdfast: {source} is the built-in data set; write ./{source} for the folder or file of that name',
+              file=sys.stderr)
     data = adjusted(data, holdout, grow, augment)
-    return replace(data, asked=dict(source=where, holdout=holdout, size=size, grow=grow, augment=augment,
+    return replace(data, asked=dict(source=located(source), holdout=holdout, size=size, grow=grow, augment=augment,
                                     columns=columns, range=range, skip_broken=skip_broken))
 
 
@@ -134,6 +136,14 @@ def adjusted(data, holdout, grow, augment):
     if grow < 1: data = replace(data, name=f'{data.name},grow={grow}', grow=grow)
     if augment not in (None, data.augment): data = replace(data, name=f'{data.name},augment={augment}', augment=augment)
     return data
+
+
+def located(
+    source:str, # Of a data set
+) -> str:
+    "What names it from anywhere: the whole path, or the name of a built-in one, whatever lies there under that name."
+    path = Path(source).expanduser()
+    return str(path.resolve()) if source not in BUILT_IN and path.exists() else source
 
 
 def named(source, size, reading):
@@ -248,11 +258,15 @@ def hold_out(
         raise KdfastError(f'--holdout {share} takes none of the {len(labels):,} training images, of '
                           f'{len(data.classes)} classes: expected a larger share')
     train,valid = ((Rows(images, np.flatnonzero(rows)), labels[rows]) for rows in (~held, held))
+    def find(): # takes long for many images
+        made = assemble(data.name, data.classes, train, valid, data.test)
+        return dict(mean=made.mean, std=made.std, fingerprint=made.fingerprint)
+    key = digest(data.fingerprint + hashlib.sha256(held.tobytes()).hexdigest())
+    facts = facts_once(Path(images.filename).parent/f'holdout-{key}.json', find) if isinstance(images, np.memmap) else find()
     usual = share == HELD_OUT and not len(data.valid[1])
-    made = assemble(data.name if usual else f'{data.name},holdout={share}', data.classes, train, valid, data.test,
-                    data.size)
-    return replace(made, notes=[*data.notes, *held_notes(data, share, valid[1])], augment=data.augment,
-                   skipped=data.skipped, range=data.range, about=data.about)
+    name = data.name if usual else f'{data.name},holdout={share}'
+    notes = [*data.notes, *held_notes(data, share, valid[1])]
+    return replace(data, name=name, train=train, valid=valid, notes=notes, **facts)
 
 
 def held_notes(data, share, labels):
@@ -280,14 +294,8 @@ def digest(key): return hashlib.sha256(key.encode()).hexdigest()[:16]
 def cached(name, identity, decode_into, size, path=None):
     "The decoded data set of that identity; decoded into a new folder first, which appears whole or not at all"
     key = f'{CACHE_VERSION} {identity}' + (f' size={size}' if size else '')
-    folder = cache_home() / digest(key)
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        new = Path(tempfile.mkdtemp(dir=folder.parent, prefix='new-'))
-        try:
-            fill(new, name, decode_into, size, path)
-            if not folder.exists(): os.replace(new, folder)
-        finally: shutil.rmtree(new, ignore_errors=True)
+    folder = cache_home()/digest(key)
+    folder_once(folder, partial(fill, name=name, decode_into=decode_into, size=size, path=path))
     return decoded_before(folder, size)
 
 

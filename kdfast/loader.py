@@ -1,6 +1,7 @@
 "How images reach the networks: whole batches, whose order and augmentation follow from (seed, epoch) alone."
 from collections.abc import Callable
 from math import prod
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from kdfast.errors import KdfastError
 
 PADDING = 1/16  # of the image's side: 2 pixels of 32
 SMALLEST_BATCH,LARGEST_BATCH = 8,128
+MEMORY,NEGATIVES,PROCESSES = range(1, 4) # streams of random numbers: CRD's two, and those of processes that train together
 
 
 class Images:
@@ -40,10 +42,13 @@ class Images:
 
     def __getitem__(self, i):
         "Image (3, height, width) and label at `i`, or a batch of them where `i` is a list"
+        return TensorImage(self.pixels(i).movedim(-1, -3)),TensorCategory(torch.as_tensor(self.labels[i]))
+
+    def pixels(self, i):
+        "Image (height, width, 3) at `i`, or a batch of them, not cropped at random"
         images = self.images[i]
         if self.size and self.augment is None: images = central(images, self.size)
-        x = images if isinstance(images, torch.Tensor) else torch.from_numpy(np.array(images)) # a copy: the file is mapped read-only
-        return TensorImage(x.movedim(-1, -3)),TensorCategory(torch.as_tensor(self.labels[i]))
+        return images if isinstance(images, torch.Tensor) else torch.from_numpy(np.array(images)) # a copy: the file is mapped read-only
 
     def decode(self, item, full=True):
         "An image and the name of its class, for `show_batch`"
@@ -65,9 +70,12 @@ class ImageBatches(TfmdDL):
     train together share each batch.
 
     `epoch` says which, and counts how often they were gone through; `progress`, the share of the epochs that is behind it, how
-    large they are shown where that grows. `kdfast.trainer.SameOrder` sets both to the fit's own.
+    large they are shown where that grows. `kdfast.trainer.SameOrder` sets both to the fit's own. `batch_idx` holds the places in
+    the data set of the images of the last batch, this process's share of them, on the batch's device: (images,), int64.
+    Random numbers are drawn on the CPU, so that a seed means the same on every device; all that a step needs goes to the
+    device in one copy.
     """
-    epoch,progress = 0,1.
+    epoch,progress,batch_idx = 0,1.,None
 
     def after_iter(self): self.epoch += 1
 
@@ -82,16 +90,45 @@ class ImageBatches(TfmdDL):
     def create_batches(self, samps):
         draws = generator(self.dataset.seed, self.epoch, 1)
         for idxs in self.chunkify(samps):
-            x,y = self.dataset[idxs]
-            if self.dataset.augment: x = crop_and_flip(x, self.dataset.mirror, draws, self.dataset.size)
-            if self.dataset.augment == 'strong': x = strong(x, draws)
+            x,y = self.read(idxs, draws)
             if self.dataset.shape_at: x = scaled(x, self.dataset.shape_at(self.progress))
-            yield (x[processes.share()],y[processes.share()]) if self.shuffle else (x,y)
+            yield x,y
+
+    def read(self, idxs, draws):
+        "This process's share of the images at `idxs`, cropped, and their labels, on the device; `draws` goes on as for all of them"
+        data,share = self.dataset,processes.share() if self.shuffle else slice(None)
+        crops = crop_indices(len(idxs), data.images.shape[1:3], data.mirror, draws, data.size) if data.augment else ()
+        seeds = torch.randint(2**62, (len(idxs),), generator=draws)[share].tolist() if data.augment == 'strong' else None
+        index,*crops = (part[share] for part in (torch.tensor(idxs), *crops))
+        y = torch.as_tensor(data.labels[index.numpy()])
+        def images(index, crops): return cropped(data.pixels(index), data.size, *crops) if crops else data.pixels(index)
+        if isinstance(data.images, torch.Tensor): # on the device, and cropped there
+            index,y,*crops = moved(data.images.device, index, y, *crops)
+            x = images(index, crops)
+        else: index,y,x = moved(self.device, index, y, images(index.numpy(), crops))
+        self.batch_idx,x = index,x.movedim(-1, 1)
+        return TensorImage(strong(x, seeds) if seeds else x),TensorCategory(y)
 
 
-def generator(*entropy):
-    "Random numbers that depend on `entropy` and on nothing else"
-    return torch.Generator().manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+def moved(
+    device:torch.device|None, # Where to; None for the CPU
+    *tensors:torch.Tensor # On the CPU, those of the widest items first
+) -> list[torch.Tensor]:
+    "The tensors, brought there in one copy; for CUDA from pinned memory, so that nothing waits for it."
+    if device is None or device.type == 'cpu': return tensors
+    cuda,parts = device.type == 'cuda',[t.reshape(-1).view(torch.uint8) for t in tensors]
+    packed = torch.empty(sum(map(len, parts)), dtype=torch.uint8, pin_memory=cuda)
+    there = torch.cat(parts, out=packed).to(device, non_blocking=cuda).split([len(part) for part in parts])
+    return [part.view(t.dtype).view(t.shape) for part,t in zip(there, tensors)]
+
+
+def generator(
+    *entropy:int,
+    stream:int|None=None, # Sets the numbers apart from those of any entropy without one: (3,) and (3, 0) are one
+) -> torch.Generator:
+    "Random numbers that depend on `entropy` and `stream` and on nothing else"
+    words = np.random.SeedSequence(entropy, spawn_key=() if stream is None else (stream,))
+    return torch.Generator().manual_seed(int(words.generate_state(1)[0]))
 
 
 def crop_and_flip(
@@ -101,13 +138,29 @@ def crop_and_flip(
     size:int|None=None, # Side of the square to cut out of it, anywhere
 ) -> torch.Tensor:
     "Each image cropped to `size`; without one, shifted by up to a sixteenth of its side, with zeros behind its edges. Mirrored at random."
-    n,_,h,w = x.shape
-    dy,dx = (0, 0) if size else (int(h*PADDING), int(w*PADDING))
+    crops = crop_indices(len(x), x.shape[2:], flip, draws, size)
+    return type(x)(cropped(x.movedim(1, -1), size, *crops).movedim(-1, 1))
+
+
+def crop_indices(n, shape, flip, draws, size):
+    "Of each of `n` images, with its margins, the rows to take, (n, height), and the columns, (n, width)"
+    (h,w),(dy,dx) = shape,margins(shape, size)
     rows,cols = (torch.arange(side) + torch.randint(whole - side + 1, (n,1), generator=draws)
                  for side,whole in ((size or h, h + 2*dy), (size or w, w + 2*dx)))
     if flip: cols = torch.where(torch.rand(n, 1, generator=draws) < .5, cols, cols.flip(1))
-    padded = pad(x, (dx, dx, dy, dy)).movedim(1, -1)  # channels last, as the files are
-    return type(x)(padded[torch.arange(n)[:,None,None], rows[:,:,None], cols[:,None,:]].movedim(-1, 1))
+    return rows,cols
+
+
+def margins(shape, size):
+    "How far an image may be shifted, up or down and sideways, where nothing is cut out of it"
+    return (0, 0) if size else tuple(int(side*PADDING) for side in shape)
+
+
+def cropped(x, size, rows, cols):
+    "Those rows and columns of each image (batch, height, width, channels), with zeros in its margins"
+    dy,dx = margins(x.shape[1:3], size)
+    padded = pad(x, (0, 0, dx, dx, dy, dy)) if dy or dx else x
+    return padded[torch.arange(len(x), device=x.device)[:,None,None], rows[:,:,None], cols[:,None,:]]
 
 
 def scaled(
@@ -132,13 +185,22 @@ def batch_size(
     return bs
 
 
+RESIDENT = WeakValueDictionary() # images in a GPU's memory by the id of the array that they came from, which lives as long
+
+
 def resident(
     images:np.ndarray, # (n, height, width, 3), uint8; or rows of such
     device:torch.device, # Where training happens
 ) -> np.ndarray|torch.Tensor:
-    "On a GPU, all of the images in its memory, to be cropped there; as they are, mapped, on a CPU, and where they would take more than a quarter of what is free."
-    if device.type != 'cuda' or prod(images.shape) > torch.cuda.mem_get_info(device)[0]/4: return images
-    return torch.from_numpy(np.array(images[:])).to(device)
+    """On a GPU, all of the images in its memory, to be cropped there, once for all runs that use them; elsewhere, and where they would take
+    more than a quarter of what is free, as they are, mapped."""
+    if device.type != 'cuda': return images
+    there = RESIDENT.get(id(images))
+    if there is not None and device.index in (None, there.device.index): return there
+    if prod(images.shape) > torch.cuda.mem_get_info(device)[0]/4: return images
+    there = torch.from_numpy(np.array(images[:])).to(device)
+    there.source,RESIDENT[id(images)] = images,there
+    return there
 
 
 def loaders(

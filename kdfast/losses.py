@@ -14,7 +14,8 @@ def in_float32(loss):
     "The same loss outside of autocast, whose matrix products would be in bfloat16; half precision comes in as float32"
     @wraps(loss)
     def computed(*args, **kwargs):
-        with torch.autocast('cpu', enabled=False), torch.autocast('cuda', enabled=False):
+        with (torch.autocast('cpu', enabled=False), torch.autocast('cuda', enabled=False),
+              torch.autocast('mps', enabled=False)):
             return loss(*wide(args), **{name: wide(x) for name,x in kwargs.items()})
     return computed
 
@@ -55,22 +56,23 @@ def dkd_loss(
 
     Zhao et al. 2022, equation 7 (https://arxiv.org/abs/2203.08679), times T² as in their code; alpha = 1 and
     beta = 1 − the teacher's p(target) make it `kd_loss`. mdistiller, the authors' code, takes 1000 from the target's logit in NCKD where
-    this leaves it out: the same, unless logits lie that far apart.
+    this leaves it out: the same, unless logits lie that far apart. mdistiller raises the loss's weight over the first epochs; the recipe
+    does not.
     """
-    target = F.one_hot(y, student.shape[1]).bool()
-    tckd = T**2 * kd_loss(target_or_not(student/T, target), target_or_not(teacher/T, target), T=1.)
-    nckd = kd_loss(others(student, target), others(teacher, target), T)
+    tckd = T**2 * kd_loss(target_or_not(student/T, y), target_or_not(teacher/T, y), T=1.)
+    nckd = kd_loss(others(student, y), others(teacher, y), T)
     return alpha*tckd + beta*nckd
 
 
-def others(logits, target):
-    "Logits of all classes but the target, (batch, classes−1)"
-    return logits[~target].view(len(logits), -1)
+def others(logits, y):
+    "Logits of all classes but the target, (batch, classes−1); by index, for a boolean mask would make a GPU wait"
+    rest = torch.arange(logits.shape[1] - 1, device=y.device)
+    return logits.gather(1, rest + (rest >= y[:,None]))
 
 
-def target_or_not(logits, target):
+def target_or_not(logits, y):
     "Logits of two classes, the target and any other, (batch, 2)"
-    return torch.stack([logits[target], others(logits, target).logsumexp(1)], 1)
+    return torch.cat([logits.gather(1, y[:,None]), others(logits, y).logsumexp(1, keepdim=True)], 1)
 
 
 @in_float32
@@ -248,7 +250,7 @@ def unit(x):
 def same_size(guided, hint):
     "Both at the smaller height and width of the two, the larger averaged"
     if guided.dim() != 4 or hint.dim() != 4:
-        raise KdfastError(f'attention needs features (batch, channels, height, width), found {tuple(guided.shape)} of the student '
-                          f'and {tuple(hint.shape)} of the teacher: choose layers before the pooling')
+        raise KdfastError(f'this loss compares feature maps (batch, channels, height, width), found {tuple(guided.shape)} of the student '
+                          f'and {tuple(hint.shape)} of the teacher: choose layers before the pooling; Match arranges tokens as maps')
     size = [min(sides) for sides in zip(guided.shape[2:], hint.shape[2:])]
     return F.adaptive_avg_pool2d(guided, size),F.adaptive_avg_pool2d(hint, size)

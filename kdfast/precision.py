@@ -2,54 +2,67 @@
 from functools import lru_cache
 
 import torch
-from fastai.basics import Callback
+from fastai.torch_core import to_float
 from torch import nn
 
+from kdfast.fit import FitCallback
 
-class Bfloat16(Callback):
+
+class Bfloat16(FitCallback):
     """Convolutions and matrix products of the training steps in bfloat16, the teacher's among them.
 
     Weights, gradients, batch-norm statistics and losses stay float32; validation and prediction know nothing of it. On a CPU
     a convolution some of whose weights see nothing but padding stays float32, too: oneDNN leaves the bfloat16 gradients of
-    such weights as memory was.
+    such weights as memory was. Behind every step, and however the fit ends, autocast is set as it was before.
     fastai's MixedPrecision is for GPUs alone, and for validation, too. https://docs.pytorch.org/docs/stable/amp.html
     """
-    hooks = ()
     order,remove_on_fetch = 5,True # its bits end behind Distill (2), whose teacher is asked with them, and begin before Hint (9.5) asks its own
+    hooks,before = (),None # `before`: the state of autocast outside of the step, inside of one
 
     def before_fit(self):
-        self.leave() # what a fit that failed left
+        self.leave()
+        self.left = set() # convolutions that are being computed in float32
         if self.dls.device.type != 'cpu': return
         self.hooks = [hook for module in self.model.modules() if isinstance(module, nn.Conv2d)
-                      for hook in (module.register_forward_pre_hook(exact, with_kwargs=True), module.register_forward_hook(as_before, always_call=True))]
+                      for hook in (module.register_forward_pre_hook(self.exact, with_kwargs=True),
+                                   module.register_forward_hook(self.as_before, always_call=True))]
 
-    def leave(self):
-        for hook in self.hooks: hook.remove()
-        self.hooks = ()
+    def before_batch(self):
+        if not self.training: return
+        self.before = autocast_state(self.dls.device.type)
+        use_bfloat16(self.dls.device)
+
+    def after_pred(self):
+        if self.training: self.learn.pred = to_float(self.pred)
+
+    def after_loss(self): self.end_step()
+
+    def after_cancel_batch(self): self.end_step()
 
     def after_fit(self): self.leave()
 
-    def before_batch(self): use_bfloat16(self.dls.device, self.training)
+    def end_step(self):
+        if self.before: restore_autocast(self.before)
+        self.before = None
 
-    def after_pred(self): self.learn.pred = self.pred.float()
+    def leave(self):
+        self.end_step()
+        for hook in self.hooks: hook.remove()
+        self.hooks = ()
 
-    def after_loss(self): use_bfloat16(self.dls.device, False)
+    def exact(self, conv, inputs, named):
+        "Before a convolution's forward pass: leave bfloat16 where some of its weights would see nothing but padding"
+        x, = *inputs,*named.values()
+        if not (torch.is_autocast_enabled(x.device.type) and sees_padding_alone(conv, x.shape[-2:])): return None
+        self.left.add(conv)
+        torch.set_autocast_enabled(x.device.type, False)
+        return (x.float(),),{}
 
-    def after_cancel_batch(self): use_bfloat16(self.dls.device, False)
-
-
-def exact(conv, inputs, named):
-    "Before a convolution's forward pass: leave bfloat16 where some of its weights would see nothing but padding"
-    x, = *inputs,*named.values()
-    if not (torch.is_autocast_enabled(x.device.type) and sees_padding_alone(conv, x.shape[-2:])): return None
-    conv.left_bfloat16 = True
-    use_bfloat16(x.device, False)
-    return (x.float(),),{}
-
-
-def as_before(conv, inputs, output):
-    "Behind it: back to bfloat16"
-    if vars(conv).pop('left_bfloat16', False): use_bfloat16(inputs[0].device, True)
+    def as_before(self, conv, inputs, output):
+        "Behind it: back to bfloat16"
+        if conv not in self.left: return
+        self.left.remove(conv)
+        torch.set_autocast_enabled(conv.weight.device.type, True)
 
 
 def sees_padding_alone(
@@ -70,12 +83,28 @@ def idle(side, kernel, stride, padding, dilation):
 
 def use_bfloat16(
     device:torch.device, # Where training happens
-    so:bool, # From now on, or no longer
 ):
-    "Compute convolutions and matrix products in bfloat16, on this thread."
+    "From now on, compute convolutions and matrix products in bfloat16, on this thread."
     torch.set_autocast_dtype(device.type, torch.bfloat16)
-    torch.set_autocast_enabled(device.type, so)
+    torch.set_autocast_enabled(device.type, True)
     torch.set_autocast_cache_enabled(False) # a step uses a weight once: nothing to keep, nothing that could be stale
+
+
+def autocast_state(
+    kind:str, # Of device: cpu, cuda
+) -> tuple: # For `restore_autocast`
+    "How autocast is set."
+    return kind,torch.is_autocast_enabled(kind),torch.get_autocast_dtype(kind),torch.is_autocast_cache_enabled()
+
+
+def restore_autocast(
+    state:tuple, # From `autocast_state`
+):
+    "Set autocast as it was."
+    kind,enabled,dtype,cached = state
+    torch.set_autocast_enabled(kind, enabled)
+    torch.set_autocast_dtype(kind, dtype)
+    torch.set_autocast_cache_enabled(cached)
 
 
 def multiplies_bfloat16(

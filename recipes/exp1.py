@@ -18,5 +18,5 @@ def main(
                    run.needs('hint', teacher=teacher, student=student, hint=hint, matrix=matrix, optimizer=optimizer))
     learn = run.learner(net, optimizer, splitter=run.front_back(hint), train_bn=False)
     learn.freeze()
-    learn.fit_one_cycle(epochs, lr, cbs=[Distill(teacher, T, alpha), BnFreeze()])
+    learn.fit_one_cycle(epochs, lr, cbs=[Distill(teacher, T, alpha), FreezeNorm(hint.split(':')[1])])
     return learn

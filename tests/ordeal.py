@@ -67,7 +67,7 @@ class Bench:
         kept_in = self.home/f'{self.n:05}'
         kept_in.mkdir()
         needed = dict(exp1=['teacher', 'hint'], exp2=['teacher'], kd=['teacher'], hint=['teacher']).get(recipe, [])
-        for name in needed: shutil.copytree(self.whole/'tiny'/name, kept_in/'tiny'/name, ignore=shutil.ignore_patterns('outputs.npz'))
+        for name in needed: shutil.copytree(self.whole/'tiny'/name, kept_in/'tiny'/name, ignore=shutil.ignore_patterns('outputs'))
         return kept_in
 
     def start(self, kept_in, recipe, prepare=None):

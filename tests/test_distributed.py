@@ -43,7 +43,40 @@ class Look(Callback):
         assert self.learn.distill.parts['soft'] > 0 and self.learn.match.parts['total'] == self.learn.loss > self.learn.distill.parts['total']
 with learn.distrib_ctx(sync_bn=False, cpu=True): learn.fit(1, .05, cbs=[Distill(teacher), Match(teacher, at_loss, 10., 'stage2:stage2'), Look()])
 assert type(learn.model) is nn.Sequential and not any(module._forward_hooks for module in learn.model.modules())
-save_file({name: p.detach().clone() for name,p in learn.model.named_parameters()} | dict(seen=tensor(seen)), f'{home}/{os.environ["RANK"]}.safetensors')
+# What kdfast run does in several processes
+from kdfast import processes
+from kdfast.together import OwnRandomNumbers, Together
+processes.join()
+made = Path(home)/'made'
+def make():
+    if not made.exists():
+        assert processes.rank == 0
+        made.write_text('x')
+    return made.read_text()
+assert processes.first_alone(make) == 'x'
+def masks(*cbs):
+    "Which pixels dropout leaves in each step"
+    set_seed(0)
+    model,left = nn.Sequential(nn.Dropout(), *network((4, 8, 12), 3)),[]
+    model[0].register_forward_hook(lambda dropout, inputs, out: left.append(out != 0) if dropout.training else None)
+    one = Learner(loaders(load(images)), model, CrossEntropyLossFlat(), opt_func=SGD, cbs=[Together(gpu=False), OwnRandomNumbers(), *cbs])
+    one.remove_cbs(ProgressCallback)
+    one.logger = noop
+    try: one.fit(1, .05)
+    except KeyboardInterrupt: pass
+    assert one.model is model and not one.together.wrapped
+    return torch.stack(left)
+class Draws(Callback):
+    order = -4.6
+    def before_batch(self): torch.rand(self.iter + processes.rank) # a run that goes on begins with other states
+class Break(Callback):
+    def before_step(self):
+        if self.iter == 2: raise KeyboardInterrupt
+dropped = masks()
+if processes.rank: assert torch.equal(dropped, masks(Draws())) and torch.equal(dropped[:3], masks(Break()))
+else: masks(Draws()), masks(Break())
+save_file({name: p.detach().clone() for name,p in learn.model.named_parameters()} | dict(seen=tensor(seen), dropped=dropped.float().contiguous()),
+          f'{home}/{os.environ["RANK"]}.safetensors')
 '''
 
 
@@ -61,6 +94,8 @@ def test_every_process_has_the_same_student_and_its_own_images(images, tmp_path)
     assert [process.wait() for process in both] == [0, 0]
     one,other = (load_file(tmp_path/f'{rank}.safetensors') for rank in '01')
     seen = [set(end.pop('seen').tolist()) for end in (one, other)]
+    first,second = (end.pop('dropped') for end in (one, other))
+    assert first.shape == second.shape and not any(torch.equal(a, b) for a,b in zip(first, second)) # each its own
     assert equal(one, other)
     assert not seen[0] & seen[1] and len(seen[0]) == len(seen[1]) > 30
 

@@ -1,6 +1,7 @@
 "Every component of the loss: by step and by epoch, on training and validation images."
 import csv
 import json
+import shutil
 
 import pytest
 from conftest import beside
@@ -79,7 +80,7 @@ class Poison(Callback):
     def before_batch(self):
         if self.training and self.iter == self.at and self.where in ('weight', 'teacher'):
             asked = next((cb for cb in self.learn.cbs if isinstance(cb, (Distill, Hint))), None)
-            next((self.model if self.where == 'weight' else asked.asked).parameters()).data[0, 0, 0, 0] = self.value
+            next((self.model if self.where == 'weight' else asked.inference_teacher.network).parameters()).data[0, 0, 0, 0] = self.value
 
     def after_loss(self):
         if self.training and self.iter == self.at and self.where == 'loss': self.learn.loss_grad = self.learn.loss = self.loss_grad*self.value
@@ -92,7 +93,7 @@ class Poison(Callback):
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
 def test_what_is_not_finite_ends_the_run_before_a_step_is_taken(study, data, tmp_path, recipe, where, value):
     runs = beside(study, tmp_path, 'teacher')
-    (runs/'tiny'/'teacher'/'0'/'outputs.npz').unlink() # so that it is asked
+    shutil.rmtree(runs/'tiny'/'teacher'/'0'/'outputs') # so that it is asked
     with pytest.raises(Diverged, match='a gradient became' if where in ('gradient', 'loss') else 'loss became'): trainer.train(recipes.find(recipe), data, 0, dict(epochs=1), runs, [lambda _: Poison(where, value, 3)])
     folder = Folder(runs/'tiny'/f'{recipe},epochs=1'/'0')
     assert folder.status == 'diverged' and not (folder/'result.json').exists() and not (folder/'weights.safetensors').exists()

@@ -1,8 +1,10 @@
 "Files from strangers are read, never obeyed: every file of a run replaced by a payload, and names that would act in a page, a table or a terminal."
 import ast
+import hashlib
 import io
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -42,12 +44,18 @@ def test_no_file_of_a_run_is_obeyed(study, kdfast, images, tmp_path, file, kind)
 def test_nor_are_a_checkpoint_and_remembered_outputs(study, kdfast, images, tmp_path, kind):
     runs,canary = beside(study, tmp_path/'runs', 'teacher'),tmp_path/'canary'
     payload = payloads(canary)[kind]
-    (runs/'tiny'/'teacher'/'0'/'outputs.npz').write_bytes(payload)
+    (outputs,) = (runs/'tiny'/'teacher'/'0'/'outputs').glob('*.safetensors')
+    outputs.write_bytes(payload)
+    assert kdfast('run', 'kd', '--epochs', 1, '--data', images, '--runs', runs).status == 0 and not canary.exists()
+    shutil.rmtree(runs/'tiny'/'kd,epochs=1')
+    key = outputs.name.partition('-')[0]
+    bears_its_digest = outputs.with_name(f'{key}-{hashlib.sha256(payload).hexdigest()}.safetensors')
+    bears_its_digest.write_bytes(payload)
     assert kdfast('run', 'kd', '--epochs', 1, '--data', images, '--runs', runs).status == 2 and not canary.exists()
+    bears_its_digest.unlink()
     checkpoints = runs/'tiny'/'kd,epochs=1'/'0'/'resume'
     checkpoints.mkdir(exist_ok=True)
     (checkpoints/f'01-0000-000003-{"0"*64}.safetensors').write_bytes(payload)
-    (runs/'tiny'/'teacher'/'0'/'outputs.npz').unlink()
     assert kdfast('run', 'kd', '--epochs', 1, '--data', images, '--runs', runs).status == 0 and not canary.exists()
 
 

@@ -19,7 +19,7 @@ class Send(Callback):
     def __init__(self, epoch, step, event='after_pred', times=1):
         self.sent = 0
         def act():
-            if (self.epoch, self.iter) == (epoch, step) and self.learn.record.fitting:
+            if (self.epoch, self.iter) == (epoch, step) and self.learn.metrics_log.fitting:
                 for self.sent in range(1, times + 1): signal.raise_signal(signal.SIGTERM)
         setattr(self, event, act)
 
