@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import unicodedata
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -262,7 +263,8 @@ def hold_out(
         made = assemble(data.name, data.classes, train, valid, data.test)
         return dict(mean=made.mean, std=made.std, fingerprint=made.fingerprint)
     key = digest(data.fingerprint + hashlib.sha256(held.tobytes()).hexdigest())
-    facts = facts_once(Path(images.filename).parent/f'holdout-{key}.json', find) if isinstance(images, np.memmap) else find()
+    if isinstance(images, np.memmap): facts = facts_once(Path(images.filename).parent/f'holdout-{key}.json', find)
+    else: facts = find()
     usual = share == HELD_OUT and not len(data.valid[1])
     name = data.name if usual else f'{data.name},holdout={share}'
     notes = [*data.notes, *held_notes(data, share, valid[1])]
@@ -318,7 +320,7 @@ def decoded_before(folder, size):
     if made != size:
         raise KdfastError(f'{folder} was decoded for --size {made}: expected that size, or the images it was decoded '
                           'from')
-    os.utime(folder) # when it was last used
+    with suppress(OSError): os.utime(folder) # when it was last used, where that can be written
     train,valid,test = (arrays(folder, split) for split in ('train', 'valid', 'test'))
     return Data(run_name(name, size), train=train, valid=valid, test=test,
                 augment=augmentation.default(facts['classes']), size=size, **facts)
