@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import unicodedata
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -110,7 +111,8 @@ def load(
         raise KdfastError(f'{source}: {data.skipped:,} images cannot be read: replace or remove them, or leave them '
                           'out with --skip-broken')
     if source in BUILT_IN and Path(source).exists():
-        print(f'kdfast: {source} is the built-in data set; write ./{source} for the folder or file of that name', file=sys.stderr)
+        print(f'kdfast: {source} is the built-in data set; write ./{source} for the folder or file of that name',
+              file=sys.stderr)
     data = adjusted(data, holdout, grow, augment)
     return replace(data, asked=dict(source=located(source), holdout=holdout, size=size, grow=grow, augment=augment,
                                     columns=columns, range=range, skip_broken=skip_broken))
@@ -261,10 +263,12 @@ def hold_out(
         made = assemble(data.name, data.classes, train, valid, data.test)
         return dict(mean=made.mean, std=made.std, fingerprint=made.fingerprint)
     key = digest(data.fingerprint + hashlib.sha256(held.tobytes()).hexdigest())
-    facts = facts_once(Path(images.filename).parent/f'holdout-{key}.json', find) if isinstance(images, np.memmap) else find()
+    if isinstance(images, np.memmap): facts = facts_once(Path(images.filename).parent/f'holdout-{key}.json', find)
+    else: facts = find()
     usual = share == HELD_OUT and not len(data.valid[1])
+    name = data.name if usual else f'{data.name},holdout={share}'
     notes = [*data.notes, *held_notes(data, share, valid[1])]
-    return replace(data, name=data.name if usual else f'{data.name},holdout={share}', train=train, valid=valid, notes=notes, **facts)
+    return replace(data, name=name, train=train, valid=valid, notes=notes, **facts)
 
 
 def held_notes(data, share, labels):
@@ -316,7 +320,7 @@ def decoded_before(folder, size):
     if made != size:
         raise KdfastError(f'{folder} was decoded for --size {made}: expected that size, or the images it was decoded '
                           'from')
-    os.utime(folder) # when it was last used
+    with suppress(OSError): os.utime(folder) # when it was last used, where that can be written
     train,valid,test = (arrays(folder, split) for split in ('train', 'valid', 'test'))
     return Data(run_name(name, size), train=train, valid=valid, test=test,
                 augment=augmentation.default(facts['classes']), size=size, **facts)

@@ -1,7 +1,7 @@
 "Data sets of Python: a pandas DataFrame, arrays, a torch.utils.data.Dataset. Decoded into the cache, like any other."
 import os
+import platform
 import shutil
-import tempfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from kdfast.data import Data
 from kdfast.decode import Reading, decode_listing
 from kdfast.layouts import datasets, table
 from kdfast.layouts.arrays import Pairs
+from kdfast.once import NEW
 
 
 def from_frame(
@@ -63,7 +64,8 @@ def keep(name, listing, size=None, holdout=0., grow=1., augment=None, columns=No
         return decode_listing(Path(name), listing, reading, folder, side)
     home = images.cache_home()
     home.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(dir=home, prefix='new-'))
+    new = home/f'{NEW}{images.digest(name)}-{platform.node()}-{os.getpid()}' # removed by the next process, should this one be killed
+    new.mkdir()
     try:
         folder = home/images.digest(f'{images.CACHE_VERSION} {name} {images.fill(new, name, decode, size)} size={size}')
         if not folder.exists(): os.replace(new, folder)
