@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdfast import networks, processes, recipe as recipes, runs, signals
-from kdfast.checkpoint import Checkpoints, RunLearner
+from kdfast.checkpoint import Checkpoints, RunLearner, random_states_kept
 from kdfast.data import Data
 from kdfast.errors import Diverged, KdfastError
 from kdfast.fit import FitCallback
@@ -89,6 +89,7 @@ class Run:
         self.folder.set('running', notes=[*self.folder.facts.get('notes', []), note])
         print(f'kdfast: {note}', file=sys.stderr)
 
+    @random_states_kept() # whether it is trained now or was long ago
     def needs(self,
         name:str, # A recipe of kdfast: teacher, hint, …
         **given # Its arguments, where they are not its defaults
@@ -236,6 +237,7 @@ def train_alone(run, recipe, arguments):
     folder.set('running', images=run.data.asked) # where they were; they may have moved when it goes on
     run.checkpoints = Checkpoints(folder, run.say)
     try:
+        set_seed(run.seed, reproducible=True)
         outcome = recipe.main()(run, **arguments)
         processes.agreed(lambda: folder.finish(judge(run, arguments, outcome)))
     except Diverged as e:

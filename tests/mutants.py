@@ -14,19 +14,30 @@ import traceback
 import ordeal # before anything of kdfast: it sets the threads
 import test_resume
 
-from kdfast import decode, networks, record, resume, runs, signals
+from kdfast import checkpoint, decode, metrics_log, networks, restore, runs, signals
 from kdfast.runs import Folder
 
 
 def nothing(*_, **__): return None
 
 
-def no_network(): resume.restore_network = nothing
-def no_optimizer(): resume.restore_optimizer = nothing
-def no_record(): record.Record.restore = nothing
+def no_network(): restore.Put.overwritten = lambda self, old, x: old
+def no_record(): metrics_log.MetricsLog.load_state_dict = nothing
+
+
+def no_optimizer():
+    "Its state is as at the beginning of the fit"
+    put = checkpoint.Checkpoints.put
+    def forgetful(self, learn):
+        found = put(self, learn)
+        learn.opt.clear_state()
+        return found
+    checkpoint.Checkpoints.put = forgetful
+
+
 def no_lock(): Folder.locked = contextlib.contextmanager(lambda self: (yield))
 def no_comparison(): test_resume.same = lambda *_: True
-def no_look_at_numbers(): record.isfinite = lambda value: True
+def no_look_at_numbers(): metrics_log.isfinite = lambda value: True
 def no_status(): signals.Interrupted.__init__ = lambda self, number: (SystemExit.__init__(self, 0), setattr(self, 'said', signals.SAID[number]))[0]
 
 
@@ -44,14 +55,10 @@ def silent_disk():
     write = runs.write
     def careless(file, content):
         with contextlib.suppress(OSError): write(file, content)
-    runs.write = resume.write = careless
+    runs.write = checkpoint.write = careless
 
 
-def no_hash():
-    def checkpoint(path, stage=None, where='*[0-9]-*[0-9]'):
-        files = sorted(path.glob(f'{"*" if stage is None else f"{stage:02}"}-{where}-*.safetensors'))
-        return (*(int(n) for n in files[-1].stem.split('-')[:-1] if n != resume.END), files[-1]) if files else None
-    resume.checkpoint = checkpoint
+def no_hash(): checkpoint.Checkpoints.newest = lambda self, *where: next(iter(self.under_way(*where)), None)
 
 
 def numpy_unpickles():

@@ -1,14 +1,16 @@
 "Callbacks, optimizers, losses and networks that hold state: a fit that is interrupted ends with the same bits, or says beforehand that it starts again."
+import random
 import sys
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import equal
 from fastai.vision.all import (Callback, CancelBatchException, CancelEpochException, CancelFitException, CancelStepException, CancelTrainException, CancelValidException,
-                               CrossEntropyLossFlat, L, OptimWrapper, SaveModelCallback, accuracy, params, ranger, set_seed)
+                               CrossEntropyLossFlat, DataLoader, DataLoaders, OptimWrapper, SaveModelCallback, accuracy, params, ranger)
 from kdfast import checkpoint
 from kdfast.checkpoint import Checkpoints
 from kdfast.errors import KdfastError
@@ -18,7 +20,7 @@ from torch import nn
 
 sys.path.append(str(Path(__file__).parent/'slow'))
 import callbacks
-from callbacks import Case, Interrupt, constant, one_cycle, plain_net
+from callbacks import Case, Interrupt, constant, plain_net
 
 LAST = 8 # step of an epoch, from 0
 
@@ -158,6 +160,19 @@ def twice(learn, cbs):
     learn.fit_one_cycle(2, .05*learn.recorder.values[-1][1], cbs=cbs, reset_opt=len(learn.recorder.losses) % 2)
 
 
+class Noisy(DataLoader):
+    "Batches that random numbers of every kind decide"
+    def create_item(self, i):
+        x,y = self.dataset[i]
+        return x + .1*torch.rand(1) + .1*random.random() + .1*np.random.rand(),y
+
+
+def other_loader(learn, cbs):
+    x,y = torch.rand(40, 3, 8, 8),torch.arange(40) % 3
+    learn.dls = DataLoaders(*(Noisy(list(zip(x, y)), bs=8, shuffle=shuffle) for shuffle in (True, False)))
+    learn.fit(3, .05)
+
+
 def with_opt(opt, **more): return lambda: dict(opt_func=partial(OptimWrapper, opt=opt), **more)
 def stays(cbs): return lambda: dict(cbs=cbs())
 def two_groups(model): return [params(model[:3]), params(model[3:])]
@@ -174,7 +189,7 @@ KINDS = dict(
     counts=Case(learner=lambda: dict(loss_func=Curriculum())), memory=Case(learner=lambda: dict(loss_func=Centers())), twice=Case(lambda: [EMA()], twice), stays=Case(fit=twice, learner=stays(lambda: [EMA()])),
     stream_twice=Case(fit=twice, learner=stays(lambda: [Stream()])), rmsprop=Case(learner=with_opt(torch.optim.RMSprop, splitter=two_groups, metrics=[accuracy])), ranger=Case(learner=lambda: dict(opt_func=ranger)),
     fine_tune=Case(fit=lambda learn, cbs: learn.fine_tune(2), learner=lambda: dict(splitter=two_groups)),
-    others=Case(fit=lambda learn, cbs: (learn.fit_flat_cos(1, .1), learn.fit_sgdr(2, 1, .1), learn.fit(1))),
+    loader=Case(fit=other_loader), others=Case(fit=lambda learn, cbs: (learn.fit_flat_cos(1, .1), learn.fit_sgdr(2, 1, .1), learn.fit(1))),
 )
 SAY = {'late', 'stream', 'stream_twice'} # that they hold what cannot be kept
 FASTAI = 'EarlyStoppingCallback', 'FetchPredsCallback', 'GradientAccumulation', 'LRFinder', 'MixUp', 'RNNRegularizer', 'ReduceLROnPlateau', 'SaveModelCallback'
