@@ -8,14 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import equal
+from conftest import begun, equal
 from fastai.vision.all import (Callback, CancelBatchException, CancelEpochException, CancelFitException, CancelStepException, CancelTrainException, CancelValidException,
                                CrossEntropyLossFlat, DataLoader, DataLoaders, OptimWrapper, SaveModelCallback, accuracy, params, ranger)
 from kdfast import checkpoint
 from kdfast.checkpoint import Checkpoints
 from kdfast.errors import KdfastError
-from kdfast.runs import Folder
-from kdfast.trainer import Run
 from torch import nn
 
 sys.path.append(str(Path(__file__).parent/'slow'))
@@ -32,8 +30,7 @@ def often(monkeypatch): monkeypatch.setattr(checkpoint, 'EVERY', 0)
 def fit(data, path, case, at=None, distill=False):
     "Through a run's Learner: weights, steps, rows of epochs, and what was said; None for all where it was interrupted"
     said = []
-    run = Run(Folder(path), data, 0, path.parent, [lambda _: at if isinstance(at, Callback) else Interrupt(*at)] if at else [])
-    run.folder.path.mkdir(exist_ok=True)
+    run = begun(data, path, *([lambda _: at if isinstance(at, Callback) else Interrupt(*at)] if at else []))
     run.checkpoints = Checkpoints(run.folder, said.append)
     try: learn = case.train(lambda **settings: run.learner(run.build(case.net), **settings), distill)
     except KeyboardInterrupt: return None,said
@@ -210,8 +207,7 @@ def test_who_says_that_it_cannot_be_kept_says_so_first_and_names_it(data, tmp_pa
     class Look(Callback):
         def before_batch(self): assert said and 'Stream.numbers is a builtins.generator' in said[0]
     said = []
-    run = Run(Folder(tmp_path/'run'), data, 0, tmp_path)
-    run.folder.path.mkdir()
+    run = begun(data, tmp_path/'run')
     run.checkpoints = Checkpoints(run.folder, said.append)
     run.learner(run.build(plain_net)).fit(1, .1, cbs=[Stream(), Look()])
     assert said[0].endswith('if this run is interrupted, it goes on again from the beginning of fit 1') and len(said) == 1

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from conftest import beside
+from conftest import begun, beside
 from fastai.basics import Callback
 from kdfast import metrics_log, recipe as recipes, trainer
 from kdfast.errors import Diverged
@@ -156,8 +156,7 @@ def test_a_step_waits_for_the_device_once_in_so_many(data, tmp_path, monkeypatch
     class Last(Callback):
         order = 100
         def after_batch(self): waits.counts = False
-    run = trainer.Run(Folder(tmp_path/'run'), data, 0, tmp_path)
-    run.folder.path.mkdir()
+    run = begun(data, tmp_path/'run')
     learn = run.learner(run.build(matched))
     with waits: learn.fit(2, .01, cbs=[*make(), First(), Last()])
     assert waits.calls == ['tolist']*2 and run.record.steps == 18 # nine steps an epoch; the rest is read when it ends
@@ -170,16 +169,14 @@ class Parts(Callback):
 
 
 def test_validation_never_shows_parts_of_a_training_batch(data, tmp_path):
-    run = trainer.Run(Folder(tmp_path/'run'), data, 0, tmp_path)
-    run.folder.path.mkdir()
+    run = begun(data, tmp_path/'run')
     learn = run.learner(run.build(matched))
     learn.fit(2, .01, cbs=Parts())
     for row,values in zip(run.record.epochs, learn.recorder.values): assert row['valid_total'] == row['valid_hard'] == pytest.approx(values[1]) and row['valid_fit'] is None and row['train_fit'] == 100
 
 
 def test_a_fit_that_only_looks_for_a_rate_is_no_stage(data, tmp_path):
-    run = trainer.Run(Folder(tmp_path/'run'), data, 0, tmp_path)
-    run.folder.path.mkdir()
+    run = begun(data, tmp_path/'run')
     learn = run.learner(run.build(matched))
     learn.lr_find(show_plot=False, end_lr=1e4) # a loss that explodes is what it looks for
     learn.fit(1, .01)
@@ -187,8 +184,7 @@ def test_a_fit_that_only_looks_for_a_rate_is_no_stage(data, tmp_path):
 
 
 def test_labels_of_another_shape_have_no_accuracy(data, tmp_path):
-    run = trainer.Run(Folder(tmp_path/'run'), data, 0, tmp_path)
-    run.folder.path.mkdir()
+    run = begun(data, tmp_path/'run')
     class Numbers(Callback):
         def before_batch(self): self.learn.yb = (torch.nn.functional.one_hot(self.y, 3).float(),)
     run.learner(run.build(matched), loss_func=torch.nn.MSELoss(), metrics=None).fit(1, .01, cbs=Numbers())
