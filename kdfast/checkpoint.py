@@ -5,6 +5,7 @@ import json
 import random
 import sys
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -279,6 +280,14 @@ def set_random_states(states):
     torch.set_rng_state(states['torch'])
     if states['cuda']: torch.cuda.set_rng_state_all(states['cuda'])
     if states['mps'] is not None: torch.mps.set_rng_state(states['mps'])
+
+
+@contextmanager
+def random_states_kept():
+    "Random numbers afterwards are those that there would have been without it."
+    states = random_states()
+    try: yield
+    finally: set_random_states(states)
 
 
 def format_of(file):

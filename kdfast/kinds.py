@@ -53,7 +53,7 @@ INERT_MODULES = ('_thread', 'accelerate', 'comet_ml', 'fastai.callback.hook', 'f
 
 # Attributes that are no state: what the Learner is made of, one batch's values, the time, hooks
 LEFT_OUT = {
-    Callback: {'learn'},
+    Callback: {'learn', '_learn'},
     LRFinder: {'tmp_d', 'tmp_p'},
     Learner: {'dls', 'path', 'model_dir', 'lock', 'logger', 'splitter', 'opt_func', 'create_mbar', 'validation_context', 'tta', 'cbs',
               'watchers', 'xb', 'yb', 'pred', 'loss_grad', 'dl', 'iter', 'n_iter', 'checkpoints'},

@@ -12,6 +12,7 @@ from torch import nn
 
 from kdfast.errors import KdfastError
 from kdfast.kinds import CONTAINERS, PLAIN, VALUES, attributes, code_text, generator_type, held_by, kind_of, slots_of, type_text
+from kdfast.snapshot import place
 
 NOTHING = object() # what is where the other process has something
 
@@ -45,11 +46,11 @@ class Put:
     # Numbers
 
     def put_tensor(self, state, old, where, in_place=False):
-        if 'of' in state: x = self.part(state)
+        if 'of' in state: x = self.part(state, old)
         else:
             x = self.values(state)
             if (in_place or isinstance(old, nn.Parameter)) and old is not NOTHING and old is not None: x = self.overwritten(old, x)
-        x = self.typed(x, state, old)
+        x = self.typed(x, state)
         if 'grad' in state: x.grad = torch.zeros_like(x) if state['grad'] is None else self.values(state['grad'])
         elif x.is_leaf: x.grad = None
         if x.is_leaf and x.is_floating_point(): x.requires_grad_(state['requires_grad'])
@@ -72,11 +73,13 @@ class Put:
         old.data = x
         return old
 
-    def part(self, state):
+    def part(self, state, old):
+        "Of a tensor made before; the one that is there, if it is that part already"
         base = self.made[state['of']]
-        return base.detach().as_strided(state['size'], state['stride'], base.storage_offset() + state['offset'])
+        x = base.detach().as_strided(state['size'], state['stride'], base.storage_offset() + state['offset'])
+        return old if isinstance(old, torch.Tensor) and (old.data_ptr(), old.shape, old.stride()) == (x.data_ptr(), x.shape, x.stride()) else x
 
-    def typed(self, x, state, old):
+    def typed(self, x, state):
         if type(x).__name__ == state['type']: return x
         types = {t.__name__: t for t in subclasses(torch.Tensor)}
         return nn.Parameter(x, False) if state['type'] == 'Parameter' else x.as_subclass(types[state['type']])
@@ -119,10 +122,10 @@ class Put:
     def pairs(self, state, x, before, where):
         constants = {code_text(key): key for key in before if type(key) not in PLAIN and kind_of(key) == 'code'}
         found = []
-        for key,value in state['pairs']:
+        for i,(key,value) in enumerate(state['pairs']):
             if isinstance(key, dict) and key['kind'] == 'code': key = self.keep(key, constants[key['text']])
             else: key = self(key, NOTHING)
-            found.append((key, self(value, before.get(key, NOTHING), f'{where}.{key}')))
+            found.append((key, self(value, before.get(key, NOTHING), f'{where}.{place(key, i)}')))
         x.clear()
         for key,value in found: x[key] = value
         return x

@@ -62,9 +62,11 @@ class Take:
     # Numbers
 
     def tensor(self, x, where):
-        if x.layout is not torch.strided or x.is_quantized or x.is_meta or x.dtype not in DTYPES: raise Unkept(where, f'a {x.layout} tensor of {x.dtype}')
+        grad = x.grad if x.is_leaf else None
+        for t in (x, grad):
+            if t is not None and (t.layout is not torch.strided or t.is_quantized or t.is_meta or t.dtype not in DTYPES): raise Unkept(where, f'a {t.layout} tensor of {t.dtype}')
         about = dict(type=type(x).__name__, requires_grad=x.requires_grad and x.is_leaf)
-        if x.is_leaf and x.grad is not None: about['grad'] = self.laid_out(x.grad) if x.grad.any() else None
+        if grad is not None: about['grad'] = self.laid_out(grad) if grad.any() else None
         if x.numel() and (view := self.view(x, where)): return about | view
         return about | self.laid_out(x)
 
@@ -107,7 +109,7 @@ class Take:
         if exact is None: self.fixed[where] = type_text(x)
         about = dict(type=exact or type_text(x))
         if id(x) in self.growing and self.series and (kept := self.series.keep(x)): return about | dict(series=kept)
-        if isinstance(x, dict): return about | dict(pairs=[[self(key, where), self(value, f'{where}.{key}')] for key,value in x.items()])
+        if isinstance(x, dict): return about | dict(pairs=[[self(key, where), self(value, f'{where}.{place(key, i)}')] for i,(key,value) in enumerate(x.items())])
         items = list(x)
         if len(items) >= PACKED and (packed := pack(items)) is not None: return about | dict(data=self.store(packed))
         states = [self(item, f'{where}.{i}') for i,item in enumerate(items)]
@@ -152,6 +154,9 @@ class Take:
         return dict(data=self.store(torch.frombuffer(bytearray(content or b'\n'), dtype=torch.uint8)), size=len(content))
 
     def inert(self, x, where): return {}
+
+
+def place(key, i): return key if type(key) in PLAIN else i
 
 
 def pack(numbers):

@@ -15,7 +15,7 @@ from fastai.optimizer import SGD
 from torch import nn
 
 from kdfast import identity, networks, processes, recipe as recipes, runs, signals, source, trust
-from kdfast.checkpoint import Checkpoints, RunLearner
+from kdfast.checkpoint import Checkpoints, RunLearner, random_states_kept
 from kdfast.data import Data
 from kdfast.devices import device_name, repeatable
 from kdfast.errors import Diverged, KdfastError, misfortune, reason
@@ -84,6 +84,7 @@ class Run:
         self.folder.set('running', notes=[*self.folder.facts.get('notes', []), note])
         print(f'kdfast: {note}', file=sys.stderr)
 
+    @random_states_kept() # whether it is trained now or was long ago
     def needs(self,
         name:str, # A recipe of kdfast: teacher, hint, …
         **given # Its arguments, where they are not its defaults
@@ -245,6 +246,7 @@ def train_alone(run, recipe, arguments):
 
 def perform(run, recipe, arguments):
     "What `main` returns: the Learner to be judged, or a network to be kept. Raises KdfastError for anything else"
+    set_seed(run.seed)
     outcome = recipe.main()(run, **arguments)
     if isinstance(outcome, Learner | nn.Module) or not run.record.epochs: return outcome
     raise KdfastError(f'{recipe.file}: main returns {type(outcome).__name__}, expected the Learner to be judged, or a network to be kept')

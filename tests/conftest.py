@@ -125,3 +125,12 @@ def beside(study, runs, *needed):
     "A runs folder that has what a recipe needs, and nothing else of the study's"
     for recipe in needed: shutil.copytree(study/recipe, runs/'tiny'/recipe)
     return runs
+
+
+def begun(data, path, *watch):
+    "A run that has begun in this folder, or goes on there, for what a recipe would do with it"
+    from kdfast.runs import Folder
+    from kdfast.trainer import Run
+    run = Run(Folder(path), data, 0, path.parent, watch)
+    run.folder.start({}, '')
+    return run

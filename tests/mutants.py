@@ -14,23 +14,27 @@ import traceback
 import ordeal # before anything of kdfast: it sets the threads
 import test_resume
 
-from kdfast import checkpoint, decode, metrics_log, networks, runs, signals, writing
+from kdfast import checkpoint, decode, metrics_log, networks, restore, runs, signals, writing
 from kdfast.runs import Folder
 
 
 def nothing(*_, **__): return None
 
 
-def without(root):
-    "Checkpoints that leave out what one of their roots holds"
-    roots = checkpoint.Checkpoints.roots
-    def fewer(self, learn): return {name: owner for name,owner in roots(self, learn).items() if name != root}
-    checkpoint.Checkpoints.roots = fewer
-
-
-def no_network(): without('model')
-def no_optimizer(): without('opt')
+def no_network(): restore.Put.overwritten = lambda self, old, x: old
 def no_record(): metrics_log.MetricsLog.load_state_dict = nothing
+
+
+def no_optimizer():
+    "Its state is as at the beginning of the fit"
+    put = checkpoint.Checkpoints.put
+    def forgetful(self, learn):
+        found = put(self, learn)
+        learn.opt.clear_state()
+        return found
+    checkpoint.Checkpoints.put = forgetful
+
+
 def no_lock(): Folder.locked = contextlib.contextmanager(lambda self: (yield))
 def no_comparison(): test_resume.same = lambda *_: True
 def no_look_at_numbers(): metrics_log.isfinite = lambda value: True
@@ -54,9 +58,7 @@ def silent_disk():
     runs.write = checkpoint.write = writing.write = careless
 
 
-def no_hash():
-    def newest(self, where='[0-9]*-[0-9]*'): return next(iter(self.under_way(where)), None)
-    checkpoint.Checkpoints.newest = newest
+def no_hash(): checkpoint.Checkpoints.newest = lambda self, *where: next(iter(self.under_way(*where)), None)
 
 
 def numpy_unpickles():

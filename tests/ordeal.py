@@ -24,13 +24,14 @@ from test_record import Poison
 from test_resume import same
 
 from kdfast import cli
-from kdfast import checkpoint, networks, runs, trainer
+from kdfast import appended, checkpoint, networks, runs, trainer
+from kdfast.checkpoint import Checkpoints
 from kdfast.runs import Folder
 
 torch.set_num_threads(1)
 EPOCHS = 2
 PATIENCE = 10 # seconds that a signal may take
-POINTS = ('half written', 'before fsync', 'before replace', 'after replace')
+POINTS = ('half written', 'half appended', 'before fsync', 'before replace', 'after replace')
 FAULTS = (errno.ENOSPC, errno.EIO, errno.EACCES)
 
 
@@ -145,8 +146,22 @@ def die_in_checkpoint(bench):
             if point == 'before replace': os.replace = lambda *_: die()
             if point == 'after replace': os.replace = lambda *names: (replace(*names), die())
             return whole(file, content)
-        checkpoint.write = write
+        if point == 'half appended': half_appended(k)
+        else: checkpoint.write = write
     return prepare
+
+
+def half_appended(k):
+    "Of the steps, in the k-th call"
+    whole,count = appended.Appended.write,[0]
+    def write(self, sync=False):
+        count[0] += 1
+        if count[0] < k or not self.waiting: return whole(self, sync)
+        content = b''.join(self.waiting)
+        self.waiting = [content[:len(content)//2]]
+        whole(self, True)
+        die()
+    appended.Appended.write = write
 
 
 def die_between_stages(bench):
@@ -166,7 +181,7 @@ def die_between_stages(bench):
         if what == 'set': around(Folder, 'set', lambda self, status, **_: self.recipe == 'hint' and status == 'finished')
         if what == 'start': around(Folder, 'start', lambda self, *_: self.recipe.startswith('exp2'))
         if what == 'mkdir': around(Path, 'mkdir', lambda self, *_: self.parent.name.startswith('exp2'))
-        if what == 'fit': around(checkpoint.Checkpoints, 'save', lambda self, learn, where, *_: where == checkpoint.END and self.folder.recipe == 'hint')
+        if what == 'fit': around(Checkpoints, 'save', lambda self, learn, where, *_: where == checkpoint.END and self.folder.recipe == 'hint')
     return prepare
 
 
@@ -233,7 +248,7 @@ def fails_at(k, fault, reached):
         def __getattr__(self, name): return getattr(self.file, name)
     opened = Path.open
     def open_file(self, mode='r', *args, **kwargs):
-        return File(counted(opened, lambda a: str(a[0]))(self, mode, *args, **kwargs)) if 'w' in mode else opened(self, mode, *args, **kwargs)
+        return File(counted(opened, lambda a: str(a[0]))(self, mode, *args, **kwargs)) if set(mode) & set('wa+') else opened(self, mode, *args, **kwargs)
     Path.open = open_file
     os.fsync,os.replace = counted(os.fsync, lambda _: None),counted(os.replace, lambda a: str(a[1]))
     os.mkdir = counted(os.mkdir, lambda a: str(a[0]))
@@ -257,18 +272,17 @@ def faults_of_the_disk(bench, n):
 def damaged_checkpoints(bench, n):
     "Cut short or with one bit turned: passed over, and the one before taken"
     kept_in = bench.beside('kd')
-    assert bench.run(kept_in, 'kd', lambda: (often(), setattr(checkpoint.Checkpoints, 'end', lambda *_, **__: die()))) == -signal.SIGKILL
-    path = bench.folder(kept_in, 'kd')/'resume'
-    *_,before,last = sorted(path.glob('01-0*'))
+    assert bench.run(kept_in, 'kd', lambda: (often(), setattr(Checkpoints, 'end', lambda *_: die()))) == -signal.SIGKILL
+    kept = Checkpoints(bench.folder(kept_in, 'kd'), print)
+    kept.fit = 1
+    last,before = (place.file for place in kept.under_way())
     whole = last.read_bytes()
     def trial(i):
         damaged = bytearray(whole)
         if i % 5: damaged[bench.random.randrange(len(whole))] ^= 1 << bench.random.randrange(8)
         else: del damaged[bench.random.randrange(len(whole)):]
         last.write_bytes(damaged)
-        checkpoints = checkpoint.Checkpoints(bench.folder(kept_in, 'kd'), print)
-        checkpoints.fit = 1
-        with contextlib.redirect_stderr(io.StringIO()) as said: return checkpoints.newest().file == before and 'is damaged' in said.getvalue()
+        with contextlib.redirect_stderr(io.StringIO()) as said: return kept.newest().file == before and 'is damaged' in said.getvalue()
     return [trial(i) for i in range(n)]
 
 

@@ -1,24 +1,24 @@
 "Callbacks, optimizers, losses and networks that hold state: a fit that is interrupted ends with the same bits, or says beforehand that it starts again."
+import random
 import sys
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from conftest import equal
+from conftest import begun, equal
 from fastai.vision.all import (Callback, CancelBatchException, CancelEpochException, CancelFitException, CancelStepException, CancelTrainException, CancelValidException,
-                               CrossEntropyLossFlat, L, OptimWrapper, SaveModelCallback, accuracy, params, ranger, set_seed)
+                               CrossEntropyLossFlat, DataLoader, DataLoaders, OptimWrapper, SaveModelCallback, accuracy, params, ranger)
 from kdfast import checkpoint
 from kdfast.checkpoint import Checkpoints
 from kdfast.errors import KdfastError
-from kdfast.runs import Folder
-from kdfast.trainer import Run
 from torch import nn
 
 sys.path.append(str(Path(__file__).parent/'slow'))
 import callbacks
-from callbacks import Case, Interrupt, constant, one_cycle, plain_net
+from callbacks import Case, Interrupt, constant, plain_net
 
 LAST = 8 # step of an epoch, from 0
 
@@ -30,8 +30,7 @@ def often(monkeypatch): monkeypatch.setattr(checkpoint, 'EVERY', 0)
 def fit(data, path, case, at=None, distill=False):
     "Through a run's Learner: weights, steps, rows of epochs, and what was said; None for all where it was interrupted"
     said = []
-    run = Run(Folder(path), data, 0, path.parent, [lambda _: at if isinstance(at, Callback) else Interrupt(*at)] if at else [])
-    run.folder.path.mkdir(exist_ok=True)
+    run = begun(data, path, *([lambda _: at if isinstance(at, Callback) else Interrupt(*at)] if at else []))
     run.checkpoints = Checkpoints(run.folder, said.append)
     try: learn = case.train(lambda **settings: run.learner(run.build(case.net), **settings), distill)
     except KeyboardInterrupt: return None,said
@@ -158,6 +157,19 @@ def twice(learn, cbs):
     learn.fit_one_cycle(2, .05*learn.recorder.values[-1][1], cbs=cbs, reset_opt=len(learn.recorder.losses) % 2)
 
 
+class Noisy(DataLoader):
+    "Batches that random numbers of every kind decide"
+    def create_item(self, i):
+        x,y = self.dataset[i]
+        return x + .1*torch.rand(1) + .1*random.random() + .1*np.random.rand(),y
+
+
+def other_loader(learn, cbs):
+    x,y = torch.rand(40, 3, 8, 8),torch.arange(40) % 3
+    learn.dls = DataLoaders(*(Noisy(list(zip(x, y)), bs=8, shuffle=shuffle) for shuffle in (True, False)))
+    learn.fit(3, .05)
+
+
 def with_opt(opt, **more): return lambda: dict(opt_func=partial(OptimWrapper, opt=opt), **more)
 def stays(cbs): return lambda: dict(cbs=cbs())
 def two_groups(model): return [params(model[:3]), params(model[3:])]
@@ -174,7 +186,7 @@ KINDS = dict(
     counts=Case(learner=lambda: dict(loss_func=Curriculum())), memory=Case(learner=lambda: dict(loss_func=Centers())), twice=Case(lambda: [EMA()], twice), stays=Case(fit=twice, learner=stays(lambda: [EMA()])),
     stream_twice=Case(fit=twice, learner=stays(lambda: [Stream()])), rmsprop=Case(learner=with_opt(torch.optim.RMSprop, splitter=two_groups, metrics=[accuracy])), ranger=Case(learner=lambda: dict(opt_func=ranger)),
     fine_tune=Case(fit=lambda learn, cbs: learn.fine_tune(2), learner=lambda: dict(splitter=two_groups)),
-    others=Case(fit=lambda learn, cbs: (learn.fit_flat_cos(1, .1), learn.fit_sgdr(2, 1, .1), learn.fit(1))),
+    loader=Case(fit=other_loader), others=Case(fit=lambda learn, cbs: (learn.fit_flat_cos(1, .1), learn.fit_sgdr(2, 1, .1), learn.fit(1))),
 )
 SAY = {'late', 'stream', 'stream_twice'} # that they hold what cannot be kept
 FASTAI = 'EarlyStoppingCallback', 'FetchPredsCallback', 'GradientAccumulation', 'LRFinder', 'MixUp', 'RNNRegularizer', 'ReduceLROnPlateau', 'SaveModelCallback'
@@ -195,8 +207,7 @@ def test_who_says_that_it_cannot_be_kept_says_so_first_and_names_it(data, tmp_pa
     class Look(Callback):
         def before_batch(self): assert said and 'Stream.numbers is a builtins.generator' in said[0]
     said = []
-    run = Run(Folder(tmp_path/'run'), data, 0, tmp_path)
-    run.folder.path.mkdir()
+    run = begun(data, tmp_path/'run')
     run.checkpoints = Checkpoints(run.folder, said.append)
     run.learner(run.build(plain_net)).fit(1, .1, cbs=[Stream(), Look()])
     assert said[0].endswith('if this run is interrupted, it goes on again from the beginning of fit 1') and len(said) == 1

@@ -1,4 +1,5 @@
 "Every loss of the literature is a recipe that trains."
+import csv
 import json
 
 import pytest
@@ -29,6 +30,8 @@ def test_it_trains_the_student_otherwise_than_labels_alone_and_keeps_the_student
     assert student.keys() == labels_alone.keys() and not equal(student, labels_alone)
     kept = result['soft_loss'] if name == 'funmatch' else result['fit_loss']
     assert kept is not None and result['hard_loss'] is not None and result['teacher_sha256']
+    last = list(csv.DictReader(next((tmp_path/'tiny').glob(f'{name},*/0/metrics.csv')).open()))[-1]
+    assert float(last['valid_hard']) == pytest.approx(result['valid_loss'], rel=1e-4) # both of the last weights, on validation images
 
 
 @pytest.mark.parametrize('name', [name for name in LITERATURE if name != 'funmatch'])

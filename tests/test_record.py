@@ -4,12 +4,16 @@ import json
 import shutil
 
 import pytest
-from conftest import beside
+import torch
+from conftest import begun, beside
 from fastai.basics import Callback
-from kdfast import recipe as recipes, trainer
+from kdfast import metrics_log, recipe as recipes, trainer
 from kdfast.errors import Diverged
 from kdfast.hint import Hint
 from kdfast.distill import Distill
+from kdfast.losses import hint_loss
+from kdfast.match import Match
+from kdfast.models import matched, wide
 from kdfast.runs import Folder
 from safetensors.torch import load_file
 
@@ -97,5 +101,92 @@ def test_what_is_not_finite_ends_the_run_before_a_step_is_taken(study, data, tmp
     with pytest.raises(Diverged, match='a gradient became' if where in ('gradient', 'loss') else 'loss became'): trainer.train(recipes.find(recipe), data, 0, dict(epochs=1), runs, [lambda _: Poison(where, value, 3)])
     folder = Folder(runs/'tiny'/f'{recipe},epochs=1'/'0')
     assert folder.status == 'diverged' and not (folder/'result.json').exists() and not (folder/'weights.safetensors').exists()
-    kept = [load_file(file) for file in (folder/'resume').iterdir()]
+    kept = [load_file(file) for file in (folder/'resume').glob('*.safetensors')]
     assert kept and all(t.isfinite().all() for tensors in kept for t in tensors.values())
+
+
+def on_a_gpu(monkeypatch, every):
+    "As where numbers are read once in so many batches"
+    monkeypatch.setattr(metrics_log, 'reads_at_once', lambda device: False)
+    monkeypatch.setattr(metrics_log, 'LOOK_EVERY', every)
+
+
+@pytest.mark.parametrize('recipe', ['kd', 'hint'])
+def test_what_is_read_later_is_the_same(study, data, tmp_path, monkeypatch, recipe):
+    "Every value of every step, and the epochs' means"
+    given = dict(epochs=2)
+    whole = trainer.train(recipes.find(recipe), data, 0, given, beside(study, tmp_path/'whole', 'teacher'))
+    on_a_gpu(monkeypatch, 4)
+    later = trainer.train(recipes.find(recipe), data, 0, given, beside(study, tmp_path/'later', 'teacher'))
+    rows = [[{k: v for k,v in row.items() if k != 'seconds'} for row in table(folder/'metrics.csv')] for folder in (whole, later)]
+    assert (whole/'steps.csv').read_text() == (later/'steps.csv').read_text() and rows[0] == rows[1]
+
+
+@pytest.mark.parametrize('where', ['weight', 'gradient', 'loss'])
+def test_what_is_read_later_ends_the_run_before_a_row_or_a_checkpoint(study, data, tmp_path, monkeypatch, where):
+    on_a_gpu(monkeypatch, 50)
+    with pytest.raises(Diverged, match='in epoch 1, step [45]: a lower --lr'):
+        trainer.train(recipes.find('baseline'), data, 0, dict(epochs=2), tmp_path, [lambda _: Poison(where, float('nan'), 3)])
+    folder = Folder(tmp_path/'tiny'/'baseline,epochs=2'/'0')
+    assert folder.status == 'diverged' and not (folder/'metrics.csv').exists() and not (folder/'steps.csv').exists()
+    kept = [load_file(file) for file in (folder/'resume').glob('*.safetensors')]
+    assert kept and all(t.isfinite().all() for tensors in kept for t in tensors.values())
+
+
+WAITS = {'item', 'tolist', 'cpu', 'numpy', '__bool__', '__float__', '__int__', '__index__', '__array__', 'nonzero'}
+
+
+class Waits(torch.overrides.TorchFunctionMode):
+    "Counts calls for which the host waits for the device, while it is told to"
+    def __init__(self):
+        super().__init__()
+        self.counts,self.calls = False,[]
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        name = getattr(function, '__name__', '')
+        if self.counts and (name in WAITS or name == 'to' and 'cpu' in str(args[1:])): self.calls.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize('make', [list, lambda: [Distill(wide(3).eval())], lambda: [Match(wide(3).eval(), hint_loss, 1., 'stage2:stage2')]])
+def test_a_step_waits_for_the_device_once_in_so_many(data, tmp_path, monkeypatch, make):
+    on_a_gpu(monkeypatch, 5)
+    waits = Waits()
+    class First(Callback):
+        order = -20
+        def before_batch(self): waits.counts = self.training
+    class Last(Callback):
+        order = 100
+        def after_batch(self): waits.counts = False
+    run = begun(data, tmp_path/'run')
+    learn = run.learner(run.build(matched))
+    with waits: learn.fit(2, .01, cbs=[*make(), First(), Last()])
+    assert waits.calls == ['tolist']*2 and run.record.steps == 18 # nine steps an epoch; the rest is read when it ends
+
+
+class Parts(Callback):
+    "Has parts of the training loss, and does not run in validation"
+    run_valid,order = False,3
+    def after_loss(self): self.parts = dict(total=self.loss.detach() + 100, fit=torch.tensor(100.), hard=self.loss.detach())
+
+
+def test_validation_never_shows_parts_of_a_training_batch(data, tmp_path):
+    run = begun(data, tmp_path/'run')
+    learn = run.learner(run.build(matched))
+    learn.fit(2, .01, cbs=Parts())
+    for row,values in zip(run.record.epochs, learn.recorder.values): assert row['valid_total'] == row['valid_hard'] == pytest.approx(values[1]) and row['valid_fit'] is None and row['train_fit'] == 100
+
+
+def test_a_fit_that_only_looks_for_a_rate_is_no_stage(data, tmp_path):
+    run = begun(data, tmp_path/'run')
+    learn = run.learner(run.build(matched))
+    learn.lr_find(show_plot=False, end_lr=1e4) # a loss that explodes is what it looks for
+    learn.fit(1, .01)
+    assert [row['stage'] for row in run.record.epochs] == [1] and run.record.steps == 9
+
+
+def test_labels_of_another_shape_have_no_accuracy(data, tmp_path):
+    run = begun(data, tmp_path/'run')
+    class Numbers(Callback):
+        def before_batch(self): self.learn.yb = (torch.nn.functional.one_hot(self.y, 3).float(),)
+    run.learner(run.build(matched), loss_func=torch.nn.MSELoss(), metrics=None).fit(1, .01, cbs=Numbers())
+    assert run.record.epochs[0]['train_accuracy'] is run.record.epochs[0]['valid_accuracy'] is None and run.record.epochs[0]['valid_hard'] > 0

@@ -1,5 +1,6 @@
 "A run that is interrupted at any moment ends with the same bits as one that never was."
 import csv
+import hashlib
 import json
 import random
 import shutil
@@ -10,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from conftest import beside, equal, weights
 from fastai.basics import Callback
@@ -240,3 +242,64 @@ def test_a_folder_that_no_run_made_is_left_alone(data, tmp_path):
     (folder/'run.json').write_text('{"status": "running", "format": 99}')
     with pytest.raises(KdfastError, match='made by a newer kdfast'): train(recipes.find('baseline'), data, tmp_path, epochs=1)
     assert (folder/'thesis.tex').read_text() == 'years of work'
+
+
+def test_it_makes_no_difference_when_the_teacher_was_trained(study, data, both, whole, tmp_path):
+    "Here, before, or by a run that was killed in between: the student draws the same random numbers"
+    assert same(train(both, data, tmp_path, epochs=2), whole['both'])
+
+
+def test_checkpoints_of_another_format_are_passed_over_and_left(study, data, both, whole, tmp_path, capsys):
+    runs = beside(study, tmp_path, 'teacher')
+    interrupted(both, data, runs, (1, 1, 4), epochs=2)
+    folder = runs/'tiny'/'both'/'0'/'resume'
+    others = {}
+    for file in folder.glob('*.safetensors'):
+        content = safetensors.torch.save(safetensors.torch.load(file.read_bytes()), dict(format='1'))
+        file.unlink()
+        others[file.with_stem(file.stem[:-64] + hashlib.sha256(content).hexdigest())] = content
+    for file,content in others.items(): file.write_bytes(content)
+    interrupted(both, data, runs, (2, 1, 4), epochs=2)
+    said = capsys.readouterr().err
+    assert f'has format 1, where this kdfast has {checkpoint.FORMAT}; it is passed over' in said and 'goes on from' not in said
+    assert all(file.read_bytes() == content for file,content in others.items())
+    assert same(train(both, data, runs, epochs=2), whole['both'])
+
+
+def test_a_partial_row_at_the_end_of_the_steps_is_cut_off(study, data, whole, tmp_path):
+    runs = beside(study, tmp_path, 'teacher')
+    interrupted(recipes.find('kd'), data, runs, (1, 1, 4), epochs=2)
+    with (runs/'tiny'/'kd,epochs=2'/'0'/'steps.csv').open('a') as f: f.write('1,2,14,0.1,0.5')
+    assert same(train(recipes.find('kd'), data, runs, epochs=2), whole['kd'])
+
+
+def test_steps_that_are_not_as_they_were_written_are_refused(study, data, tmp_path):
+    runs = beside(study, tmp_path, 'teacher')
+    interrupted(recipes.find('kd'), data, runs, (1, 1, 4), epochs=2)
+    file = runs/'tiny'/'kd,epochs=2'/'0'/'steps.csv'
+    file.write_text(file.read_text().replace('1,1,3,', '1,1,7,'))
+    with pytest.raises(KdfastError, match='steps.csv is not as this run wrote it'): train(recipes.find('kd'), data, runs, epochs=2)
+
+
+ASKS = "before_fit before_epoch before_train before_batch after_pred after_loss before_backward before_step after_step after_batch after_train before_validate after_validate after_epoch after_fit".split()
+
+
+class Asks(Callback):
+    "Predicts and validates at an event of a fit"
+    order = 65
+    def __init__(self, event):
+        def act():
+            if hasattr(self.learn, 'gather_preds') or self.busy or (self.epoch, getattr(self, 'iter', 0)) not in ((0, 0), (1, 3), (1, 8)): return
+            self.busy = True
+            with self.learn.no_bar(): self.learn.get_preds(), self.learn.validate()
+            self.busy = False
+        self.busy = False
+        setattr(self, event, act)
+
+
+@pytest.mark.parametrize('event', ASKS)
+def test_predictions_in_the_middle_of_a_run_change_nothing(study, data, whole, tmp_path, event):
+    runs,kd = beside(study, tmp_path, 'teacher'),recipes.find('kd')
+    watch = [lambda _: Asks(event)]
+    with pytest.raises(KeyboardInterrupt): trainer.train(kd, data, 0, dict(epochs=2), runs, [*watch, lambda _: Interrupt(1, 1, 4)])
+    assert same(trainer.train(kd, data, 0, dict(epochs=2), runs, watch), whole['kd'])

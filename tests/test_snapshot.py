@@ -162,6 +162,20 @@ def test_what_is_one_thing_stays_one():
     assert other.row[0] == 7 and other.c[1, 1] == 8 and other.a is other.b and other.weight is other.model[0].weight
 
 
+def test_parameters_that_share_memory_go_on_doing_so():
+    def made():
+        model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+        model[1].weight = nn.Parameter(model[0].weight.data)
+        return SimpleNamespace(model=model, opt=torch.optim.SGD(model.parameters(), .1))
+    first,other = made(),made()
+    weights = list(other.model.parameters())
+    first.model[0].weight.data.fill_(3)
+    state,tensors = taken(first)
+    Put(tensors)(json.loads(state), other)
+    assert all(a is b for a,b in zip(weights, other.model.parameters())) and (other.model[1].weight == 3).all()
+    assert other.model[0].weight.data_ptr() == other.model[1].weight.data_ptr()
+
+
 def test_what_was_one_thing_and_is_two_now_becomes_two():
     def made():
         model,shared = net(),[1]
