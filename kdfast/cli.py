@@ -58,13 +58,17 @@ def help_alone(ctx: typer.Context):
 # run
 
 COMMON = {
-    'data': (str, 'digits', 'What to train on: the path of a folder, an archive or a table, with images in folders of their classes or listed in a table; or a published data set, such as digits, cifar10, cifar100 or imagenette.'),
+    'data': (str, 'digits', 'What to train on: the path of a folder, an archive or a table, with images in folders of their '
+             'classes or listed in a table; or a published data set, such as digits, cifar10, cifar100 or imagenette.'),
     'size': (Optional[int], None, 'For images of any size: height and width at which networks see them, in pixels.'),
     'grow': (float, 1., 'Progressive resizing: the share of the images\' height and width that training begins with; they are whole for the last quarter of the epochs.'),
-    'holdout': (float, 0., 'Share of the training images to validate on instead: to choose options while the validation images stay unseen. A fifth where there are none, unless given.'),
-    'augment': (Optional[str], None, 'How training varies images: none, shift (or crop), flip (shift and mirror) or strong (TrivialAugment besides). flip, unless classes are sides, digits or letters.'),
+    'holdout': (float, 0., 'Share of the training images to validate on instead: to choose options while the validation '
+                'images stay unseen. A fifth where there are none, unless given.'),
+    'augment': (Optional[str], None, 'How training varies images: none, shift (or crop), flip (shift and mirror) or strong '
+                '(TrivialAugment besides). flip, unless classes are sides, digits or letters.'),
     'columns': (Optional[str], None, 'Columns of a table: name=COLUMN,label=COLUMN,split=COLUMN, or some of them.'),
-    'range': (Optional[str], None, 'LOW:HIGH, the values that become black and white, of images of more than 8 bits a channel; by their bit depth, unless given.'),
+    'range': (Optional[str], None, 'LOW:HIGH, the values that become black and white, of images of more than 8 bits a '
+              'channel; by their bit depth, unless given.'),
     'skip_broken': (bool, False, 'Leave out images that cannot be read, and count them.'),
     'seed': (int, 0, 'Decides the initial weights, the order of the images and their augmentation.'),
     'runs': (Path, DEFAULT_RUNS, 'Where runs are kept.'),
@@ -74,7 +78,8 @@ COMMON = {
 }
 
 
-DATA_OPTIONS = 'data', 'size', 'grow', 'holdout', 'augment', 'columns', 'range', 'skip_broken' # what kdfast.data.load takes
+# what kdfast.data.load takes
+DATA_OPTIONS = 'data', 'size', 'grow', 'holdout', 'augment', 'columns', 'range', 'skip_broken'
 
 
 class Recipes(TyperGroup):
@@ -161,7 +166,9 @@ def load_images(runs, data, **options):
     from kdfast import data as images
     found = images.load(data, **options)
     apart = images.apart(found, runs)
-    if apart.name != found.name: err.print(f'kdfast: {runs/found.name} has runs on other images; runs on these are in {runs/apart.name}', soft_wrap=True, markup=False)
+    if apart.name != found.name:
+        err.print(f'kdfast: {runs/found.name} has runs on other images; runs on these are in {runs/apart.name}',
+                  soft_wrap=True, markup=False)
     return apart
 
 
@@ -539,7 +546,8 @@ def check(
     found = {folder: folder.problems() for folder in folders}
     if json_: print(json.dumps({str(folder): problems for folder,problems in found.items()}, indent=1))
     else:
-        for folder,problems in found.items(): out.print(f'{folder}: {"; ".join(problems) or "whole"}', soft_wrap=True, markup=False)
+        for folder,problems in found.items():
+            out.print(f'{folder}: {"; ".join(problems) or "whole"}', soft_wrap=True, markup=False)
     wrong = sum(bool(problems) for problems in found.values())
     if wrong: raise KdfastError(f'{wrong} of {len(found)} runs are not whole: remove their folders and run them again')
 
@@ -571,7 +579,8 @@ def cache_list(json_: JsonOption = False):
     found = decoded.entries()
     if json_: return print(json.dumps([entry.facts for entry in found], indent=1, ensure_ascii=False))
     if found: out.print(decoded.table(found), soft_wrap=True)
-    out.print(f'{decoded.written(sum(entry.n_bytes for entry in found))} in {data.cache_home()}', soft_wrap=True, markup=False)
+    n_bytes = sum(entry.n_bytes for entry in found)
+    out.print(f'{decoded.written(n_bytes)} in {data.cache_home()}', soft_wrap=True, markup=False)
 
 
 @cache.command('size')
@@ -584,7 +593,7 @@ def cache_size():
 @cache.command('clear')
 def cache_clear(
     name: Annotated[Optional[list[str]], typer.Argument(help='Data sets by their names, or folders of the cache.')] = None,
-    stale: Annotated[bool, typer.Option('--stale', help='What was decoded from images that have changed or gone since.')] = False,
+    stale: Annotated[bool, typer.Option('--stale', help='What was decoded from images that have changed since.')] = False,
     all_: Annotated[bool, typer.Option('--all', help='Everything, downloads of published data sets too.')] = False,
 ):
     "Remove decoded data sets. Images themselves are never touched."

@@ -56,8 +56,8 @@ def test_shift_never_mirrors_and_flip_does(folder):
 def test_the_usual_one_has_the_name_and_the_bits_it_always_had(folder):
     usual,flip = load(str(folder)),load(str(folder), augment='flip')
     assert usual.name == flip.name == 'pets' and usual.augment == 'flip' and (shown(usual) == shown(flip)).all()
-    assert load('digits').augment == 'shift' and load('digits', augment='shift').name == 'digits' and load('digits',
-        augment='flip').name == 'digits,augment=flip'
+    assert load('digits').augment == 'shift' and load('digits', augment='shift').name == 'digits'
+    assert load('digits', augment='flip').name == 'digits,augment=flip'
 
 
 def test_strong_follows_from_seed_and_epoch_and_draws_from_nothing_else(folder):
@@ -74,8 +74,8 @@ def test_strong_follows_from_seed_and_epoch_and_draws_from_nothing_else(folder):
 
 
 def test_strong_mirrors_only_where_that_shows_the_same_class():
-    assert augment.mirrors('strong', ['cat', 'dog']) and not augment.mirrors('strong',
-        ['left', 'right']) and augment.mirrors('flip', ['left', 'right'])
+    assert augment.mirrors('strong', ['cat', 'dog']) and not augment.mirrors('strong', ['left', 'right'])
+    assert augment.mirrors('flip', ['left', 'right'])
 
 
 def test_what_training_does_to_sides_is_announced_on_the_first_use(tmp_path, capsys):

@@ -29,6 +29,7 @@ def test_the_next_command_trains_what_a_verdict_needs(kdfast, photos, tmp_path, 
     "tests/slow/layouts.py trained goes the whole way"
     from kdfast import study
     planned = []
+    monkeypatch.setattr(study, 'check', lambda *_: None)
     monkeypatch.setattr(study, 'execute', lambda tasks, *_: planned.extend(tasks) or [])
     said = kdfast('check', photos).out.splitlines()[-1].removeprefix('next  ')
     assert said == f'kdfast study baseline kd --data {photos} --size 32'
@@ -47,12 +48,12 @@ def test_what_is_said_of_photographs(kdfast, photos):
 def test_for_scripts(kdfast, tmp_path):
     folder = written.to_folder(tmp_path/'photos', written.files_of('train, valid, test', 'PNG'))
     found = json.loads(kdfast('check', folder, '--json').out)
-    assert found['images'] == dict(training=12, validation=6, test=3) and found['classes']['bee'] == dict(training=4,
-        validation=2, test=1) and found['shown'] == [16, 16]
-    assert found['files'] == dict(kinds={'PNG RGB': 21}, widths=[16]*3,
-                                  heights=[16]*3) and found['skipped'] == 0 and found['next'] == f'kdfast study baseline kd --data {folder}'
-    assert found['layout'] == 'folders of classes in folders of splits' and found['notes'] == [
-        'test images, kept apart: 3']
+    assert found['images'] == dict(training=12, validation=6, test=3)
+    assert found['classes']['bee'] == dict(training=4, validation=2, test=1) and found['shown'] == [16, 16]
+    assert found['files'] == dict(kinds={'PNG RGB': 21}, widths=[16]*3, heights=[16]*3) and found['skipped'] == 0
+    assert found['next'] == f'kdfast study baseline kd --data {folder}'
+    assert found['layout'] == 'folders of classes in folders of splits'
+    assert found['notes'] == ['test images, kept apart: 3']
 
 
 def test_of_duplicates_and_leaks(kdfast, tmp_path):
@@ -72,7 +73,8 @@ def test_of_many_classes_the_largest_and_the_smallest(kdfast, tmp_path):
             Image.fromarray(np.random.default_rng([k, i]).integers(0, 256, (8, 8, 3),
                 dtype=np.uint8)).save(tmp_path/'many'/f'class{k:02}'/f'{i}.png')
     done = kdfast('check', tmp_path/'many', '--holdout', .5)
-    assert done.status == 0 and '… 20 more' in done.out and done.out.count('━ ') + done.out.count('━\n') >= 40 and 'class07' in done.out, done.err
+    assert done.status == 0 and '… 20 more' in done.out and 'class07' in done.out, done.err
+    assert sum('━' in line for line in done.out.splitlines()) == 40
 
 
 def test_the_options_of_the_next_command_are_those_that_were_given(kdfast, tmp_path):
@@ -107,14 +109,14 @@ def test_the_cache_is_listed_measured_and_cleared(kdfast, home):
         ('new-x', 'unfinished', 0), ('pets', 'current', 13), ('pets', 'stale', 12)]
     assert all(entry['bytes'] > 12*8*8*3 for entry in listed if entry['images'])
     total = sum(file.stat().st_size for file in (home/'cache').rglob('*') if file.is_file())
-    assert int(kdfast('cache',
-                      'size').out) == total and 'pets' in kdfast('cache').out and 'stale' in kdfast('cache').out
-    assert kdfast('cache', 'clear').status == 2 and 'there are gone, new-x, pets' in kdfast('cache', 'clear',
-        'dogs').err
-    assert 'removed 2' in kdfast('cache', 'clear', '--stale').out and [entry.state for entry in cache.entries()
-        if entry.images] == ['current']
-    assert 'removed 1' in kdfast('cache', 'clear', 'pets').out and 'removed 1' in kdfast('cache', 'clear',
-        '--all').out and cache.entries() == []
+    assert int(kdfast('cache', 'size').out) == total and 'pets' in kdfast('cache').out
+    assert 'stale' in kdfast('cache').out
+    assert kdfast('cache', 'clear').status == 2
+    assert 'there are gone, new-x, pets' in kdfast('cache', 'clear', 'dogs').err
+    assert 'removed 2' in kdfast('cache', 'clear', '--stale').out
+    assert [entry.state for entry in cache.entries() if entry.images] == ['current']
+    assert 'removed 1' in kdfast('cache', 'clear', 'pets').out and 'removed 1' in kdfast('cache', 'clear', '--all').out
+    assert cache.entries() == []
     assert (home/'pets'/'ape'/'new.png').exists() # images themselves are never touched
 
 
@@ -146,5 +148,5 @@ def test_sets_of_one_name_are_kept_apart_wherever_they_lie(home):
     (home/'runs'/'pets'/'kd'/'0').mkdir(parents=True)
     (home/'runs'/'pets'/'kd'/'0'/'run.json').write_text(json.dumps(dict(data_sha256=sets[0].fingerprint)))
     names = [kdata.apart(data, home/'runs').name for data in sets]
-    assert names == ['pets', f'pets-{sets[1].fingerprint[:8]}',
-                     f'pets-{sets[2].fingerprint[:8]}'] and kdata.apart(sets[1], home/'elsewhere').name == 'pets'
+    assert names == ['pets', f'pets-{sets[1].fingerprint[:8]}', f'pets-{sets[2].fingerprint[:8]}']
+    assert kdata.apart(sets[1], home/'elsewhere').name == 'pets'

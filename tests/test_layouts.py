@@ -88,8 +88,29 @@ def test_vehicles_may_be_trains(tmp_path):
                                                         'train/electric')
     assert [load(str(tmp_path/name)).classes for name in ('flat', 'deep')] == [['bus', 'car', 'train']]*2
     put(tmp_path/'split', 5, *(f'{split}/{name}' for split in ('train', 'test') for name in ('bus', 'train')))
-    assert load(str(tmp_path/'split')).classes == ['bus', 'train'] and counts(load(str(tmp_path/'split'))) == [10, 10,
-        0]
+    assert load(str(tmp_path/'split')).classes == ['bus', 'train']
+    assert counts(load(str(tmp_path/'split'))) == [10, 10, 0]
+
+
+@pytest.mark.parametrize('names,expected', [
+    (['ILSVRC/Data/train/n1', 'ILSVRC/Data/train/n2', 'ILSVRC/Data/val', 'ILSVRC/Data/test'], ['n1', 'n2']),
+    (['train/images/cat', 'train/images/dog', 'val/images/cat', 'val/images/dog'], ['cat', 'dog']),
+    (['train/cat', 'train/dog', 'sample/cat', 'sample/dog'], ['cat', 'dog']),
+    (['set/images/cat', 'set/images/dog'], ['cat', 'dog']), (['cat/a', 'cat/b', 'dog'], ['cat', 'dog']),
+    (['archive/Training/cat', 'archive/Training/dog', 'archive/Testing/cat', 'archive/Testing/dog'], ['cat', 'dog']),
+    (['cats_and_dogs/training_set/training_set/cats', 'cats_and_dogs/training_set/training_set/dogs',
+      'cats_and_dogs/test_set/test_set/cats', 'cats_and_dogs/test_set/test_set/dogs'], ['cats', 'dogs']),
+      (['a/train/x', 'a/train/y', 'b/test/x', 'b/test/y'], ['x', 'y']),
+])
+def test_folders_as_people_have_them(tmp_path, names, expected):
+    put(tmp_path/'photos', 5, *names)
+    assert load(str(tmp_path/'photos')).classes == expected
+
+
+def test_a_spreadsheet_is_to_be_saved_as_text(tmp_path):
+    draw_one(tmp_path/'photos'/'images', 5, 0)
+    (tmp_path/'photos'/'labels.xlsx').write_bytes(b'PK')
+    with pytest.raises(KdfastError, match='save labels.xlsx as labels.csv'): load(str(tmp_path/'photos'))
 
 
 def test_a_sample_beside_the_splits_is_left_out_and_said(tmp_path):
@@ -117,8 +138,8 @@ def test_what_programs_have_left_is_left_out_and_counted(tmp_path):
 def test_three_splits_are_kept_apart_and_the_test_images_have_no_part_in_training(tmp_path):
     put(tmp_path/'photos', 4, *(f'{split}/{name}' for split in ('train', 'val', 'test') for name in ('cat', 'dog')))
     found = load(str(tmp_path/'photos'))
-    assert counts(found) == [8, 8,
-                             8] and 'test images, kept apart: 8' in found.notes and found.about['validates'] == 'valid'
+    assert counts(found) == [8, 8, 8] and 'test images, kept apart: 8' in found.notes
+    assert found.about['validates'] == 'valid'
     held = load(str(tmp_path/'photos'), holdout=.25)
     assert counts(held) == [6, 2, 8] and (held.test[0][:] == found.test[0][:]).all()
     draw_one(tmp_path/'photos'/'test'/'dog', 3, 99)
@@ -129,15 +150,16 @@ def test_three_splits_are_kept_apart_and_the_test_images_have_no_part_in_trainin
 # Classes
 
 def test_rare_classes_and_those_without_validation_images_are_trained_and_said(tmp_path):
-    put(tmp_path/'a', 40, 'train/cat', 'train/dog'), put(tmp_path/'a', 3, 'valid/cat', 'valid/dog'), put(tmp_path/'a',
-        2, 'train/lynx')
+    for n,names in ((40, ['train/cat', 'train/dog']), (3, ['valid/cat', 'valid/dog']), (2, ['train/lynx'])):
+        put(tmp_path/'a', n, *names)
     found = load(str(tmp_path/'a'))
     assert found.classes == ['cat', 'dog', 'lynx'] and counts(found) == [82, 6, 0]
-    assert 'rare classes: 1 (lynx: 2 training images)' in found.notes and 'classes without validation images: 1 (lynx)' in found.notes
+    assert 'rare classes: 1 (lynx: 2 training images)' in found.notes
+    assert 'classes without validation images: 1 (lynx)' in found.notes
     put(tmp_path/'b', 10, 'cat', 'dog'), put(tmp_path/'b', 1, 'lynx')
     held = load(str(tmp_path/'b'))
-    assert counts(held) == [17, 4,
-                            0] and held.train[1].tolist().count(2) == 1 and 'classes without validation images: 1 (lynx)' in held.notes
+    assert counts(held) == [17, 4, 0] and held.train[1].tolist().count(2) == 1
+    assert 'classes without validation images: 1 (lynx)' in held.notes
 
 
 @pytest.mark.parametrize('names,said', [(('red', 'red shirt', 'shirt'), 1), (('a b', 'b a', 'c'), 2),
@@ -183,8 +205,8 @@ def test_an_official_archive_is_what_torchvision_reads(name, make, tmp_path, mon
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
     written.to_folder(tmp_path/'cache'/'kdfast'/'torchvision', make(as_python2))
     by_path,by_name = load(str(written.to_tar(tmp_path/'cifar', make(as_python2), 'gz'))),load(name.lower())
-    assert by_path.fingerprint == by_name.fingerprint and (by_path.mean, by_path.std) == (by_name.mean,
-        by_name.std) and by_path.augment == by_name.augment == 'flip'
+    assert by_path.fingerprint == by_name.fingerprint and (by_path.mean, by_path.std) == (by_name.mean, by_name.std)
+    assert by_path.augment == by_name.augment == 'flip'
 
 
 class Payload:

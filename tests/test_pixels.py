@@ -1,4 +1,4 @@
-"An image's pixels: more than 8 bits keep their contrast, large ones are reduced while they are decoded, and what is broken is called what it is."
+"An image's pixels: bit depths, large images, several frames, and what is broken called what it is."
 import io
 import json
 
@@ -38,8 +38,8 @@ def test_grey_values_are_scaled_by_their_bit_depth(bits, kind):
     values = RANDOM.integers(0, 2**bits, (12, 9)).astype(np.uint16)
     values[0, 0] = 2**bits - 1
     found,problem,remarks = decoded(written.saved(Image.fromarray(values), kind))
-    assert not problem and (found == scaled(values, 0, 2**bits - 1)[...,
-        None]).all() and remarks == [f'scaled from {bits} bits (0 … {2**bits - 1}) to 8 bits']
+    assert not problem and (found == scaled(values, 0, 2**bits - 1)[..., None]).all()
+    assert remarks == [f'scaled from {bits} bits (0 … {2**bits - 1}) to 8 bits']
 
 
 @pytest.mark.parametrize('n', [1, 2, 3, 4])
@@ -64,8 +64,8 @@ def test_other_numbers_are_scaled_by_their_range(values, span, words):
     for content in (written.saved(Image.fromarray(values.astype(np.float32)), 'TIFF'), values
                     if values.dtype.kind == 'f' else values.astype(np.int32)):
         found,problem,remarks = decoded(content)
-        assert not problem and (found == scaled(values.astype(np.float32), *span)[...,
-            None]).all() and remarks == [f'scaled from {words} to 8 bits']
+        assert not problem and (found == scaled(values.astype(np.float32), *span)[..., None]).all()
+        assert remarks == [f'scaled from {words} to 8 bits']
 
 
 def xrays(folder, brightest=(4095, 1000, 500)):
@@ -98,7 +98,8 @@ def test_the_range_can_be_set_and_is_another_data_set(tmp_path):
     usual,window = load(str(folder)),load(str(folder), range='100:600')
     assert sorted(map(bytes, all_of(window))) == sorted(bytes(scaled(values, 100, 600)[..., None].repeat(3, 2))
                                                         for values in read(folder).values())
-    assert window.fingerprint != usual.fingerprint and window.asked['range'] == '100:600' and load(**window.asked).fingerprint == window.fingerprint
+    assert window.fingerprint != usual.fingerprint and window.asked['range'] == '100:600'
+    assert load(**window.asked).fingerprint == window.fingerprint
     draw(tmp_path/'plain', 5, seed=0)
     assert '--range changes nothing: no image has more than 8 bits' in load(str(tmp_path/'plain'), range='0:9').notes
 
@@ -127,8 +128,8 @@ def test_a_trained_network_scales_new_images_as_its_training_images_were(kdfast,
     data = load(str(folder))
     from kdfast.predict import classifier, fitted
     _,facts = classifier(run/'weights.safetensors')
-    assert facts['range'] == [0, 4095] and any((fitted(folder/'a'/'2.png', facts) == image).all()
-                                               for image in all_of(data))
+    assert facts['range'] == [0, 4095]
+    assert any((fitted(folder/'a'/'2.png', facts) == image).all() for image in all_of(data))
 
 
 # Large images
@@ -188,7 +189,8 @@ def test_an_image_is_turned_once(orientation, kind):
     grey[0, 0] = 255
     upright = [None, grey, grey[:, ::-1], grey[::-1, ::-1], grey[::-1], grey.T, np.rot90(grey, -1),
                grey.T[::-1, ::-1], np.rot90(grey)][orientation]
-    image,exif = Image.fromarray(grey.astype(np.uint16)*257) if kind.startswith('deep') else Image.fromarray(grey),Image.Exif()
+    image = Image.fromarray(grey.astype(np.uint16)*257 if kind.startswith('deep') else grey)
+    exif = Image.Exif()
     exif[0x0112] = orientation
     found,_,remarks = decoded(written.saved(image, kind.split()[-1],
                                             **(dict(tiffinfo={0x0112: orientation}) if 'TIFF' in kind
@@ -222,8 +224,8 @@ def test_broken_images_are_left_out_where_that_is_wanted_and_counted(tmp_path, k
                              r'cannot be read: replace or remove, or leave out what is broken with --skip-broken'):
         load(str(folder))
     data = load(str(folder), skip_broken=True)
-    assert data.skipped == 2 and len(data.train[1]) + len(data.valid[1]) == 13 and any(
-        'left out, cannot be read: 2 (ape/001.png (' in note for note in data.notes)
+    assert data.skipped == 2 and len(data.train[1]) + len(data.valid[1]) == 13
+    assert any('left out, cannot be read: 2 (ape/001.png (' in note for note in data.notes)
     with pytest.raises(KdfastError, match='2 images cannot be read: .* --skip-broken'):
         load(str(folder)) # the cache does not hide them
     for file in ('ape/001.png', 'bee/003.png'): (folder/file).unlink()

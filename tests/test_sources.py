@@ -92,16 +92,16 @@ def test_numbers_that_are_floats_because_some_are_missing(frame, tmp_path):
 def test_it_lies_in_the_cache_and_goes_by_its_path_from_there_on(kdfast, tmp_path):
     data = from_arrays(TRAIN, VALID, name='shapes', size=8)
     again = load(**data.asked)
-    assert data.name == again.name == 'shapes,size=8' and again.fingerprint == data.fingerprint and from_arrays(TRAIN,
-        VALID, name='shapes', size=8).asked == data.asked
+    assert data.name == again.name == 'shapes,size=8' and again.fingerprint == data.fingerprint
+    assert from_arrays(TRAIN, VALID, name='shapes', size=8).asked == data.asked
     done = kdfast('run', 'baseline', '--data', data.asked['source'], '--size', 8, '--epochs', 1, '--runs', tmp_path)
     assert done.status == 0 and [f.name for f in tmp_path.iterdir()] == ['shapes,size=8'], done.err
     with pytest.raises(KdfastError, match='was decoded for --size 8'): load(data.asked['source'])
 
 
 def test_without_validation_images_a_fifth_is_held_out_class_by_class():
-    assert from_arrays(TRAIN).valid[1].tolist() == [0, 1, 2] and from_arrays(TRAIN,
-        holdout=.5).valid[1].tolist() == [0, 0, 1, 1, 2, 2]
+    assert from_arrays(TRAIN).valid[1].tolist() == [0, 1, 2]
+    assert from_arrays(TRAIN, holdout=.5).valid[1].tolist() == [0, 0, 1, 1, 2, 2]
 
 
 class Endless(IterableDataset):

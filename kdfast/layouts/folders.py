@@ -6,7 +6,7 @@ from typing import NamedTuple
 from kdfast.errors import KdfastError, listed
 from kdfast.files import folders_of
 from kdfast.formats import remedy
-from kdfast.layouts.base import Item, Listing, Source, split_of
+from kdfast.layouts.base import BESIDE, Item, Listing, Source, split_of
 
 EXPECTED = ('expected <class>/<image>, train/<class>/<image> beside valid/ or test/, '
             'or a table of names and labels (docs/data.md)')
@@ -55,15 +55,23 @@ def by_split(images):
         at = next((i for i,part in enumerate(parts[:-2]) if split_of(part)), None)
         if at is None: continue
         root,split = parts[:at],split_of(parts[at])
-        while at + 3 < len(parts) and split_of(parts[at + 1]) == split: at += 1 # seg_train/seg_train/<class>/
+        while at + 3 < len(parts) and (split_of(parts[at + 1]) == split or parts[at + 1].lower() in BESIDE):
+            at += 1 # seg_train/seg_train/<class>/ or train/images/<class>/
         roots[root][parts] = Place(split, parts[at + 1], at + 1)
     whole = [root for root,found in roots.items() if {'train'} < {place.split for place in found.values()}]
     if whole: return roots[min(whole, key=lambda root: (len(root), -len(roots[root])))]
-    # train/ alone, or a/train beside b/test
-    found = {parts: place for those in roots.values() for parts,place in those.items()}
-    only_train = {place.split for place in found.values()} == {'train'}
-    # a class called train
-    return {} if only_train and any(len(parts) > 2 and parts not in found for parts in images) else found
+    found = {parts: place for those in roots.values() for parts,place in those.items()} # a/train beside b/test
+    if {place.split for place in found.values()} != {'train'}: return found
+    return {} if any(is_a_class(root, those, images) for root,those in roots.items()) else found
+
+
+def is_a_class(root, found, images):
+    "Whether train is the name of a class: others with folders of their own lie beside it, and not the same folders"
+    inside,beside = {place.label for place in found.values()},defaultdict(set)
+    for parts in images:
+        name,*below = parts[len(root):]
+        if parts[:len(root)] == root and parts not in found and len(below) > 1: beside[name].add(below[0])
+    return any(not split_of(name) and not folders & inside for name,folders in beside.items())
 
 
 def refuse_empty(source, found):
@@ -99,8 +107,12 @@ def by_class(source, images):
 
 
 def tables(source):
-    found = [name for name in source.files if PurePosixPath(name).suffix.lower() in ('.csv', '.tsv', '.jsonl')]
-    return f'; {found[0]} names none of them' if found else ''
+    "What is wrong with a table that does not tell the classes"
+    for name in source.files:
+        suffix = PurePosixPath(name).suffix.lower()
+        if suffix in ('.csv', '.tsv', '.jsonl'): return f'; {name} names none of them'
+        if suffix in ('.xlsx', '.xls', '.ods'): return f'; save {name} as labels.csv'
+    return ''
 
 
 def listing(source, images, found, layout):

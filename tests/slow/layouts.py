@@ -133,9 +133,11 @@ def two_commands(root):
     first = run('check', str(photos))
     if first.returncode: return first.stderr
     second = run(*shlex.split(first.stdout.splitlines()[-1].removeprefix('next  '))[1:])
-    return '' if second.returncode == 0 and 'kd' in second.stdout and 'verdict' in second.stdout else f'two commands: {second.stderr[-300:]}{second.stdout[-300:]}'
+    right = second.returncode == 0 and 'kd' in second.stdout and 'verdict' in second.stdout
+    return '' if right else f'two commands: {second.stderr[-300:]}{second.stdout[-300:]}'
 
 
+DONE = dict(refused='named with cause and remedy', trained='trained to the right accuracy')
 PARTS = dict(table=table, sources=sources, refused=refused, trained=trained)
 
 if __name__ == '__main__':
@@ -143,6 +145,6 @@ if __name__ == '__main__':
     for name in sys.argv[1:] or PARTS:
         done,tried,wrong = PARTS[name]()
         print(*wrong, sep='\n')
-        print(f'{name}: {done}/{tried} {dict(refused="named with cause and remedy", trained="trained to the right accuracy").get(name, "read")}')
+        print(f'{name}: {done}/{tried} {DONE.get(name, "read")}')
         failed += len(wrong)
     sys.exit(bool(failed))
