@@ -99,11 +99,18 @@ def fit_hint(self:Learner,
     xb,teacher = inputs(self.dls),as_module(teacher).to(self.dls.device)
     student,target = front(self.model.to(self.dls.device), guided),front(teacher, hint)
     alike = features(student, xb).shape == features(target, xb).shape
-    model = student if alike else nn.Sequential(student, regressor(student, target, xb).to(self.dls.device))
+    model = student if alike else Guided(student, regressor(student, target, xb).to(self.dls.device))
     stage_one = Learner(self.dls, model, hint_loss, opt_func=self.opt_func, lr=self.lr, wd=self.wd, moms=self.moms, path=self.path, model_dir=self.model_dir)
     stage_one.fit_one_cycle(n_epoch, lr_max, cbs=[Hint(target), *L(kwargs.pop('cbs', None))], **kwargs)
     self.splitter,self.train_bn,self.opt = partial(front_back, layer=guided, xb=tree_map(lambda x: x[:2], xb)),False,None
     return stage_one
+
+
+class Guided(nn.Sequential):
+    "A front, which may take several inputs, and a regressor behind it."
+    def forward(self, *inputs):
+        student,matrix = self
+        return matrix(student(*inputs))
 
 
 def inputs(dls):
