@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 import kdfast
 from kdfast import names, processes, recipe as recipes, signals
-from kdfast.errors import KdfastError
+from kdfast.errors import KdfastError, reason, users_line
 
 UsageError = typer.BadParameter.__base__ # click's, wherever typer keeps its click
 DEFAULT_RUNS = Path('runs')
@@ -106,16 +106,17 @@ def command(recipe, act):
 
 def parameter(name, kind, default, help):
     "An option of the command line"
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=typer.Option(default, flag_of(name), help=help), annotation=kind)
-
-
-def flag_of(name): return f'--{name.replace("_", "-")}'
+    flag = recipes.flag(name)
+    if kind is bool and name not in COMMON: flag += f'/{recipes.flag(f"no_{name}")}'
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=typer.Option(default, flag, help=help), annotation=kind)
 
 
 def check_names(recipe):
-    "Raise KdfastError where a parameter of `main` would hide an option that every recipe has"
+    "Raise KdfastError where a parameter of `main` would hide an option that every recipe has, or another of its own"
+    taken = {*COMMON, 'help', 'debug', *(f'no_{o.name}' for o in recipe.options if o.type is bool)}
     for o in recipe.options:
         if o.name in COMMON: raise KdfastError(f'{recipe.file}: --{o.name} is an option of every recipe; give that parameter of main another name')
+        if o.name in taken: raise KdfastError(f'{recipe.file}: {recipes.flag(o.name)} has a meaning already; give that parameter of main another name')
 
 
 def run_alone(ctx: typer.Context):
@@ -140,12 +141,12 @@ def run_recipe(recipe, common, given):
     folder = runs.folder(kept_in, images.name, recipe.folder_name(arguments), seed)
     if folder.finished: err.print(f'{folder} is finished; nothing to train', soft_wrap=True)
     import_quietly()
-    if trust_code: trust_runs(arguments.values())
+    if common['trust_code']: trust_runs(arguments.values())
     from kdfast.progress import Show, live_bars
     from kdfast.trainer import train
     with live_bars(err) as bars:
         watch = [partial(Show, console=err, bars=bars), *([tensorboard_writer()] if common['tensorboard'] and not processes.rank else [])]
-        folder = train(recipe, images, seed, given, kept_in, watch)
+        folder = train(recipe, images, seed, given, kept_in, watch, rehearsed=signals.driven()) # a study has tried it
     if common['json']: print(json.dumps(folder.result, indent=1))
     else: show(folder, {name: common[name] for name in (*DATA_OPTIONS, 'seed', 'runs')})
 
@@ -196,21 +197,21 @@ def import_quietly():
 
 
 def show(folder, common):
-    "A run's summary, and the recipe of the study to run next: another one, by the same optimizer"
-    from kdfast import report, runs
-    optimizer = folder.result['arguments'].get('optimizer', recipes.OPTIMIZERS[0])
-    def alike(name): return recipes.find(name).folder_name(recipes.find(name).resolve(dict(optimizer=optimizer)))
-    missing = [r for r in recipes.STUDY if r != folder.run['recipe'] and not runs.folder(common['runs'], folder.data, alike(r), common['seed']).finished]
-    same = [] if optimizer == recipes.OPTIMIZERS[0] else ['--optimizer', optimizer]
-    next_command = ['run', missing[0], *same, *flags(**common)] if missing else ['compare', *flags(runs=common['runs'])]
+    "A run's summary, and the recipe of the study to run next, with the same epochs, optimizer and networks"
+    from kdfast import lookup, report, runs
+    found = lookup.following(folder, runs.find_all(common['runs'], folder.data))
+    next_command = ['compare', *flags(runs=common['runs'])]
+    if found:
+        recipe,given = found
+        words = [word for name,value in given.items() for word in (f'--{name}', str(value))]
+        next_command = ['run', recipe, *words, *flags(**common)]
     out.print(report.summary(folder))
     out.print(Text.assemble(('\nnext  ', 'dim'), (shlex.join(['kdfast', *next_command]), 'bold')), soft_wrap=True) # whole, so that it can be copied
 
 
 def flags(**values):
     "The options of a command line that are not at their defaults"
-    changed = {name: value for name,value in values.items() if value != COMMON[name][1]}
-    return [word for name,value in changed.items() for word in ([flag_of(name)] if value is True else [flag_of(name), str(value)])]
+    return recipes.flags({name: value for name,value in values.items() if value != COMMON[name][1]})
 
 
 # Many runs
@@ -236,13 +237,32 @@ def train_all(
     "Train what is missing; the data set's name, and the tasks without a result"
     if processes.launched() > 1: raise KdfastError('many runs at once start processes of their own (--jobs): only kdfast run goes under a launcher')
     from kdfast import study
+    from kdfast.data import located
     name,data = load_images(runs, **images).name,images['data']
     where,start = study,None
     if ray:
         where = joined(ray)
-        start,runs,data = where.Task,runs.resolve(),str(Path(data).resolve()) if Path(data).exists() else data # as other machines must be told
+        start,runs,data = where.Task,runs.resolve(),located(data) # as other machines must be told
     tasks = study.plan(wanted, range(seeds), name, runs)
-    return name,study.execute(tasks, flags(**images | dict(data=data), trust_code=trust_code, runs=runs), jobs or where.default_jobs(threads), threads, err, start)
+    common,jobs = flags(**images | dict(data=data), trust_code=trust_code, runs=runs),jobs or where.default_jobs(threads)
+    with err.status('trying the recipes in small') if err.is_terminal else nullcontext(): study.check(tasks, common, jobs, threads)
+    return name,study.execute(tasks, common, jobs, threads, err, start)
+
+
+def rehearse(
+    tasks: Annotated[str, typer.Argument(help='JSON: recipe, arguments and seeds of each kind of run.')],
+    jobs: Annotated[int, typer.Option()] = 1,
+    trust_code: Annotated[bool, typer.Option()] = False,
+    runs: RunsOption = DEFAULT_RUNS,
+    **images, # DATA_OPTIONS
+):
+    "Try the recipes of a study in small."
+    found = load_images(runs, **images)
+    import_quietly()
+    from kdfast.rehearsal import rehearse_all
+    wanted = [(recipes.find(name), given, seeds) for name,given,seeds in json.loads(tasks)]
+    if trust_code: trust_runs([value for _,given,_ in wanted for value in given.values()])
+    rehearse_all([(recipe, recipe.resolve(given), seeds) for recipe,given,seeds in wanted], found, runs, jobs)
 
 
 def joined(address):
@@ -267,6 +287,9 @@ def with_options(command, options, name):
     command.__signature__ = inspect.Signature([*own[:1], *options, *own[1:]])
     command.__annotations__ |= {p.name: p.annotation for p in options}
     return command
+
+
+app.command(hidden=True)(with_options(rehearse, data_parameters(), 'images'))
 
 
 @app.command()
@@ -348,6 +371,7 @@ def layers(
 
 @app.command()
 def ls(
+    data: DataNameOption = None,
     runs: RunsOption = DEFAULT_RUNS,
     json_: JsonOption = False,
 ):
@@ -355,10 +379,10 @@ def ls(
     from rich.table import Table
     from kdfast import report
     from kdfast.runs import find_all
-    found,known = find_all(runs),[recipes.find(name) for name in recipes.names()]
+    found,known = find_all(runs, data),[recipes.find(name) for name in recipes.names()]
     if json_:
         return print(json.dumps(dict(recipes={r.name: r.purpose for r in known},
-                                     runs=[dict(path=str(f), status=f.status) for f in found]), indent=1))
+                                     runs=[dict(path=str(f), status=f.status, reason=f.run.get('reason')) for f in found]), indent=1))
     table = Table.grid(padding=(0, 2))
     for r in known: table.add_row(f'[bold]{r.name}[/]', r.purpose)
     out.print(table)
@@ -414,7 +438,8 @@ def compare_against(by_data, against, margin, as_json, as_csv):
 
 def write_rows(rows):
     import csv
-    csv.writer(sys.stdout, lineterminator='\n').writerows(rows)
+    from kdfast.writing import harmless
+    csv.writer(sys.stdout, lineterminator='\n').writerows([harmless(cell) for cell in row] for row in rows)
 
 
 @app.command()
@@ -606,7 +631,8 @@ def main():
     except Exception as error:
         if debug: raise
         status,message = verdict(error)
-        if processes.rank and not signals.asked and status == 1: sys.stderr = sys.__stderr__ # one of several, and it alone knows
+        alike = isinstance(error, (KdfastError, UsageError, OSError)) # in all processes; the first says it
+        if processes.rank and not signals.asked and not alike: sys.stderr = sys.__stderr__ # one of several, and it alone knows
         complain(message)
     sys.exit(status)
 
@@ -622,4 +648,6 @@ def verdict(error):
     if isinstance(error, KdfastError): return error.exit_status,error.message
     if isinstance(error, UsageError): return 2,explain(error)
     if isinstance(error, OSError) and error.filename: return 2,f'{error.filename}: {error.strerror}'
-    return 1,f'{type(error).__name__}: {error}; this is a defect of kdfast: --debug shows where'
+    kept = '. '.join(['', *getattr(error, '__notes__', [])])
+    if where := users_line(error): return 2,f'{where}: {reason(error)}{kept}'
+    return 1,f'{reason(error)}; this is a defect of kdfast: --debug shows where{kept}'

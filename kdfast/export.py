@@ -9,7 +9,7 @@ from torch import nn
 from kdfast import networks, trust
 from kdfast.data import Data, load
 from kdfast.errors import KdfastError
-from kdfast.predict import Deployed, classifier, from_network, probabilities
+from kdfast.predict import BATCH, Deployed, classifier, from_network, probabilities
 from kdfast.runs import Folder, write
 
 ALLOWED = .001 # share of the validation images that the file may class otherwise than the run did
@@ -77,9 +77,16 @@ def check(
     data:Data, # What the run was validated on
     predicted:np.ndarray, # What the run took the validation images for, (n,)
 ) -> tuple[int,float]: # How many of them the file classes otherwise, and the largest difference of a probability from the network's
-    "Compare the file, image by image, with what the run said. Raises KdfastError where more than one image in a thousand is classed otherwise."
-    images = data.shown(data.valid[0])
-    exported,own = (probabilities(classify, images) for classify in (classifier(file)[0], from_network(network)))
-    changed = int((exported.argmax(1) != predicted).sum())
+    """Compare the file with what the run said, a batch of images at a time.
+
+    Raises KdfastError where more than one image in a thousand is classed otherwise.
+    """
+    images,changed,difference = data.valid[0],0,0.
+    classifiers = classifier(file)[0],from_network(network)
+    for start in range(0, len(images), BATCH):
+        batch = data.shown(images[start:start + BATCH])
+        exported,own = (probabilities(classify, batch) for classify in classifiers)
+        changed += int((exported.argmax(1) != predicted[start:start + BATCH]).sum())
+        difference = np.maximum(difference, np.abs(exported - own).max())
     if changed > ALLOWED*len(images): raise KdfastError(f'{file} classes {changed} of {len(images)} validation images otherwise than the run did')
-    return changed,float(np.abs(exported - own).max())
+    return changed,float(difference)

@@ -56,7 +56,8 @@ def dkd_loss(
 
     Zhao et al. 2022, equation 7 (https://arxiv.org/abs/2203.08679), times T² as in their code; alpha = 1 and
     beta = 1 − the teacher's p(target) make it `kd_loss`. mdistiller, the authors' code, takes 1000 from the target's logit in NCKD where
-    this leaves it out: the same, unless logits lie that far apart.
+    this leaves it out: the same, unless logits lie that far apart. mdistiller raises the loss's weight over the first epochs; the recipe
+    does not.
     """
     tckd = T**2 * kd_loss(target_or_not(student/T, y), target_or_not(teacher/T, y), T=1.)
     nckd = kd_loss(others(student, y), others(teacher, y), T)

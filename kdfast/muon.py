@@ -40,5 +40,10 @@ def Muon(
     mom:float=0.9, # Momentum
     wd:float=0., # Weight decay, decoupled: multiplied by the learning rate
 ) -> Optimizer:
-    "A fastai optimizer: Muon for convolutions, SGD with momentum for all other weights, those of depthwise convolutions among them, whose filters share no input."
+    """A fastai optimizer: Muon for convolutions, SGD with momentum for all other weights.
+
+    Depthwise convolutions, whose filters share no input, are among the others. Convolutions take a tenth of the learning rate for
+    their step, but all of it for their decay: `wd` decays them ten times as much, next to the step, as the same number
+    does in the reference implementation and in torch.optim.Muon.
+    """
     return Optimizer(params, [weight_decay, average_grad, muon_step], lr=lr, mom=mom, wd=wd)

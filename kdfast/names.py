@@ -61,9 +61,10 @@ def keywords(name, text):
     "The arguments in parentheses: keywords with plain values, never evaluated"
     try:
         call = ast.parse(f'f{text}', mode='eval').body
-        if not isinstance(call, ast.Call) or call.args or not all(word.arg for word in call.keywords): raise ValueError(text)
+        given = [word.arg for word in call.keywords]
+        if not isinstance(call.func, ast.Name) or call.args or None in given or len(set(given)) < len(given): raise ValueError(text)
         return tuple((word.arg, ast.literal_eval(word.value)) for word in call.keywords)
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as e:
+    except (ValueError, SyntaxError, TypeError, AttributeError, RecursionError, MemoryError) as e:
         raise KdfastError(f'{name}: {text} are no arguments; expected keywords with plain values, such as (img_size=64)') from e
 
 

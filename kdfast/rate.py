@@ -7,11 +7,12 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from kdfast import trainer
+from kdfast import recipe as recipes, runs, trainer
 from kdfast.checkpoint import RunLearner
 from kdfast.data import Data
 from kdfast.errors import KdfastError
 from kdfast.recipe import Recipe
+from kdfast.rehearsal import rehearse
 from kdfast.runs import Folder
 
 ROWS = 16 # of the table
@@ -49,7 +50,11 @@ def find(
     Smith 2017 (https://arxiv.org/abs/1506.01186), the valley of the curve. The rates tried and their smoothed losses come with it.
     """
     arguments = recipe.resolve(given)
+    needed = [runs.folder(kept_in, data.name, found.folder_name(found.resolve(more)), seed)
+              for found,more in ((recipes.find(name), more) for name,more in recipe.needed(arguments))]
     with tempfile.TemporaryDirectory() as aside:
+        if not all(folder.finished for folder in needed): # before hours of a teacher's training
+            rehearse(trainer.Run(Folder(Path(aside)/data.name/recipe.name/str(seed)), data, seed, kept_in), recipe, arguments)
         run = Sketch(Folder(Path(aside)/data.name/recipe.name/str(seed)), data, seed, kept_in)
         run.folder.start(dict(recipe=recipe.name), recipe.source)
         try: recipe.main()(run, **arguments)

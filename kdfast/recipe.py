@@ -75,9 +75,16 @@ class Recipe:
 
     def folder_name(self, arguments):
         "The recipe's name, followed by every argument that is not its default: exp1,T=6.0. What would be very long ends in a hash instead"
-        changed = [f'{o.name}={arguments[o.name]}' for o in self.options if arguments[o.name] != o.default]
-        name = ','.join([self.name, *(re.sub(r'[^\w=+. -]', '_', part) for part in changed)]) # what paths, networks' and layers' names may hold
+        name = ','.join([self.name, *self.named(self.changed(arguments)).values()])
         return name if len(name) <= LONGEST else f'{name[:LONGEST - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}'
+
+    def changed(self, arguments):
+        "The arguments that are not their defaults"
+        return {o.name: arguments[o.name] for o in self.options if arguments.get(o.name, o.default) != o.default}
+
+    def named(self, arguments):
+        "Each argument as the name of a folder has it: without what paths, networks' and layers' names may hold"
+        return {name: re.sub(r'[^\w=+. -]', '_', f'{name}={value}') for name,value in arguments.items()}
 
     def unknown(self, name, common=()):
         "The error for an option that this recipe has not got, with the nearest that it has"
@@ -85,6 +92,19 @@ class Recipe:
         near = difflib.get_close_matches(name.lower(), words, n=1)
         hint = f'did you mean --{words[near[0]]}?' if near else f'it has {", ".join(f"--{o.name}" for o in self.options)}'
         return KdfastError(f'{name} is not an option of {self.name}; {hint}')
+
+
+def flag(name):
+    "The option of the command line for a parameter of `main`"
+    return f'--{name.replace("_", "-")}'
+
+
+def flags(
+    arguments:dict, # By name
+) -> list[str]:
+    "The words of a command line that give them."
+    def words(name, value): return [flag(name), str(value)] if not isinstance(value, bool) else [flag(name) if value else flag(f'no_{name}')]
+    return [word for name,value in arguments.items() for word in words(name, value)]
 
 
 def pairs(

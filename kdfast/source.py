@@ -248,8 +248,8 @@ def explained(
 def reason(error):
     "The error's first line, or what is announced there, and its kind where that says more"
     lines = re.sub(rf'{PREFIX}\w+\.', '', str(error)).strip().splitlines() or ['']
-    message = lines[1].strip() if lines[0].endswith(':') and lines[1:] else lines[0]
-    return message if message and isinstance(error, ImportError | TypeError | ValueError | RuntimeError) else f'{type(error).__name__}: {message}'
+    message = (lines[1].strip() if lines[0].endswith(':') and lines[1:] else lines[0]).rstrip('.')
+    return message if message and isinstance(error, ImportError | TypeError | ValueError | RuntimeError | AssertionError) else f'{type(error).__name__}: {message}'
 
 
 def line(error, project):

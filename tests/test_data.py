@@ -179,7 +179,7 @@ def test_what_a_user_should_know_is_said(folder, capsys):
     shutil.copy(folder/'train'/'ape'/'000.png', folder/'test'/'cat'/'000.png')
     for split in ('train', 'test'): shutil.copytree(folder/split/'bee', folder/split/'Bee')
     found = kdata.load(str(folder))
-    assert found.notes == ['left out, not images: 2 (train/ape/logo.svg, …)', 'classes whose names differ in case or accents alone: 1 (bee)',
+    assert found.notes == ['left out, not images: 2 (train/ape/logo.svg, …)', 'classes whose names differ in case or accents alone: 1 (bee)', 'training images that are there more than once: 3 of 12',
                            'validation images that are training images, too: 1 of 8']
     assert all(note in capsys.readouterr().err for note in found.notes[:1]) and kdata.load(str(folder)).notes == found.notes
 

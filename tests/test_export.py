@@ -133,3 +133,17 @@ def test_a_strangers_onnx_file_says_no_classes(kdfast, images, onnx, tmp_path):
     library.save(model, tmp_path/'x.onnx')
     done = kdfast('predict', tmp_path/'x.onnx', images/'valid'/'bee'/'000.png')
     assert done.status == 2 and 'does not say what its classes are' in done.err
+
+
+def test_a_run_on_held_out_photographs_is_checked_a_batch_at_a_time(kdfast, images, tmp_path, monkeypatch):
+    from kdfast import export
+    shown_as = '--data', images, '--holdout', .25, '--size', 8
+    done = kdfast('run', 'baseline', *shown_as, '--epochs', 1, '--runs', tmp_path/'runs')
+    assert done.status == 0, done.err
+    seen,probabilities = [],export.probabilities
+    monkeypatch.setattr(export, 'BATCH', 5)
+    def counted(classify, batch): return seen.append(len(batch)) or probabilities(classify, batch)
+    monkeypatch.setattr(export, 'probabilities', counted)
+    done = kdfast('export', 'baseline', '--to', tmp_path/'net.safetensors', '--runs', tmp_path/'runs')
+    assert done.status == 0 and 'of 18 validation images it takes 0 for another class' in done.out, done.err
+    assert seen == [5, 5, 5, 5, 5, 5, 3, 3]

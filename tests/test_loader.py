@@ -8,7 +8,7 @@ from fastai.vision.all import Callback, CrossEntropyLossFlat, Learner, ProgressC
 from kdfast import processes
 from kdfast.data import load
 from kdfast.errors import KdfastError
-from kdfast.loader import Images, batch_size, crop_and_flip, generator, loaders, resident
+from kdfast.loader import MEMORY, NEGATIVES, PROCESSES, Images, batch_size, crop_and_flip, generator, loaders, resident
 from kdfast.models import thin
 from kdfast.trainer import SameOrder
 
@@ -93,6 +93,35 @@ def test_validation_images_are_shown_as_they_are(data):
     as_stored = torch.from_numpy(np.array(data.valid[0])).permute(0, 3, 1, 2)
     torch.testing.assert_close((torch.Tensor(x)*std + mean)*255, as_stored.float(), rtol=0, atol=1e-3)
     assert y.tolist() == data.valid[1].tolist()
+
+
+@pytest.mark.parametrize('resides', [False, True], ids=['mapped', 'resident'])
+def test_a_batch_tells_the_places_of_its_images(data, monkeypatch, resides):
+    "In the training set, whatever order; of this process's share"
+    if resides: monkeypatch.setattr('kdfast.loader.resident', whole)
+    mean,std = (torch.tensor(o)[:,None,None] for o in (data.mean, data.std))
+    for rank,size in (0, 1),(1, 2):
+        monkeypatch.setattr(processes, 'rank', rank), monkeypatch.setattr(processes, 'size', size)
+        dls = loaders(replace(data, size=8), seed=3) # as large as they are: not shifted
+        monkeypatch.setattr(dls.train.dataset, 'mirror', False)
+        seen = []
+        for x,y in dls.train:
+            seen += dls.train.batch_idx.tolist()
+            assert (torch.as_tensor(data.train[1])[dls.train.batch_idx] == y).all()
+            stored = torch.from_numpy(np.array(data.train[0]))[dls.train.batch_idx].permute(0, 3, 1, 2)
+            torch.testing.assert_close((torch.Tensor(x)*std + mean)*255, stored.float(), rtol=0, atol=1e-3)
+        assert len(set(seen)) == len(seen) == 72//size
+        next(iter(dls.valid))
+        assert dls.valid.batch_idx.tolist() == list(range(36))
+
+
+def test_streams_of_random_numbers_are_apart_and_those_of_epochs_as_ever():
+    "An epoch's order and crops keep their seeds: a study depends on them"
+    assert [generator(*entropy).initial_seed() for entropy in ((0, 0, 0), (0, 0, 1), (3, 7, 0))] == [2968811710, 3831201730, 2580024465]
+    streams = (None, MEMORY, NEGATIVES, PROCESSES)
+    entropies = [(seed, *rest) for seed in range(8) for rest in ((), (0,), (0, 0), (1,), (1, 0), (0, 1))]
+    of_stream = [{generator(*entropy, stream=stream).initial_seed() for entropy in entropies} for stream in streams]
+    assert len(set.union(*of_stream)) == sum(map(len, of_stream))
 
 
 def test_batches_are_channels_last(data):

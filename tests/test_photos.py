@@ -9,7 +9,7 @@ import pytest
 import torch
 from kdfast import data as kdata, decode
 from kdfast.data import presized
-from kdfast.decode import square
+from kdfast.pixels import square
 from kdfast.errors import KdfastError
 from kdfast.loader import crop_and_flip, generator, loaders
 from PIL import Image
