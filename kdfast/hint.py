@@ -25,22 +25,26 @@ def regressor(
     height and width; 1×1 where they are equal. It is linear; the paper ends it in the hint's own non-linearity.
     Guided features that are smaller than the hint are repeated up to its size behind the convolution: the gradient is then that
     of a comparison with the hint averaged to theirs, where one size is a multiple of the other. Between vectors it is a linear layer.
-    Raises KdfastError between a vector and a feature map. Neither front is changed: both run in evaluation mode.
+    Raises KdfastError between a vector and a feature map, and from one position to several. Neither front is changed: both run in evaluation mode.
     """
     guided,hint = features(student, xb),features(teacher, xb)
     if guided.dim() == hint.dim() == 2: return nn.Linear(guided.shape[1], hint.shape[1])
-    if guided.dim() != 4 or hint.dim() != 4:
-        raise KdfastError(f'no regressor maps guided features of {described(guided)} onto a hint of {described(hint)}: '
-                          'choose two feature maps or two vectors; a feature map is found before the pooling')
+    if reason := unbridged(guided, hint):
+        raise KdfastError(f'no regressor maps guided features of {shape(guided)} onto a hint of {shape(hint)}: {reason}')
     sides = list(zip(guided.shape[2:], hint.shape[2:]))
     convolution = nn.Conv2d(guided.shape[1], hint.shape[1], [max(g - h, 0) + 1 for g,h in sides])
     return convolution if all(g >= h for g,h in sides) else nn.Sequential(convolution, nn.Upsample(tuple(hint.shape[2:])))
 
 
-def described(x):
-    "Its shape, and what that is"
-    kind = {2: 'a vector', 4: 'a feature map'}.get(x.dim(), f'{x.dim() - 1} dimensions')
-    return f'{"×".join(str(n) for n in x.shape[1:])}, {kind}'
+def unbridged(guided, hint):
+    "Why there is no regressor between the two, or an empty string"
+    if 2 in (guided.dim(), hint.dim()): return 'a vector has no positions; choose two feature maps, which are found before the pooling, or two vectors'
+    if not guided.dim() == hint.dim() == 4: return 'expected feature maps or vectors; choose other layers'
+    if guided[0, 0].numel() == 1 < hint[0, 0].numel(): return 'one position cannot follow several; choose a guided layer nearer to the image'
+    return ''
+
+
+def shape(x): return '×'.join(str(n) for n in x.shape[1:])
 
 
 class Hint(FitCallback):
@@ -99,11 +103,18 @@ def fit_hint(self:Learner,
     xb,teacher = inputs(self.dls),as_module(teacher).to(self.dls.device)
     student,target = front(self.model.to(self.dls.device), guided),front(teacher, hint)
     alike = features(student, xb).shape == features(target, xb).shape
-    model = student if alike else nn.Sequential(student, regressor(student, target, xb).to(self.dls.device))
+    model = student if alike else Guided(student, regressor(student, target, xb).to(self.dls.device))
     stage_one = Learner(self.dls, model, hint_loss, opt_func=self.opt_func, lr=self.lr, wd=self.wd, moms=self.moms, path=self.path, model_dir=self.model_dir)
     stage_one.fit_one_cycle(n_epoch, lr_max, cbs=[Hint(target), *L(kwargs.pop('cbs', None))], **kwargs)
     self.splitter,self.train_bn,self.opt = partial(front_back, layer=guided, xb=tree_map(lambda x: x[:2], xb)),False,None
     return stage_one
+
+
+class Guided(nn.Sequential):
+    "A front, which may take several inputs, and a regressor behind it."
+    def forward(self, *inputs):
+        student,matrix = self
+        return matrix(student(*inputs))
 
 
 def inputs(dls):

@@ -24,7 +24,7 @@ def moved(
     def see(name, output):
         if not isinstance(output, torch.Tensor) or len(output) != 1 + 2*BANDS: return
         for channels in {axes.index('C') for axes in readings[name]}:
-            energies[name,channels] = energies.get((name, channels), 0) + change(output, channels)
+            energies[name,channels] = energies.get((name, channels), 0) + change(output, channels).cpu()
     for seed in range(ROUNDS): watch(net, {name: layers[name] for name in readings}, see, inputs.noise(1 + 2*BANDS, change=in_bands, seed=seed))
     found = {name: {} for name in readings}
     for (name,channels),energy in energies.items(): found[name][channels] = centers(energy)
@@ -53,8 +53,8 @@ def centers(energy):
     "Band of rows, and of columns, that each position changes with, and how much more with some bands than with others, (3, positions)"
     def shares(x, dim): return x/x.sum(dim, keepdim=True).clamp(min=1e-30)
     parts = [shares(shares(part.double(), 1), 0) for part in energy.split(BANDS)]
-    bands = torch.arange(BANDS, dtype=torch.double, device=energy.device)
-    return torch.stack([*(bands @ part for part in parts), sum(part.var(0) for part in parts)]).cpu()
+    bands = torch.arange(BANDS, dtype=torch.double)
+    return torch.stack([*(bands @ part for part in parts), sum(part.var(0) for part in parts)])
 
 
 def best(

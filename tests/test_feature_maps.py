@@ -227,7 +227,8 @@ def test_a_regressor_goes_both_ways_between_sizes_and_kinds():
         torch.testing.assert_close(ours, expected)
     vectors = nn.Sequential(nn.Flatten(), nn.Linear(768, 7)),nn.Sequential(nn.Flatten(), nn.Linear(768, 9))
     assert regressor(*vectors, x)(vectors[0](x)).shape == (2, 9)
-    with pytest.raises(KdfastError, match='guided features of 7, a vector onto a hint of 4×8×8, a feature map: choose two feature maps or two vectors'): regressor(vectors[0], wide, x)
+    with pytest.raises(KdfastError, match='features of 7 onto a hint of 4×8×8: a vector has no positions'): regressor(vectors[0], wide, x)
+    with pytest.raises(KdfastError, match='features of 5×1×1 onto a hint of 4×8×8: one position'): regressor(nn.Conv2d(3, 5, 16), wide, x)
 
 
 def test_layers_of_tokens_and_convolutions_pair_by_height_and_width():
@@ -241,7 +242,7 @@ def test_a_loss_is_told_apart_from_what_it_was_not_made_for():
     with pytest.raises(KdfastError, match=r'found \(2, 17, 24\)'): VID(17, 24)(torch.randn(2, 17, 24), torch.randn(2, 24, 4, 4))
     with pytest.raises(KdfastError, match='batch, 8, height, width'): ReviewKD([8], [4])([torch.randn(2, 6, 4, 4)], [torch.randn(2, 4, 4, 4)])
     with pytest.raises(KdfastError, match='compares feature maps'): at_loss(torch.randn(2, 17, 24), torch.randn(2, 24, 4, 4))
-    with pytest.raises(KdfastError, match='CRD was made for features of 8 numbers'): CRD(8, 8, [0, 1])(torch.randn(2, 8, 4, 4), torch.randn(2, 8), torch.arange(2))
+    with pytest.raises(KdfastError, match='CRD was made for features of 8 numbers'): CRD(8, 8, labels=[0, 1])(torch.randn(2, 8, 4, 4), torch.randn(2, 8), torch.arange(2))
 
 
 def test_match_refuses_what_is_no_map_unless_the_loss_takes_it_raw(data):

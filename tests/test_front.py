@@ -3,6 +3,7 @@ import random
 
 import pytest
 import torch
+from fastai.vision.all import DataLoaders, Learner, ProgressCallback, noop
 from kdfast.errors import KdfastError
 from kdfast.front import Until, features, front, front_back, full_name
 from kdfast.models import thin
@@ -70,7 +71,7 @@ def by_hooks(net, module):
     return seen
 
 
-@pytest.mark.parametrize('seed', range(40))
+@pytest.mark.parametrize('seed', range(16))
 def test_a_front_gives_what_a_hook_sees_at_every_layer(seed):
     torch.manual_seed(seed)
     net = generated(random.Random(seed))
@@ -130,6 +131,21 @@ def test_networks_of_several_inputs_have_fronts():
     held,trained = front_back(net, 'both', (x, mask))
     assert {id(p) for p in held} == {id(p) for part in (net.image, net.mask, net.both) for p in part.parameters()} and len(trained) == 2
     assert {id(p) for p in front_back(net, 'both', x)[0]} == {id(p) for part in (net.image, net.both) for p in part.parameters()}
+
+
+def test_stage_one_takes_several_inputs():
+    torch.manual_seed(0)
+    teacher,student = Two(),Two()
+    student.both = nn.Conv2d(8, 6, 3, 1, 1)
+    teacher.both,teacher.end = nn.Conv2d(8, 12, 1),nn.Conv2d(12, 3, 8)
+    rows = list(zip(torch.randn(16, 4, 16, 16), torch.randn(16, 1, 16, 16), torch.zeros(16, 3, 1, 1)))
+    learn = Learner(DataLoaders.from_dsets(rows, rows, bs=8, num_workers=0, device='cpu'), student, nn.MSELoss())
+    learn.remove_cbs(ProgressCallback)
+    learn.logger = noop
+    stage_one = learn.fit_hint(4, teacher, 'both', 'both', lr_max=.02)
+    assert stage_one.recorder.values[-1][0] < stage_one.recorder.values[0][0] and stage_one.model[1].weight.shape == (12, 6, 1, 1)
+    learn.freeze()
+    assert [p.requires_grad for p in student.parameters()] == [name == 'end' for name,part in student.named_children() for _ in part.parameters()]
 
 
 @pytest.mark.parametrize('wrap', [lambda net: torch.compile(net, backend='eager'), nn.DataParallel, lambda net: nn.DataParallel(torch.compile(net, backend='eager')),

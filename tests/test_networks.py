@@ -180,7 +180,7 @@ def test_a_regressor_shrinks_a_larger_map_as_in_the_paper():
     larger,hint = front(thin(3), 'stage1'),front(wide(3), 'stage2')
     matrix = regressor(larger, hint, x)
     assert matrix.kernel_size == (9, 9) and matrix(larger(x)).shape == hint(x).shape
-    with pytest.raises(KdfastError, match='3, a vector onto a hint of 84×8×8, a feature map'): regressor(front(thin(3), 'head'), hint, x)
+    with pytest.raises(KdfastError, match='of 3 onto a hint of 84×8×8: a vector has no positions'): regressor(front(thin(3), 'head'), hint, x)
 
 
 def test_layers_are_listed_as_they_are_computed_and_pairs_meet_in_height_and_width():
