@@ -185,7 +185,7 @@ def trained_too(
 
 # Which images a batch holds
 
-def ordered(dl): return hasattr(dl, 'batch_indices') or isinstance(dl, DataLoader)
+def ordered(dl): return hasattr(dl, 'batch_idx') or isinstance(dl, DataLoader)
 
 
 def indices(
@@ -194,7 +194,7 @@ def indices(
     y:Tensor, # Its labels
 ) -> Tensor: # Where `y` is
     "Places in the data set of the images of a batch. Raises KdfastError where the DataLoader says of other images than it gave."
-    if hasattr(dl, 'batch_indices'): places = dl.batch_indices(i)
+    if getattr(dl, 'batch_idx', None) is not None: places = dl.batch_idx # kdfast's own
     else: places = dl._DataLoader__idxs[i*dl.bs:(i + 1)*dl.bs][processes.share()] # fastai keeps the order of an epoch, but offers no way to ask for it
     if len(places) == len(y): return torch.as_tensor(places, device=y.device)
     raise KdfastError(f'{type(dl).__name__} names {len(places)} images for a batch of {len(y)}: use a loss without `index`')
