@@ -11,7 +11,7 @@ from torch import nn
 
 from kdfast.errors import KdfastError
 from kdfast.fit import FitCallback
-from kdfast.inference import as_module, evaluating, unwrapped
+from kdfast.inference import as_module, ask, evaluating, unwrapped
 from kdfast.losses import hint_loss
 from kdfast.teacher import Teacher
 
@@ -143,7 +143,8 @@ class Hint(FitCallback):
 
     def before_batch(self):
         "The hint is the target, in training and in validation"
-        self.parts,self.learn.yb = {},tuple(self.inference_teacher(self.xb))
+        teacher = self.inference_teacher or partial(ask, self.teacher) # a prediction before the fit has begun
+        self.parts,self.learn.yb = {},tuple(teacher(self.xb))
 
     def after_loss(self): self.parts = dict(total=self.loss.detach(), fit=self.loss.detach())
 

@@ -26,8 +26,8 @@ class Teacher:
         choose:Callable=lambda output: output, # Gives, of the teacher's output, what is wanted where there are no layers
     ):
         self.layers,self.choose = layers,choose
-        if layers or isinstance(given, PARALLEL): given = unwrapped(given)
         shared,recurrent = share_weights(given, student),hasattr(unwrapped(given), 'reset')
+        if shared or recurrent or layers or isinstance(given, PARALLEL): given = unwrapped(given)
         self.original = detached_copy(given) if shared or recurrent else given # two that ask a recurrent network would advance it twice
         self.source = self.original if shared else given
         self.network,self.writes,self.weights = None,False,None
@@ -35,9 +35,8 @@ class Teacher:
         self.in_training = [module for module in self.original.modules() if module.training]
         self.original.eval()
         self.given = {} # to the student, in its last forward pass: how often each tensor had been written to
-        self.look = None if is_compiled(student) else student.register_forward_pre_hook(self.student_is_given)
-
-    def student_is_given(self, student, inputs): self.given = dict(versions(inputs))
+        def note(student, inputs, given=self.given): given.clear(), given.update(versions(inputs))
+        self.look = None if is_compiled(student) else student.register_forward_pre_hook(note)
 
     def __call__(self,
         xb:tuple, # A batch of inputs
@@ -77,7 +76,7 @@ class Teacher:
 
     def stop_looking(self):
         if self.look: self.look.remove()
-        self.look,self.given = None,{}
+        self.look = None
 
 
 def versions(those):
