@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_map
 from kdfast.errors import KdfastError
 from kdfast.fit import FitCallback
 from kdfast.front import LAYER, Until, features, front, front_back, full_name # noqa: F401, which are had from here, too
-from kdfast.inference import as_module
+from kdfast.inference import as_module, ask
 from kdfast.losses import hint_loss
 from kdfast.teacher import Teacher
 
@@ -70,8 +70,9 @@ class Hint(FitCallback):
 
     def before_batch(self):
         "The hint is the target, in training and in validation"
-        if self.inference_teacher.network is None: features(self.teacher, self.xb) # a front is complete before a faster copy of it is tried
-        self.parts,self.learn.yb = {},tuple(self.inference_teacher(self.xb))
+        teacher = self.inference_teacher or partial(ask, self.teacher) # a prediction before the fit has begun
+        if teacher is self.inference_teacher and teacher.network is None: features(self.teacher, self.xb) # a front is complete before a faster copy of it is tried
+        self.parts,self.learn.yb = {},tuple(teacher(self.xb))
 
     def after_loss(self): self.parts = dict(total=self.loss.detach(), fit=self.loss.detach())
 

@@ -54,7 +54,7 @@ class Match(FitCallback):
         self.teacher,self.measure,self.weight,self.which = as_module(teacher),loss,weight,logits
         self.pairs = pairs(layers) if layers else []
         self.inference_teacher,self.parts,self.target,self.features,self.measuring = None,{},None,{},loss
-        self.undo,self.wants = ExitStack(),wanted(loss)
+        self.undo,self.wants,self.computing = ExitStack(),wanted(loss),False
 
     @property
     def trained(self):
@@ -90,13 +90,18 @@ class Match(FitCallback):
         if is_compiled(self.model):
             torch.compiler.reset()
             self.undo.callback(torch.compiler.reset)
-        def active(): return self.learn is not None and not self.isolated
-        self.features = self.undo.enter_context(watched(student, self.guided, active))
+        self.features = self.undo.enter_context(watched(student, self.guided, lambda: self.looking))
         self.undo.callback(self.model.register_forward_pre_hook(self.forget).remove)
 
     def forget(self, model, inputs):
-        "Another forward pass begins: the last one counts"
+        "Another forward pass begins: the last one before `after_pred` counts"
+        if not self.looking: return
         for outputs in self.features.values(): outputs.clear()
+
+    @property
+    def looking(self):
+        "Whether the student computes for the batch, and not for a prediction or another callback"
+        return self.computing and self.learn is not None and not self.isolated
 
     def before_train(self): self.inference_teacher.begin()
 
@@ -107,9 +112,11 @@ class Match(FitCallback):
     def after_validate(self): self.measuring = self.measure
 
     def before_batch(self):
-        self.parts,self.target = {},None
+        self.parts,self.target,self.computing = {},None,True
         if self.pairs and not self.raw: self.prepare()
         if self.pairs and not self.features: self.watch()
+
+    def after_pred(self): self.computing = False
 
     @property
     def raw(self):

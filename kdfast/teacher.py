@@ -17,7 +17,7 @@ class Teacher:
     A network that shares weights with the student is used as it is when the fit begins. One whose weights change in the fit, such
     as a moving average of the student's, is used as it is at each batch; where they change through `.data`, from the next epoch on.
     Where a faster copy gives the same for the first batch, that is used (`kdfast.folding`).
-    Raises KdfastError where it shares weights with the student and cannot be copied.
+    Raises KdfastError for one that shares weights with the student, or is recurrent, and cannot be copied.
     """
     def __init__(self,
         given:nn.Module, # The teacher
@@ -26,22 +26,23 @@ class Teacher:
         choose:Callable=lambda output: output, # Gives, of the teacher's output, what is wanted where there are no layers
     ):
         self.layers,self.choose = layers,choose
-        if layers or isinstance(given, PARALLEL): given = unwrapped(given)
-        self.original = detached_copy(given) if share_weights(given, student) else given
+        shared,recurrent = share_weights(given, student),hasattr(unwrapped(given), 'reset')
+        if shared or recurrent or layers or isinstance(given, PARALLEL): given = unwrapped(given)
+        self.original = detached_copy(given) if shared or recurrent else given # two that ask a recurrent network would advance it twice
+        self.source = self.original if shared else given
         self.network,self.writes,self.weights = None,False,None
         self.came_from = move(self.original, next(student.parameters()).device)
         self.in_training = [module for module in self.original.modules() if module.training]
         self.original.eval()
         self.given = {} # to the student, in its last forward pass: how often each tensor had been written to
-        self.look = None if is_compiled(student) else student.register_forward_pre_hook(self.student_is_given)
-
-    def student_is_given(self, student, inputs): self.given = dict(versions(inputs))
+        def note(student, inputs, given=self.given): given.clear(), given.update(versions(inputs))
+        self.look = None if is_compiled(student) else student.register_forward_pre_hook(note)
 
     def __call__(self,
         xb:tuple, # A batch of inputs
     ) -> list: # Outputs of the layers; or, alone, of the teacher
         if self.network is None: return self.first(xb)
-        if versions(tensors(self.original)) != self.weights: self.network = self.original
+        if versions(tensors(self.source)) != self.weights: self.network = self.source
         return ask(self.network, copies(xb) if self.writes else xb, self.layers, self.choose)
 
     def first(self, xb):
@@ -50,7 +51,7 @@ class Teacher:
             raise KdfastError('the student writes into its input, and the teacher would be given what it made of that: let it work on a copy')
         self.stop_looking()
         self.network = faster(self.original, xb, self.layers, self.choose)
-        self.weights,self.sums = versions(tensors(self.original)),sums(self.original)
+        self.weights,self.sums = versions(tensors(self.source)),sums(self.source)
         self.forget()
         given = copies(xb)
         before = versions(given)
@@ -60,12 +61,12 @@ class Teacher:
 
     def begin(self):
         "A pass over the data begins: a recurrent network forgets the batches before, and weights that have changed are noticed."
-        if self.network not in (None, self.original) and not torch.equal(sums(self.original), self.sums): self.network = self.original
+        if self.network not in (None, self.source) and not torch.equal(sums(self.source), self.sums): self.network = self.source
         self.forget()
 
     def forget(self):
-        for network in {self.original, self.original if self.network is None else self.network}:
-            if hasattr(unwrapped(network), 'reset'): unwrapped(network).reset()
+        network = unwrapped(self.original if self.network is None else self.network)
+        if hasattr(network, 'reset'): network.reset()
 
     def leave(self):
         "The teacher goes back to the device and the modes that it came from."
@@ -75,7 +76,7 @@ class Teacher:
 
     def stop_looking(self):
         if self.look: self.look.remove()
-        self.look,self.given = None,{}
+        self.look = None
 
 
 def versions(those):
@@ -110,8 +111,8 @@ def detached_copy(network):
     try:
         with Detached(): return deepcopy(network)
     except Exception as e: # whatever a network of somebody else's holds
-        raise KdfastError(f'the teacher shares weights with the student and cannot be copied ({type(e).__name__}: {e}): '
-                          'give a network with weights of its own') from e
+        raise KdfastError(f'the teacher shares weights with the student, or is recurrent, and cannot be copied ({type(e).__name__}: {e}): '
+                          'give a network of its own that can') from e
 
 
 class Detached(TorchFunctionMode):

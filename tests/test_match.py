@@ -4,7 +4,7 @@ from functools import partial
 import pytest
 import torch
 from conftest import equal
-from fastai.vision.all import SGD, Callback, CrossEntropyLossFlat, Learner, MixUp, ProgressCallback, noop
+from fastai.vision.all import SGD, Callback, CrossEntropyLossFlat, DataLoaders, Learner, MixUp, OptimWrapper, ProgressCallback, noop, ranger
 from kdfast.distill import Distill
 from kdfast.errors import KdfastError
 from kdfast.folding import faster
@@ -110,6 +110,164 @@ def test_a_loss_with_parameters_is_trained_with_the_student_and_never_part_of_it
     assert {id(p) for p,*_ in learn.opt.all_params()} == {id(p) for p in learn.model.parameters()}
 
 
+class Memory(nn.Module):
+    "A loss that behaves in evaluation mode in its own way, and remembers what it was called with"
+    def __init__(self):
+        super().__init__()
+        self.norm,self.calls = nn.BatchNorm2d(40),[]
+    def forward(self, guided, hint):
+        self.calls.append(self.training)
+        return self.norm(guided).square().mean() + hint.mean()*0
+
+
+def parts_of(learn, *cbs):
+    "Of each batch, whether it is of training, what Match holds and what it compared"
+    seen = []
+    class Look(Callback):
+        order = 50
+        def after_loss(self): seen.append((self.training, dict(self.match.parts), self.match.features['stage2'][0].detach().clone() if self.match.pairs else None, float(self.loss)))
+    learn.fit(2, .01, cbs=[*cbs, Look()])
+    return seen
+
+
+def test_its_parts_are_those_of_the_batch_in_validation_too(data):
+    net = teacher()
+    for layers in ('stage2:stage2', None):
+        def loss(s, t): return (s.float().mean() - t.float().mean()).square() + 1
+        seen = []
+        for training,parts,guided,task in parts_of(learner(data), Match(net, lambda s, t: seen.append(loss(s, t)) or seen[-1], 3., layers)):
+            now = seen.pop(0)
+            torch.testing.assert_close(parts['fit'], now)
+            torch.testing.assert_close(parts['total'], parts['hard'] + 3*now)
+            assert task == pytest.approx(float(parts['total'] if training else parts['hard']))
+
+
+def test_validation_is_computed_by_a_copy_in_evaluation_mode_that_leaves_no_trace(data):
+    loss = Memory()
+    batches = parts_of(learner(data, thin(3)), Match(teacher(), loss, 1., 'stage2:stage2'))
+    assert loss.calls == [True]*18 and loss.norm.num_batches_tracked == 18
+    norm = nn.functional.batch_norm
+    training,parts,guided,_ = batches[-1]
+    expected = norm(guided, loss.norm.running_mean, loss.norm.running_var, loss.norm.weight, loss.norm.bias).square().mean()
+    assert not training and float(parts['fit']) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_what_cannot_be_computed_on_validation_images_has_no_value_there(data):
+    class Uncopied(Memory):
+        def __deepcopy__(self, memo): raise TypeError('no')
+    def of_places(guided, hint, index): return guided.mean()*0 + index.float().mean()
+    for loss in (of_places, Uncopied()):
+        for training,parts,*_ in parts_of(learner(data, thin(3)), Match(teacher(), loss, 1., 'stage2:stage2')): assert bool(parts) == training
+
+
+def test_beside_distill_the_total_in_validation_is_that_of_both(data):
+    totals = []
+    class Look(Callback):
+        order = 50
+        def after_loss(self): totals.append((self.distill.parts, self.match.parts))
+    learner(data).fit(1, .01, cbs=[Distill(teacher()), Match(teacher(), hint_loss, 2., 'stage2:stage2'), Look()])
+    assert len(totals) == 10
+    for distill,match in totals: torch.testing.assert_close(match['total'], distill['total'] + 2*match['fit'])
+
+
+def loss_states(learn, loss):
+    "What the optimizer knows of each of the loss's parameters"
+    known = {id(p): state for p,_,state,_ in learn.opt.all_params()}
+    return {name: known.get(id(p)) for name,p in loss.named_parameters()}
+
+
+@pytest.mark.parametrize('opt_func', [partial(SGD, mom=.9), ranger, partial(OptimWrapper, opt=torch.optim.AdamW), partial(OptimWrapper, opt=partial(torch.optim.SGD, momentum=.9))])
+def test_any_optimizer_trains_the_loss_and_forgets_it(data, opt_func):
+    learn,loss,held = learner(data, thin(3)),nn.Sequential(),[]
+    class Normed(Regressed):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm2d(84)
+        def forward(self, guided, hint): return hint_loss(self.norm(self.matrix(guided)), hint)
+    loss = Normed()
+    learn.opt_func = opt_func
+    before = copy(loss)
+    for _ in range(2): learn.fit(1, .01, cbs=[Match(teacher(), loss, 1., 'stage2:stage2'), At(lambda learn: held.append(loss_states(learn, loss)))])
+    assert all(not (before[name] == t).all() for name,t in copy(loss).items()) and len(held) == 18
+    assert {name: state.get('do_wd', True) for name,state in held[0].items()} == {'matrix.weight': True, 'matrix.bias': False, 'norm.weight': False, 'norm.bias': False}
+    assert {id(p) for p,*_ in learn.opt.all_params()} == {id(p) for p in learn.model.parameters()}
+    own = {id(p) for p in loss.parameters()}
+    assert not own & {id(p) for p in learn.opt.state} and not own & {id(p) for p in getattr(getattr(learn.opt, 'opt', None), 'state', {})}
+    assert all(p.grad is None for p in loss.parameters())
+
+
+def test_norms_and_biases_of_a_loss_decay_where_the_students_do(data):
+    learn,loss,held = learner(data, thin(3)),Regressed(),[]
+    learn.wd_bn_bias = True
+    learn.fit(1, .01, cbs=[Match(teacher(), loss, 1., 'stage2:stage2'), At(lambda learn: held.append(loss_states(learn, loss)))])
+    assert all(state.get('do_wd', True) for state in held[0].values())
+
+
+def test_an_optimizer_that_was_loaded_trains_the_loss(data, tmp_path):
+    learn,loss = learner(data, thin(3)),Regressed()
+    learn.path = tmp_path
+    learn.fit(1, .01)
+    learn.save('student')
+    learn.load('student')
+    before = copy(loss)
+    learn.fit(1, .01, cbs=Match(teacher(), loss, 1., 'stage2:stage2'))
+    assert not equal(before, copy(loss))
+
+
+def test_a_loss_that_holds_a_part_of_the_student_takes_nothing_away(data):
+    class Holds(Regressed):
+        def __init__(self, student):
+            super().__init__()
+            self.student = student
+    learn = learner(data, thin(3))
+    learn.fit(1, .01, cbs=Match(teacher(), Holds(learn.model), 1., 'stage2:stage2'))
+    assert {id(p) for p,*_ in learn.opt.all_params()} == {id(p) for p in learn.model.parameters()}
+
+
+def test_only_parameters_behind_the_two_tensors_ask_for_labels_and_places(data):
+    def named(x, y): return (x.mean() - y.mean()).square()
+    def both(x, index, y): return x.mean()*0 + y.float().mean()
+    for loss,wants in ((named, set()), (both, {'y'}), (partial(both, y=torch.zeros(3)), set()), (torch.dist, set()), (Regressed(), set())): assert Match(teacher(), loss).wants == wants
+    learner(data).fit(1, .01, cbs=Match(teacher(), named))
+
+
+def test_places_come_from_the_loader_and_are_where_the_labels_are(data):
+    from kdfast.match import indices
+    class Loader:
+        batch_idx = torch.tensor([30, 31])
+    assert indices(Loader(), 3, torch.tensor([0, 1])).tolist() == [30, 31] and indices(Loader(), 0, torch.zeros(2, device='meta')).device.type == 'meta'
+    with pytest.raises(KdfastError, match='Loader names 2 images for a batch of 3'): indices(Loader(), 0, torch.zeros(3))
+    def loss(s, t, index): return s.mean()*0
+    learn = learner(data)
+    learn.dls = DataLoaders(torch.utils.data.DataLoader(learn.dls.train_ds, 8), learn.dls.valid)
+    with pytest.raises(KdfastError, match='loss needs to know which images a batch holds, and DataLoader does not tell'): learn.fit(1, cbs=Match(teacher(), loss))
+
+
+@pytest.mark.parametrize('loss,found', [(lambda s, t: (s - t).square(), '8×3'), (lambda s, t: dict(loss=s.mean()), 'dict'), (lambda s, t: 0., 'float')])
+def test_a_loss_that_is_not_one_number_is_refused(data, loss, found):
+    with pytest.raises(KdfastError, match=f'gives {found}, expected one number'): learner(data).fit(1, cbs=Match(teacher(), loss))
+
+
+def test_the_last_forward_pass_counts(data):
+    "A callback may ask the student itself"
+    class Asks(Callback):
+        order = 20
+        def before_batch(self): self.model(self.xb[0]*0)
+        def after_pred(self): self.model(self.xb[0]*0)
+    seen = []
+    def loss(guided, hint): return seen.append(guided) or guided.mean()*0
+    learn = learner(data)
+    learn.fit(1, 0., cbs=[Match(teacher(), loss, 1., 'stem:stem'), Asks()])
+    assert len(seen) == 10 and all(g.std(0).max() > 0 for g in seen) # images differ, zeros do not
+
+
+def test_features_of_a_student_on_several_gpus_at_once_are_refused(data):
+    class Replicated(nn.DataParallel):
+        def __init__(self, net):
+            super().__init__(net)
+            self.device_ids = [0, 1]
+        def forward(self, x): return self.module(x)
+    with pytest.raises(KdfastError, match='DataParallel compute in several copies'): learner(data, Replicated(matched(3))).fit(1, cbs=Match(teacher(), hint_loss, 1., 'stage2:stage2'))
 
 
 @pytest.mark.parametrize('error', [KeyboardInterrupt(), ValueError('no')])
