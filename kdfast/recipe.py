@@ -76,7 +76,7 @@ class Recipe:
     def folder_name(self, arguments):
         "The recipe's name, followed by every argument that is not its default: exp1,T=6.0. What would be very long ends in a hash instead"
         changed = [f'{o.name}={arguments[o.name]}' for o in self.options if arguments[o.name] != o.default]
-        name = ','.join([self.name, *(re.sub(r'[^\w=+. -]', '_', part) for part in changed)]) # what paths, networks' and layers' names may hold
+        name = ','.join([self.name, *(re.sub(r'[][/\\:@~,(){}\'"]', '_', part) for part in changed)]) # what paths, networks' and layers' names may hold
         return name if len(name) <= LONGEST else f'{name[:LONGEST - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}'
 
     def unknown(self, name, common=()):
