@@ -40,8 +40,12 @@ def build(
     """
     named = fitted(name, n_classes, size)
     network = made(named, n_classes, size)
+    if named.weights and lazy(network): raise KdfastError(f'{named} is lazy: weights can be loaded where the size of images is known')
     if named.weights: said(fill(network, named, n_classes, size))
     return network
+
+
+def lazy(network): return any(is_lazy(t) for t in (*network.parameters(), *network.buffers()))
 
 
 def made(named, n_classes, size, project=None):
@@ -51,7 +55,7 @@ def made(named, n_classes, size, project=None):
     with explained(doing, project): network = maker(named, project)(n_classes, **named.keywords)
     if not isinstance(network, nn.Module): network = getattr(network, 'model', network) # of a fastai Learner
     if not isinstance(network, nn.Module): raise KdfastError(f'{named} gave {type(network).__name__}, expected an nn.Module')
-    if size and any(is_lazy(t) for t in (*network.parameters(), *network.buffers())):
+    if size and lazy(network):
         modes = {module: module.training for module in network.modules()}
         look(network, str(named), [(False, 2)], size)
         for module,training in modes.items(): module.training = training

@@ -29,10 +29,15 @@ def examine(
     for net in (network, other): as_trained(net, name)
     with eager():
         check_logits(network, name, tuple(data.shape), len(data.classes))
-        if data.grow < 1: check_logits(network, f'{name} with --grow {data.grow}', tuple(data.shape_at(0)), len(data.classes))
+        if data.grow < 1: check_growing(network, name, data)
         move(network, name)
         check_equal(network, copied(network, other, name), name, tuple(data.shape))
     return structure(network)
+
+
+def check_growing(network, name, data):
+    try: check_logits(network, name, tuple(data.shape_at(0)), len(data.classes))
+    except KdfastError as e: raise KdfastError(f'{e.message}; training begins at that size with --grow {data.grow}') from e
 
 
 def eager():

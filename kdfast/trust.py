@@ -14,6 +14,7 @@ from kdfast.data import cache_home
 from kdfast.errors import KdfastError, listed
 from kdfast.files import leads_out
 
+accepted = set() # digests, in this process, should the cache be one that cannot be written
 SOURCE = 'source' # the directory beside weights that holds what builds their network
 
 
@@ -28,7 +29,8 @@ def accept(
 ):
     "From now on this code may run: the user has trained with it, or says so."
     if 'network' not in built_by: return
-    with contextlib.suppress(OSError): # a cache that cannot be written: it has to be said again
+    accepted.add(digest(built_by))
+    with contextlib.suppress(OSError): # then it has to be said again
         marker(built_by).parent.mkdir(parents=True, exist_ok=True)
         marker(built_by).touch()
 
@@ -38,7 +40,7 @@ def check(
     file:Path, # The weights
 ):
     "Raise KdfastError where the code that builds the network may not run."
-    if marker(built_by).exists(): return
+    if digest(built_by) in accepted or marker(built_by).exists(): return
     where = listed([str(file.parent/SOURCE/name) for name in built_by.get('source', {})]) or 'an installed package'
     raise KdfastError(f'{file}: its network is built by code, {built_by["network"]} ({where}), that was not trained with here: '
                       'read it, and say --trust-code if it may run')

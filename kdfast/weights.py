@@ -20,6 +20,7 @@ PARALLEL = nn.DataParallel, nn.parallel.DistributedDataParallel
 DENSENET = re.compile(r'(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)') # torchvision's own names, until PyTorch had no dots in them
 AUXILIARY = ('aux', 'AuxLogits') # what torchvision calls a head that only training looks at
 FIXED = {'aux_logits', 'init_weights', 'image_size', 'input_size'} # arguments that torchvision decides where it loads weights
+OPAQUE = 'numpy.', 'functools.partial'
 UNKNOWN = re.compile(r'Unsupported global: GLOBAL ([\w.]+) ')
 REASON = re.compile(r'(Trying|Unsupported|Can only|Only) .+') # of torch.load
 
@@ -28,7 +29,13 @@ REASON = re.compile(r'(Trying|Unsupported|Can only|Only) .+') # of torch.load
 
 class Ignored:
     "In place of every object in a checkpoint that is not tensors: an empty dictionary. Nothing of it is imported or called."
-    def __new__(cls, *args): return OrderedDict()
+    def __new__(cls, *args): return Counter() # torch fills those, and OrderedDicts; with the state of objects Counters alone
+
+
+class Opaque:
+    "The same, of what sets its state itself"
+    def __new__(cls, *args): return object.__new__(cls)
+    def __setstate__(self, state): pass
 
 
 def read(
@@ -63,7 +70,8 @@ def checkpoint(file):
     ignored = set()
     while True:
         try:
-            with torch.serialization.safe_globals([(Ignored, name) for name in ignored]): return torch.load(file, map_location='cpu', weights_only=True)
+            stand_ins = [(Opaque if name.startswith(OPAQUE) else Ignored, name) for name in ignored]
+            with torch.serialization.safe_globals(stand_ins): return torch.load(file, map_location='cpu', weights_only=True)
         except Exception as e: # what a broken file makes of its reader is not documented
             unknown = UNKNOWN.search(str(e))
             names = {unknown[1], f'builtins.{unknown[1]}'} if unknown else set() # torch leaves the module builtins out
@@ -141,8 +149,8 @@ def named_as(own, state, name):
     state = relabelled(state, plain_name)
     counts = Counter(prefix for key in state for prefix,rest in splits(key) if rest in plain)
     best = [prefix for prefix,n in counts.items() if n == max(counts.values())]
-    if len(best) > 1 and '' not in best: raise KdfastError(f'the weights of {name} are of several such networks ({", ".join(best)}): save the one that is meant')
-    prefix = '' if not best or '' in best else best[0]
+    if len(best) > 1 and '' not in best and 2*counts[best[0]] >= len(own): raise KdfastError(f'the weights of {name} are of several such networks ({", ".join(best)}): save the one that is meant')
+    prefix = best[0] if len(best) == 1 else ''
     left_out = [key for key in state if not key.startswith(prefix)]
     inside = relabelled(kept(state, lambda key: key.startswith(prefix)), lambda key: key.removeprefix(prefix))
     return kept(inside, lambda key: True, lambda key: plain.get(key, key)),[f'{listing(left_out)} left out, what begins with {prefix} is taken'] if left_out else []

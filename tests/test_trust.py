@@ -32,6 +32,7 @@ def made(kdfast, images, tmp_path_factory):
 def stranger(made, tmp_path, monkeypatch):
     "Both, on a machine that has not trained with them"
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
+    monkeypatch.setattr(trust, 'accepted', set())
     shutil.copytree(made[0], tmp_path/'run')
     for name in ('source', 'x.safetensors'):
         copy = shutil.copytree if name == 'source' else shutil.copy
@@ -169,6 +170,7 @@ def test_a_recipe_in_a_runs_folder_is_read_and_not_run(kdfast, images, study, tm
 def test_a_run_of_files_that_are_here_and_equal_is_ones_own(kdfast, images, made, tmp_path, monkeypatch):
     "Trained on another machine: who names the same file, with the same content, has it already"
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
+    monkeypatch.setattr(trust, 'accepted', set())
     home = made[1].parent
     command = ('run', 'baseline', '--student', f'{home}/mine.py:tiny', '--epochs', 1, '--data', images, '--runs', home/'runs')
     assert kdfast('predict', made[0], images/'valid'/'bee'/'000.png').status == 2
@@ -177,7 +179,11 @@ def test_a_run_of_files_that_are_here_and_equal_is_ones_own(kdfast, images, made
 
 
 def test_a_cache_that_cannot_be_written_costs_no_training(monkeypatch, tmp_path):
+    "What is trusted is known to the process, and has to be said to the next one"
     (tmp_path/'cache').write_text('')
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
-    trust.accept(dict(network='mine.py:tiny', source={}))
-    with pytest.raises(KdfastError, match='--trust-code'): trust.check(dict(network='mine.py:tiny', source={}), tmp_path/'x.safetensors')
+    facts,file = dict(network='mine.py:tiny', source={}),tmp_path/'x.safetensors'
+    trust.accept(facts)
+    trust.check(facts, file)
+    monkeypatch.setattr(trust, 'accepted', set())
+    with pytest.raises(KdfastError, match='--trust-code'): trust.check(facts, file)

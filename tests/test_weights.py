@@ -3,8 +3,11 @@ import argparse
 import collections
 import enum
 import re
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -46,6 +49,10 @@ class Mode(enum.Enum): best = 1
 class Hyper(dict): pass
 
 
+@dataclass(slots=True)
+class Slots: a: int = 1
+
+
 # Who wrote the file
 
 WRITERS = {
@@ -64,6 +71,8 @@ WRITERS = {
     'fastai': lambda s: dict(model=s, opt=dict(state=[dict(mom=torch.rand(3))], hypers=[dict(lr=.1)])),
     'nested': lambda s: dict(checkpoint=3, model=dict(state_dict=s)),
     'an enum beside it': lambda s: dict(model_state_dict=s, mode=Mode.best, when=[Mode.best]),
+    'numbers of numpy': lambda s: dict(state_dict=s, best=np.float64(.5), curve=np.arange(3.), seen=np.int64(3)),
+    'objects': lambda s: dict(state_dict=s, slots=Slots(), call=partial(print, 1), hyper=Hyper(a=Slots()), kind=Mode, settings=collections.defaultdict(Mode)),
     'parameters': lambda s: {key: nn.Parameter(value) if value.is_floating_point() else value for key,value in s.items()},
 }
 
