@@ -14,7 +14,7 @@ from fastai.callback.progress import ProgressCallback
 from fastai.optimizer import SGD
 from torch import nn
 
-from kdfast import identity, networks, processes, recipe as recipes, runs, signals, trust
+from kdfast import identity, networks, processes, recipe as recipes, runs, signals, trust, upstream
 from kdfast.checkpoint import Checkpoints, RunLearner
 from kdfast.data import Data
 from kdfast.devices import device_name, repeatable
@@ -96,7 +96,7 @@ class Run:
         folder = Folder(Path(given['network'])) if given_run else self.train(name, given)
         if given_run: check_teacher(folder)
         if problems := folder.problems(): raise KdfastError(f'{folder} is not whole ({"; ".join(problems)}): remove it, and it is trained again')
-        self.folder.stand_on(recipes.find(name).name, folder)
+        upstream.record(self.folder, recipes.find(name).name, folder)
         self.upstream.append((name, folder))
         network = networks.load(folder)
         if given_run:
@@ -258,7 +258,7 @@ def begin(run, recipe, arguments):
                  **run.identity, **environment())
     folder.facts = processes.agreed(lambda: folder.start(facts, recipe.source))
     folder.set('running', images=run.data.asked) # where they were; they may have moved when it goes on
-    if len(folder.facts['recipe_sha256']) > 1: run.say('its recipe was changed while it was trained: no single version of it gives these weights')
+    if changed := folder.facts['changed']: run.say(f'nothing gives these weights again, for something changed while they were trained: {"; ".join(changed)}')
     run.checkpoints = Checkpoints(folder, run.say)
 
 
