@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING: import torch
 
-MEANING = dict(none='training shows images as they are', shift='training shifts or crops images', flip='training mirrors them, too', strong='training recolors and warps them besides (TrivialAugment)')
+MEANING = dict(none='training shows images as they are', shift='training shifts or crops images',
+               flip='training mirrors them, too', strong='training recolors and warps them besides (TrivialAugment)')
 AUGMENTS = tuple(MEANING)
 SIDES = re.compile(r'(?i)(?<![a-z])(left|right|west|east|counter-?clockwise|clockwise|anti-?clockwise)(?![a-z])')
 

@@ -21,11 +21,12 @@ class Entry:
     images: int
     n_bytes: int
     used: float     # Last, seconds since 1970
-    state: str      # current, stale (the images have changed since), gone (there are no images any more), downloaded, unfinished
+    state: str      # current, stale (images have changed since), gone (there are none any more), downloaded, unfinished
 
     @property
     def facts(self):
-        return dict(name=self.name, state=self.state, source=self.source, images=self.images, bytes=self.n_bytes, used=datetime.fromtimestamp(self.used).isoformat(timespec='minutes'),
+        return dict(name=self.name, state=self.state, source=self.source, images=self.images, bytes=self.n_bytes,
+                    used=datetime.fromtimestamp(self.used).isoformat(timespec='minutes'),
                     path=str(self.folder))
 
 
@@ -41,7 +42,9 @@ def entry_of(folder):
     used = folder.stat().st_mtime
     try: facts = json.loads((folder/'data.json').read_text())
     except (OSError, ValueError): facts = {}
-    if not facts: return Entry(folder, folder.name, '', 0, n_bytes, used, 'downloaded' if folder.name == 'torchvision' else 'unfinished' if folder.name.startswith('new-') else 'unknown')
+    if not facts:
+        return Entry(folder, folder.name, '', 0, n_bytes, used, 'downloaded' if folder.name == 'torchvision'
+                     else 'unfinished' if folder.name.startswith('new-') else 'unknown')
     origin = facts.get('origin') or {}
     name = facts.get('name', folder.name) + (f',size={facts["size"]}' if facts.get('size') else '')
     return Entry(folder, name, origin.get('source', ''), n_images(folder), n_bytes, used, state(origin))
@@ -68,9 +71,13 @@ def clear(
 ) -> list[Entry]: # What was removed
     "Remove entries; a run that has one open reads on. Raises KdfastError where none is meant."
     unknown = [name for name in names if not any(meant(entry, name) for entry in found)]
-    if unknown: raise KdfastError(f'nothing called {listed(unknown)} in {cache_home()}; there are {listed(sorted({entry.name for entry in found})) or "no data sets"}')
-    if not (names or stale or everything): raise KdfastError('say what to clear: names, --stale for what has changed or gone since, or --all')
-    chosen = [entry for entry in found if everything or stale and entry.state in ('stale', 'gone') or any(meant(entry, name) for name in names)]
+    if unknown:
+        raise KdfastError(f'nothing called {listed(unknown)} in {cache_home()}; there are '
+                          f'{listed(sorted({entry.name for entry in found})) or "no data sets"}')
+    if not (names or stale or everything):
+        raise KdfastError('say what to clear: names, --stale for what has changed or gone since, or --all')
+    chosen = [entry for entry in found if everything or stale and entry.state in ('stale', 'gone')
+              or any(meant(entry, name) for name in names)]
     for entry in chosen: shutil.rmtree(entry.folder)
     return chosen
 
@@ -86,8 +93,11 @@ def table(
 ) -> Table:
     "A row an entry."
     made = Table.grid(padding=(0, 2))
-    made.add_row('[dim]data set[/]', '[dim]images[/]', '[dim]size[/]', '[dim]last used[/]', '[dim]state[/]', '[dim]read from[/]')
+    made.add_row('[dim]data set[/]', '[dim]images[/]', '[dim]size[/]', '[dim]last used[/]', '[dim]state[/]',
+                 '[dim]read from[/]')
     for entry in found:
-        made.add_row(Text(entry.name), f'{entry.images:,}' if entry.images else '', written(entry.n_bytes), f'{datetime.fromtimestamp(entry.used):%Y-%m-%d %H:%M}',
-                     Text(entry.state, '' if entry.state == 'current' else 'yellow'), Text(entry.source, overflow='fold'))
+        made.add_row(Text(entry.name), f'{entry.images:,}' if entry.images else '', written(entry.n_bytes),
+                     f'{datetime.fromtimestamp(entry.used):%Y-%m-%d %H:%M}',
+                     Text(entry.state, '' if entry.state == 'current' else 'yellow'),
+                     Text(entry.source, overflow='fold'))
     return made

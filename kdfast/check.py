@@ -24,7 +24,10 @@ def facts(
     source:str, # As --data takes it
     **options, # Others of kdfast.data.load
 ) -> dict:
-    "Decode the data set and describe it. Images of several sizes are looked at in a size that suits them. Raises KdfastError as `load` does."
+    """Decode the data set and describe it. Images of several sizes are brought to a size that suits them.
+
+    Raises KdfastError as `load` does.
+    """
     asked = options.get('size')
     try:
         if source in imagenette.URLS and not asked: options['size'] = SIZES[-1]
@@ -37,16 +40,18 @@ def facts(
     about = data.about or {}
     height,width = data.shape
     return dict(
-        source=source, name=data.name, layout=about.get('layout'), images={split: int(n.sum()) for split,n in counts.items()},
+        source=source, name=data.name, layout=about.get('layout'),
+        images={split: int(n.sum()) for split,n in counts.items()},
         classes={name: {split: int(n[label]) for split,n in counts.items()} for label,name in enumerate(data.classes)},
-        files=dict(kinds=about.get('kinds'), widths=about.get('widths'), heights=about.get('heights')), shown=[width, height], skipped=data.skipped,
+        files=dict(kinds=about.get('kinds'), widths=about.get('widths'), heights=about.get('heights')),
+        shown=[width, height], skipped=data.skipped,
         notes=list(data.notes), will=will(data, asked, options.get('size')), next=next_command(source, options))
 
 
 def proposed(source, options):
-    "The size at which networks should see photographs of several sizes: not larger than half of them are, and none that takes a day"
-    path,reading = Path(source).expanduser(),Reading(options.get('columns'), options.get('range'), options.get('skip_broken', False))
-    with opened(path, reading) as (_,found):
+    "A size for photographs of several sizes: at most that of half of them, and at most the largest of SIZES"
+    reading = Reading(options.get('columns'), options.get('range'), options.get('skip_broken', False))
+    with opened(Path(source).expanduser(), reading) as (_,found):
         items = found.splits['train']
         some = items[::max(1, len(items)//LOOKED_AT)]
         sides = [min(size) for size in map(size_of, some) if size]
@@ -63,17 +68,21 @@ def will(data, asked, size):
     said = []
     if size:
         side = images.presized(size)
-        said += [f'images are scaled until their shorter side is {side} pixels, and their middle {side}×{side} is kept; training crops {size}×{size} of it at random']
+        said += [f'images are scaled until their shorter side is {side} pixels, and their middle {side}×{side} is '
+                 f'kept; training crops {size}×{size} of it at random']
         if not asked: said += [f'--size {size} was chosen here, as images differ in size: pass it or another one']
     elif data.augment != 'none': said += ['training shifts images by up to a sixteenth of their side']
-    return [*said, images.mirroring(data.augment)] if data.augment in ('flip', 'shift') else [*said, f'--augment {data.augment}: {augment.MEANING[data.augment]}']
+    if data.augment in ('flip', 'shift'): return [*said, images.mirroring(data.augment)]
+    return [*said, f'--augment {data.augment}: {augment.MEANING[data.augment]}']
 
 
 def next_command(source, options):
     "What trains a teacher, a student alone and one that learns from the teacher, and compares the two"
     usual = dict(holdout=0., grow=1.)
     given = {name: value for name,value in options.items() if value not in (None, False) and value != usual.get(name)}
-    return shlex.join(['kdfast', 'study', 'baseline', 'kd', '--data', source, *(word for name,value in given.items() for word in ([flag(name)] if value is True else [flag(name), str(value)]))])
+    return shlex.join(['kdfast', 'study', 'baseline', 'kd', '--data', source,
+                       *(word for name,value in given.items()
+                         for word in ([flag(name)] if value is True else [flag(name), str(value)]))])
 
 
 def flag(name): return f'--{name.replace("_", "-")}'
@@ -86,7 +95,8 @@ def view(
     n,(width,height) = found['images'],found['shown']
     of_test = f', {n["test"]:,} test images apart' if 'test' in n else ''
     readable = f'{found["skipped"]:,} more cannot be read' if found['skipped'] else 'every one readable'
-    parts = [Text(f'{found["source"]}: {n["training"]:,} training and {n["validation"]:,} validation images of {width}×{height} in {len(found["classes"])} classes, {readable}{of_test}')]
+    parts = [Text(f'{found["source"]}: {n["training"]:,} training and {n["validation"]:,} validation images of '
+                  f'{width}×{height} in {len(found["classes"])} classes, {readable}{of_test}')]
     if found['layout']: parts += [Text(f'{found["layout"]}; {files(found["files"])}')]
     parts += [Text(), classes(found['classes']), Text()]
     parts += [Text(f'• {said}') for said in (*found['notes'], *found['will'])]
@@ -114,5 +124,7 @@ def classes(counts):
     table.add_row(*(Text(split, 'dim') for split in next(iter(counts.values()))))
     for name in names:
         if name is None: table.add_row(Text(f'… {len(counts) - SHOWN:,} more', 'dim'))
-        else: table.add_row(*(f'{n:,}' for n in counts[name].values()), Text(name), Text('━'*max(1, round(WIDTH*counts[name]['training']/most)), 'cyan'))
+        else:
+            table.add_row(*(f'{n:,}' for n in counts[name].values()), Text(name),
+                          Text('━'*max(1, round(WIDTH*counts[name]['training']/most)), 'cyan'))
     return table

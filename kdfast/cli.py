@@ -438,7 +438,7 @@ def compare_against(by_data, against, margin, as_json, as_csv):
 
 def write_rows(rows):
     import csv
-    from kdfast.runs import harmless
+    from kdfast.writing import harmless
     csv.writer(sys.stdout, lineterminator='\n').writerows([harmless(cell) for cell in row] for row in rows)
 
 

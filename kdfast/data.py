@@ -1,10 +1,11 @@
-"Where images come from: the embedded digits, a folder, an archive, published data sets. Decoded once, kept as memory-mapped uint8."
+"Where images come from: a folder, an archive, a published data set. Decoded once, kept as memory-mapped uint8."
 import hashlib
 import json
 import os
 import re
 import sys
 import unicodedata
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,7 +36,7 @@ class Data:
     "A data set: two splits of equally large colour images, decoded."
     name: str                # Names the folder of its runs
     classes: list[str]       # In the order of the labels
-    train: tuple             # Images (n, height, width, 3) uint8, labels (n,) int64; each an array on disk, or rows of one
+    train: tuple             # Images (n, height, width, 3) uint8, labels (n,) int64; arrays on disk, or rows of such
     valid: tuple             # The same, of the validation images
     mean: list[float]        # Of the training images, a channel each, in 0 … 1
     std: list[float]         # Likewise, their standard deviation
@@ -47,7 +48,7 @@ class Data:
     range: list|None = None  # Values that became black and white, where images have more than 8 bits a channel
     about: dict|None = None  # Layout, formats and sizes of the files
     size: int|None = None    # Networks see squares of this side, cut out of the decoded ones; None: all that is decoded
-    grow: float = 1.         # Share of their height and width at which training begins to show them; 1: as they are throughout
+    grow: float = 1.         # Share of height and width at which training begins to show them; 1: as they are
     asked: dict|None = None  # What `load` was called with
 
     @property
@@ -89,7 +90,7 @@ def load(
     holdout:float=0., # Share of the training images to validate on instead
     size:int|None=None, # Take images of any size, and show networks squares of this side
     grow:float=1., # Share of height and width at which training begins to show images, above 0; 1 for none of it
-    augment:str|None=None, # none, shift, flip or strong; flip, or shift where names of classes tell of left and right, unless given
+    augment:str|None=None, # none, shift, flip or strong; flip, or shift where classes seem to be sides, unless given
     columns:str|None=None, # Of a table: name=COLUMN,label=COLUMN,split=COLUMN, or some of them
     range:str|None=None, # LOW:HIGH, values that become black and white, of images of more than 8 bits a channel
     skip_broken:bool=False, # Leave out images that cannot be read
@@ -97,26 +98,36 @@ def load(
     """The data set that `source` names, decoded on its first use and memory-mapped from a cache afterwards.
 
     Without validation images a fifth of each class validates. With a `size`, images are kept as fastai presizes them:
-    scaled so that the shorter side is 8/7 of it, the central square. Training crops them at random, validation centrally,
-    to `size`. With `grow`, training shows them scaled down at first, and whole for the last quarter of the epochs
-    (progressive resizing). The cache lies in `$XDG_CACHE_HOME/kdfast` (`~/.cache/kdfast`), keyed by the size and a
-    fingerprint of the source: an archive's SHA-256, or a folder's names, sizes and times. Raises KdfastError, naming the
-    file, for a missing path, another layout, a class that nothing trains, and an image that does not decode or differs in size.
+    scaled so that the shorter side is 8/7 of it, the central square. Training crops them at random, validation
+    centrally, to `size`. With `grow`, training shows them scaled down at first, and whole for the last quarter of the
+    epochs (progressive resizing). The cache lies in `$XDG_CACHE_HOME/kdfast` (`~/.cache/kdfast`), keyed by the size and
+    a fingerprint of the source: an archive's SHA-256, or a folder's names, sizes and times. Raises KdfastError, naming
+    the file, for a missing path, another layout, a class that nothing trains, and an image that does not decode or
+    differs in size.
     """
     check_options(holdout, size, grow, augment)
     data = named(source, size, Reading(columns, range, skip_broken))
-    if data.skipped and not skip_broken: raise KdfastError(f'{source}: {data.skipped:,} images cannot be read: replace or remove them, or leave them out with --skip-broken')
-    if source in BUILT_IN and Path(source).exists(): print(f'kdfast: {source} is the built-in data set; write ./{source} for the folder or file of that name', file=sys.stderr)
+    if data.skipped and not skip_broken:
+        raise KdfastError(f'{source}: {data.skipped:,} images cannot be read: replace or remove them, or leave them '
+                          'out with --skip-broken')
+    if source in BUILT_IN and Path(source).exists():
+        print(f'kdfast: {source} is the built-in data set; write ./{source} for the folder or file of that name',
+              file=sys.stderr)
     data = adjusted(data, holdout, grow, augment)
-    return replace(data, asked=dict(source=located(source), holdout=holdout, size=size, grow=grow, augment=augment, columns=columns, range=range, skip_broken=skip_broken))
+    return replace(data, asked=dict(source=located(source), holdout=holdout, size=size, grow=grow, augment=augment,
+                                    columns=columns, range=range, skip_broken=skip_broken))
 
 
 def check_options(holdout, size, grow, augment):
     "Raise KdfastError for a value out of range"
-    if not 0 <= holdout < 1: raise KdfastError(f'--holdout {holdout}: expected a share of the training images, from 0 to below 1')
-    if size is not None and not SMALLEST <= size <= LARGEST: raise KdfastError(f'--size {size}: expected {SMALLEST} to {LARGEST} pixels')
-    if not 0 < grow <= 1: raise KdfastError(f'--grow {grow}: expected a share of the images\' height and width, above 0 and up to 1')
-    if augment not in (None, *augmentation.AUGMENTS): raise KdfastError(f'--augment {augment}: expected {", ".join(augmentation.AUGMENTS)}')
+    if not 0 <= holdout < 1:
+        raise KdfastError(f'--holdout {holdout}: expected a share of the training images, from 0 to below 1')
+    if size is not None and not SMALLEST <= size <= LARGEST:
+        raise KdfastError(f'--size {size}: expected {SMALLEST} to {LARGEST} pixels')
+    if not 0 < grow <= 1:
+        raise KdfastError(f'--grow {grow}: expected a share of the images\' height and width, above 0 and up to 1')
+    if augment not in (None, *augmentation.AUGMENTS):
+        raise KdfastError(f'--augment {augment}: expected {", ".join(augmentation.AUGMENTS)}')
 
 
 def adjusted(data, holdout, grow, augment):
@@ -139,17 +150,23 @@ def located(
 def named(source, size, reading):
     "The data set that `source` names, whole"
     if source == 'digits': return digits(size)
-    if source in published.NAMES: return cached(source, published.identity(source), partial(published.decode, source, reading), size)
+    if source in published.NAMES:
+        return cached(source, published.identity(source), partial(published.decode, source, reading), size)
     if source in imagenette.URLS:
-        if size is None: raise KdfastError(f'{source} holds photographs of any size: say at which networks should see them, such as --size 128')
+        if size is None:
+            raise KdfastError(f'{source} holds photographs of any size: say at which networks should see them, such '
+                              'as --size 128')
         path = imagenette.fetch(source)
-        return cached(source, f'{source} {sha256(path)}{reading.key}', partial(imagenette.decode_words, path, reading), size)
+        return cached(source, f'{source} {sha256(path)}{reading.key}',
+                      partial(imagenette.decode_words, path, reading), size)
     path = Path(source).expanduser()
     if not path.exists():
-        raise KdfastError(f'no data at {source}: expected the path of a folder or an archive, or digits, {", ".join((*published.NAMES, *imagenette.URLS))}')
-    if (path/'data.json').is_file() and path.resolve().parent == cache_home().resolve(): return decoded_before(path, size)
-    name,identity = name_of(path),f'{stamp(path)}{reading.key}' if path.is_dir() or is_table(path) else sha256(path) + reading.key
-    return cached(name, identity, partial(decode, path, reading), size, path)
+        raise KdfastError(f'no data at {source}: expected the path of a folder or an archive, or digits, '
+                          f'{", ".join((*published.NAMES, *imagenette.URLS))}')
+    if (path/'data.json').is_file() and path.resolve().parent == cache_home().resolve():
+        return decoded_before(path, size)
+    identity = stamp(path) if path.is_dir() or is_table(path) else sha256(path)
+    return cached(name_of(path), identity + reading.key, partial(decode, path, reading), size, path)
 
 
 def name_of(path):
@@ -176,7 +193,8 @@ def without_suffix(name):
 def run_name(name, size):
     "What names the folder of the runs on it: runs at another size are others"
     plain = re.sub(r'[^\w.-]+', '_', unicodedata.normalize('NFC', name)).strip('.') or 'data'
-    if len(plain.encode()) > LONGEST_NAME: plain = f'{plain[:LONGEST_NAME//5]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}'
+    if len(plain.encode()) > LONGEST_NAME:
+        plain = f'{plain[:LONGEST_NAME//5]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}'
     return plain + (f',size={size}' if size else '')
 
 
@@ -202,7 +220,8 @@ def digits(
 
     So few train that the recipes differ; all of it comes with scikit-learn and needs no network.
     """
-    if size and size > LARGEST_DIGITS: raise KdfastError(f'--size {size}: the digits are drawn 8×8; expected at most {LARGEST_DIGITS}')
+    if size and size > LARGEST_DIGITS:
+        raise KdfastError(f'--size {size}: the digits are drawn 8×8; expected at most {LARGEST_DIGITS}')
     from sklearn.datasets import load_digits
     grey,labels = load_digits(return_X_y=True)
     large = [Image.fromarray(np.uint8(image.reshape(8, 8) * 255 / 16)).resize((16, 16), Image.BILINEAR).convert('RGB')
@@ -217,17 +236,18 @@ def digits(
 def assemble(name, classes, train, valid, test=None, size=None):
     mean,std = statistics(train[0])
     splits = (train, valid, test) if test else (train, valid)
-    return Data(name, classes, train, valid, mean, std, augmentation.default(classes), fingerprint(classes, *splits), test, size=size)
+    return Data(name, classes, train, valid, mean, std, augmentation.default(classes), fingerprint(classes, *splits),
+                test, size=size)
 
 
 def hold_out(
     data:Data, # A data set
     share:float, # Of its training images, above 0 and below 1
 ) -> Data:
-    """Validate on a share of the training images, class by class: options can be chosen, the validation images stay unseen.
+    """Validate on a share of the training images of each class: options can be chosen, validation images stay unseen.
 
-    The same images for every seed and recipe; the data set's name tells the share, so that its runs stay apart, but for the
-    usual one of a data set without validation images. At least one image of each class trains.
+    The same images for every seed and recipe; the data set's name tells the share, so that its runs stay apart, but for
+    the usual one of a data set without validation images. At least one image of each class trains.
     Raises KdfastError where no image is held out.
     """
     images,labels = data.train
@@ -235,26 +255,33 @@ def hold_out(
     for label in range(len(data.classes)):
         of_class = np.random.default_rng(label).permutation(np.flatnonzero(labels == label))
         held[of_class[:min(round(share*len(of_class)), len(of_class) - 1)]] = True
-    if not held.any(): raise KdfastError(f'--holdout {share} takes none of the {len(labels):,} training images, of {len(data.classes)} classes: expected a larger share')
+    if not held.any():
+        raise KdfastError(f'--holdout {share} takes none of the {len(labels):,} training images, of '
+                          f'{len(data.classes)} classes: expected a larger share')
     train,valid = ((Rows(images, np.flatnonzero(rows)), labels[rows]) for rows in (~held, held))
     def find(): # takes long for many images
         made = assemble(data.name, data.classes, train, valid, data.test)
         return dict(mean=made.mean, std=made.std, fingerprint=made.fingerprint)
     key = digest(data.fingerprint + hashlib.sha256(held.tobytes()).hexdigest())
-    facts = facts_once(Path(images.filename).parent/f'holdout-{key}.json', find) if isinstance(images, np.memmap) else find()
+    if isinstance(images, np.memmap): facts = facts_once(Path(images.filename).parent/f'holdout-{key}.json', find)
+    else: facts = find()
     usual = share == HELD_OUT and not len(data.valid[1])
+    name = data.name if usual else f'{data.name},holdout={share}'
     notes = [*data.notes, *held_notes(data, share, valid[1])]
-    return replace(data, name=data.name if usual else f'{data.name},holdout={share}', train=train, valid=valid, notes=notes, **facts)
+    return replace(data, name=name, train=train, valid=valid, notes=notes, **facts)
 
 
 def held_notes(data, share, labels):
     "What a user should know about the images that were held out"
     lacking = [name for label,name in enumerate(data.classes) if not (labels == label).any()]
     said = [] if len(data.valid[1]) else [no_validation(data, share)]
-    return said + ([f'classes without validation images: {len(lacking):,} ({lacking[0]}{", …" if len(lacking) > 1 else ""})'] if lacking else [])
+    return said + ([f'classes without validation images: {len(lacking):,} '
+                    f'({lacking[0]}{", …" if len(lacking) > 1 else ""})'] if lacking else [])
 
 
-def no_validation(data, share): return f'no validation images: {share:.0%} of each class validates, chosen at random ({data.name}; --holdout sets the share)'
+def no_validation(data, share):
+    return (f'no validation images: {share:.0%} of each class validates, chosen at random '
+            f'({data.name}; --holdout sets the share)')
 
 
 # The cache
@@ -290,10 +317,13 @@ def decoded_before(folder, size):
     "The data set in a folder of the cache"
     facts = json.loads((folder/'data.json').read_text())
     name,made,_ = facts.pop('name'),facts.pop('size'),facts.pop('origin')
-    if made != size: raise KdfastError(f'{folder} was decoded for --size {made}: expected that size, or the images it was decoded from')
-    os.utime(folder) # when it was last used
+    if made != size:
+        raise KdfastError(f'{folder} was decoded for --size {made}: expected that size, or the images it was decoded '
+                          'from')
+    with suppress(OSError): os.utime(folder) # when it was last used, where that can be written
     train,valid,test = (arrays(folder, split) for split in ('train', 'valid', 'test'))
-    return Data(run_name(name, size), train=train, valid=valid, test=test, augment=augmentation.default(facts['classes']), size=size, **facts)
+    return Data(run_name(name, size), train=train, valid=valid, test=test,
+                augment=augmentation.default(facts['classes']), size=size, **facts)
 
 
 def repeated(data):
@@ -301,7 +331,9 @@ def repeated(data):
     train = digests(data.train[0])
     seen,notes = set(train),[]
     n = len(train) - len(seen)
-    if n: notes.append(f'training images that are there more than once: {n:,} of {len(train):,}' + ('' if len(data.valid[1]) else '; held-out images may be copies of them'))
+    if n:
+        notes.append(f'training images that are there more than once: {n:,} of {len(train):,}'
+                     + ('' if len(data.valid[1]) else '; held-out images may be copies of them'))
     for what,split in (('validation', data.valid), ('test', data.test)):
         n = sum(digest in seen for digest in digests(split[0])) if split else 0
         if n: notes.append(f'{what} images that are training images, too: {n:,} of {len(split[1]):,}')
@@ -310,7 +342,8 @@ def repeated(data):
 
 def mirroring(augment):
     "What training does to left and right"
-    if augment == 'flip': return 'training mirrors images at random; where left and right matter, turn that off with --augment shift'
+    if augment == 'flip':
+        return 'training mirrors images at random; where left and right matter, turn that off with --augment shift'
     return 'training does not mirror images, whose classes seem to be sides, digits or letters; --augment flip would'
 
 

@@ -101,7 +101,8 @@ def columns_asked(said):
 def decode_all(source, found, reading, folder, side):
     "As `decode`, of what was found"
     facts = Facts()
-    writers = {split: Writer(folder, split, items, found.classes, facts) for split,items in found.splits.items() if items}
+    writers = {split: Writer(folder, split, items, found.classes, facts) for split,items in found.splits.items()
+               if items}
     n_all = sum(map(len, found.splits.values()))
     with progress(source.path, found.splits) as advance:
         for split,writer in writers.items():
@@ -113,15 +114,19 @@ def decode_all(source, found, reading, folder, side):
     source.check()
     span = facts.span(reading)
     for writer in writers.values(): writer.finish(span, source)
-    if 'valid' not in writers: np.save(folder/'valid_images.npy', np.load(folder/'train_images.npy', mmap_mode='r')[:0]), np.save(folder/'valid_labels.npy', np.empty(0, np.int64))
+    if 'valid' not in writers:
+        np.save(folder/'valid_images.npy', np.load(folder/'train_images.npy',
+                                                   mmap_mode='r')[:0]), np.save(folder/'valid_labels.npy',
+                                                       np.empty(0, np.int64))
     for item in facts.deep: source.notes.add(scaling(span, facts.kind), item)
     if reading.range and not facts.deep: source.notes.add('--range changes nothing: no image has more than 8 bits', '')
-    return dict(classes=found.classes, notes=source.notes.said(), range=span if facts.deep else None, skipped=len(source.broken),
+    return dict(classes=found.classes, notes=source.notes.said(), range=span if facts.deep else None,
+                skipped=len(source.broken),
                 about=dict(layout=found.layout, validates=found.validates, **facts.said()))
 
 
 def pictures(items, side) -> Iterator:
-    "(item, picture) of each, in their order. Decoding leaves Python's lock; reading stays with this thread, as archives need it"
+    "(item, picture) of each, in their order, decoded in threads; archives are read by this one"
     with ThreadPoolExecutor() as pool:
         waiting,n_bytes = deque(),0
         for item in items:
@@ -139,7 +144,12 @@ def pictures(items, side) -> Iterator:
 class Facts:
     "What all images have in common, and in what they differ."
     def __init__(self):
-        self.kinds,self.widths,self.heights,self.deep,self.low,self.high,self.kind,self.first = Counter(),[],[],[],np.inf,-np.inf,'',None
+        self.kinds = Counter() # formats and modes
+        self.widths,self.heights = [],[]
+        self.deep = [] # names of images of more than 8 bits
+        self.low,self.high = np.inf,-np.inf # their values
+        self.kind = '' # of them all: floats if any is
+        self.first = None # (name, height and width) of the first image, which all others must have
 
     def add(self, item, found):
         self.kinds[found.kind] += 1
@@ -167,17 +177,20 @@ class Writer:
         self.order = {name: row for row,name in enumerate(sorted(item.name for item in items))}
         self.label = {name: label for label,name in enumerate(classes)}
         self.labels = np.full(len(items), -1, np.int64)
-        self.deep,self.staged = [],folder/f'{split}_deep.bin' # (row, shape) of images of more than 8 bits, whose pixels wait there until the range of all is known
+        # (row, shape) of images of more than 8 bits, whose pixels wait there until the range of all is known
+        self.deep,self.staged = [],folder/f'{split}_deep.bin'
 
     def write(self, item, found, path, n_all):
         height,width = found.pixels.shape[:2]
         if self.images is None:
             if self.facts.first is None: check_room(self.folder, n_all*height*width*3)
-            self.images = np.lib.format.open_memmap(self.folder/f'{self.split}_images.npy', 'w+', np.uint8, (len(self.order), height, width, 3))
+            self.images = np.lib.format.open_memmap(self.folder/f'{self.split}_images.npy', 'w+', np.uint8,
+                                                    (len(self.order), height, width, 3))
         self.facts.first = self.facts.first or (item.name, (height, width))
         name,shape = self.facts.first
         if (height, width) != shape:
-            raise SizesDiffer(f'{path}: images differ in size: {name} is {shape[1]}×{shape[0]}, {item.name} is {width}×{height}; '
+            raise SizesDiffer(f'{path}: images differ in size: {name} is {shape[1]}×{shape[0]}, {item.name} is '
+                              f'{width}×{height}; '
                               'for photographs of any size say at which networks should see them, such as --size 128')
         row = self.order[item.name]
         self.labels[row] = self.label[item.label]
@@ -195,7 +208,8 @@ class Writer:
         if self.deep:
             self.stage.close()
             with open(self.staged, 'rb') as f:
-                for row,shape in self.deep: self.images[row] = to_bytes(np.fromfile(f, np.float32, int(np.prod(shape))).reshape(shape), span)
+                for row,shape in self.deep:
+                    self.images[row] = to_bytes(np.fromfile(f, np.float32, int(np.prod(shape))).reshape(shape), span)
             self.staged.unlink()
         if self.images is None: raise KdfastError(f'{source.path}: none of the {NAMES[self.split]} images can be read')
         if (self.labels < 0).any(): self.close_up()
@@ -215,14 +229,16 @@ class Writer:
 
 @contextmanager
 def progress(path, splits):
-    "On a terminal one live line; elsewhere a plain one a split. Gives what is to be called with the number of images done"
+    "On a terminal one live line; elsewhere a line a split. Gives what to call with the number of images done"
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
         for split,items in splits.items():
-            if items: print(f'kdfast: reading {len(items):,} {NAMES[split]} images from {path}', file=sys.stderr, flush=True)
+            if items:
+                print(f'kdfast: reading {len(items):,} {NAMES[split]} images from {path}', file=sys.stderr, flush=True)
         yield lambda n: None
     else:
-        columns = TextColumn('reading {task.description}'),BarColumn(bar_width=None),MofNCompleteColumn(),TimeRemainingColumn(compact=True)
+        columns = (TextColumn('reading {task.description}'), BarColumn(bar_width=None), MofNCompleteColumn(),
+                   TimeRemainingColumn(compact=True))
         with Progress(*columns, console=console, transient=True, expand=True) as bar:
             task = bar.add_task(path.name, total=sum(map(len, splits.values())))
             yield partial(bar.advance, task)
@@ -232,12 +248,14 @@ def check_room(
     folder:Path, # Where decoded images are to be written
     n_bytes:int, # How much they will take
 ):
-    "Say so where it is much. Raises KdfastError where the disk has less: writing to a mapped file would end the process."
+    "Say so where it is much. Raises KdfastError where the disk has less: a mapped file would end the process."
     free = shutil.disk_usage(folder).free
     if n_bytes > free:
-        raise KdfastError(f'the decoded images need {gigabytes(n_bytes)} in {folder.parent}, {gigabytes(free)} are free: '
+        raise KdfastError(f'the decoded images need {gigabytes(n_bytes)} in {folder.parent}, {gigabytes(free)} are '
+                          'free: '
                           'make room, take a smaller --size, or name a folder on a larger disk with XDG_CACHE_HOME')
-    if n_bytes > LARGE: print(f'kdfast: the decoded images take {gigabytes(n_bytes)} in {folder.parent}', file=sys.stderr)
+    if n_bytes > LARGE:
+        print(f'kdfast: the decoded images take {gigabytes(n_bytes)} in {folder.parent}', file=sys.stderr)
 
 
 def gigabytes(n_bytes): return f'{n_bytes/2**30:.1f} GB'

@@ -26,10 +26,11 @@ def repeatable(
         yield
         return
     os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8') # looked at when cuBLAS is first used
-    was = torch.are_deterministic_algorithms_enabled(),torch.is_deterministic_algorithms_warn_only_enabled(),torch.backends.cudnn.benchmark
+    was = torch.are_deterministic_algorithms_enabled(),torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark,filled = torch.backends.cudnn.benchmark,torch.utils.deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.benchmark = torch.utils.deterministic.fill_uninitialized_memory = False # to fill it takes time, and nothing reads it
     try: yield
     finally:
         torch.use_deterministic_algorithms(was[0], warn_only=was[1])
-        torch.backends.cudnn.benchmark = was[2]
+        torch.backends.cudnn.benchmark,torch.utils.deterministic.fill_uninitialized_memory = benchmark,filled

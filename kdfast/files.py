@@ -17,9 +17,13 @@ from kdfast.notes import Notes
 ARCHIVES = ('.tar', '.tar.gz', '.tgz', '.tar.bz2', '.tbz2', '.tbz', '.tar.xz', '.txz', '.tar.zst', '.tzst', '.zip')
 FILE_LIMIT = 2**28 # bytes of an image
 ARCHIVE_LIMIT,MEMBER_LIMIT = 200 * 2**30,5_000_000 # bytes that an archive unpacks to, and files that it holds
-READ_ERRORS = (OSError, EOFError, zlib.error, LZMAError, zipfile.BadZipFile, tarfile.TarError, RuntimeError, NotImplementedError) # the last two: a zip's encryption, its compression
-MACHINE_MADE = ('.*', '__MACOSX', '@eaDir', '@Recycle', '@Recently-Snapshot', '#recycle', '#snapshot', '$RECYCLE.BIN', 'RECYCLER', 'System Volume Information',
-                'lost+found', 'Network Trash Folder', 'Temporary Items', '__pycache__', 'Thumbs.db', 'ehthumbs.db', 'ehthumbs_vista.db', 'desktop.ini', 'Icon\r',
+# the last two: a zip's encryption, its compression
+READ_ERRORS = (OSError, EOFError, zlib.error, LZMAError, zipfile.BadZipFile, tarfile.TarError, RuntimeError,
+               NotImplementedError)
+MACHINE_MADE = ('.*', '__MACOSX', '@eaDir', '@Recycle', '@Recently-Snapshot', '#recycle', '#snapshot', '$RECYCLE.BIN',
+                'RECYCLER', 'System Volume Information',
+                'lost+found', 'Network Trash Folder', 'Temporary Items', '__pycache__', 'Thumbs.db', 'ehthumbs.db',
+                'ehthumbs_vista.db', 'desktop.ini', 'Icon\r',
                 'SYNOFILE_THUMB*', 'SYNOPHOTO_THUMB*', '~$*', '*.crdownload', '*.part', '*.partial') # files and folders
 MACHINE_MADE_NAME = re.compile('|'.join(map(translate, MACHINE_MADE)))
 MADE = 'left out, made by programs'
@@ -30,9 +34,10 @@ def entries(
     path:Path, # A folder, an archive or a single file
     notes:Notes|None=None, # Where to report what is left out
 ) -> Iterator[dict[str,Callable]]:
-    """The opener of every file by its name, in the order in which the source is read fastest; nothing is unpacked to disk.
+    """The opener of every file by its name, in the order in which the source is read fastest.
 
-    Names have forward slashes, whatever packed them. What programs leave behind (.DS_Store, @eaDir, …) is left out and noted.
+    Nothing is unpacked to disk. Names have forward slashes, whatever packed them. What programs leave behind
+    (.DS_Store, @eaDir, …) is left out and noted.
     Raises KdfastError for an archive that cannot be read, or holds what no archive of images does.
     """
     notes = notes or Notes()
@@ -42,8 +47,10 @@ def entries(
             with zipfile.ZipFile(path) as z: yield members(path, zip_members(z), notes)
         elif is_tar(path):
             with unpacked(path) as f, tarfile.open(fileobj=f) if f else tarfile.open(path) as t:
-                yield members(path, ((m.name, m.size, m.isfile(), partial(t.extractfile, m)) for m in t if not m.isdir()), notes)
-        elif path.name.lower().endswith(ARCHIVES): raise KdfastError(f'{path} is not a readable archive ({kind_of_archive(path)}): download or pack it again')
+                yield members(path, ((m.name, m.size, m.isfile(), partial(t.extractfile, m)) for m in t
+                                     if not m.isdir()), notes)
+        elif path.name.lower().endswith(ARCHIVES):
+            raise KdfastError(f'{path} is not a readable archive ({kind_of_archive(path)}): download or pack it again')
         else: yield {path.name: partial(open, path, 'rb')}
     except (tarfile.TarError, zipfile.BadZipFile, LZMAError, zlib.error, EOFError) as e:
         raise KdfastError(f'{path} is not a readable archive ({e}): download or pack it again') from e
@@ -81,19 +88,25 @@ def unpacked(path):
     try: from compression import zstd # Python 3.14
     except ImportError:
         try: from backports import zstd
-        except ImportError as e: raise KdfastError(f"{path} is packed with Zstandard, which needs a package that is not installed: pip install 'kdfast[zst]'") from e
+        except ImportError as e:
+            raise KdfastError(f"{path} is packed with Zstandard, which needs a package that is not installed: pip "
+                              "install 'kdfast[zst]'") from e
     try:
         with zstd.open(path) as f: yield f
-    except zstd.ZstdError as e: raise KdfastError(f'{path} is not a readable archive ({e}): download or pack it again') from e
+    except zstd.ZstdError as e:
+        raise KdfastError(f'{path} is not a readable archive ({e}): download or pack it again') from e
 
 
 def kind_of_archive(path):
     "What is wrong with a file that is called an archive"
     start = head(path, 8)
     if not start: return 'it is empty'
-    for magic,said in {b'7z\xbc\xaf\x27\x1c': 'it is a 7z archive: unpack it and pass the folder', b'Rar!': 'it is a RAR archive: unpack it and pass the folder',
-                       b'<': 'it is a web page', b'\x1f\x8b': 'it breaks off, or holds no tar', b'\xfd7zX': 'it breaks off, or holds no tar', b'BZh': 'it breaks off, or holds no tar',
-                       b'PK': 'it breaks off', b'version ': 'it is a Git LFS pointer: fetch the file with git lfs pull'}.items():
+    for magic,said in {b'7z\xbc\xaf\x27\x1c': 'it is a 7z archive: unpack it and pass the folder',
+                       b'Rar!': 'it is a RAR archive: unpack it and pass the folder',
+                       b'<': 'it is a web page', b'\x1f\x8b': 'it breaks off, or holds no tar',
+                       b'\xfd7zX': 'it breaks off, or holds no tar', b'BZh': 'it breaks off, or holds no tar',
+                       b'PK': 'it breaks off',
+                       b'version ': 'it is a Git LFS pointer: fetch the file with git lfs pull'}.items():
         if start.startswith(magic): return said
     return 'neither a zip nor a tar'
 
@@ -102,7 +115,8 @@ def zip_members(z):
     for info in z.infolist():
         name = info.filename.replace('\\', '/') # as PowerShell 5 and .NET write them
         if not info.flag_bits & 0x800: name = utf8(name)
-        if not name.endswith('/'): yield name, info.file_size, not is_special(info.external_attr >> 16), partial(z.open, info)
+        if not name.endswith('/'):
+            yield name, info.file_size, not is_special(info.external_attr >> 16), partial(z.open, info)
 
 
 def utf8(name):
@@ -125,8 +139,10 @@ def members(path, found, notes):
         problem = ('is a link, a device or a pipe; pack the files themselves' if not plain else
                    'leads out of the archive' if leads_out(name) else
                    'is there twice' if name in seen else
-                   f'is one file too many, more than {MEMBER_LIMIT:,}: unpack it and pass the folder' if n > MEMBER_LIMIT else
-                   f'makes it more than {ARCHIVE_LIMIT/2**30:.0f} GB unpacked: unpack it and pass the folder' if total > ARCHIVE_LIMIT else '')
+                   f'is one file too many, more than {MEMBER_LIMIT:,}: unpack it and pass the folder'
+                   if n > MEMBER_LIMIT else
+                   f'makes it more than {ARCHIVE_LIMIT/2**30:.0f} GB unpacked: unpack it and pass the folder'
+                   if total > ARCHIVE_LIMIT else '')
         if problem: raise KdfastError(f'{path}: {name!r} {problem}')
         root = machine_made(name)
         if root: made[root] = True
@@ -144,14 +160,18 @@ def machine_made(name):
 def is_made(part): return bool(MACHINE_MADE_NAME.match(part))
 
 
-def leads_out(name): return name.startswith(('/', '\\')) or '..' in PurePosixPath(name).parts or '\0' in name or name[1:2] == ':'
+def leads_out(name):
+    return name.startswith(('/', '\\')) or '..' in PurePosixPath(name).parts or '\0' in name or name[1:2] == ':'
 
 
 def walk(
     path:Path, # A folder
     notes:Notes|None=None, # Where to report what is left out
 ) -> Iterator[tuple[str,os.DirEntry]]:
-    "(name, entry) of all files below, in order; links are followed, but not in a circle. Raises KdfastError for a link to nothing."
+    """(name, entry) of all files below, in order; links are followed, but not in a circle.
+
+    Raises KdfastError for a link to nothing.
+    """
     notes = notes or Notes()
     yield from files_below(path, path.resolve(), '', (path.resolve(),), notes)
 

@@ -8,6 +8,7 @@ from kdfast.errors import KdfastError, listed
 from kdfast.names import LIBRARIES, NETWORKS, PRETRAINED, Name, is_run, names_network, parse
 from kdfast.recipe import NETWORK_OPTIONS, Recipe
 from kdfast.runs import Folder
+from kdfast.source import root
 
 
 def of(
@@ -23,14 +24,18 @@ def of(
     named = foreign(arguments)
     structures = {name: networks.probe(name, data) for name in named}
     projects = {parse(name).where: networks.project_of(parse(name)) for name in named}
-    if is_users(recipe): projects[recipe.file.name] = source.of_file(recipe.file)
     sources = {where: project.hashes for where,project in projects.items() if project}
-    files = {parse(name).weights for name in named} - {'', PRETRAINED}
-    found = dict(sources=sources | {file: source.sha256_of(file) for file in files}, packages=packages(where for where,project in projects.items() if not project), structures=structures)
+    weights = {file: source.sha256_of(file) for file in {parse(name).weights for name in named} - {'', PRETRAINED}}
+    found = dict(sources=sources | weights, recipe_sources=beside(recipe), structures=structures,
+                 packages=packages(where for where,project in projects.items() if not project))
     return {name: value for name,value in found.items() if value}
 
 
-def is_users(recipe): return not source.is_installed(recipe.file)
+def beside(recipe):
+    "SHA-256 of the modules of the user's that the recipe imports, by name; its own file is on record whole"
+    if source.is_installed(recipe.file): return {}
+    project = source.of_file(recipe.file)
+    return {name: sha256 for name,sha256 in project.hashes.items() if name != source.called(str(recipe.file))}
 
 
 def foreign(arguments):
@@ -59,8 +64,9 @@ def check(
 ):
     "Raise KdfastError where the run was made of other sources, weights or networks than the same names lead to today."
     was = folder.run
-    files = [(source.root(recipe.file if is_users(recipe) and where == recipe.file.name else where)/name, sha256)
-             for where,those in was.get('sources', {}).items() for name,sha256 in (those.items() if isinstance(those, dict) else [(Path(where).absolute(), those)])]
+    files = [(root(where)/name, sha256) for where,those in was.get('sources', {}).items() if isinstance(those, dict) for name,sha256 in those.items()]
+    files += [(Path(where), sha256) for where,sha256 in was.get('sources', {}).items() if isinstance(sha256, str)]
+    files += [(root(recipe.file)/name, sha256) for name,sha256 in was.get('recipe_sources', {}).items()]
     changed = [str(file) for file,sha256 in files if source.sha256_of(file) != sha256]
     if changed: raise KdfastError(f'{folder} was made with sources that have changed since: {listed(changed)}; remove that folder, or use --runs')
     if was.get('versions') == versions and was.get('packages', {}) == packages(was.get('packages', {})):

@@ -3,14 +3,16 @@
 kdfast.snapshot takes the state of a value by its kind, kdfast.restore puts it back.
 """
 import io
+import operator
 import random
+import re
 import tempfile
 import weakref
 from collections import Counter, OrderedDict, defaultdict, deque
 from enum import Enum
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path, PurePath
-from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CellType, FunctionType, MethodDescriptorType, MethodType, MethodWrapperType, ModuleType, SimpleNamespace, WrapperDescriptorType
 
 import numpy as np
 import torch
@@ -38,6 +40,8 @@ VALUES = { # kept as text: how to write it, how to read it
 CONTAINERS = { # whose items are kept; made anew where there is none to fill
     t.__name__: t for t in (list, tuple, set, frozenset, dict, OrderedDict, Counter, deque, L)
 }
+CODE = (FunctionType, BuiltinFunctionType, MethodType, MethodDescriptorType, MethodWrapperType, WrapperDescriptorType, partial, type, Enum, np.dtype,
+        np.ufunc, re.Pattern, operator.attrgetter, operator.itemgetter, operator.methodcaller, type(lru_cache(abs)))
 GENERATORS = random.Random, np.random.RandomState, np.random.Generator, torch.Generator
 LIBRARIES = 'torch', 'torchvision', 'timm', 'fastai', 'fastcore', 'numpy', 'kdfast' # whose functions hold no state
 
@@ -73,7 +77,7 @@ def kind_of(
     if isinstance(x, np.ndarray | np.generic): return 'array' if x.dtype.kind in 'biufc' else None
     if isinstance(x, GENERATORS): return 'generator'
     if isinstance(x, tuple(VALUES)): return 'value'
-    if isinstance(x, FunctionType | BuiltinFunctionType | MethodType | partial | type | Enum | np.dtype) or x is Ellipsis: return 'code'
+    if isinstance(x, CODE) or x is Ellipsis: return 'code'
     if isinstance(x, io.IOBase): return 'file' if is_written(x) else 'inert'
     if isinstance(x, nn.Module): return 'module'
     if isinstance(x, FitCallback) and from_module(x, ('kdfast',)): return 'own'
@@ -100,7 +104,7 @@ def is_stateful(x):
 
 def has_attributes(x):
     "Whether all that it holds are attributes: no class that it is made of is written in C"
-    return type(x) is not object and all(t is object or t.__flags__ & HEAP_TYPE for t in type(x).__mro__)
+    return type(x) is not object and all(t in (object, SimpleNamespace) or t.__flags__ & HEAP_TYPE for t in type(x).__mro__)
 
 
 def attributes(x) -> dict:
@@ -131,17 +135,17 @@ def generator_type(x):
 
 def code_text(x):
     "What a function, a class or a constant is called, and where it stands"
-    if isinstance(x, partial | MethodType): return type(x).__name__
+    if isinstance(x, partial | MethodType | MethodWrapperType): return type(x).__name__
     if isinstance(x, FunctionType): return f'{x.__module__}.{x.__qualname__}:{x.__code__.co_firstlineno}'
-    if isinstance(x, BuiltinFunctionType | type): return f'{x.__module__}.{x.__qualname__}'
-    return repr(x)
+    return f"{getattr(x, '__module__', '')}.{x.__qualname__}" if hasattr(x, '__qualname__') and not isinstance(x, Enum) else repr(x)
 
 
 def held_by(x) -> dict:
     "What a function of the user's closes over, its defaults and attributes; what a partial or a method is made of"
     if isinstance(x, partial): return dict(func=x.func, args=x.args, keywords=x.keywords)
     if isinstance(x, MethodType): return dict(function=x.__func__, owner=x.__self__)
-    if isinstance(x, BuiltinFunctionType): return {} if isinstance(x.__self__, ModuleType | type | None) else dict(owner=x.__self__)
+    if isinstance(x, BuiltinFunctionType | MethodWrapperType):
+        return dict(name=x.__qualname__) | ({} if isinstance(x.__self__, ModuleType | type | None) else dict(owner=x.__self__))
     if not isinstance(x, FunctionType) or in_modules(x.__module__, LIBRARIES): return {}
     cells = {name: cell.cell_contents for name,cell in zip(x.__code__.co_freevars, x.__closure__ or ()) if cell != CellType()}
     return cells | dict(defaults=x.__defaults__, keyword_defaults=x.__kwdefaults__, attributes=vars(x))

@@ -35,7 +35,8 @@ def arrange(
     for item in rest: source.notes.add('left out, in no split', item.name)
     if not found['train']:
         there = ' and '.join(f'{len(items):,} images for {split}' for split,items in found.items() if items)
-        raise KdfastError(f'{source.path}: found {there or "no image"} and none to train on: expected a folder or split train')
+        raise KdfastError(f'{source.path}: found {there or "no image"} and none to train on: expected a folder or '
+                          'split train')
     validates = next((split for split in ('valid', 'test') if found[split]), '')
     splits = dict(train=found['train'], valid=found[validates] if validates else [])
     if validates == 'valid' and found['test']:
@@ -50,12 +51,17 @@ def classes_of(source, splits, known):
     train = counts['train']
     untrained = {split: sorted(labels.keys() - train.keys()) for split,labels in counts.items()}
     for split,names in untrained.items():
-        if names: raise KdfastError(f'{source.path}: no training image of {listed(names)}, which the {dict(valid="validation", test="test")[split]} images have: '
+        if names:
+            raise KdfastError(f'{source.path}: no training image of {listed(names)}, which the '
+                              f'{dict(valid="validation", test="test")[split]} images have: '
                                     'add some, remove the class, or mend its name')
-    if len(train) < 2: raise KdfastError(f'{source.path}: found one class, {next(iter(train))}; a classifier needs at least two')
+    if len(train) < 2:
+        raise KdfastError(f'{source.path}: found one class, {next(iter(train))}; a classifier needs at least two')
     names = known or sorted(train)
     unspeakable = [repr(name) for name in names if not name.isprintable() or not name]
-    if unspeakable: raise KdfastError(f'{source.path}: the names of classes {listed(unspeakable)} have characters that cannot be printed: rename them')
+    if unspeakable:
+        raise KdfastError(f'{source.path}: the names of classes {listed(unspeakable)} have characters that cannot be '
+                          'printed: rename them')
     remark(source.notes, names, counts)
     return names
 
@@ -67,9 +73,12 @@ def remark(notes, names, counts):
         if n > 1: notes.add('classes whose names differ in case or accents alone', name)
     for name in names:
         if not train[name]: notes.add('classes without images', name)
-        elif train[name] < FEW*train.total()/len(train): notes.add('rare classes', f'{name}: {train[name]:,} training images')
-        if counts['valid'] and train[name] and not counts['valid'][name]: notes.add('classes without validation images', name)
-    for name in composed(names): notes.add('classes that look like several labels of one image, each combination is a class of its own', name)
+        elif train[name] < FEW*train.total()/len(train):
+            notes.add('rare classes', f'{name}: {train[name]:,} training images')
+        if counts['valid'] and train[name] and not counts['valid'][name]:
+            notes.add('classes without validation images', name)
+    for name in composed(names):
+        notes.add('classes that look like several labels of one image, each combination is a class of its own', name)
 
 
 def composed(names):

@@ -51,44 +51,49 @@ class CRD(nn.Module):
     against remembered guided features. As in RepDistiller, mdistiller and torchdistill, but not the paper, the image's own partner
     comes from the memory too, and exp(similarity/T) is divided by a constant that the first batch sets.
     torchdistill and mdistiller have the data set choose the negatives; here they follow from seed and step, so that a run repeats,
-    with the same negatives on every device. Every call is a step of training: it changes the memory.
-    Raises KdfastError where all images are of one class.
+    with the same negatives on every device. Without `labels` the class of an image is learnt when a batch has it, until when it may be
+    a negative of its own class; and a GPU is waited for in every step.
+    Every call is a step of training: it changes the memory. Raises KdfastError where all images are of one class.
     """
     def __init__(self,
         guided:int, # Dimensions of the student's features
         hint:int, # Dimensions of the teacher's
-        labels:Sequence[int], # The class of every training image, such as dls.train_ds.labels
+        n:int|None=None, # Training images; not needed with labels
         dim:int=128, # Dimensions of the embeddings
         negatives:int=16384, # Images of other classes against each image
         T:float=0.07, # Temperature of the similarities
         seed:int=0, # Decides, with the step, which negatives; and what is remembered at first
+        labels:Sequence[int]|None=None, # The class of every training image, such as dls.train_ds.labels
     ):
         super().__init__()
+        if n is None and labels is None: raise ValueError('CRD needs the labels of all training images, or at least their number, n')
         self.embed_guided,self.embed_hint = nn.Linear(guided, dim),nn.Linear(hint, dim)
         self.negatives,self.T,self.key = negatives,T,generator(seed, stream=NEGATIVES).initial_seed()
-        labels = torch.as_tensor(labels, dtype=torch.long)
+        self.known = labels is not None
+        labels = torch.as_tensor(labels, dtype=torch.long) if self.known else torch.full((n,), -1) # −1: not seen yet
         n,bound = len(labels),(3/dim)**.5 # uniform entries whose rows have length 1 on average
         draws = generator(seed, stream=MEMORY)
         for name in ('guided_memory', 'hint_memory'): self.register_buffer(name, (2*torch.rand(n, dim, generator=draws) - 1)*bound)
+        self.register_buffer('labels', labels, persistent=not self.known)
         self.register_buffer('log_Z', torch.full((2,), float('nan'))) # not a number: no batch yet
         self.register_buffer('step', torch.tensor(0))
-        _,of_image,size = labels.unique(return_inverse=True, return_counts=True)
-        if len(size) == 1: raise KdfastError(f'CRD contrasts classes, found all {n} images in one: use another loss')
-        first = size.cumsum(0) - size
-        by_class = dict(ordered=of_image.argsort(stable=True), first=first[of_image], own=size[of_image])
-        for name,places in by_class.items(): self.register_buffer(name, places, persistent=False) # known before any checkpoint
+        if not self.known: return
+        for name,places in zip(('ordered', 'images'), labels.sort(stable=True)): self.register_buffer(name, places, persistent=False)
+        check_classes(labels)
 
     @in_float32
     def forward(self,
         guided:Tensor, # The student's features, (batch, …)
         hint:Tensor, # The teacher's features, (batch, …)
         index:Tensor, # Which training images these are, each but once, (batch,)
+        y:Tensor|None=None, # Their classes, (batch,); not needed with labels
     ) -> Tensor: # Scalar: mean over the batch, sum over the negatives and both sides
         for x,embed in ((guided, self.embed_guided), (hint, self.embed_hint)):
             if x[0].numel() == embed.in_features: continue
             raise KdfastError(f'CRD was made for features of {embed.in_features} numbers, found {tuple(x.shape[1:])}: choose layers behind the pooling')
         index = index.to(guided.device)
-        pairs = torch.cat([index[:,None], self.draw(index)], 1)
+        if not self.known: self.labels[index] = y
+        pairs = torch.cat([index[:,None], self.draw(self.labels[index])], 1)
         g,h = unit(self.embed_guided(guided.flatten(1))),unit(self.embed_hint(hint.flatten(1)))
         loss = self.nce(g, self.hint_memory, pairs, 0) + self.nce(h, self.guided_memory, pairs, 1)
         self.guided_memory,self.hint_memory = renewed(self.guided_memory, index, g),renewed(self.hint_memory, index, h)
@@ -96,12 +101,14 @@ class CRD(nn.Module):
         return loss
 
     def draw(self,
-        index:Tensor, # The images of the batch, (batch,)
+        labels:Tensor, # Classes of the batch, (batch,)
     ) -> Tensor: # Indices, (batch, negatives)
         "Images of other classes, with replacement."
-        first,own = self.first[index][:,None],self.own[index][:,None]
-        place = (hashed(len(index), self.negatives, self.key, self.step)*(len(self.ordered) - own)) >> 32
-        return self.ordered[place + own*(place >= first)] # skip the class's own
+        ordered,images = (self.ordered, self.images) if self.known else self.labels.sort(stable=True) # one class behind the other
+        first,end = (torch.searchsorted(ordered, labels, right=right)[:,None] for right in (False, True))
+        if not self.known: check_classes(self.labels)
+        place = (hashed(len(labels), self.negatives, self.key, self.step)*(len(ordered) - (end - first))) >> 32
+        return images[place + (end - first)*(place >= first)] # skip the class's own
 
     def nce(self, anchor, memory, pairs, side):
         "−log h(positive) − Σ log(1 − h(negative)), where h = p/(p + negatives/n) and p = exp(similarity/T)/Z"
@@ -110,6 +117,11 @@ class CRD(nn.Module):
         self.log_Z[side] = torch.where(self.log_Z[side].isnan(), at_first, self.log_Z[side])
         logit = score - self.log_Z[side] - log(self.negatives/n)
         return -(F.logsigmoid(logit[:,0]) + F.logsigmoid(-logit[:,1:]).sum(1)).mean()
+
+
+def check_classes(labels):
+    "Raise KdfastError where there is nothing to contrast"
+    if (labels == labels[0]).all(): raise KdfastError(f'CRD contrasts classes, found all {len(labels)} images in one: use another loss')
 
 
 def similarities(

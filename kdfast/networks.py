@@ -140,12 +140,10 @@ def probe(
     name:str, # Of a network
     data:Data, # What it is for
 ) -> str: # A digest of its structure
-    """Build the network, show it images, save and load it; raise KdfastError where it cannot be trained on the data and kept.
-
-    Nothing is written. Weights are moved before the network is saved, as training would move them, so that what is not saved shows.
-    """
-    named,size = fitted(name, len(data.classes), data.shape),tuple(data.shape)
-    return examine(lambda: made(named, len(data.classes), size), name, data)
+    "Raise KdfastError, before anything is written, where the network cannot be built and filled, trained on the data, or kept."
+    n_classes,size = len(data.classes),tuple(data.shape)
+    named = fitted(name, n_classes, size)
+    with torch.random.fork_rng([]): return examine(build(str(named), n_classes, size=size), made(named, n_classes, size), name, data)
 
 
 def structure_of(name, data):
@@ -161,9 +159,10 @@ def build_for(
     said:Callable=lambda note: None, # Is told what a user should know
 ) -> tuple[nn.Module,source.Project|None]: # And the user's code that builds it
     "The network, which knows what it takes to build it again and to show it an image."
-    named = fitted(name, len(data.classes), data.shape)
-    network,(called,project) = build(str(named), len(data.classes), said, data.shape),recorded(named)
-    return signed(network, called, data, project),project
+    with torch.random.fork_rng([]): # weights follow from the seed, whatever was built or loaded before
+        named = fitted(name, len(data.classes), data.shape)
+        called,project = recorded(named)
+    return signed(build(str(named), len(data.classes), said, data.shape), called, data, project),project
 
 
 def build_by(
@@ -173,8 +172,9 @@ def build_by(
 ) -> tuple[nn.Module,source.Project|None]: # And the user's code that builds it
     "What a function gives, which knows how to build it again, if the function can be found again."
     called,project = source.named(function)
-    with explained(f'{called or function} could not be built', project): network = function(len(data.classes))
-    if called is None: said(f'{function} cannot be found by a name: what it builds is kept as weights, and cannot be loaded by kdfast')
+    name = called or getattr(function, '__qualname__', type(function).__name__)
+    with explained(f'{name} could not be built for {len(data.classes)} classes', project): network = function(len(data.classes))
+    if called is None: said(f'{name} is no function of a file or a package: the weights of what it builds are kept, but kdfast cannot load them')
     return signed(network, called, data, project),project
 
 
@@ -210,8 +210,22 @@ def built_by(
 ) -> dict:
     "What a file of weights says of its network: its name, the classes, the normalization and the size of the images. Raises KdfastError."
     try:
-        with safetensors.safe_open(file, 'pt') as f: return dict(json.loads((f.metadata() or {}).get('built_by', '{}')))
-    except (safetensors.SafetensorError, ValueError, TypeError) as e: raise KdfastError(f'{file} is no file of weights: {e}') from e
+        with safetensors.safe_open(file, 'pt') as f: text = (f.metadata() or {}).get('built_by', '{}')
+    except (safetensors.SafetensorError, OSError) as e: raise KdfastError(f'{file} is no file of weights: {e}') from e
+    return facts_from(text, file)
+
+
+def facts_from(text, file):
+    "What kdfast wrote of a network beside it; it may have no name. Raises KdfastError for anything else"
+    try:
+        facts = json.loads(text)
+        size,colors,files,versions = facts['size'],[float(n) for n in (*facts['mean'], *facts['std'])],dict(facts.get('source', {})),dict(facts.get('versions', {}))
+        right = (len(size) == 2 and all(isinstance(n, int) and 0 < n < 2**16 for n in size) and len(colors) == 6 and isinstance(facts.get('extra', {}), dict)
+                 and all(isinstance(entry, dict) for entry in versions.values())
+                 and all(isinstance(name, str) for name in (facts.get('network', ''), *facts['classes'], *files, *files.values())))
+    except (KeyError, TypeError, ValueError): right = False
+    if right: return facts
+    raise KdfastError(f'{file} does not say what network it holds: it was not written by kdfast, or by a recipe that does not build it with run.build')
 
 
 def load(
@@ -229,8 +243,7 @@ def load_file(
     A user's function that builds it is looked for in the directory `source` beside it, and runs only where it was trained with on
     this machine, or `trust_code` was called for it. Raises KdfastError.
     """
-    facts = built_by(file)
-    check_facts(facts, file)
+    facts = named_facts(file)
     network = rebuilt(facts, file)
     try: state.restore(network, safetensors.torch.load_file(file), facts)
     except (RuntimeError, ValueError, KeyError) as e: raise KdfastError(f'{file} does not fit {facts["network"]} as it is built today: {source.reason(e)}') from e
@@ -250,9 +263,14 @@ def check_trusted(
     file:Path, # Weights that kdfast wrote
 ):
     "Raise KdfastError where the network of a file could not be built: what builds it is not there, or may not run."
-    facts = built_by(file)
-    check_facts(facts, file)
+    facts = named_facts(file)
     if parse(facts['network']).is_code: trusted(facts, file)
+
+
+def named_facts(file):
+    facts = built_by(file)
+    if 'network' in facts: return facts
+    raise KdfastError(f'{file} does not name what builds its network: its recipe built it by no function of a file or a package')
 
 
 def trusted(facts, file):
@@ -269,17 +287,6 @@ def rebuilt(facts, file):
     sources = trusted(facts, file)
     project = source.kept(named.where, file.parent/trust.SOURCE, sources) if sources else None
     return made(named, len(facts['classes']), size, project)
-
-
-def check_facts(facts, file):
-    "Raise KdfastError for what kdfast does not write"
-    if 'network' not in facts: raise KdfastError(f'{file} does not say what network it holds: it was not built by run.build from a name that can be found again')
-    try:
-        size,colors,files = facts['size'],[float(n) for n in (*facts['mean'], *facts['std'])],dict(facts.get('source', {}))
-        right = (len(size) == 2 and all(isinstance(n, int) and 0 < n < 2**16 for n in size) and len(colors) == 6
-                 and all(isinstance(name, str) for name in (facts['network'], *facts['classes'], *files, *files.values())))
-    except (KeyError, TypeError, ValueError): right = False
-    if not right: raise KdfastError(f'{file} does not say what network it holds: it was not written by kdfast')
 
 
 def any_network(

@@ -4,7 +4,7 @@ import struct
 import threading
 import warnings
 import zlib
-from collections import namedtuple
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -14,23 +14,34 @@ from kdfast.formats import formats, identify
 
 PIXEL_LIMIT = 2**26 # of an image that is kept at its own size, or decoded beside others
 DEPTHS = (8, 10, 12, 14, 16) # bits a channel that cameras and scanners give
-DECODE_ERRORS = (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, zlib.error, Image.DecompressionBombError, OverflowError, IndexError, KeyError, TypeError,
+DECODE_ERRORS = (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, zlib.error,
+                 Image.DecompressionBombError, OverflowError, IndexError, KeyError, TypeError,
                  struct.error)
-BROKEN_OFF = 'truncated', 'cannot identify', 'premature', 'unrecognized data stream', 'broken data stream', 'not enough', 'unexpected end'
+BROKEN_OFF = ('truncated', 'cannot identify', 'premature', 'unrecognized data stream', 'broken data stream',
+              'not enough', 'unexpected end')
 LARGE = threading.Lock() # one large image in memory at a time
-TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
-         6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90} # by orientation of EXIF
+# by orientation of EXIF
+TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+         5: Image.Transpose.TRANSPOSE,
+         6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90}
 ORIENTATION,BITS_PER_SAMPLE = 0x0112,258 # tags
 
-Picture = namedtuple('Picture', 'pixels problem remarks low high size kind', defaults=(None, '', (), None, None, None, ''))
-Picture.__doc__ = """An image as it was found: `pixels` uint8 (height, width, 3), or float32 (height, width[, 3]) where it has more than 8 bits a channel,
-with its lowest and highest value; what is wrong with it, if anything; what a user should know; its own width and height; its format and bits."""
+@dataclass
+class Picture:
+    "An image as it was found, or what is wrong with it."
+    pixels: np.ndarray|None = None      # uint8 (height, width, 3); of more than 8 bits float32 (height, width[, 3])
+    problem: str = ''                   # Why it cannot be used
+    remarks: tuple|list = ()            # What a user should know about it
+    low: float|None = None              # The lowest value, of more than 8 bits
+    high: float|None = None             # The highest
+    size: tuple|None = None             # Its own width and height
+    kind: str = ''                      # Its format and mode
 
 
 def decoded(
     content, # A file's bytes, an array of pixels or a PIL image; or the error in their place
     side:int|None=None, # Scale it to a square of this side
-    span:tuple[float,float]|None=None, # Values that become black and white, of an image of more than 8 bits; unless given, by its own bit depth
+    span:tuple[float,float]|None=None, # Values that become black and white, of more than 8 bits; by its own bit depth
 ) -> tuple: # Pixels (height, width, 3) uint8, what is wrong, what is remarkable
     "One image by itself."
     found = picture(content, side)
@@ -48,7 +59,10 @@ def picture(
     if isinstance(content, Image.Image): return of_image(content, side)
     if isinstance(content, np.ndarray): return of_array(content, side)
     try:
-        with warnings.catch_warnings(action='ignore', category=Image.DecompressionBombWarning), Image.open(io.BytesIO(content), formats=formats()) as image: # the limit is ours
+        # the limit is ours
+        with warnings.catch_warnings(action='ignore',
+                                     category=Image.DecompressionBombWarning), Image.open(io.BytesIO(content),
+                                         formats=formats()) as image:
             return of_image(image, side, content)
     except DECODE_ERRORS as e: return Picture(problem=cause(e, content))
 
@@ -66,18 +80,23 @@ def picture_size(
 
 def cause(error, content):
     "Why a file cannot be decoded, in words that help"
-    if isinstance(error, Image.DecompressionBombError): return f'larger than the {2*Image.MAX_IMAGE_PIXELS:,} pixels that Pillow allows: scale it down'
+    if isinstance(error, Image.DecompressionBombError):
+        return f'larger than the {2*Image.MAX_IMAGE_PIXELS:,} pixels that Pillow allows: scale it down'
     if isinstance(error, UnidentifiedImageError): return identify(content)
     said = str(error) or type(error).__name__
-    return f'it breaks off: {said}' if any(words in said.lower() for words in BROKEN_OFF) or isinstance(error, EOFError) else said
+    return f'it breaks off: {said}' if any(words in said.lower() for words in BROKEN_OFF) or isinstance(error,
+        EOFError) else said
 
 
 def of_image(image, side, content=None):
     "The picture that Pillow has opened"
     size = image.size
-    if side and image.format in ('JPEG', 'MPO'): image.draft(None, (2*side, 2*side)) # decodes it at an eighth, a quarter or half, never below twice the side
+    if side and image.format in ('JPEG', 'MPO'):
+        image.draft(None, (2*side, 2*side)) # decodes it at an eighth, a quarter or half, never below twice the side
     n_pixels = image.width*image.height
-    if n_pixels > PIXEL_LIMIT and not side: return Picture(problem=f'{image.width}×{image.height} is more than {PIXEL_LIMIT:,} pixels: give a --size to scale it down', size=size)
+    if n_pixels > PIXEL_LIMIT and not side:
+        return Picture(problem=f'{image.width}×{image.height} is more than {PIXEL_LIMIT:,} pixels: give a --size to '
+                               'scale it down', size=size)
     if n_pixels <= PIXEL_LIMIT: return upright(image, side, content, size)
     with LARGE: return upright(image, side, content, size)
 
@@ -103,7 +122,8 @@ def upright(image, side, content, size):
 def of_channels(channels, side, remarks, size, kind, floats):
     "From one or three channels of floating-point numbers"
     values = [np.asarray(channel) for channel in channels]
-    if not all(np.isfinite(channel).all() for channel in values): return Picture(problem='some of its values are no finite numbers', size=size)
+    if not all(np.isfinite(channel).all() for channel in values):
+        return Picture(problem='some of its values are no finite numbers', size=size)
     low,high = float(min(channel.min() for channel in values)),float(max(channel.max() for channel in values))
     floats = floats and not all((channel == np.rint(channel)).all() for channel in values)
     if side: values = [np.asarray(square(channel, side)) for channel in channels]
@@ -115,31 +135,38 @@ def several(image):
     "What to say of a file of several pictures. A phone's MPO has one, and what its camera made of it"
     if image.format == 'MPO' or getattr(image, 'n_frames', 1) == 1: return ''
     if image.format == 'TIFF': return 'several pages, the first is used'
-    return 'animated, the first frame is used' if image.format in ('GIF', 'WEBP', 'PNG', 'AVIF', 'FLI') else 'several pictures in a file, the first is used'
+    return 'animated, the first frame is used' if image.format in ('GIF', 'WEBP', 'PNG', 'AVIF',
+        'FLI') else 'several pictures in a file, the first is used'
 
 
 def channels_of(image, content):
-    "(channels of floating-point numbers, what is wrong, remarks) of an image; no channels where 8 bits are all that it has"
-    if image.mode == 'F' or image.mode.startswith('I'): return [Image.fromarray(np.asarray(image).astype(np.float32))],'',[]
-    if image.format == 'PNG' and content and content[24] == 16: return channels_of_png(content) # of colors Pillow keeps the upper 8 bits alone
+    "(channels of floating-point numbers, what is wrong, remarks) of an image; no channels where it has 8 bits"
+    if image.mode == 'F' or image.mode.startswith('I'):
+        return [Image.fromarray(np.asarray(image).astype(np.float32))],'',[]
+    if image.format == 'PNG' and content and content[24] == 16:
+        return channels_of_png(content) # of colors Pillow keeps the upper 8 bits alone
     if image.format != 'TIFF' or 16 not in image.tag_v2.get(BITS_PER_SAMPLE, ()): return [],'',[]
     if np.asarray(image).max() >= 128: return [],'',['of 16 bits a channel, the upper 8 are used']
-    return [],'its colors are in the lowest of more than 8 bits a channel, which Pillow drops: save it as PNG, or in 8 bits',[]
+    return [],'its colors use the lower of 16 bits a channel, which Pillow drops: save it as PNG, or in 8 bits',[]
 
 
 def channels_of_png(content):
     import torch
     from torchvision.io import ImageReadMode, decode_png
-    try: found = decode_png(torch.frombuffer(bytearray(content), dtype=torch.uint8), ImageReadMode.UNCHANGED).numpy().astype(np.float32)
+    try:
+        found = decode_png(torch.frombuffer(bytearray(content), dtype=torch.uint8),
+                           ImageReadMode.UNCHANGED).numpy().astype(np.float32)
     except RuntimeError as e: return [],str(e).splitlines()[0],[]
     color,transparent = found[:1] if len(found) < 3 else found[:3],len(found) in (2, 4)
-    return [Image.fromarray(channel) for channel in color],'',['of more than 8 bits, transparency is ignored'] if transparent else []
+    return [Image.fromarray(channel)
+            for channel in color],'',['of more than 8 bits, transparency is ignored'] if transparent else []
 
 
 def reduced(image, side):
     "A large image made smaller by averaging, before anything else is done with it"
     factor = min(image.size)//(2*side)
-    return image.reduce(factor) if factor > 1 and image.width*image.height > PIXEL_LIMIT and image.mode in ('L', 'RGB', 'RGBA', 'CMYK') else image
+    return image.reduce(factor) if factor > 1 and image.width*image.height > PIXEL_LIMIT and image.mode in ('L',
+        'RGB', 'RGBA', 'CMYK') else image
 
 
 def colors(image, remarks):
@@ -163,14 +190,18 @@ def square(
 
 def of_array(pixels, side):
     "From an array (height, width[, channels]) or (channels, height, width)"
-    if pixels.ndim == 3 and pixels.shape[-1] not in (1, 3, 4) and pixels.shape[0] in (1, 3): pixels = np.moveaxis(pixels, 0, -1)
+    if pixels.ndim == 3 and pixels.shape[-1] not in (1, 3, 4) and pixels.shape[0] in (1, 3):
+        pixels = np.moveaxis(pixels, 0, -1)
     if pixels.ndim == 3 and pixels.shape[-1] == 1: pixels = pixels[..., 0]
-    if not (pixels.ndim == 2 or pixels.ndim == 3 and pixels.shape[-1] in (3, 4)) or not pixels.size or pixels.dtype.kind not in 'buif':
-        return Picture(problem=f'an array of {pixels.dtype} {"×".join(map(str, pixels.shape))}: expected height × width, or height × width × 1, 3 or 4 channels')
+    if not (pixels.ndim == 2 or pixels.ndim == 3 and pixels.shape[-1] in (3,
+        4)) or not pixels.size or pixels.dtype.kind not in 'buif':
+        return Picture(problem=f'an array of {pixels.dtype} {"×".join(map(str, pixels.shape))}: expected height × '
+                               'width, or height × width × 1, 3 or 4 channels')
     if pixels.dtype == bool: pixels = np.uint8(pixels)*255
     if pixels.dtype == np.uint8: return of_image(Image.fromarray(np.ascontiguousarray(pixels)), side)
     floats = pixels[..., None].astype(np.float32) if pixels.ndim == 2 else pixels[..., :3].astype(np.float32)
-    return of_channels([Image.fromarray(np.ascontiguousarray(channel)) for channel in np.moveaxis(floats, -1, 0)], side, [], pixels.shape[1::-1], 'array', pixels.dtype.kind == 'f')
+    return of_channels([Image.fromarray(np.ascontiguousarray(channel)) for channel in np.moveaxis(floats, -1, 0)],
+                       side, [], pixels.shape[1::-1], 'array', pixels.dtype.kind == 'f')
 
 
 # More than 8 bits a channel
@@ -180,7 +211,7 @@ def span_of(
     high:float, # The highest
     kind:str, # Of a picture; of all, one that is of floats if any is
 ) -> tuple[float,float]: # What becomes black, and what white
-    "The range of whole numbers is that of the smallest usual bit depth that holds them; of others, 0 to 1 where they fit, else what there is."
+    "Of whole numbers the smallest usual bit depth that holds them; of others 0 to 1 where they fit, else their range."
     if kind.endswith('float'): return (0., 1.) if low >= 0 and .25 < high <= 1 else (low, high)
     if low < 0 or high >= 2**DEPTHS[-1]: return min(low, 0.),high
     return 0.,float(2**next(bits for bits in DEPTHS if high < 2**bits) - 1)
@@ -199,7 +230,8 @@ def to_bytes(
 def scaling(span, kind):
     "What was done, in words"
     bits = next((bits for bits in DEPTHS if span == (0, 2**bits - 1)), None)
-    return f'scaled from {"floating-point values" if kind.endswith("float") else f"{bits} bits" if bits else "whole numbers"} ({span[0]:g} … {span[1]:g}) to 8 bits'
+    what = 'floating-point values' if kind.endswith('float') else f'{bits} bits' if bits else 'whole numbers'
+    return f'scaled from {what} ({span[0]:g} … {span[1]:g}) to 8 bits'
 
 
 def parse_span(
@@ -208,5 +240,6 @@ def parse_span(
     "What becomes black, and what white. Raises KdfastError."
     try: low,high = map(float, said.split(':'))
     except ValueError: low = high = 0.
-    if not low < high < float('inf') or low == -float('inf'): raise KdfastError(f'--range {said}: expected LOW:HIGH, such as 0:4095')
+    if not low < high < float('inf') or low == -float('inf'):
+        raise KdfastError(f'--range {said}: expected LOW:HIGH, such as 0:4095')
     return low,high

@@ -60,7 +60,7 @@ def from_onnx(file):
     except Exception as e: raise KdfastError(f'{file} is no ONNX file that can be run: {e}') from e # its errors share no base
     said = session.get_modelmeta().custom_metadata_map.get('kdfast')
     if not said: raise KdfastError(f'{file} does not say what its classes are: kdfast has not written it')
-    return (lambda images: session.run(None, dict(images=images))[0]),json.loads(said)
+    return (lambda images: session.run(None, dict(images=images))[0]),networks.facts_from(said, file)
 
 
 def probabilities(

@@ -3,7 +3,6 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
@@ -18,19 +17,22 @@ MOVED = .02 # standard deviation of what is added to parameters, in place of tra
 
 
 def examine(
-    builder:Callable, # Builds the network, each time a new one
+    network:nn.Module, # To be looked at; its weights are changed
+    other:nn.Module, # The same, built once more
     name:str, # For the error
     data:Data, # What it is for
 ) -> str: # A digest of its structure
-    "What `probe` does, of any function."
-    with torch.random.fork_rng([]):
-        network,other = (as_trained(builder(), name) for _ in range(2))
-        with eager():
-            check_logits(network, name, tuple(data.shape), len(data.classes))
-            if data.grow < 1: check_logits(network, f'{name} with --grow {data.grow}', tuple(data.shape_at(0)), len(data.classes))
-            move(network, name)
-            check_equal(network, copied(network, other, name), name, tuple(data.shape))
-        return structure(network)
+    """Show it images, save it, and load that into the other one; raise KdfastError where it cannot be trained on the data and kept.
+
+    Weights are moved before it is saved, as training would move them, so that what is not saved shows.
+    """
+    for net in (network, other): as_trained(net, name)
+    with eager():
+        check_logits(network, name, tuple(data.shape), len(data.classes))
+        if data.grow < 1: check_logits(network, f'{name} with --grow {data.grow}', tuple(data.shape_at(0)), len(data.classes))
+        move(network, name)
+        check_equal(network, copied(network, other, name), name, tuple(data.shape))
+    return structure(network)
 
 
 def eager():
@@ -39,7 +41,7 @@ def eager():
 
 
 def as_trained(network, name):
-    try: return network.to(memory_format=torch.channels_last)
+    try: network.to(memory_format=torch.channels_last)
     except RuntimeError as e: raise KdfastError(f'{name} cannot be trained: its weights cannot be ordered channels-last ({source.reason(e)})') from e
 
 

@@ -1,4 +1,4 @@
-"Published data sets by name, in torchvision's checksummed downloads: those with a split for training and one to validate or test on."
+"Published data sets by name, in torchvision's checksummed downloads: those with a split to validate or test on."
 import os
 from functools import partial
 from pathlib import Path
@@ -13,9 +13,11 @@ NAMED_SPLITS = dict(train=dict(split='train'), test=dict(split='test'))
 THREE = dict(train=dict(split='train'), valid=dict(split='val'), test=dict(split='test'))
 NAMES = { # torchvision's class, and what it is called with for each split
     'cifar10': ('CIFAR10', TRAIN_TEST), 'cifar100': ('CIFAR100', TRAIN_TEST),
-    'mnist': ('MNIST', TRAIN_TEST), 'fashionmnist': ('FashionMNIST', TRAIN_TEST), 'kmnist': ('KMNIST', TRAIN_TEST), 'usps': ('USPS', TRAIN_TEST),
+    'mnist': ('MNIST', TRAIN_TEST), 'fashionmnist': ('FashionMNIST', TRAIN_TEST), 'kmnist': ('KMNIST', TRAIN_TEST),
+    'usps': ('USPS', TRAIN_TEST),
     'emnist': ('EMNIST', {split: dict(split='balanced', **how) for split,how in TRAIN_TEST.items()}),
-    'svhn': ('SVHN', NAMED_SPLITS), 'stl10': ('STL10', NAMED_SPLITS), 'gtsrb': ('GTSRB', NAMED_SPLITS), 'food101': ('Food101', NAMED_SPLITS),
+    'svhn': ('SVHN', NAMED_SPLITS), 'stl10': ('STL10', NAMED_SPLITS), 'gtsrb': ('GTSRB', NAMED_SPLITS),
+    'food101': ('Food101', NAMED_SPLITS),
     'stanfordcars': ('StanfordCars', NAMED_SPLITS), 'renderedsst2': ('RenderedSST2', THREE), 'pcam': ('PCAM', THREE),
     'flowers102': ('Flowers102', THREE), 'dtd': ('DTD', THREE), 'fgvcaircraft': ('FGVCAircraft', THREE),
     'country211': ('Country211', dict(train=dict(split='train'), valid=dict(split='valid'), test=dict(split='test'))),
@@ -48,5 +50,6 @@ def fetch(kind, how, root):
     try: return made(root, download=True, **how)
     except (OSError, RuntimeError, ValueError) as e:
         where = getattr(made, 'url', None) or getattr(made, '_URL', None) or f'the servers that torchvision knows'
-        raise KdfastError(f'{kind} could not be downloaded from {where} ({str(e).splitlines()[0] if str(e) else type(e).__name__}): '
+        raise KdfastError(f'{kind} could not be downloaded from {where} '
+                          f'({str(e).splitlines()[0] if str(e) else type(e).__name__}): '
                           'go online once, or pass its official archive with --data PATH') from e

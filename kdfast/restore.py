@@ -58,7 +58,8 @@ class Put:
     def values(self, state):
         "New, its dimensions in the order in memory that they had"
         stored = self.tensors[state['data']]
-        return stored.clone().permute([state['order'].index(d) for d in range(stored.dim())]).to(state['device'])
+        x = torch.empty_permuted([stored.shape[state['order'].index(d)] for d in range(stored.dim())], state['order'], dtype=stored.dtype, device=state['device'])
+        return x.copy_(stored.permute([state['order'].index(d) for d in range(stored.dim())]))
 
     def overwritten(self, old, x):
         "What a module or an optimizer holds stays the same tensor"
@@ -123,7 +124,7 @@ class Put:
             else: key = self(key, NOTHING)
             found.append((key, self(value, before.get(key, NOTHING), f'{where}.{key}')))
         x.clear()
-        x.update(found)
+        for key,value in found: x[key] = value
         return x
 
     # Objects

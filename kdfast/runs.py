@@ -21,7 +21,7 @@ from kdfast.recipe import study_order
 from kdfast.writing import as_it_was, remove_half_written, sha256, write, write_csv, write_json
 
 FORMAT = 2 # of run.json; 1 named what a run was built on by recipe, so that a second teacher took the place of the first
-CIRCUMSTANCES = {'recipe', 'sources', 'packages', 'versions', 'device', 'machine', 'threads', 'processes'} # none decides what is trained on what
+CIRCUMSTANCES = {'recipe', 'recipe_sources', 'sources', 'packages', 'versions', 'device', 'machine', 'threads', 'processes'} # none decides what is trained on what
 GOES_ON = 'running', 'interrupted', 'failed', 'diverged' # whatever ended it, its checkpoints serve
 NAME = re.compile(r'[\w=+,-][\w=+,. -]{0,199}')
 

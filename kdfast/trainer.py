@@ -14,7 +14,7 @@ from fastai.callback.progress import ProgressCallback
 from fastai.optimizer import SGD
 from torch import nn
 
-from kdfast import identity, networks, processes, recipe as recipes, runs, signals, trust, upstream
+from kdfast import identity, networks, processes, recipe as recipes, runs, signals, source, trust, upstream
 from kdfast.checkpoint import Checkpoints, RunLearner
 from kdfast.data import Data
 from kdfast.devices import device_name, repeatable
@@ -257,6 +257,7 @@ def begin(run, recipe, arguments):
                  data_notes=list(run.data.notes), seed=run.seed, batch_size=run.dls.train.bs, precision=run.precision,
                  **run.identity, **environment())
     folder.facts = processes.agreed(lambda: folder.start(facts, recipe.source))
+    trust.keep_anew(source.of_file(recipe.file).sources if 'recipe_sources' in run.identity else {}, folder.path)
     folder.set('running', images=run.data.asked) # where they were; they may have moved when it goes on
     if changed := folder.facts['changed']: run.say(f'nothing gives these weights again, for something changed while they were trained: {"; ".join(changed)}')
     run.checkpoints = Checkpoints(folder, run.say)

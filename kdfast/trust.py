@@ -6,9 +6,10 @@ the user's cache: a digest of a network's name and of the sources that build it,
 import contextlib
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
-from kdfast import runs
+from kdfast import processes, runs
 from kdfast.data import cache_home
 from kdfast.errors import KdfastError, listed
 from kdfast.files import leads_out
@@ -62,7 +63,11 @@ def keep(
     sources:dict[str,bytes], # By name
     folder:Path, # Of the weights that they belong to
 ):
-    "Write them beside the weights. Raises KdfastError where another file has the name of one: it may be what somebody works on."
+    """Write them beside the weights; of several processes that train one run, the first alone does.
+
+    Raises KdfastError where another file has the name of one: it may be what somebody works on.
+    """
+    if processes.rank: return
     for name,content in sources.items():
         file = folder/SOURCE/name
         if file.exists() and file.read_bytes() != content:
@@ -70,3 +75,12 @@ def keep(
     for name,content in sources.items():
         (folder/SOURCE/name).parent.mkdir(parents=True, exist_ok=True)
         runs.write(folder/SOURCE/name, content)
+
+
+def keep_anew(
+    sources:dict[str,bytes], # By name
+    folder:Path, # Of a run that starts
+):
+    "Write them in place of what an earlier start left, which may be of another version."
+    if not processes.rank: shutil.rmtree(folder/SOURCE, ignore_errors=True)
+    keep(sources, folder)

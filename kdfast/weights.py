@@ -37,8 +37,7 @@ def read(
     "The state dict of a file; nothing of it is ever unpickled but tensors. Raises KdfastError."
     if not file.is_file(): raise KdfastError(f'no file of weights {file}')
     if file.suffix == '.safetensors':
-        tensors,metadata = read_safetensors(file)
-        more = json.loads(metadata.get('built_by', '{}'))
+        tensors,more = read_safetensors(file)
         state = OrderedDict(tensors | more.get('extra', {}))
         if 'versions' in more: state._metadata = Versions(more['versions'])
         return state,''
@@ -53,10 +52,10 @@ class Versions(dict):
 
 
 def read_safetensors(file):
-    "Tensors, and the metadata"
+    "Tensors; and what kdfast wrote beside them, if it has written the file"
     try:
-        with safetensors.safe_open(file, 'pt') as f: return {name: f.get_tensor(name) for name in f.keys()},f.metadata() or {}
-    except safetensors.SafetensorError as e: raise KdfastError(f'{file} is no file of weights: {e}') from e
+        with safetensors.safe_open(file, 'pt') as f: return {name: f.get_tensor(name) for name in f.keys()},dict(json.loads((f.metadata() or {}).get('built_by', '{}')))
+    except (safetensors.SafetensorError, ValueError, TypeError) as e: raise KdfastError(f'{file} is no file of weights: {e}') from e
 
 
 def checkpoint(file):

@@ -61,7 +61,9 @@ def write_csv(file, header, rows):
 ACTS = ('=', '+', '-', '@', '\t', '\r') # what a spreadsheet would calculate
 
 
-def harmless(cell): return f"'{cell}" if isinstance(cell, str) and cell.startswith(ACTS) else cell
+def harmless(cell):
+    "With ' in front of what a spreadsheet would calculate; and of what would be taken for that when it is read again"
+    return f"'{cell}" if isinstance(cell, str) and cell.lstrip("'").startswith(ACTS) else cell
 
 
-def as_it_was(cell): return cell[1:] if cell.startswith("'") and cell[1:].startswith(ACTS) else cell
+def as_it_was(cell): return cell[1:] if cell.startswith("'") and cell.lstrip("'").startswith(ACTS) else cell

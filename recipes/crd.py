@@ -16,6 +16,6 @@ def main(
     teacher,net = run.needs('teacher', network=teacher, optimizer=optimizer),run.build(student)
     (guided,),(channels,) = run.channels(net, teacher, hint)
     learn = run.learner(net, optimizer)
-    contrast = CRD(guided, channels, run.dls.train_ds.labels, negatives=negatives, seed=run.seed)
+    contrast = CRD(guided, channels, labels=run.dls.train_ds.labels, negatives=negatives, seed=run.seed)
     learn.fit_one_cycle(epochs, lr, cbs=Match(teacher, contrast, weight, hint))
     return learn

@@ -40,7 +40,7 @@ def a_run(tmp_path, data, learn):
     folder.start(dict(recipe='kd'), '')
     rows = [dict(epoch=1, valid_accuracy=None), dict(epoch=2, valid_accuracy=.25)]
     record = SimpleNamespace(epochs=rows)
-    return SimpleNamespace(data=data, dls=learn.dls, folder=folder, record=record, say=notes.append, notes=notes)
+    return SimpleNamespace(data=data, dls=learn.dls, folder=folder, record=record, say=notes.append, notes=notes, rehearsal=False)
 
 
 @pytest.mark.parametrize('n_classes,n_valid', [(2, 5), (3, 300), (40, 700), (1000, 600)])

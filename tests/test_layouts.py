@@ -18,18 +18,21 @@ from PIL import Image
 
 @pytest.mark.parametrize('layout', written.LAYOUTS)
 def test_every_layout_is_read(layout, tmp_path):
-    assert not written.right(load(str(written.to_folder(tmp_path/'photos', written.files_of(layout, 'PNG')))), layout, 'PNG')
+    assert not written.right(load(str(written.to_folder(tmp_path/'photos', written.files_of(layout, 'PNG')))), layout,
+                             'PNG')
 
 
 @pytest.mark.parametrize('container', written.CONTAINERS)
 @pytest.mark.parametrize('layout', ['class', 'train, valid, test', 'labels.csv'])
 def test_every_container_is_read(container, layout, tmp_path):
-    assert not written.right(load(str(written.CONTAINERS[container](tmp_path/'photos', written.files_of(layout, 'PNG')))), layout, 'PNG')
+    assert not written.right(load(str(written.CONTAINERS[container](tmp_path/'photos',
+        written.files_of(layout, 'PNG')))), layout, 'PNG')
 
 
 @pytest.mark.parametrize('kind', written.FORMATS)
 def test_every_format_is_read(kind, tmp_path):
-    assert not written.right(load(str(written.to_folder(tmp_path/'photos', written.files_of('class', kind)))), 'class', kind)
+    assert not written.right(load(str(written.to_folder(tmp_path/'photos', written.files_of('class', kind)))),
+                             'class', kind)
 
 
 @pytest.mark.parametrize('name', written.SOURCES)
@@ -42,7 +45,8 @@ def test_every_form_of_its_own_is_read(name, tmp_path):
 @pytest.mark.parametrize('name', written.ARRAYS)
 def test_arrays_are_read(name, tmp_path):
     make,splits = written.ARRAYS[name]
-    assert not written.compare(load(str(next(written.to_folder(tmp_path, make()).glob('*.npz')))), splits, classes=['0', '1', '2'])
+    assert not written.compare(load(str(next(written.to_folder(tmp_path, make()).glob('*.npz')))), splits,
+                               classes=['0', '1', '2'])
 
 
 @pytest.mark.parametrize('name', written.REFUSED)
@@ -55,9 +59,12 @@ def test_what_is_not_read_is_refused_with_its_cause_and_its_remedy(name, tmp_pat
 # Splits
 
 @pytest.mark.parametrize('word,split', [
-    *((word, 'train') for word in ('train', 'Train', 'TRAINING', 'training_set', 'train-images', 'seg_train', 'train2017', 'TrainImages', 'trainval', 'Training Set (1)')),
-    *((word, 'valid') for word in ('val', 'valid', 'Validation', 'dev', 'val_data', 'evaluation', 'PublicTest')), *((word, 'test') for word in ('test', 'Testing', 'test1', 'test_images', 'PrivateTest')),
-    *((word, None) for word in ('cat', 'training wheels', 'trains', 'images', 'test_cats', 'train_test', 'values', '', '2017', 'поезд')),
+    *((word, 'train') for word in ('train', 'Train', 'TRAINING', 'training_set', 'train-images', 'seg_train',
+                                   'train2017', 'TrainImages', 'trainval', 'Training Set (1)')),
+    *((word, 'valid') for word in ('val', 'valid', 'Validation', 'dev', 'val_data', 'evaluation', 'PublicTest')),
+    *((word, 'test') for word in ('test', 'Testing', 'test1', 'test_images', 'PrivateTest')),
+    *((word, None) for word in ('cat', 'training wheels', 'trains', 'images', 'test_cats', 'train_test', 'values', '',
+                                '2017', 'поезд')),
 ])
 def test_the_usual_names_of_splits(word, split): assert split_of(word) == split
 
@@ -77,14 +84,17 @@ def counts(data): return [len(data.train[1]), len(data.valid[1]), 0 if data.test
 
 def test_vehicles_may_be_trains(tmp_path):
     "A class that is called train is no split, whether its images lie in folders below it or not"
-    put(tmp_path/'flat', 5, 'bus', 'car', 'train'), put(tmp_path/'deep', 5, 'bus/city', 'car/sport', 'train/steam', 'train/electric')
+    put(tmp_path/'flat', 5, 'bus', 'car', 'train'), put(tmp_path/'deep', 5, 'bus/city', 'car/sport', 'train/steam',
+                                                        'train/electric')
     assert [load(str(tmp_path/name)).classes for name in ('flat', 'deep')] == [['bus', 'car', 'train']]*2
     put(tmp_path/'split', 5, *(f'{split}/{name}' for split in ('train', 'test') for name in ('bus', 'train')))
-    assert load(str(tmp_path/'split')).classes == ['bus', 'train'] and counts(load(str(tmp_path/'split'))) == [10, 10, 0]
+    assert load(str(tmp_path/'split')).classes == ['bus', 'train'] and counts(load(str(tmp_path/'split'))) == [10, 10,
+        0]
 
 
 def test_a_sample_beside_the_splits_is_left_out_and_said(tmp_path):
-    put(tmp_path/'dogscats', 4, *(f'{split}/{name}' for split in ('train', 'valid', 'sample/train', 'sample/valid') for name in ('cat', 'dog')), 'models')
+    put(tmp_path/'dogscats', 4, *(f'{split}/{name}' for split in ('train', 'valid', 'sample/train', 'sample/valid')
+                                  for name in ('cat', 'dog')), 'models')
     found = load(str(tmp_path/'dogscats'))
     assert counts(found) == [8, 8, 0] and found.notes[0] == 'left out, in no folder of a class: 20 (models/0.png, …)'
 
@@ -97,7 +107,8 @@ def test_images_that_nobody_has_labelled_are_left_out_and_said(tmp_path):
 
 
 def test_what_programs_have_left_is_left_out_and_counted(tmp_path):
-    put(tmp_path/'photos', 5, 'cat', 'dog', 'cat/.ipynb_checkpoints', '@eaDir', '$RECYCLE.BIN', 'cat/.thumbnails', '.git/objects')
+    put(tmp_path/'photos', 5, 'cat', 'dog', 'cat/.ipynb_checkpoints', '@eaDir', '$RECYCLE.BIN', 'cat/.thumbnails',
+        '.git/objects')
     (tmp_path/'photos'/'Thumbs.db').write_bytes(b'x'), (tmp_path/'photos'/'dog'/'._1.png').write_bytes(b'x')
     found = load(str(tmp_path/'photos'))
     assert found.classes == ['cat', 'dog'] and found.notes[0] == 'left out, made by programs: 7 ($RECYCLE.BIN, …)'
@@ -106,26 +117,32 @@ def test_what_programs_have_left_is_left_out_and_counted(tmp_path):
 def test_three_splits_are_kept_apart_and_the_test_images_have_no_part_in_training(tmp_path):
     put(tmp_path/'photos', 4, *(f'{split}/{name}' for split in ('train', 'val', 'test') for name in ('cat', 'dog')))
     found = load(str(tmp_path/'photos'))
-    assert counts(found) == [8, 8, 8] and 'test images, kept apart: 8' in found.notes and found.about['validates'] == 'valid'
+    assert counts(found) == [8, 8,
+                             8] and 'test images, kept apart: 8' in found.notes and found.about['validates'] == 'valid'
     held = load(str(tmp_path/'photos'), holdout=.25)
     assert counts(held) == [6, 2, 8] and (held.test[0][:] == found.test[0][:]).all()
     draw_one(tmp_path/'photos'/'test'/'dog', 3, 99)
-    assert load(str(tmp_path/'photos')).fingerprint != found.fingerprint # what will be evaluated at the end is part of the data
+    # what will be evaluated at the end is part of the data
+    assert load(str(tmp_path/'photos')).fingerprint != found.fingerprint
 
 
 # Classes
 
 def test_rare_classes_and_those_without_validation_images_are_trained_and_said(tmp_path):
-    put(tmp_path/'a', 40, 'train/cat', 'train/dog'), put(tmp_path/'a', 3, 'valid/cat', 'valid/dog'), put(tmp_path/'a', 2, 'train/lynx')
+    put(tmp_path/'a', 40, 'train/cat', 'train/dog'), put(tmp_path/'a', 3, 'valid/cat', 'valid/dog'), put(tmp_path/'a',
+        2, 'train/lynx')
     found = load(str(tmp_path/'a'))
     assert found.classes == ['cat', 'dog', 'lynx'] and counts(found) == [82, 6, 0]
     assert 'rare classes: 1 (lynx: 2 training images)' in found.notes and 'classes without validation images: 1 (lynx)' in found.notes
     put(tmp_path/'b', 10, 'cat', 'dog'), put(tmp_path/'b', 1, 'lynx')
     held = load(str(tmp_path/'b'))
-    assert counts(held) == [17, 4, 0] and held.train[1].tolist().count(2) == 1 and 'classes without validation images: 1 (lynx)' in held.notes
+    assert counts(held) == [17, 4,
+                            0] and held.train[1].tolist().count(2) == 1 and 'classes without validation images: 1 (lynx)' in held.notes
 
 
-@pytest.mark.parametrize('names,said', [(('red', 'red shirt', 'shirt'), 1), (('a b', 'b a', 'c'), 2), (('red|dress', 'red', 'dress'), 1), (('German shepherd', 'Welsh corgi', 'poodle'), 0), (('cat', 'dog'), 0)])
+@pytest.mark.parametrize('names,said', [(('red', 'red shirt', 'shirt'), 1), (('a b', 'b a', 'c'), 2),
+                                        (('red|dress', 'red', 'dress'), 1),
+                                        (('German shepherd', 'Welsh corgi', 'poodle'), 0), (('cat', 'dog'), 0)])
 def test_labels_that_look_like_several_are_asked_about(tmp_path, names, said):
     put(tmp_path/'photos', 5, *names)
     notes = [note for note in load(str(tmp_path/'photos')).notes if 'several labels' in note]
@@ -150,7 +167,8 @@ def as_python2(value):
     return out.getvalue().replace(b'numpy._core', b'numpy.core')
 
 
-@pytest.mark.parametrize('dump', [as_python2, *(lambda value, protocol=protocol: pickle.dumps(value, protocol) for protocol in range(6))], ids=['Python 2', *map(str, range(6))])
+@pytest.mark.parametrize('dump', [as_python2, *(lambda value, protocol=protocol: pickle.dumps(value, protocol)
+                                                for protocol in range(6))], ids=['Python 2', *map(str, range(6))])
 @pytest.mark.parametrize('make', [written.cifar10, written.cifar100])
 def test_pickles_of_cifar_are_read_whoever_wrote_them(dump, make, tmp_path):
     assert not written.compare(load(str(written.to_folder(tmp_path, make(dump)))), written.BOTH, side=32)
@@ -165,7 +183,8 @@ def test_an_official_archive_is_what_torchvision_reads(name, make, tmp_path, mon
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
     written.to_folder(tmp_path/'cache'/'kdfast'/'torchvision', make(as_python2))
     by_path,by_name = load(str(written.to_tar(tmp_path/'cifar', make(as_python2), 'gz'))),load(name.lower())
-    assert by_path.fingerprint == by_name.fingerprint and (by_path.mean, by_path.std) == (by_name.mean, by_name.std) and by_path.augment == by_name.augment == 'flip'
+    assert by_path.fingerprint == by_name.fingerprint and (by_path.mean, by_path.std) == (by_name.mean,
+        by_name.std) and by_path.augment == by_name.augment == 'flip'
 
 
 class Payload:
@@ -176,7 +195,9 @@ class Payload:
 
 
 @pytest.mark.parametrize('protocol', range(6))
-@pytest.mark.parametrize('wrap', [lambda p: p, lambda p: {b'data': p}, lambda p: np.array([p], object), lambda p: {b'data': np.array([p], object)}, lambda p: {b'data': np.zeros(2), b'labels': [p]}], ids=range(5))
+@pytest.mark.parametrize('wrap', [lambda p: p, lambda p: {b'data': p}, lambda p: np.array([p], object),
+                                  lambda p: {b'data': np.array([p], object)},
+                                  lambda p: {b'data': np.zeros(2), b'labels': [p]}], ids=range(5))
 def test_a_pickle_is_never_run(tmp_path, wrap, protocol):
     content = pickle.dumps(wrap(Payload(tmp_path/'canary')), protocol)
     with pytest.raises(KdfastError, match='it would run|Python objects'): cifar.load(lambda: io.BytesIO(content), 'x')
@@ -192,7 +213,10 @@ def test_published_sets_are_those_of_torchvision():
 def test_a_published_set_without_a_network_names_the_way_out(monkeypatch):
     def offline(root, download, **how): raise OSError('no route to host')
     monkeypatch.setattr('torchvision.datasets.CIFAR100', offline)
-    with pytest.raises(KdfastError, match=r'CIFAR100 could not be downloaded from .*\(no route to host\): go online once, or pass its official archive with --data PATH'): load('cifar100')
+    with pytest.raises(KdfastError,
+                       match=r'CIFAR100 could not be downloaded from .*\(no route to host\): go online once, or pass '
+                             r'its official archive with --data PATH'):
+        load('cifar100')
 
 
 # Shards
@@ -201,8 +225,10 @@ def test_a_shard_by_its_own_path_and_numbers_with_names(tmp_path):
     shard = written.shards(written.TRAIN)['train-000000.tar']
     (tmp_path/'x.tar').write_bytes(shard)
     assert not written.compare(load(str(tmp_path/'x.tar')), written.TRAIN)
-    files = {'0.png': b'', '1.png': b'', '0.cls': b'0', '1.cls': b'1'} | {f'{i}.png': written.plain('PNG')(written.pixels('train', i, 0)) for i in range(2)}
-    written.to_folder(tmp_path/'numbered', {'train-0.tar': written.tar_bytes(files), 'val-0.tar': written.tar_bytes(files), 'classes.txt': b'ape\nbee\n'})
+    files = {'0.png': b'', '1.png': b'', '0.cls': b'0',
+             '1.cls': b'1'} | {f'{i}.png': written.plain('PNG')(written.pixels('train', i, 0)) for i in range(2)}
+    written.to_folder(tmp_path/'numbered', {'train-0.tar': written.tar_bytes(files),
+                                            'val-0.tar': written.tar_bytes(files), 'classes.txt': b'ape\nbee\n'})
     assert load(str(tmp_path/'numbered')).classes == ['ape', 'bee']
 
 
@@ -228,7 +254,10 @@ def test_names_in_utf8_that_are_not_marked_so_are_read(tmp_path):
     with entries(tmp_path/'x.zip', Notes()) as found: assert list(found) == ['кошка/1.png']
 
 
-@pytest.mark.parametrize('content,said', [(b'7z\xbc\xaf\x27\x1c', 'a 7z archive: unpack it'), (b'Rar!\x1a\7', 'a RAR archive: unpack it'), (b'<html>', 'a web page'), (b'', 'it is empty'), (b'\x1f\x8b\x08\0', 'breaks off'), (b'hello', 'neither a zip nor a tar')])
+@pytest.mark.parametrize('content,said', [(b'7z\xbc\xaf\x27\x1c', 'a 7z archive: unpack it'),
+                                          (b'Rar!\x1a\7', 'a RAR archive: unpack it'), (b'<html>', 'a web page'),
+                                          (b'', 'it is empty'), (b'\x1f\x8b\x08\0', 'breaks off'),
+                                          (b'hello', 'neither a zip nor a tar')])
 def test_what_is_no_archive_is_named(tmp_path, content, said):
     (tmp_path/'x.zip').write_bytes(content)
     with pytest.raises(KdfastError, match=said): load(str(tmp_path/'x.zip'))

@@ -33,7 +33,7 @@ def seeded(make, *arguments, **settings):
     return module
 
 
-def crd(labels=LABELS, **settings): return seeded(CRD, 12, 20, labels, dim=8, **dict(negatives=16) | settings)
+def crd(labels=LABELS, **settings): return seeded(CRD, 12, 20, dim=8, labels=labels, **dict(negatives=16) | settings)
 
 
 # Variational information distillation
@@ -95,7 +95,7 @@ def test_contrast_is_torchdistills_over_three_steps_with_its_memory_and_gradient
         guided,hint = random(len(index), 12, seed=step).to(dtype).requires_grad_(),random(len(index), 20, seed=9 + step).to(dtype)
         also = guided.detach().double().requires_grad_()
         z,h = (nn.functional.normalize(embed(x)) for embed,x in zip(embeds, (also, hint.double())))
-        supplement = dict(pos_idx=index, contrast_idx=torch.cat([index[:,None], ours.draw(index)], 1))
+        supplement = dict(pos_idx=index, contrast_idx=torch.cat([index[:,None], ours.draw(LABELS[index])], 1))
         expected = theirs(dict(z=dict(output=z), empty=dict(input=supplement)), dict(z=dict(output=h)))
         value = ours(guided, hint, index)
         ours.zero_grad(), [e.zero_grad() for e in embeds]
@@ -107,7 +107,7 @@ def test_contrast_is_torchdistills_over_three_steps_with_its_memory_and_gradient
 
 
 def test_negatives_are_of_other_classes_and_all_of_them_alike():
-    draws = crd(negatives=26_000).draw(tensor([0, 3])) # images of classes 0 and 3
+    draws = crd(negatives=26_000).draw(tensor([0, 3]))
     for label,drawn in zip((0, 3), draws):
         times = torch.bincount(drawn, minlength=N)
         others = (LABELS != label)
@@ -120,9 +120,20 @@ def test_negatives_are_of_other_classes_and_all_of_them_alike():
 def test_the_first_step_knows_all_classes(labels):
     "Whatever numbers stand for them, and however many images they have"
     labels = tensor(labels)
-    drawn = crd(labels, negatives=1000).draw(torch.arange(8))
+    drawn = crd(labels, negatives=1000).draw(labels)
     assert (labels[drawn] != labels[:,None]).all()
     for own,row in zip(labels, drawn): assert set(row.tolist()) == set((labels != own).nonzero()[:,0].tolist())
+
+
+def test_without_labels_classes_are_known_once_their_images_were_seen():
+    module,index = CRD(12, 20, 8, dim=8, negatives=1000),torch.arange(8)
+    module(random(8, 12), random(8, 20), index, index % 2)
+    assert (module.draw(tensor([0, 1])) % 2 == tensor([[1], [0]])).all()
+    again = CRD(12, 20, 8, dim=8)
+    again.load_state_dict(module.state_dict())
+    assert (again.labels == index % 2).all() and 'labels' not in crd().state_dict()
+    with pytest.raises(KdfastError, match='all 8 images in one'): module(random(8, 12), random(8, 20), index, index*0)
+    with pytest.raises(ValueError, match='labels of all training images'): CRD(12, 20)
 
 
 def test_negatives_follow_from_seed_and_step_and_go_on_where_a_saved_module_stopped():
@@ -133,7 +144,7 @@ def test_negatives_follow_from_seed_and_step_and_go_on_where_a_saved_module_stop
     other.load_state_dict(saved)
     a,b = (m(random(4, 12, seed=3), random(4, 20, seed=4), index + 4) for m in (one, other))
     assert a == b and (one.guided_memory == other.guided_memory).all()
-    assert (crd().draw(index) != one.draw(index)).any() and (crd().draw(index) != crd(seed=1).draw(index)).any()
+    assert (crd().draw(LABELS[:4]) != one.draw(LABELS[:4])).any() and (crd().draw(LABELS[:4]) != crd(seed=1).draw(LABELS[:4])).any()
 
 
 def test_one_class_has_nothing_to_contrast():
@@ -152,7 +163,7 @@ def test_the_memory_moves_half_way_to_what_is_seen_and_nowhere_else():
 
 def test_contrast_draws_an_image_to_its_partner_and_away_from_other_classes():
     "Embeddings that are the student's and the teacher's as they are: a step down the gradient nears the partner"
-    module,index = CRD(8, 8, LABELS, dim=8, negatives=64),torch.arange(8)
+    module,index = CRD(8, 8, dim=8, negatives=64, labels=LABELS),torch.arange(8)
     for embed in (module.embed_guided, module.embed_hint):
         with torch.no_grad(): embed.weight.copy_(torch.eye(8)), embed.bias.zero_()
     module.hint_memory.copy_(nn.functional.normalize(random(N, 8)))

@@ -5,7 +5,8 @@ from conftest import make
 from kdfast import differences, matrix, report
 from kdfast.lookup import described, following, matching, settings
 from kdfast.recipe import find
-from kdfast.runs import as_it_was, as_run, changed, find_all, harmless, write_csv
+from kdfast.runs import as_run, changed, find_all
+from kdfast.writing import as_it_was, harmless, write_csv
 from test_matrix import BASE, folder_name, make_all
 
 

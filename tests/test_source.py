@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from kdfast import networks, recipe as recipes, source
+from kdfast import identity, networks, recipe as recipes, source, trust
 from kdfast.errors import KdfastError
 
 NET = '''from torch import nn
@@ -78,7 +78,6 @@ def test_every_way_to_import_what_lies_beside(tmp_path, data, files, name):
     write(tmp_path/'mine', files)
     network,project = networks.build_for(f'{tmp_path}/mine/{name}', data)
     assert network.in_features == 7 and len(project.hashes) == len(files)
-    from kdfast import trust
     trust.keep(project.sources, tmp_path)
     trust.accept(network.built_by)
     networks.save(network, tmp_path/'weights.safetensors')
@@ -145,11 +144,11 @@ def test_a_run_of_several_modules_is_known_by_all_of_them_and_loads_elsewhere(kd
     assert done.status == 0, done.err
 
 
-def test_what_a_network_reads_beside_its_source_shows_in_its_structure(kdfast, images, tmp_path):
-    write(tmp_path, nets='''from pathlib import Path
+def test_what_a_network_reads_elsewhere_shows_in_its_structure(kdfast, images, tmp_path):
+    write(tmp_path, nets=f'''from pathlib import Path
 from torch import nn
 def net(n):
-    width = int((Path(__file__).parent/'width.txt').read_text())
+    width = int(Path({str(tmp_path/'width.txt')!r}).read_text())
     return nn.Sequential(nn.Conv2d(3, width, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, n))
 ''')
     (tmp_path/'width.txt').write_text('4')
@@ -184,11 +183,20 @@ def test_a_recipes_own_modules_belong_to_its_run_and_its_own_network_loads_again
     done = kdfast(*command)
     assert done.status == 0, done.err
     folder = tmp_path/'runs'/'tiny'/'mine'/'0'
-    assert set(json.loads((folder/'run.json').read_text())['sources']['mine.py']) == {'mine.py', 'my_losses.py'}
+    facts = json.loads((folder/'run.json').read_text())
+    assert set(facts['recipe_sources']) == {'my_losses.py'} and {'source/mine.py', 'source/my_losses.py'} <= set(facts['files'])
     assert kdfast('predict', folder, images/'valid'/'bee'/'000.png').status == 0
     with (tmp_path/'mine'/'my_losses.py').open('a') as f: f.write('# another\n')
     again = kdfast(*command)
     assert again.status == 2 and 'my_losses.py' in again.err
+
+
+def test_initial_weights_follow_from_the_seed_whatever_was_loaded_before(tmp_path, data):
+    write(tmp_path, nets='import torch\nfrom torch import nn\ntorch.rand(5)\ndef net(n): return nn.Linear(3, n)\n')
+    def weights(name):
+        torch.manual_seed(3)
+        return next(networks.build_for(name, data)[0].parameters())
+    for name in (f'{tmp_path}/nets.py:net', 'timm:test_vit2'): assert (weights(name) == weights(name)).all()
 
 
 # Errors
@@ -222,5 +230,4 @@ def test_functions_that_can_be_found_again_have_a_name():
 
 
 def test_every_recipe_of_kdfast_is_executed_as_it_is_and_is_no_source_of_a_users():
-    from kdfast import identity
-    assert all(recipes.find(name).main().__name__ == 'main' and not identity.is_users(recipes.find(name)) for name in recipes.names())
+    assert all(recipes.find(name).main().__name__ == 'main' and not identity.beside(recipes.find(name)) for name in recipes.names())

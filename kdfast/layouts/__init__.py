@@ -1,4 +1,7 @@
-"The layouts of data sets: each module has `matches(source)` and `read(source)`, which gives (name, split, label, open) of every image."
+"""Layouts of data sets. Each module has two functions: `matches(source)` and `read(source)`.
+
+`read` gives the name, the split, the label and an opener of every image.
+"""
 from kdfast.layouts import arrays, binary, cifar, folders, lists, matlab, parquet, table, webdataset
 from kdfast.layouts.base import Listing, Source
 

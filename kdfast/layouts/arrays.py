@@ -11,7 +11,8 @@ from kdfast.files import FILE_LIMIT
 from kdfast.layouts.base import Item, Listing, Source, split_of
 from kdfast.layouts.records import Records
 
-IMAGES,LABELS = {'images', 'image', 'imgs', 'img', 'x', 'data', 'pixels'},{'labels', 'label', 'y', 'targets', 'target', 'class', 'classes'}
+IMAGES,LABELS = {'images', 'image', 'imgs', 'img', 'x', 'data', 'pixels'},{'labels', 'label', 'y', 'targets',
+    'target', 'class', 'classes'}
 WORD = re.compile(r'[A-Z](?![a-z])|[A-Z]?[a-z]+|\d+') # train_images, x_train, trainX
 UNNAMED = {'arr_0': 'images', 'arr_1': 'labels'} # of numpy.savez(file, images, labels)
 
@@ -36,8 +37,11 @@ def read(source:Source) -> Listing:
     items = []
     for split,(images,labels) in pairs(source.files, '.npy').items():
         records = Pixels(source.files[images], f'{source.path}: {images}')
-        classes = numbers(read_array(source.files[labels], f'{source.path}: {labels}'), f'{source.path}: {labels}', source.notes)
-        if len(classes) != len(records): raise KdfastError(f'{source.path}: {len(records):,} images in {images}, and {len(classes):,} labels in {labels}')
+        classes = numbers(read_array(source.files[labels], f'{source.path}: {labels}'), f'{source.path}: {labels}',
+                          source.notes)
+        if len(classes) != len(records):
+            raise KdfastError(f'{source.path}: {len(records):,} images in {images}, and {len(classes):,} labels in '
+                              f'{labels}')
         items += numbered(split, classes, records)
     return Listing('arrays of images and labels', items)
 
@@ -45,7 +49,8 @@ def read(source:Source) -> Listing:
 def numbered(split, labels, open_record):
     "An item for each of the records of a split, in their order"
     width = len(str(len(labels)))
-    return [Item(f'{split or "images"}/{i:0{width}}', split, label, partial(open_record, i)) for i,label in enumerate(labels)]
+    return [Item(f'{split or "images"}/{i:0{width}}', split, label, partial(open_record, i)) for i,
+            label in enumerate(labels)]
 
 
 def numbers(
@@ -63,7 +68,9 @@ def numbers(
     if labels.ndim != 1: raise KdfastError(f'{where}: labels of shape {labels.shape}: expected one an image')
     if labels.dtype.kind == 'S': labels = labels.astype(str)
     if labels.dtype.kind == 'f':
-        if not (labels == np.rint(labels)).all(): raise KdfastError(f'{where}: labels are fractions such as {labels[labels != np.rint(labels)][0]}: expected the number of a class')
+        if not (labels == np.rint(labels)).all():
+            raise KdfastError(f'{where}: labels are fractions such as {labels[labels != np.rint(labels)][0]}: '
+                              'expected the number of a class')
         labels = labels.astype(np.int64)
     return [str(label) for label in labels.tolist()]
 
@@ -81,17 +88,24 @@ class Pixels:
         with open_file() as f:
             try:
                 version = np.lib.format.read_magic(f)
-                shape,fortran,self.dtype = (np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0)(f)
+                shape,fortran,self.dtype = (np.lib.format.read_array_header_1_0 if version == (1, 0)
+                                            else np.lib.format.read_array_header_2_0)(f)
             except (ValueError, OSError, EOFError) as e: raise KdfastError(f'{where} cannot be read ({e})') from e
             start = f.tell()
         dimensions = '×'.join(map(str, shape))
-        if self.dtype.hasobject: raise KdfastError(f'{where} holds Python objects, which are not read: save an array of numbers')
+        if self.dtype.hasobject:
+            raise KdfastError(f'{where} holds Python objects, which are not read: save an array of numbers')
         if fortran: raise KdfastError(f'{where} is in Fortran order: save numpy.ascontiguousarray(images)')
-        if len(shape) not in (3, 4): raise KdfastError(f'{where} has shape {dimensions}: expected images × height × width, with 1, 3 or 4 channels behind or before')
-        if len(shape) == 4 and not {shape[1], shape[-1]} & {1, 3, 4}: raise KdfastError(f'{where} has shape {dimensions}: volumes are not read, expected images of 1, 3 or 4 channels')
+        if len(shape) not in (3, 4):
+            raise KdfastError(f'{where} has shape {dimensions}: expected images × height × width, with 1, 3 or 4 '
+                              'channels behind or before')
+        if len(shape) == 4 and not {shape[1], shape[-1]} & {1, 3, 4}:
+            raise KdfastError(f'{where} has shape {dimensions}: volumes are not read, expected images of 1, 3 or 4 '
+                              'channels')
         self.n,self.shape = shape[0],shape[1:]
         self.records = Records(open_file, int(np.prod(self.shape))*self.dtype.itemsize, start)
-        if self.records.size > FILE_LIMIT: raise KdfastError(f'{where} has images of {dimensions}: more than {FILE_LIMIT/2**20:.0f} MB each')
+        if self.records.size > FILE_LIMIT:
+            raise KdfastError(f'{where} has images of {dimensions}: more than {FILE_LIMIT/2**20:.0f} MB each')
 
     def __len__(self): return self.n
 
@@ -101,10 +115,12 @@ class Pixels:
 class Pairs:
     "Arrays of images and labels as a map-style data set."
     def __init__(self, images, labels, where, notes):
-        if not hasattr(images, '__getitem__') or not hasattr(images, '__len__'): raise KdfastError(f'{where}: images are {type(images).__name__}: expected an array')
+        if not hasattr(images, '__getitem__') or not hasattr(images, '__len__'):
+            raise KdfastError(f'{where}: images are {type(images).__name__}: expected an array')
         self.images,self.targets = images,numbers(np.asarray(labels), where, notes)
         self.targets = [int(label) if label.isdigit() else label for label in self.targets]
-        if len(images) != len(self.targets): raise KdfastError(f'{where}: {len(images):,} images and {len(self.targets):,} labels')
+        if len(images) != len(self.targets):
+            raise KdfastError(f'{where}: {len(images):,} images and {len(self.targets):,} labels')
 
     def __len__(self): return len(self.images)
 

@@ -12,11 +12,14 @@ from kdfast.notes import Notes
 
 SPLITS = dict(
     train={'train', 'training', 'trn', 'trainval'},
-    valid={'valid', 'validation', 'validate', 'val', 'dev', 'devel', 'development', 'eval', 'evaluation', 'holdout', 'publictest'},
+    valid={'valid', 'validation', 'validate', 'val', 'dev', 'devel', 'development', 'eval', 'evaluation', 'holdout',
+           'publictest'},
     test={'test', 'testing', 'tst', 'privatetest'},
 )
-BESIDE = {'set', 'split', 'splits', 'seg', 'image', 'images', 'img', 'imgs', 'picture', 'pictures', 'pic', 'pics', 'photo', 'photos',
-          'data', 'dataset', 'sample', 'samples', 'file', 'files', 'folder', 'label', 'labels'}  # words that may stand beside a split's name
+BESIDE = {'set', 'split', 'splits', 'seg', 'image', 'images', 'img', 'imgs', 'picture', 'pictures', 'pic', 'pics',
+          'photo', 'photos',
+          'data', 'dataset', 'sample', 'samples', 'file', 'files', 'folder', 'label',
+          'labels'}  # words that may stand beside a split's name
 SPLIT_OF = {word: split for split,words in SPLITS.items() for word in words}
 
 
@@ -61,7 +64,8 @@ class Source:
         "Raise KdfastError that names what cannot be read; with `skip_broken`, note it instead"
         if not self.broken: return
         if not self.skip_broken:
-            raise KdfastError(f'{self.path}: {listed(self.broken, "; ")} cannot be read: replace or remove, or leave out what is broken with --skip-broken')
+            raise KdfastError(f'{self.path}: {listed(self.broken, "; ")} cannot be read: replace or remove, or leave '
+                              'out what is broken with --skip-broken')
         for said in self.broken: self.notes.add('left out, cannot be read', said)
 
 

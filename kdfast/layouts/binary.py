@@ -1,4 +1,4 @@
-"Official files of published data sets whose records have one size: IDX of MNIST and its kin, STL-10, CIFAR's binary version."
+"Official files whose records have one size: IDX of MNIST and its kin, STL-10, CIFAR's binary version."
 import gzip
 import re
 from pathlib import PurePosixPath
@@ -14,7 +14,9 @@ IDX = re.compile(r'(?P<kind>.*?)(?P<split>train|t10k|test)-(?P<role>images|label
 STL10_SIDE = 96
 
 
-def matches(source:Source) -> bool: return bool(idx_files(source)) or bool(found(source, 'train_X.bin')) or bool(found(source, 'data_batch_1.bin', 'train.bin'))
+def matches(source:Source) -> bool:
+    return bool(idx_files(source)) or bool(found(source, 'train_X.bin')) or bool(found(source, 'data_batch_1.bin',
+        'train.bin'))
 
 
 def read(source:Source) -> Listing:
@@ -31,13 +33,15 @@ def whole(open_file):
 
 # IDX
 
-def idx_files(source): return {name: match for name in source.files if (match := IDX.fullmatch(PurePosixPath(name).name))}
+def idx_files(source):
+    return {name: match for name in source.files if (match := IDX.fullmatch(PurePosixPath(name).name))}
 
 
 def read_idx(source):
     files = idx_files(source)
     kinds = sorted({match['kind'] for match in files.values()})
-    if len(kinds) > 1: raise KdfastError(f'{source.path}: found {listed(kinds)}: pass a folder with the four files of one of them')
+    if len(kinds) > 1:
+        raise KdfastError(f'{source.path}: found {listed(kinds)}: pass a folder with the four files of one of them')
     items = []
     for split,words in dict(train=('train',), test=('t10k', 'test')).items():
         of_split = {match['role']: name for name,match in files.items() if match['split'] in words}
@@ -47,16 +51,20 @@ def read_idx(source):
         labels = np.frombuffer(whole(opened['labels'])[8:], np.uint8)
         if len(labels) != n: raise KdfastError(f'{source.path}: {n:,} images and {len(labels):,} labels of {split}')
         records = Records(opened['images'], height*width, 16)
-        items += numbered(split, list(map(str, labels.tolist())), lambda i, records=records, height=height, width=width: records(i).reshape(height, width))
-    if not items: raise KdfastError(f'{source.path}: found {listed(sorted(files))}: pass the folder that has images and labels')
+        items += numbered(split, list(map(str, labels.tolist())), lambda i, records=records, height=height,
+                          width=width: records(i).reshape(height, width))
+    if not items:
+        raise KdfastError(f'{source.path}: found {listed(sorted(files))}: pass the folder that has images and labels')
     return Listing('IDX files, as of MNIST', items)
 
 
-def unpacked(open_file, name): return (lambda: gzip.GzipFile(fileobj=open_file())) if name.endswith('.gz') else open_file
+def unpacked(open_file, name):
+    return (lambda: gzip.GzipFile(fileobj=open_file())) if name.endswith('.gz') else open_file
 
 
 def header(content, dimensions, where):
-    magic,*sizes = np.frombuffer(content[:4 + 4*dimensions], '>u4').tolist() if len(content) >= 4 + 4*dimensions else (0,)
+    magic,*sizes = np.frombuffer(content[:4 + 4*dimensions],
+                                 '>u4').tolist() if len(content) >= 4 + 4*dimensions else (0,)
     if magic != 0x800 + dimensions: raise KdfastError(f'{where} is no IDX file of images')
     return sizes
 
@@ -71,8 +79,10 @@ def read_stl10(source):
         if not (images and labels): continue
         numbers = np.frombuffer(whole(source.files[labels]), np.uint8).astype(int) - 1
         records = Records(source.files[images], 3*STL10_SIDE**2)
-        items += numbered(split, [classes[n] if classes else str(n) for n in numbers], lambda i, records=records: records(i).reshape(3, STL10_SIDE, STL10_SIDE).transpose(2, 1, 0))
-    if found(source, 'unlabeled_X.bin'): source.notes.add('left out, images without labels', found(source, 'unlabeled_X.bin'))
+        items += numbered(split, [classes[n] if classes else str(n) for n in numbers], lambda i,
+                          records=records: records(i).reshape(3, STL10_SIDE, STL10_SIDE).transpose(2, 1, 0))
+    if found(source, 'unlabeled_X.bin'):
+        source.notes.add('left out, images without labels', found(source, 'unlabeled_X.bin'))
     return Listing('the official files of STL-10', items, classes)
 
 
@@ -80,7 +90,8 @@ def read_stl10(source):
 
 def read_cifar(source):
     ten = found(source, 'data_batch_1.bin')
-    splits = dict(train=[f'data_batch_{i}.bin' for i in range(1, 6)], test=['test_batch.bin']) if ten else dict(train=['train.bin'], test=['test.bin'])
+    splits = dict(train=[f'data_batch_{i}.bin' for i in range(1, 6)],
+                  test=['test_batch.bin']) if ten else dict(train=['train.bin'], test=['test.bin'])
     names = found(source, 'batches.meta.txt') if ten else found(source, 'fine_label_names.txt')
     classes = whole(source.files[names]).decode().split() if names else None
     n_labels,items = 1 if ten else 2,[]

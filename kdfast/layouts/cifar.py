@@ -12,7 +12,8 @@ from kdfast.layouts.base import Listing, Source
 BATCHES = [f'data_batch_{i}' for i in range(1, 6)]
 
 
-def matches(source:Source) -> bool: return any(name in BATCHES for name in by_name(source)) or {'train', 'test', 'meta'} <= by_name(source).keys()
+def matches(source:Source) -> bool:
+    return any(name in BATCHES for name in by_name(source)) or {'train', 'test', 'meta'} <= by_name(source).keys()
 
 
 def by_name(source): return {PurePosixPath(name).name: open_file for name,open_file in source.files.items()}
@@ -21,7 +22,8 @@ def by_name(source): return {PurePosixPath(name).name: open_file for name,open_f
 def read(source:Source) -> Listing:
     files = by_name(source)
     ten = any(name in files for name in BATCHES)
-    splits = dict(train=[name for name in BATCHES if name in files], test=['test_batch']) if ten else dict(train=['train'], test=['test'])
+    splits = dict(train=[name for name in BATCHES if name in files],
+                  test=['test_batch']) if ten else dict(train=['train'], test=['test'])
     key = source.columns.get('label') or ('labels' if ten else 'fine_labels')
     classes = names_of(files, 'batches.meta' if ten else 'meta', key.removesuffix('s') + '_names', source)
     items = []
@@ -30,10 +32,12 @@ def read(source:Source) -> Listing:
         for name in (name for name in names if name in files):
             batch = load(files[name], f'{source.path}: {name}')
             missing = [wanted for wanted in (key, 'data') if wanted not in batch]
-            if missing: raise KdfastError(f'{source.path}: {name} has no {missing[0]}; it has {", ".join(map(str, batch))}')
+            if missing:
+                raise KdfastError(f'{source.path}: {name} has no {missing[0]}; it has {", ".join(map(str, batch))}')
             labels += batch[key]
             where += [(name, i) for i in range(len(batch[key]))]
-        if classes and labels and max(labels) >= len(classes): raise KdfastError(f'{source.path}: found label {max(labels)}, and the names of {len(classes)} classes')
+        if classes and labels and max(labels) >= len(classes):
+            raise KdfastError(f'{source.path}: found label {max(labels)}, and the names of {len(classes)} classes')
         items += numbered(split, [classes[n] if classes else str(n) for n in labels], Batch(files, where, source))
     return Listing('the official files of CIFAR', items, classes)
 
@@ -43,7 +47,8 @@ def names_of(files, name, key, source):
     if name not in files: return None
     found = load(files[name], f'{source.path}: {name}').get(key)
     found = [name.decode() if isinstance(name, bytes) else str(name) for name in found or []]
-    if len(set(found)) < len(found): source.notes.add('names of classes that are not used, as several are alike', found[0])
+    if len(set(found)) < len(found):
+        source.notes.add('names of classes that are not used, as several are alike', found[0])
     return found if found and len(set(found)) == len(found) else None
 
 
@@ -66,8 +71,11 @@ def load(
     "A dict of arrays, lists and text. Raises KdfastError for a pickle of anything else, which is never run."
     with open_file() as f:
         try: found = Plain(f, encoding='bytes').load()
-        except (pickle.UnpicklingError, ValueError, TypeError, EOFError, IndexError, KeyError, AttributeError, ImportError) as e: raise KdfastError(f'{where} is no batch of CIFAR ({e})') from e
-    if not isinstance(found, dict): raise KdfastError(f'{where} is no batch of CIFAR: expected a dict, found {type(found).__name__}')
+        except (pickle.UnpicklingError, ValueError, TypeError, EOFError, IndexError, KeyError, AttributeError,
+                ImportError) as e:
+            raise KdfastError(f'{where} is no batch of CIFAR ({e})') from e
+    if not isinstance(found, dict):
+        raise KdfastError(f'{where} is no batch of CIFAR: expected a dict, found {type(found).__name__}')
     return {key.decode() if isinstance(key, bytes) else key: value for key,value in found.items()}
 
 
@@ -101,7 +109,8 @@ def dtype(code, *flags):
 
 
 def encode(text, encoding='latin1'):
-    if codecs.lookup(encoding).name not in ('iso8859-1', 'utf-8', 'ascii'): raise pickle.UnpicklingError(f'text in {encoding}')
+    if codecs.lookup(encoding).name not in ('iso8859-1', 'utf-8', 'ascii'):
+        raise pickle.UnpicklingError(f'text in {encoding}')
     return text.encode(encoding)
 
 

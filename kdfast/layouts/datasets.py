@@ -7,7 +7,9 @@ from PIL import Image
 from kdfast.errors import KdfastError
 from kdfast.layouts.base import Item, Listing, Source
 
-IMAGES,LABELS = ('image', 'img', 'pixel_values', 'pixels', 'x', 'images'),('label', 'labels', 'fine_label', 'class', 'target', 'y') # keys of an item that is a dict
+# keys of an item that is a dict
+IMAGES,LABELS = ('image', 'img', 'pixel_values', 'pixels', 'x', 'images'),('label', 'labels', 'fine_label', 'class',
+    'target', 'y')
 TARGETS = 'targets', '_labels', 'labels', '_targets'
 
 
@@ -21,11 +23,14 @@ def listing(
     items = []
     for split,dataset in splits.items():
         if not hasattr(dataset, '__getitem__') or not hasattr(dataset, '__len__'):
-            raise KdfastError(f'{source.path}: the {split} data set has no length or cannot be indexed: expected a map-style torch.utils.data.Dataset')
+            raise KdfastError(f'{source.path}: the {split} data set has no length or cannot be indexed: expected a '
+                              'map-style torch.utils.data.Dataset')
         same_each_time(dataset, f'{source.path}: the {split} data set')
         labels = labels_of(dataset)
         width = len(str(len(labels)))
-        for i,label in enumerate(labels): items.append(Item(f'{split}/{i:0{width}}', split, name_of(label, classes, source, split, i), partial(image, dataset, i)))
+        for i,label in enumerate(labels):
+            items.append(Item(f'{split}/{i:0{width}}', split, name_of(label, classes, source, split, i),
+                              partial(image, dataset, i)))
     return Listing('a data set of PyTorch', items, classes)
 
 
@@ -45,7 +50,8 @@ def labels_of(dataset):
     "The label of every item, without its image where the data set has them apart"
     for name in TARGETS:
         found = getattr(dataset, name, None)
-        if found is not None and not callable(found) and len(found) == len(dataset): return [plain(label) for label in found]
+        if found is not None and not callable(found) and len(found) == len(dataset):
+            return [plain(label) for label in found]
     if hasattr(dataset, 'indices') and hasattr(dataset, 'dataset'): # a Subset
         whole = labels_of(dataset.dataset)
         return [whole[i] for i in dataset.indices]
@@ -59,8 +65,12 @@ def name_of(label, classes, source, split, i):
     "The name of a class, of its number or of its name"
     if isinstance(label, (bool, str)): return str(label)
     if isinstance(label, float) and label.is_integer(): label = int(label)
-    if not isinstance(label, int): raise KdfastError(f'{source.path}: the label of {split} image {i} is {label!r:.60}: expected the number or the name of one class')
-    if classes and not 0 <= label < len(classes): raise KdfastError(f'{source.path}: the label of {split} image {i} is {label}, and there are {len(classes)} classes')
+    if not isinstance(label, int):
+        raise KdfastError(f'{source.path}: the label of {split} image {i} is {label!r:.60}: expected the number or '
+                          'the name of one class')
+    if classes and not 0 <= label < len(classes):
+        raise KdfastError(f'{source.path}: the label of {split} image {i} is {label}, and there are {len(classes)} '
+                          'classes')
     return classes[label] if classes else str(label)
 
 
@@ -70,15 +80,17 @@ def parts(item):
         keys = [next((key for key in known if key in item), None) for known in (IMAGES, LABELS)]
         if None in keys: raise KdfastError(f'an item of the data set has {", ".join(item)}: expected image and label')
         return [item[key] for key in keys]
-    if not isinstance(item, (tuple, list)) or len(item) < 2: raise KdfastError(f'an item of the data set is a {type(item).__name__}: expected (image, label)')
+    if not isinstance(item, (tuple, list)) or len(item) < 2:
+        raise KdfastError(f'an item of the data set is a {type(item).__name__}: expected (image, label)')
     return item[:2]
 
 
 def same_each_time(dataset, where):
-    "Raise KdfastError where the first image is another one each time: kdfast augments, and needs the images as they are"
+    "Raise KdfastError where the first image is another one each time: kdfast augments by itself"
     if not len(dataset): raise KdfastError(f'{where} is empty')
     first,again = (np.asarray(parts(dataset[0])[0]) for _ in range(2))
-    if first.shape != again.shape or first.tobytes() != again.tobytes(): raise KdfastError(f'{where} gives another image each time: take its random transforms away')
+    if first.shape != again.shape or first.tobytes() != again.tobytes():
+        raise KdfastError(f'{where} gives another image each time: take its random transforms away')
 
 
 def image(dataset, i):

@@ -8,7 +8,8 @@ from kdfast.files import folders_of
 from kdfast.formats import remedy
 from kdfast.layouts.base import Item, Listing, Source, split_of
 
-EXPECTED = 'expected <class>/<image>, train/<class>/<image> beside valid/ or test/, or a table of names and labels (docs/data.md)'
+EXPECTED = ('expected <class>/<image>, train/<class>/<image> beside valid/ or test/, '
+            'or a table of names and labels (docs/data.md)')
 
 
 def matches(source:Source) -> bool: return True
@@ -34,8 +35,10 @@ def images_of(source):
 def no_images(source, others):
     "What stands there instead of images"
     suffixes = Counter(PurePosixPath(name).suffix.lower() or 'no suffix' for name in others)
-    kinds = [f'{n:,} × {suffix}' + (f' ({remedy(suffix)})' if remedy(suffix) else '') for suffix,n in suffixes.most_common(3)]
-    return f'{source.path}: found no images' + (f', but {", ".join(kinds)}' if kinds else ', it is empty' if not source.files else '') + f'; {EXPECTED}'
+    kinds = [f'{n:,} × {suffix}' + (f' ({remedy(suffix)})' if remedy(suffix) else '') for suffix,
+             n in suffixes.most_common(3)]
+    return f'{source.path}: found no images' + (f', but {", ".join(kinds)}' if kinds else ', it is empty'
+                                                if not source.files else '') + f'; {EXPECTED}'
 
 
 class Place(NamedTuple):
@@ -56,9 +59,11 @@ def by_split(images):
         roots[root][parts] = Place(split, parts[at + 1], at + 1)
     whole = [root for root,found in roots.items() if {'train'} < {place.split for place in found.values()}]
     if whole: return roots[min(whole, key=lambda root: (len(root), -len(roots[root])))]
-    found = {parts: place for those in roots.values() for parts,place in those.items()} # train/ alone, or a/train beside b/test
+    # train/ alone, or a/train beside b/test
+    found = {parts: place for those in roots.values() for parts,place in those.items()}
     only_train = {place.split for place in found.values()} == {'train'}
-    return {} if only_train and any(len(parts) > 2 and parts not in found for parts in images) else found # a class called train
+    # a class called train
+    return {} if only_train and any(len(parts) > 2 and parts not in found for parts in images) else found
 
 
 def refuse_empty(source, found):
@@ -72,7 +77,8 @@ def refuse_empty(source, found):
 
 def by_class_and_split(images):
     "Where the images lie if all of them have a folder <class>/<split>/"
-    found = {parts: Place(split_of(parts[-2]), parts[-3], len(parts) - 3) for parts in images if len(parts) > 2 and split_of(parts[-2])}
+    found = {parts: Place(split_of(parts[-2]), parts[-3], len(parts) - 3) for parts in images if len(parts) > 2
+             and split_of(parts[-2])}
     return found if len(found) == len(images) and len({place.label for place in found.values()}) > 1 else {}
 
 
@@ -85,9 +91,11 @@ def by_class(source, images):
         if len(first) != 1 or not any(len(parts) > len(top) + 2 for parts in below): break
         top += tuple(first)
     depth = len(top)
-    found = {parts: Place(None, parts[depth], depth) for parts in below if len(parts) > depth + 2 or split_of(parts[depth]) not in ('valid', 'test')}
+    found = {parts: Place(None, parts[depth], depth) for parts in below if len(parts) > depth + 2
+             or split_of(parts[depth]) not in ('valid', 'test')}
     if found: return found # without what test/ holds beside folders of classes: images that nobody has labelled
-    raise KdfastError(f'{source.path}: found {len(images):,} images, but no folder of a class, such as {"/".join(images[0])}{tables(source)}; {EXPECTED}')
+    raise KdfastError(f'{source.path}: found {len(images):,} images, but no folder of a class, such as '
+                      f'{"/".join(images[0])}{tables(source)}; {EXPECTED}')
 
 
 def tables(source):
@@ -104,5 +112,6 @@ def listing(source, images, found, layout):
         else:
             split,label,depth = found[parts]
             items.append(Item(name, split, label, source.files[name]))
-            if len(parts) > depth + 2 and not split_of(parts[-2]): source.notes.add('in folders below that of their class', name)
+            if len(parts) > depth + 2 and not split_of(parts[-2]):
+                source.notes.add('in folders below that of their class', name)
     return Listing(layout, items)

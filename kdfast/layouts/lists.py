@@ -13,13 +13,15 @@ LOOKED_AT = 20 # lines
 def matches(source:Source) -> bool:
     "Whether there are lists of splits, which name images"
     lists = lists_of(source)
-    return 'train' in lists and lists.keys() & {'valid', 'test'} != set() and not source.columns and not source.table and bool(named(source, lists['train']))
+    if 'train' not in lists or not lists.keys() & {'valid', 'test'} or source.columns or source.table: return False
+    return bool(named(source, lists['train']))
 
 
 def lists_of(source):
     "The list of each split: train.txt before train2.txt"
     found = {}
-    for name in sorted(source.files, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r'(\d+)', name)]):
+    for name in sorted(source.files, key=lambda name: [int(part) if part.isdigit() else part
+                                                       for part in re.split(r'(\d+)', name)]):
         path = PurePosixPath(name)
         split = path.suffix.lower() in ('.txt', '.lst') and split_of(re.sub(r'\d', '', path.stem))
         if split: found.setdefault(split, name)
@@ -44,7 +46,8 @@ def read(source:Source) -> Listing:
             items.append(Item(name, split, label_of(name, word, rest, source, file, number), source.files[name]))
     for name in source.images:
         if name not in seen: source.notes.add('left out, in no list', name)
-    return Listing(f'lists of images ({", ".join(sorted(set(seen.values())))})', sorted(items, key=lambda item: order[item.name]))
+    return Listing(f'lists of images ({", ".join(sorted(set(seen.values())))})',
+                   sorted(items, key=lambda item: order[item.name]))
 
 
 def label_of(name, word, rest, source, file, number):
@@ -54,4 +57,5 @@ def label_of(name, word, rest, source, file, number):
     by_file = re.fullmatch(r'(.*?)[_-]?\d+', PurePosixPath(name).stem)
     if by_file and by_file[1] and rest: return by_file[1] # Abyssinian_100, as of the pets
     if rest: return rest[0]
-    raise KdfastError(f'{source.path}/{file}, line {number}: {word} has no class: expected its folder, or a second word')
+    raise KdfastError(f'{source.path}/{file}, line {number}: {word} has no class: expected its folder, or a second '
+                      'word')

@@ -12,7 +12,8 @@ SVHN = {'train_32x32.mat': 'train', 'test_32x32.mat': 'test'}
 FLOWERS = dict(trnid='train', valid='valid', tstid='test')
 
 
-def matches(source:Source) -> bool: return any(name in SVHN for name in by_name(source)) or {'imagelabels.mat', 'setid.mat'} <= by_name(source).keys()
+def matches(source:Source) -> bool:
+    return any(name in SVHN for name in by_name(source)) or {'imagelabels.mat', 'setid.mat'} <= by_name(source).keys()
 
 
 def by_name(source): return {PurePosixPath(name).name: name for name in source.files}
@@ -26,7 +27,8 @@ def load(source, name, *variables):
     from scipy.io import loadmat
     try:
         with source.files[name]() as f: found = loadmat(f, variable_names=variables)
-    except (ValueError, TypeError, OSError, NotImplementedError, EOFError, KeyError) as e: raise KdfastError(f'{source.path}: {name} cannot be read ({e})') from e
+    except (ValueError, TypeError, OSError, NotImplementedError, EOFError, KeyError) as e:
+        raise KdfastError(f'{source.path}: {name} cannot be read ({e})') from e
     missing = [variable for variable in variables if variable not in found]
     if missing: raise KdfastError(f'{source.path}: {name} has no {missing[0]}')
     return [found[variable] for variable in variables]
@@ -38,8 +40,10 @@ def read_svhn(source):
         name = by_name(source).get(file)
         if not name: continue
         (labels,) = load(source, name, 'y')
-        items += numbered(split, [str(int(label) % 10) for label in labels.ravel()], Images(source, name)) # 10 is the digit 0
-    if 'extra_32x32.mat' in by_name(source): source.notes.add('left out, extra images', by_name(source)['extra_32x32.mat'])
+        # 10 is the digit 0
+        items += numbered(split, [str(int(label) % 10) for label in labels.ravel()], Images(source, name))
+    if 'extra_32x32.mat' in by_name(source):
+        source.notes.add('left out, extra images', by_name(source)['extra_32x32.mat'])
     return Listing('the official files of SVHN', items)
 
 
@@ -63,5 +67,8 @@ def read_flowers(source):
             name = names.get(f'image_{number:05}.jpg')
             if name: items.append(Item(name, split, f'{labels[number - 1]:03}', source.files[name]))
             else: missing.append(f'image_{number:05}.jpg')
-    if missing: raise KdfastError(f'{source.path}: no {missing[0]}' + (f' and {len(missing) - 1:,} more' if missing[1:] else '') + ': unpack 102flowers.tgz beside imagelabels.mat and setid.mat')
+    if missing:
+        raise KdfastError(f'{source.path}: no {missing[0]}'
+                          + (f' and {len(missing) - 1:,} more' if missing[1:] else '')
+                          + ': unpack 102flowers.tgz beside imagelabels.mat and setid.mat')
     return Listing('the official files of Oxford 102 Flowers', items)

@@ -36,12 +36,15 @@ def text_of(where, open_file):
     content = read(open_file)
     if isinstance(content, Exception): raise KdfastError(f'{where} cannot be read ({content})') from content
     try: return content.decode('utf-8-sig')
-    except UnicodeDecodeError as e: raise KdfastError(f'{where}, line {content.count(10, 0, e.start) + 1}: not UTF-8 ({e.reason}): save it as UTF-8') from e
+    except UnicodeDecodeError as e:
+        raise KdfastError(f'{where}, line {content.count(10, 0, e.start) + 1}: not UTF-8 ({e.reason}): save it as '
+                          'UTF-8') from e
 
 
 def read_lines(where, open_file):
     "(number, text) of the lines of a file that are not empty and no comments"
-    return [(number, line.strip()) for number,line in enumerate(text_of(where, open_file).splitlines(), 1) if line.strip() and not line.startswith('#')]
+    return [(number, line.strip()) for number,line in enumerate(text_of(where, open_file).splitlines(), 1)
+            if line.strip() and not line.startswith('#')]
 
 
 def from_text(where, text):
@@ -49,7 +52,9 @@ def from_text(where, text):
     first = next((line for line in text.splitlines() if line.strip()), '')
     delimiter = max(DELIMITERS, key=first.count) if any(map(first.count, DELIMITERS)) else ' ' # of lists
     reader = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter, strict=True, skipinitialspace=True)
-    try: rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(cell.strip() for cell in row)]
+    try:
+        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader
+                if any(cell.strip() for cell in row)]
     except csv.Error as e: raise KdfastError(f'{where}, line {reader.line_num}: {e}') from e
     (_,header),*rows = rows or [(1, [])]
     return Table(where, header, rows)
@@ -57,14 +62,17 @@ def from_text(where, text):
 
 def from_json(where, text, suffix):
     "A list of objects, an object a line, or an object of names and labels"
-    records = [(1, text)] if suffix == '.json' else [(number, line) for number,line in enumerate(text.splitlines(), 1) if line.strip()]
+    records = [(1, text)] if suffix == '.json' else [(number, line) for number,
+                                                     line in enumerate(text.splitlines(), 1) if line.strip()]
     found = []
     for number,record in records:
         try: found.append((number, json.loads(record)))
-        except json.JSONDecodeError as e: raise KdfastError(f'{where}, line {number + e.lineno - 1}: no JSON ({e.msg})') from e
+        except json.JSONDecodeError as e:
+            raise KdfastError(f'{where}, line {number + e.lineno - 1}: no JSON ({e.msg})') from e
     if suffix == '.json':
         ((_,whole),) = found
-        found = [(n, dict(name=name, label=label)) for n,(name,label) in enumerate(whole.items(), 1)] if isinstance(whole, dict) else list(enumerate(whole, 1)) if isinstance(whole, list) else found
+        found = [(n, dict(name=name, label=label)) for n,(name,label) in enumerate(whole.items(),
+            1)] if isinstance(whole, dict) else list(enumerate(whole, 1)) if isinstance(whole, list) else found
     wrong = next((n for n,record in found if not isinstance(record, dict)), None)
     if wrong: raise KdfastError(f'{where}, line {wrong}: expected an object with a name and a label')
     return of_records(where, found)
@@ -80,7 +88,8 @@ def frame_table(
     frame, # A pandas DataFrame
 ) -> Table:
     "The rows of a DataFrame; rows are called by their index."
-    return of_records(where, [(index, dict(zip(map(str, frame.columns), values))) for index,values in zip(frame.index, frame.itertuples(index=False, name=None))], 'row')
+    return of_records(where, [(index, dict(zip(map(str, frame.columns), values))) for index,
+                              values in zip(frame.index, frame.itertuples(index=False, name=None))], 'row')
 
 
 def cell(value):

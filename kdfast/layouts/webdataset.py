@@ -18,7 +18,8 @@ CLASSES = 'classes.txt', 'classnames.txt', 'class_names.txt', 'labels.txt' # a n
 def matches(source:Source) -> bool:
     "A folder of shards without other images, or an archive that is one"
     if shards(source) and not source.images or any(name.endswith(LABEL[:3]) for name in source.files): return True
-    return source.path.is_file() and bool(source.images) and all(f'{image.partition(".")[0]}.json' in source.files for image in source.images)
+    return source.path.is_file() and bool(source.images) and all(f'{image.partition(".")[0]}.json' in source.files
+        for image in source.images)
 
 
 def shards(source): return sorted(name for name in source.files if name.lower().endswith('.tar'))
@@ -26,7 +27,8 @@ def shards(source): return sorted(name for name in source.files if name.lower().
 
 def read(source:Source) -> Listing:
     names,items = class_names(source),[]
-    found = {shard: shard_files(source, shard) for shard in shards(source)} if shards(source) and not source.images else {source.path.name: source.files}
+    found = {shard: shard_files(source, shard)
+             for shard in shards(source)} if shards(source) and not source.images else {source.path.name: source.files}
     for shard,files in found.items():
         split = split_of_shard(shard)
         for key,parts in samples(files).items():
@@ -37,7 +39,9 @@ def read(source:Source) -> Listing:
             label = label_of(parts, files, names, f'{source.path}: {where}')
             if label is None: source.notes.add('left out, samples without a label', where)
             else: items.append(Item(f'{shard}/{parts[images[0]]}', split, label, files[parts[images[0]]]))
-    if not items: raise KdfastError(f'{source.path}: found no image with a label in {listed(list(found))}: expected files such as 000.jpg and 000.cls')
+    if not items:
+        raise KdfastError(f'{source.path}: found no image with a label in {listed(list(found))}: expected files such '
+                          'as 000.jpg and 000.cls')
     return Listing('shards of WebDataset', items, names)
 
 
@@ -50,11 +54,14 @@ def split_of_shard(name):
 def shard_files(source, shard):
     "The files of a shard, which is not held open"
     try:
-        with source.files[shard]() as f, tarfile.open(fileobj=f, mode='r:') as t: members = [(m.name, m.offset_data, m.size) for m in t if m.isfile()]
-    except (tarfile.TarError, EOFError, OSError) as e: raise KdfastError(f'{source.path}: {shard} is not a readable shard ({e})') from e
+        with source.files[shard]() as f, tarfile.open(fileobj=f, mode='r:') as t:
+            members = [(m.name, m.offset_data, m.size) for m in t if m.isfile()]
+    except (tarfile.TarError, EOFError, OSError) as e:
+        raise KdfastError(f'{source.path}: {shard} is not a readable shard ({e})') from e
     bad = [name for name,*_ in members if leads_out(name)]
     if bad: raise KdfastError(f'{source.path}: {shard}: {bad[0]!r} leads out of the archive')
-    return {name.removeprefix('./'): partial(part, source.files[shard], start, size) for name,start,size in members if not machine_made(name.removeprefix('./'))}
+    return {name.removeprefix('./'): partial(part, source.files[shard], start, size) for name,start,size in members
+            if not machine_made(name.removeprefix('./'))}
 
 
 def part(open_file, start, size):
@@ -88,9 +95,12 @@ def label_of(parts, files, names, where):
         try: record = json.loads(said)
         except json.JSONDecodeError as e: raise KdfastError(f'{where}.json is no JSON ({e.msg})') from e
         if not isinstance(record, dict): record = dict(label=record)
-        said = next((record[key] for key in sorted(record, key=lambda key: LABELS.index(plain(key)) if plain(key) in LABELS else len(LABELS)) if plain(key) in LABELS), None)
+        said = next((record[key] for key in sorted(record, key=lambda key: LABELS.index(plain(key))
+                                                   if plain(key) in LABELS else len(LABELS)) if plain(key) in LABELS),
+                                                   None)
         if said is None: return None
-        if isinstance(said, (list, dict)): raise KdfastError(f'{where} has {said!r:.60} for a label: expected one class an image')
+        if isinstance(said, (list, dict)):
+            raise KdfastError(f'{where} has {said!r:.60} for a label: expected one class an image')
         said = str(said)
     if names and said.isdigit():
         if int(said) >= len(names): raise KdfastError(f'{where} has label {said}, and there are {len(names)} classes')

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
-BATCH = 6 # networks a process
+BATCH = 12 # networks a process
 SIDES = 64, 128, 224, 256 # of the images; the first at which it is not refused
 LIST = Path(__file__).with_suffix('.txt')
 
