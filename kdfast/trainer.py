@@ -42,8 +42,9 @@ class SameOrder(FitCallback):
 
 class Run:
     "One execution of a recipe: its folder, data and seed, and the runs it builds on."
-    kind = RunLearner
+    kind,keeper = RunLearner,Checkpoints
     rehearsal = False # Whether this is its trial in small, before anything is trained
+    identity = None # Of its code and networks, from kdfast.identity
 
     def __init__(self,
         folder:Folder, # Where it is kept
@@ -260,7 +261,7 @@ def begin(run, recipe, arguments):
     trust.keep_anew(source.of_file(recipe.file).sources if 'recipe_sources' in run.identity else {}, folder.path)
     folder.set('running', images=run.data.asked) # where they were; they may have moved when it goes on
     if changed := folder.facts['changed']: run.say(f'nothing gives these weights again, for something changed while they were trained: {"; ".join(changed)}')
-    run.checkpoints = Checkpoints(folder, run.say)
+    run.checkpoints = run.keeper(folder, run.say)
 
 
 @contextmanager
