@@ -131,11 +131,13 @@ class Checkpoints:
         except Unkept as e: return None if where == END else self.give_up(learn, e, sooner=False)
         about = json.dumps(dict(state=state, series=self.series.state())).encode()
         tensors = {name: t.detach().clone() for name,t in take.tensors.items()} | dict(about=torch.frombuffer(bytearray(about), dtype=torch.uint8))
-        content = safetensors.torch.save(tensors, dict(format=FORMAT))
-        self.path.mkdir(exist_ok=True)
-        write(self.path/f'{self.fit:02}-{where}-{hashlib.sha256(content).hexdigest()}.safetensors', content)
+        self.store(where, safetensors.torch.save(tensors, dict(format=FORMAT)))
         self.saved = perf_counter()
         for old in self.under_way()[KEPT if where != END else 0:]: old.file.unlink()
+
+    def store(self, where, content):
+        self.path.mkdir(exist_ok=True)
+        write(self.path/f'{self.fit:02}-{where}-{hashlib.sha256(content).hexdigest()}.safetensors', content)
 
     def compare(self, fixed, before):
         "Raise Unkept where there is an object that was not there at the beginning"

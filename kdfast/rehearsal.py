@@ -3,6 +3,7 @@
 The recipe's own `main` runs on a few images, and so does that of every run that it needs and that is not finished: each fit is cut to
 an epoch of two steps that move no weight, what `main` returns is judged and saved in a folder that is removed, and loaded again.
 """
+import errno
 import gc
 import io
 import random
@@ -24,7 +25,7 @@ from fastai.basics import Learner, tuplify
 from fastai.data.core import DataLoaders
 
 from kdfast import checkpoint, identity, networks, processes, recipe as recipes, runs, signals, teacher_cache, trainer
-from kdfast.checkpoint import RunLearner
+from kdfast.checkpoint import Checkpoints, RunLearner
 from kdfast.data import Data
 from kdfast.decode import gigabytes
 from kdfast.errors import Diverged, KdfastError, listed, misfortune, reason, users_line
@@ -56,7 +57,7 @@ def rehearse(
     """
     with stage() as aside:
         cast = Cast(run, aside)
-        try: cast.perform(recipe, arguments)
+        try: cast.perform(recipe, arguments, identity_of=run.identity)
         except Diverged: return # of so few images a loss may be anything
     check_room(run.runs, cast.kept() + cast.while_trained())
 
@@ -92,7 +93,10 @@ def stage() -> Iterator[Path]:
         undone.enter_context(warnings.catch_warnings())
         warnings.simplefilter('ignore')
         for redirect in (redirect_stdout, redirect_stderr): undone.enter_context(redirect(io.StringIO()))
-        yield Path(aside)
+        try: yield Path(aside)
+        except OSError as e:
+            if e.errno != errno.ENOSPC or aside not in str(e.filename): raise
+            raise KdfastError(f'{tempfile.gettempdir()} is full, and a network is saved there to try it: make room, or name another folder with TMPDIR') from e
 
 
 @contextmanager
@@ -130,21 +134,24 @@ class Cast:
         recipe:Recipe,
         arguments:dict, # Every one of them
         seeds:int=1, # How many runs like this there will be
+        identity_of:dict|None=None, # Of the run, where it is known
     ) -> Folder: # As if the run were finished
         "Try one recipe, unless that has been done. Raises KdfastError."
         folder = runs.folder(self.aside, self.run.data.name, recipe.folder_name(arguments), self.run.seed)
         if folder.path in self.played: known = self.played[folder.path]
         else:
             self.played[folder.path] = None
-            known = self.played[folder.path] = self.play(folder, recipe, arguments, seeds)
+            known = self.played[folder.path] = self.play(folder, recipe, arguments, seeds, identity_of)
         if known is None: raise KdfastError(f'{recipe.name} needs itself: {recipe.file} leads back to it')
         if isinstance(known, KdfastError): raise known
         return folder
 
-    def play(self, folder, recipe, arguments, seeds):
+    def play(self, folder, recipe, arguments, seeds, identity_of):
+        small = Rehearsal(folder, self)
         try:
             with errors_of(recipe, arguments):
-                return Rehearsal(folder, self).play(recipe, arguments, seeds)
+                small.identity = identity.of(recipe, arguments, self.run.data) if identity_of is None else identity_of
+                return small.play(recipe, arguments, seeds)
         except KdfastError as e: return e
 
     def rooms(self): return [room for room in self.played.values() if isinstance(room, Room)]
@@ -174,7 +181,8 @@ class Rehearsal(trainer.Run):
         run = cast.run
         super().__init__(folder, run.data, run.seed, run.runs)
         self.cast,self.whole = cast,run.data
-        self.kind,self.asked_epochs = partial(Brief, self),0
+        self.kind,self.asked_epochs,self.sizes = partial(Brief, self),0,{}
+        self.keeper = partial(Weighed, self.sizes)
         self.dls = few_batches(run.dls)
 
     def needs(self, name, **given):
@@ -192,7 +200,6 @@ class Rehearsal(trainer.Run):
 
     def play(self, recipe, arguments, seeds) -> Room:
         "What a run does, from its beginning to its end"
-        self.identity = identity.of(recipe, arguments, self.whole)
         trainer.begin(self, recipe, arguments)
         autocast = autocast_state(self.dls.device.type)
         try:
@@ -210,10 +217,9 @@ class Rehearsal(trainer.Run):
         "What runs like it will take, and one while it is trained. Its logits are kept in half precision, the teacher's in single, on a CPU"
         n_train,n_valid = (len(labels) for _,labels in (self.whole.train, self.whole.valid))
         outputs = 4*self.asked_epochs*n_train*len(self.data.classes) if self.upstream and self.dls.device.type == 'cpu' else 0
-        checkpoints = [file.stat().st_size for file in (self.folder/'resume').iterdir()]
         files = sum(file.stat().st_size for file in self.folder.path.iterdir() if file.is_file())
         kept = files + 2*n_valid*len(self.data.classes) + min(outputs, teacher_cache.LIMIT)
-        return Room(seeds*kept, sum(checkpoints) + (checkpoint.KEPT + 1)*max(checkpoints, default=0))
+        return Room(seeds*kept, sum(self.sizes.values()) + (checkpoint.KEPT + 1)*max(self.sizes.values(), default=0))
 
 
 def check_loads(run, network):
@@ -249,6 +255,15 @@ class Brief(RunLearner):
         self.fit(1)
         names = [getattr(suggest, 'func', suggest).__name__ for suggest in tuplify(suggest_funcs or ())] or ['valley']
         return namedtuple('SuggestedLRs', names)(*[1e-3]*len(names))
+
+
+class Weighed(Checkpoints):
+    "Checkpoints of which only the size is kept: of a large network they would take long to be written."
+    def __init__(self, sizes, *args):
+        super().__init__(*args)
+        self.sizes = sizes # by fit, of the one that it ends with
+
+    def store(self, where, content): self.sizes[self.fit] = len(content)
 
 
 class Still(FitCallback):

@@ -11,6 +11,7 @@ from rich.text import Text
 from kdfast.errors import listed
 from kdfast.recipe import study_order
 from kdfast.runs import Folder
+from kdfast.upstream import teachers as teachers_of
 
 # Numbers as a reader takes them in
 
@@ -52,7 +53,7 @@ def summary(
     folder:Folder, # A finished run
 ) -> Group:
     "A run's numbers, its teacher's beside those that both have, its most confused pairs, and where they are kept."
-    result,teachers = folder.result,[teacher.result for teacher in folder.teachers]
+    result,teachers = folder.result,[teacher.result for teacher in teachers_of(folder)]
     numbers = Table.grid(padding=(0, 2))
     for name,(label,written) in ROWS.items():
         if result.get(name) is None: continue

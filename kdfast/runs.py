@@ -21,6 +21,7 @@ from kdfast.recipe import study_order
 from kdfast.writing import as_it_was, remove_half_written, sha256, write, write_csv, write_json
 
 FORMAT = 2 # of run.json; 1 named what a run was built on by recipe, so that a second teacher took the place of the first
+CIRCUMSTANCES = {'recipe', 'recipe_sources', 'sources', 'packages', 'versions', 'device', 'machine', 'threads', 'processes'} # none decides what is trained on what
 GOES_ON = 'running', 'interrupted', 'failed', 'diverged' # whatever ended it, its checkpoints serve
 NAME = re.compile(r'[\w=+,-][\w=+,. -]{0,199}')
 
@@ -139,15 +140,14 @@ class Folder:
 
     def start(self, facts:dict, source:str) -> dict: # What is on record from now on
         "Begin, or go on from what an unfinished run left here; where that holds no checkpoint, it is removed"
-        stands_on,versions = [],[]
+        goes_on = {}
         if self.path.exists():
             self.check_ours()
-            if self.goes_on(facts, source): stands_on,versions = self.rebased(),self.run.get('recipe_sha256', [])
-            else: self.remove()
+            goes_on = self.goes_on(facts, source)
+            if not goes_on: self.remove()
         self.path.mkdir(parents=True, exist_ok=True)
         for path in (self.path, self.path/'resume'): remove_half_written(path)
-        versions = list(dict.fromkeys([*versions, hashlib.sha256(source.encode()).hexdigest()]))
-        self.facts = dict(format=FORMAT, **facts, recipe_sha256=versions, stands_on=stands_on, pid=os.getpid(), host=platform.node(), started=now())
+        self.facts = dict(format=FORMAT, **facts, **goes_on or dict(changed=[], stands_on=[]), pid=os.getpid(), host=platform.node(), started=now())
         self.set('running')
         write(self.path/'recipe.py', source)
         return self.facts
@@ -168,72 +168,26 @@ class Folder:
     @property
     def has_checkpoints(self):
         "Whether an unfinished run left something to go on from"
-        return (self.path/'recipe.py').exists() and any((self.path/'resume').glob('[!.]*'))
+        return any((self.path/'resume').glob('[!.]*'))
 
     def goes_on(self, facts, source):
-        "Whether an unfinished run left checkpoints here. Raises KdfastError where it was another one, for it could not end with the same bits."
-        if not self.has_checkpoints or self.run['status'] not in GOES_ON: return False
-        was = self.run
-        changed = [f'{name} was {was.get(name)}, is {value}' for name,value in facts.items() if was.get(name) != value]
-        cures = ['change that back' if changed else 'take the old recipe, which is kept there as recipe.py']
-        if (self.path/'recipe.py').read_text() != source:
-            if not changed: cures.append(f'copy the new one to {self/"recipe.py"} to go on with it')
-            changed.append('its recipe is another version')
-        if changed: raise KdfastError(f'{self} was {self.status} and cannot go on: {"; ".join(changed)}. Its checkpoints are kept: {", ".join(cures)}, or move the folder away to start over')
-        return True
+        """What goes on of an unfinished run that left checkpoints here; nothing where none did.
 
-    # What it was built on
-
-    @property
-    def upstream(self) -> list[dict]:
-        "The runs that this one was built on: the `recipe` of each, its `path` (in the folder of all runs, where it lies there) and the `sha256` of its weights"
-        return upstream_of(self.run)
-
-    def stand_on(self, recipe:str, other:'Folder'):
-        "Put on record a run that this one is built on. Raises KdfastError where that had other weights before this one was interrupted"
-        entry = dict(recipe=recipe, path=self.path_of(other), sha256=other.files['weights.safetensors'])
-        for was in self.facts['stands_on']:
-            if (was['recipe'], was['path']) != (entry['recipe'], entry['path']): continue
-            if was['sha256'] == entry['sha256']: return
-            raise KdfastError(f'{self} was {self.run["status"]} and cannot go on: {recipe} was {was["sha256"][:8]}, is {entry["sha256"][:8]} (SHA-256 of its weights). '
-                              f'Its checkpoints are kept: put the old weights back into {other}, or move the folder away to start over')
-        self.facts['stands_on'].append(entry)
-        self.set('running')
-
-    @property
-    def root(self):
-        "The folder of all runs"
-        return self.path.absolute().parents[2]
-
-    def path_of(self, other):
-        "Where another run lies: seen from the folder of all runs, so that both can be moved; or, outside of it, from the root of the disk"
-        there,root = other.path.resolve(),self.root.resolve()
-        return (there.relative_to(root) if there.is_relative_to(root) else there).as_posix()
-
-    def places(self, entry):
-        "Where a run of `upstream` may lie; format 1 had its path from wherever it was trained"
-        path = Path(entry['path'])
-        return [Folder(place) for place in (self.root/path, path, self.root.joinpath(*path.parts[-3:]))]
-
-    def find_upstream(self, entry:dict) -> 'Folder|None':
-        "The run of an entry of `upstream`, where it still has the weights that it had"
-        return next((f for f in self.places(entry) if f.finished and f.files.get('weights.safetensors') == entry['sha256']), None)
-
-    def rebased(self):
-        "`upstream`, with the paths of this format"
-        def there(entry): return next((f for f in self.places(entry) if (f/'run.json').exists()), self.places(entry)[-1])
-        return [entry | dict(path=self.path_of(there(entry))) for entry in self.upstream]
-
-    @property
-    def teachers(self) -> list['Folder']:
-        "The runs that taught this one, as far as they are still there"
-        return [found for entry in self.upstream if entry['recipe'] == 'teacher' and (found := self.find_upstream(entry))]
-
-    def conditions(self) -> dict:
-        "What decides the last bits besides arguments and images: for runs that are to be compared"
-        return {name: self.run.get(name) for name in ('precision', 'device', 'threads', 'processes', 'batch_size', 'versions', 'machine')}
-
-    # How it ends
+        Raises KdfastError where it was another one, for it could not end with the same bits. Other software and hardware is let pass
+        where the user has taken recipe.py away, and stays on record.
+        """
+        if not self.has_checkpoints or self.run['status'] not in GOES_ON: return {}
+        from kdfast import upstream # which knows this module
+        was,file = self.run,self.path/'recipe.py'
+        changed = {name: '{} was {}, is {}'.format(name, *differing(was.get(name), value)) for name,value in facts.items() if was.get(name) != value}
+        if file.exists() and file.read_text() != source: changed['recipe'] = 'its recipe is another version'
+        may_pass = changed.keys() <= CIRCUMSTANCES
+        if changed and (file.exists() or not may_pass):
+            nevertheless = f'; remove {file} to go on nevertheless, which will be on record' if may_pass else ''
+            raise KdfastError(f'{self} was {self.status} and cannot go on: {"; ".join(changed.values())}. Its checkpoints are kept: '
+                              f'change that back to go on{nevertheless}; move the folder away to start over')
+        if not file.exists(): changed.setdefault('recipe', 'its recipe may be another version')
+        return dict(changed=[*was.get('changed', []), *changed.values()], stands_on=upstream.rebased(self))
 
     def set(self, status:str, **more):
         "Put the run's state on record"
@@ -255,10 +209,12 @@ class Folder:
         return missing + [f'{name} is not as it was written' for name,was in files.items() if (self.path/name).is_file() and sha256(self.path/name) != was]
 
 
-def upstream_of(run):
-    "What run.json says that the run was built on; format 1 had it by recipe"
-    found = run.get('stands_on') or []
-    return [dict(recipe=name) | entry for name,entry in found.items()] if isinstance(found, dict) else found
+def differing(was, value):
+    "Two values as they are; of two dictionaries what differs; of a SHA-256 its beginning"
+    if isinstance(was, dict) and isinstance(value, dict):
+        pairs = {key: differing(was.get(key), value.get(key)) for key in sorted(was.keys() | value.keys()) if was.get(key) != value.get(key)}
+        return tuple({key: pair[i] for key,pair in pairs.items()} for i in (0, 1))
+    return tuple(one[:8] if isinstance(one, str) and re.fullmatch('[0-9a-f]{64}', one) else one for one in (was, value))
 
 
 def facts(content):

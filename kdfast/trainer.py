@@ -14,7 +14,7 @@ from fastai.callback.progress import ProgressCallback
 from fastai.optimizer import SGD
 from torch import nn
 
-from kdfast import identity, networks, processes, recipe as recipes, runs, signals, source, trust
+from kdfast import identity, networks, processes, recipe as recipes, runs, signals, source, trust, upstream
 from kdfast.checkpoint import Checkpoints, RunLearner, random_states_kept
 from kdfast.data import Data
 from kdfast.devices import device_name, repeatable
@@ -42,8 +42,9 @@ class SameOrder(FitCallback):
 
 class Run:
     "One execution of a recipe: its folder, data and seed, and the runs it builds on."
-    kind = RunLearner
+    kind,keeper = RunLearner,Checkpoints
     rehearsal = False # Whether this is its trial in small, before anything is trained
+    identity = None # Of its code and networks, from kdfast.identity
 
     def __init__(self,
         folder:Folder, # Where it is kept
@@ -97,7 +98,7 @@ class Run:
         folder = Folder(Path(given['network'])) if given_run else self.train(name, given)
         if given_run: check_teacher(folder)
         if problems := folder.problems(): raise KdfastError(f'{folder} is not whole ({"; ".join(problems)}): remove it, and it is trained again')
-        self.folder.stand_on(recipes.find(name).name, folder)
+        upstream.record(self.folder, recipes.find(name).name, folder)
         self.upstream.append((name, folder))
         network = networks.load(folder)
         if given_run:
@@ -261,8 +262,8 @@ def begin(run, recipe, arguments):
     folder.facts = processes.agreed(lambda: folder.start(facts, recipe.source))
     trust.keep_anew(source.of_file(recipe.file).sources if 'recipe_sources' in run.identity else {}, folder.path)
     folder.set('running', images=run.data.asked) # where they were; they may have moved when it goes on
-    if len(folder.facts['recipe_sha256']) > 1: run.say('its recipe was changed while it was trained: no single version of it gives these weights')
-    run.checkpoints = Checkpoints(folder, run.say)
+    if changed := folder.facts['changed']: run.say(f'nothing gives these weights again, for something changed while they were trained: {"; ".join(changed)}')
+    run.checkpoints = run.keeper(folder, run.say)
 
 
 @contextmanager

@@ -41,6 +41,9 @@ def no_look_at_numbers(): metrics_log.isfinite = lambda value: True
 def no_status(): signals.Interrupted.__init__ = lambda self, number: (SystemExit.__init__(self, 0), setattr(self, 'said', signals.SAID[number]))[0]
 
 
+def failed_is_removed(): runs.GOES_ON = ('running', 'interrupted')
+
+
 def finished_at_once():
     "The word before the numbers"
     finish = Folder.finish
@@ -97,6 +100,7 @@ MUTANTS = { # of an ordeal: what is broken, how, and how many trials, where the 
     'checkpoint': ('the optimizer is not restored', no_optimizer, 6),
     'stages':     ('finished is said before the numbers are there', finished_at_once, 8),
     'recipes':    ('the record is not restored', no_record, 1),
+    'failures':   ('checkpoints of a failed run are left', failed_is_removed, 3),
     'studies':    ('what has begun is taken for finished', begun_is_finished, 3),
     'controls':   ('nothing is compared', no_comparison, 1),
     'disk':       ('what cannot be written is left out', silent_disk, 9), # every ninth call

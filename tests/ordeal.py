@@ -110,6 +110,9 @@ def die(): os.kill(os.getpid(), signal.SIGKILL)
 def often(): checkpoint.EVERY = 0 # a checkpoint every step
 
 
+def rehearsed(path): return any(part.startswith('kdfast-') for part in Path(path).parts) # where runs are tried in small; disturbed otherwise
+
+
 # SIGKILL
 
 def killed(bench, recipe, prepare=None):
@@ -136,8 +139,8 @@ def die_in_checkpoint(bench):
         often()
         whole,count = runs.write,[0]
         def write(file, content):
-            count[0] += 1
-            if count[0] < k: return whole(file, content)
+            count[0] += not rehearsed(file)
+            if rehearsed(file) or count[0] < k: return whole(file, content)
             replace = os.replace
             if point == 'half written':
                 file.with_name(f'.{file.name}.{os.getpid()}').write_bytes(content[:len(content)//2])
@@ -171,9 +174,10 @@ def die_between_stages(bench):
     def around(owner, name, when):
         real = getattr(owner, name)
         def patched(self, *args, **kwargs):
-            if when(self, *args) and before: die()
+            now = not rehearsed(getattr(self, 'folder', self)) and when(self, *args)
+            if now and before: die()
             done = real(self, *args, **kwargs)
-            if when(self, *args): die()
+            if now: die()
             return done
         setattr(owner, name, patched)
     def prepare():
@@ -272,7 +276,11 @@ def faults_of_the_disk(bench, n):
 def damaged_checkpoints(bench, n):
     "Cut short or with one bit turned: passed over, and the one before taken"
     kept_in = bench.beside('kd')
-    assert bench.run(kept_in, 'kd', lambda: (often(), setattr(Checkpoints, 'end', lambda *_: die()))) == -signal.SIGKILL
+    end = Checkpoints.end
+    def prepare():
+        often()
+        Checkpoints.end = lambda self, *args, **kwargs: end(self, *args, **kwargs) if rehearsed(self.path) else die()
+    assert bench.run(kept_in, 'kd', prepare) == -signal.SIGKILL
     kept = Checkpoints(bench.folder(kept_in, 'kd'), print)
     kept.fit = 1
     last,before = (place.file for place in kept.under_way())
@@ -309,11 +317,39 @@ def not_finite(bench, n):
         kept_in,learner = bench.beside(recipe),trainer.Run.learner
         def poisoned(self, *args, **kwargs):
             learn = learner(self, *args, **kwargs)
-            if self.folder.recipe.startswith(recipe): learn.add_cb(Poison(where, value, step))
+            if self.folder.recipe.startswith(recipe) and not self.rehearsal: learn.add_cb(Poison(where, value, step))
             return learn
         status = bench.run(kept_in, recipe, lambda: setattr(trainer.Run, 'learner', poisoned))
         folder = bench.folder(kept_in, recipe)
         return status == 4 and folder.status == 'diverged' and not (folder/'weights.safetensors').exists() and len(list((folder/'resume').iterdir())) > 0
+    return [trial() for _ in range(n)]
+
+
+ERRORS = (torch.OutOfMemoryError('CUDA out of memory.'), torch.distributed.DistBackendError('NCCL communicator was aborted'), ValueError('a defect'), KeyError('x'),
+          AssertionError(), MemoryError(), RuntimeError('CUDA error: device-side assert triggered'))
+
+
+def failing(bench, n):
+    "In training, judging, saving or finishing: what is trained is kept, and ends equal"
+    def trial():
+        kept_in,error,what = bench.beside('kd'),bench.random.choice(ERRORS),bench.random.choice(['step', 'step', 'judge', 'save', 'finish'])
+        step = bench.random.randrange(2, 18)
+        owner,name = dict(step=(trainer.Run, 'learner'), judge=(trainer, 'judge'), save=(networks, 'save'), finish=(Folder, 'finish'))[what]
+        real = getattr(owner, name)
+        class Fail(trainer.FitCallback):
+            def after_step(self):
+                if self.epoch*9 + self.iter == step: raise error
+        def fail(first, *args, **kwargs):
+            if what == 'step':
+                learn = real(first, *args, **kwargs)
+                if not first.rehearsal: learn.add_cb(Fail())
+                return learn
+            if rehearsed(str(args[0] if what == 'save' else getattr(first, 'folder', first))): return real(first, *args, **kwargs)
+            raise error
+        status,folder = bench.run(kept_in, 'kd', lambda: (often(), setattr(owner, name, fail))),bench.folder(kept_in, 'kd')
+        said = bench.said(kept_in).splitlines()[-1]
+        kept = folder.status == 'failed' and folder.has_checkpoints and 'What is trained is kept' in said
+        return status in (1, 2) and kept and bench.run(kept_in, 'kd') == 0 and bench.equal(kept_in, 'kd')
     return [trial() for _ in range(n)]
 
 
@@ -354,6 +390,7 @@ ORDEALS = { # what it is, the ordeal, and how many
     'checkpoint': ('exp2 killed while a checkpoint is written', killed_in_checkpoints, 25),
     'stages':     ('exp2 killed at the change of stage', killed_between_stages, 15),
     'recipes':    ('the other five recipes killed', killed_others, 25),
+    'failures':   ('kd fails, in training or after it', failing, 25),
     'studies':    ('a study of two jobs killed, or one of its runs', killed_studies, 25),
     'controls':   ('an item left out of the checkpoint is noticed', tests(f'{HERE}/test_resume.py', '-k', 'every_item'), 1),
     'disk':       ('the k-th call to the disk fails', faults_of_the_disk, 1),

@@ -1,3 +1,5 @@
+import random
+
 import numpy as np
 import pytest
 from kdfast.arrays import Rows
@@ -20,3 +22,29 @@ def test_rows_of_an_array_are_the_array_of_those_rows(index):
 
 
 def test_the_middle_of_rows(): assert (central(Rows(WHOLE, CHOSEN), 4) == central(WHOLE[CHOSEN], 4)).all()
+
+
+def index_of(draw, n):
+    "Something that numpy takes for an index of an axis of n, or of several"
+    return draw.choice([draw.randrange(-n, n), np.int64(draw.randrange(n)), slice(draw.choice([None, *range(-n, n)]), draw.choice([None, *range(-n - 1, n + 2)]), draw.choice([None, 1, 2, -1, -2])),
+                        [draw.randrange(-n, n) for _ in range(3)], [], np.array([draw.random() < .5 for _ in range(n)]), [draw.random() < .5 for _ in range(n)],
+                        np.array([[draw.randrange(n) for _ in range(3)] for _ in range(2)]), slice(None), ..., None, True, False])
+
+
+def outcome(array, index):
+    try: found = np.asarray(array[index])
+    except Exception as e: return type(e)
+    return found.shape,found.tobytes()
+
+
+@pytest.mark.parametrize('seed', range(8))
+def test_any_index_means_what_it_means_to_numpy(seed):
+    "An error, too, where it is one"
+    draw = random.Random(seed)
+    for _ in range(300):
+        chosen = np.array([draw.randrange(9) for _ in range(draw.randint(1, 7))])
+        shape = (len(chosen), *WHOLE.shape[1:])
+        index = tuple(index_of(draw, shape[min(axis, 3)]) for axis in range(draw.randint(0, 5)))
+        if len(index) == 1 and draw.random() < .5: [index] = index
+        if draw.random() < .05: index = np.random.default_rng(draw.randrange(99)).random(shape[:draw.randint(1, 3)]) < .5
+        assert outcome(Rows(WHOLE, chosen), index) == outcome(WHOLE[chosen], index), index

@@ -3,7 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ('kill', 'checkpoint', 'stages', 'damage', 'signals', 'starters', 'nan', 'disk')
+NAMES = ('kill', 'checkpoint', 'stages', 'failures', 'damage', 'signals', 'starters', 'nan', 'disk')
 
 
 def test_a_slice():

@@ -2,7 +2,7 @@ import shutil
 
 import pytest
 from conftest import make, seal
-from kdfast import report
+from kdfast import report, upstream
 from kdfast.errors import KdfastError
 from kdfast.runs import as_run, find_all
 from rich.console import Console
@@ -22,7 +22,7 @@ def test_a_summary_has_the_teacher_beside_the_student(tmp_path):
     student = make(tmp_path, 'kd', 0, valid_accuracy=.858, params=306_000, latency=.001, epochs=32, best_epoch=None, worst_pairs=None)
     (teacher/'weights.safetensors').write_bytes(b'weights'), seal(teacher)
     student.facts['stands_on'] = []
-    student.stand_on('teacher', teacher), student.set('finished')
+    upstream.record(student, 'teacher', teacher), student.set('finished')
     def lines(folder):
         console = Console(width=80, record=True, file=open('/dev/null', 'w'))
         console.print(report.summary(folder))
