@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from fastai.vision.all import SGD, CrossEntropyLossFlat, DataLoaders, Learner, ProgressCallback, noop
 
-from kdfast.distill import Distill, folded
+from kdfast.distill import Distill
+from kdfast.folding import faster
 from kdfast.hint import Hint, front, regressor
 from kdfast.losses import hint_loss
 from kdfast.models import thin, wide
@@ -66,7 +67,7 @@ def main():
         'Hint': (learner(matrix, hinted, hint_loss), front(teacher), hinted, Hint(front(teacher))),
     }
     for name,(learn,network,batches,callback) in pairs.items():
-        quick,added = folded(network),[]
+        quick,added = faster(network.eval(), batches[0][:1]),[]
         for turn in range(asked.rounds + 1): # the first warms up
             ways = [('alone', lambda: fit(learn)), ('teacher', lambda: ask(quick, batches)), ('with', lambda: fit(learn, [callback]))]
             took = {what: time() for what,time in ways[turn % 3:] + ways[:turn % 3]}

@@ -32,7 +32,7 @@ def main():
             differences.append(results['bfloat16']['valid_accuracy'] - results['float32']['valid_accuracy'])
             print(f'seed {seed}: ' + ', '.join(f'{precision} {100*r["valid_accuracy"]:.2f} % in {r["seconds"]:.0f} s' for precision,r in results.items()), flush=True)
     if asked.seeds > 1:
-        found = judged(over_seeds(differences), .008)
+        found = judged(over_seeds(differences, 1/len(images.valid[1])), .008)
         print(f'bfloat16 − float32: {points(found["difference"])} points, 95 % interval {interval(found)}: {found["verdict"]}')
 
 

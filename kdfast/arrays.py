@@ -9,16 +9,43 @@ ROWS = 256 # images
 
 
 class Rows:
-    "Some rows of an array, which stays where it is: only those that are asked for are read."
+    "Some rows of an array, which stays where it is: only those that are asked for are read. Every index means what it means to numpy."
     def __init__(self,
         array:np.ndarray, # (n, …)
         rows:np.ndarray, # Which of them, in their order
     ):
         self.array,self.rows,self.shape = array,rows,(len(rows), *array.shape[1:])
+        self.dtype,self.ndim = array.dtype,array.ndim
 
     def __len__(self): return len(self.rows)
 
-    def __getitem__(self, i): return self.array[self.rows[i]]
+    def __array__(self, dtype=None, copy=None): return np.asarray(self.array[self.rows], dtype)
+
+    def __getitem__(self, i):
+        "Reads the rows that the first index names, and leaves to numpy what the index makes of those"
+        first,rest = of_first_axis(i if isinstance(i, tuple) else (i,), self.ndim)
+        if isinstance(first, slice): return self.array[self.rows[first]][(slice(None), *rest)]
+        if first is None: return np.asarray(self)[i]
+        found = np.asarray(self.rows[first])
+        return self.array[found.reshape(-1)][(np.arange(found.size).reshape(found.shape), *rest)] if found.ndim else self.array[found[None]][(0, *rest)]
+
+
+def of_first_axis(index, ndim):
+    "What an index says of the first axis, a slice, a number or an array of them, and what of the others; None for what cannot be parted"
+    first,*rest = index or (slice(None),)
+    if first is Ellipsis and not any(part is Ellipsis for part in rest):
+        return (slice(None), index) if sum(map(axes, rest)) < ndim else of_first_axis(tuple(rest), ndim)
+    if first is Ellipsis or axes(first) != 1: return None,()
+    if isinstance(first, slice): return first,rest
+    first = np.asarray(first)
+    return (first if first.size or first.dtype == bool else first.astype(int)),rest # an empty list names nothing
+
+
+def axes(part):
+    "How many axes a part of an index is about"
+    if part is None or isinstance(part, slice): return int(part is not None)
+    part = np.asarray(part)
+    return part.ndim if part.dtype == bool else 1
 
 
 def statistics(
@@ -64,10 +91,8 @@ def fingerprint(
     return sha256.hexdigest()
 
 
-def shared(
-    train:np.ndarray, # Images
-    valid:np.ndarray, # Others
-) -> int:
-    "How many validation images are training images, too."
-    seen = {hashlib.sha256(image).digest() for image in train}
-    return sum(hashlib.sha256(image).digest() in seen for image in valid)
+def digests(
+    images:np.ndarray|Rows, # (n, height, width, 3)
+) -> list[bytes]:
+    "SHA-256 of each image, to find those that are there more than once."
+    return [hashlib.sha256(np.ascontiguousarray(images[i])).digest() for i in range(len(images))]

@@ -16,8 +16,8 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 import kdfast
-from kdfast import processes, recipe as recipes, signals
-from kdfast.errors import KdfastError
+from kdfast import names, processes, recipe as recipes, signals
+from kdfast.errors import KdfastError, reason, users_line
 
 UsageError = typer.BadParameter.__base__ # click's, wherever typer keeps its click
 DEFAULT_RUNS = Path('runs')
@@ -36,6 +36,7 @@ RunsOption = Annotated[Path, typer.Option(help='Where runs are kept.')]
 DataNameOption = Annotated[Optional[str], typer.Option('--data', help='Only runs on this data set, by its name under the runs folder.')]
 JsonOption = Annotated[bool, typer.Option('--json', help='Print JSON, for a script to read.')]
 MarginOption = Annotated[float, typer.Option(min=0, help='Smallest difference that matters, in percentage points.')]
+TrustOption = Annotated[bool, typer.Option('--trust-code', help='Run code that came with the run or the file: read it first.')]
 SeedOption = Annotated[Optional[int], typer.Option(help='Which seed; the lowest that there is, unless given.')]
 
 
@@ -57,15 +58,23 @@ def help_alone(ctx: typer.Context):
 # run
 
 COMMON = {
-    'data': (str, 'digits', 'What to train on: digits, cifar10, imagenette, imagewoof, or the path of a folder or archive with train/<class>/* and test|valid|val/<class>/*, or with a labels.csv.'),
+    'data': (str, 'digits', 'What to train on: the path of a folder, an archive or a table, with images in folders of their classes or listed in a table; or a published data set, such as digits, cifar10, cifar100 or imagenette.'),
     'size': (Optional[int], None, 'For images of any size: height and width at which networks see them, in pixels.'),
     'grow': (float, 1., 'Progressive resizing: the share of the images\' height and width that training begins with; they are whole for the last quarter of the epochs.'),
-    'holdout': (float, 0., 'Share of the training images to validate on instead: to choose options while the validation images stay unseen.'),
+    'holdout': (float, 0., 'Share of the training images to validate on instead: to choose options while the validation images stay unseen. A fifth where there are none, unless given.'),
+    'augment': (Optional[str], None, 'How training varies images: none, shift (or crop), flip (shift and mirror) or strong (TrivialAugment besides). flip, unless classes are sides, digits or letters.'),
+    'columns': (Optional[str], None, 'Columns of a table: name=COLUMN,label=COLUMN,split=COLUMN, or some of them.'),
+    'range': (Optional[str], None, 'LOW:HIGH, the values that become black and white, of images of more than 8 bits a channel; by their bit depth, unless given.'),
+    'skip_broken': (bool, False, 'Leave out images that cannot be read, and count them.'),
     'seed': (int, 0, 'Decides the initial weights, the order of the images and their augmentation.'),
     'runs': (Path, DEFAULT_RUNS, 'Where runs are kept.'),
     'tensorboard': (bool, False, 'Write every loss component and the accuracies for TensorBoard, too, into the run\'s folder.'),
+    'trust_code': (bool, False, 'Run code that came with the run of a teacher: read it first.'),
     'json': (bool, False, 'Print the result as JSON.'),
 }
+
+
+DATA_OPTIONS = 'data', 'size', 'grow', 'holdout', 'augment', 'columns', 'range', 'skip_broken' # what kdfast.data.load takes
 
 
 class Recipes(TyperGroup):
@@ -84,11 +93,8 @@ class Rates(Recipes):
 def command(recipe, act):
     "The command that does something with `recipe`: its options are the parameters of `main`, their comments the help"
     check_names(recipe)
-    def run(**values): act(recipe, *(values.pop(name) for name in COMMON), values)
+    def run(**values): act(recipe, {name: values.pop(name) for name in COMMON}, values)
     flags = {o.name: (o.type, o.default, o.help) for o in recipe.options} | COMMON
-    def parameter(name, kind, default, help):
-        flag = f'--{name.replace("_", "-")}'
-        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=typer.Option(default, flag, help=help), annotation=kind)
     run.__signature__ = inspect.Signature([parameter(name, *flag) for name,flag in flags.items()])
     run.__annotations__ = {name: kind for name,(kind,*_) in flags.items()}
     one = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -98,10 +104,19 @@ def command(recipe, act):
     return made
 
 
+def parameter(name, kind, default, help):
+    "An option of the command line"
+    flag = recipes.flag(name)
+    if kind is bool and name not in COMMON: flag += f'/{recipes.flag(f"no_{name}")}'
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=typer.Option(default, flag, help=help), annotation=kind)
+
+
 def check_names(recipe):
-    "Raise KdfastError where a parameter of `main` would hide an option that every recipe has"
+    "Raise KdfastError where a parameter of `main` would hide an option that every recipe has, or another of its own"
+    taken = {*COMMON, 'help', 'debug', *(f'no_{o.name}' for o in recipe.options if o.type is bool)}
     for o in recipe.options:
         if o.name in COMMON: raise KdfastError(f'{recipe.file}: --{o.name} is an option of every recipe; give that parameter of main another name')
+        if o.name in taken: raise KdfastError(f'{recipe.file}: {recipes.flag(o.name)} has a meaning already; give that parameter of main another name')
 
 
 def run_alone(ctx: typer.Context):
@@ -118,37 +133,54 @@ app.add_typer(typer.Typer(cls=Rates, help='Find a learning rate for a recipe: `k
                           callback=help_alone, invoke_without_command=True, rich_markup_mode=None), name='lr-find')
 
 
-def run_recipe(recipe, source, size, grow, holdout, seed, kept_in, tensorboard, as_json, given):
+def run_recipe(recipe, common, given):
     "Check what can be checked at once, then import what trains"
-    arguments,images = recipe.resolve(given),asked_images(source, size, grow, holdout, seed)
+    arguments,images = recipe.resolve(given),asked_images(common)
     from kdfast import runs
+    kept_in,seed = common['runs'],common['seed']
     folder = runs.folder(kept_in, images.name, recipe.folder_name(arguments), seed)
     if folder.finished: err.print(f'{folder} is finished; nothing to train', soft_wrap=True)
     import_quietly()
+    if common['trust_code']: trust_runs(arguments.values())
     from kdfast.progress import Show, live_bars
     from kdfast.trainer import train
     with live_bars(err) as bars:
-        watch = [partial(Show, console=err, bars=bars), *([tensorboard_writer()] if tensorboard and not processes.rank else [])]
-        folder = train(recipe, images, seed, given, kept_in, watch)
-    if as_json: print(json.dumps(folder.result, indent=1))
-    else: show(folder, dict(data=source, size=size, grow=grow, holdout=holdout, seed=seed, runs=kept_in))
+        watch = [partial(Show, console=err, bars=bars), *([tensorboard_writer()] if common['tensorboard'] and not processes.rank else [])]
+        folder = train(recipe, images, seed, given, kept_in, watch, rehearsed=signals.driven()) # a study has tried it
+    if common['json']: print(json.dumps(folder.result, indent=1))
+    else: show(folder, {name: common[name] for name in (*DATA_OPTIONS, 'seed', 'runs')})
 
 
-def asked_images(source, size, grow, holdout, seed):
-    if seed < 0: raise KdfastError(f'--seed {seed}: expected 0 or more')
-    from kdfast import data
-    return data.load(source, holdout, size, grow)
+def asked_images(common):
+    "The data set, by a name of its own among the runs"
+    if common['seed'] < 0: raise KdfastError(f'--seed {common["seed"]}: expected 0 or more')
+    return load_images(common['runs'], **{name: common[name] for name in DATA_OPTIONS})
 
 
-def find_rate(recipe, source, size, grow, holdout, seed, kept_in, tensorboard, as_json, given):
+def load_images(runs, data, **options):
+    from kdfast import data as images
+    found = images.load(data, **options)
+    apart = images.apart(found, runs)
+    if apart.name != found.name: err.print(f'kdfast: {runs/found.name} has runs on other images; runs on these are in {runs/apart.name}', soft_wrap=True, markup=False)
+    return apart
+
+
+def find_rate(recipe, common, given):
     "The range test of the recipe's first fit; what it stands on is trained first"
-    recipe.resolve(given)
-    images = asked_images(source, size, grow, holdout, seed)
+    arguments,images = recipe.resolve(given),asked_images(common)
     import_quietly()
+    if common['trust_code']: trust_runs(arguments.values())
     from kdfast import rate
-    with err.status('trying rates') if err.is_terminal else nullcontext(): found = rate.find(recipe, images, seed, given, kept_in)
-    if as_json: print(json.dumps(dict(suggested=found.suggested, rates=found.rates, losses=found.losses), indent=1))
+    with err.status('trying rates') if err.is_terminal else nullcontext(): found = rate.find(recipe, images, common['seed'], given, common['runs'])
+    if common['json']: print(json.dumps(dict(suggested=found.suggested, rates=found.rates, losses=found.losses), indent=1))
     else: out.print(rate.view(found))
+
+
+def trust_runs(names):
+    "The code that came with runs which are named, as a teacher's is, may run from now on"
+    from kdfast import networks
+    for name in names:
+        if isinstance(name, str) and recipes.is_run(name): networks.trust_code(Path(name)/'weights.safetensors')
 
 
 def tensorboard_writer():
@@ -165,20 +197,21 @@ def import_quietly():
 
 
 def show(folder, common):
-    "A run's summary, and the recipe of the study to run next: another one, by the same optimizer"
-    from kdfast import report, runs
-    optimizer = folder.result['arguments'].get('optimizer', recipes.OPTIMIZERS[0])
-    def alike(name): return recipes.find(name).folder_name(recipes.find(name).resolve(dict(optimizer=optimizer)))
-    missing = [r for r in recipes.STUDY if r != folder.run['recipe'] and not runs.folder(common['runs'], folder.data, alike(r), common['seed']).finished]
-    same = [] if optimizer == recipes.OPTIMIZERS[0] else ['--optimizer', optimizer]
-    next_command = ['run', missing[0], *same, *flags(**common)] if missing else ['compare', *flags(runs=common['runs'])]
+    "A run's summary, and the recipe of the study to run next, with the same epochs, optimizer and networks"
+    from kdfast import lookup, report, runs
+    found = lookup.following(folder, runs.find_all(common['runs'], folder.data))
+    next_command = ['compare', *flags(runs=common['runs'])]
+    if found:
+        recipe,given = found
+        words = [word for name,value in given.items() for word in (f'--{name}', str(value))]
+        next_command = ['run', recipe, *words, *flags(**common)]
     out.print(report.summary(folder))
     out.print(Text.assemble(('\nnext  ', 'dim'), (shlex.join(['kdfast', *next_command]), 'bold')), soft_wrap=True) # whole, so that it can be copied
 
 
 def flags(**values):
     "The options of a command line that are not at their defaults"
-    return [word for name,value in values.items() if value != COMMON[name][1] for word in (f'--{name}', str(value))]
+    return recipes.flags({name: value for name,value in values.items() if value != COMMON[name][1]})
 
 
 # Many runs
@@ -194,25 +227,42 @@ OptimizerOption = Annotated[Optional[str], typer.Option(metavar='sgd|muon', help
 def train_all(
     wanted,
     seeds: Annotated[int, typer.Option(min=1, help='How many seeds: 0, 1, 2 …')] = 5,
-    data: Annotated[str, typer.Option(help=COMMON['data'][2])] = 'digits',
-    size: Annotated[Optional[int], typer.Option(help=COMMON['size'][2])] = None,
-    grow: Annotated[float, typer.Option(help=COMMON['grow'][2])] = 1.,
-    holdout: Annotated[float, typer.Option(help=COMMON['holdout'][2])] = 0.,
     jobs: Annotated[Optional[int], typer.Option(min=1, help='Runs side by side; as many as the cores allow, one on a GPU, unless given.')] = None,
     threads: Annotated[int, typer.Option(min=1, help='Threads of each run. They decide the last bits of its weights; the number of jobs does not.')] = 1,
+    trust_code: Annotated[bool, typer.Option(help=COMMON['trust_code'][2])] = False,
     ray: Annotated[Optional[str], typer.Option(metavar='ADDRESS', help='Give the runs to this Ray cluster, auto or HOST:PORT, whose machines share these files.')] = None,
     runs: RunsOption = DEFAULT_RUNS,
+    **images, # DATA_OPTIONS
 ):
     "Train what is missing; the data set's name, and the tasks without a result"
     if processes.launched() > 1: raise KdfastError('many runs at once start processes of their own (--jobs): only kdfast run goes under a launcher')
-    from kdfast import data as images, study
-    name = images.load(data, holdout, size, grow).name
+    from kdfast import study
+    from kdfast.data import located
+    name,data = load_images(runs, **images).name,images['data']
     where,start = study,None
     if ray:
         where = joined(ray)
-        start,runs,data = where.Task,runs.resolve(),str(Path(data).resolve()) if Path(data).exists() else data # as other machines must be told
+        start,runs,data = where.Task,runs.resolve(),located(data) # as other machines must be told
     tasks = study.plan(wanted, range(seeds), name, runs)
-    return name,study.execute(tasks, flags(data=data, size=size, grow=grow, holdout=holdout, runs=runs), jobs or where.default_jobs(threads), threads, err, start)
+    common,jobs = flags(**images | dict(data=data), trust_code=trust_code, runs=runs),jobs or where.default_jobs(threads)
+    with err.status('trying the recipes in small') if err.is_terminal else nullcontext(): study.check(tasks, common, jobs, threads)
+    return name,study.execute(tasks, common, jobs, threads, err, start)
+
+
+def rehearse(
+    tasks: Annotated[str, typer.Argument(help='JSON: recipe, arguments and seeds of each kind of run.')],
+    jobs: Annotated[int, typer.Option()] = 1,
+    trust_code: Annotated[bool, typer.Option()] = False,
+    runs: RunsOption = DEFAULT_RUNS,
+    **images, # DATA_OPTIONS
+):
+    "Try the recipes of a study in small."
+    found = load_images(runs, **images)
+    import_quietly()
+    from kdfast.rehearsal import rehearse_all
+    wanted = [(recipes.find(name), given, seeds) for name,given,seeds in json.loads(tasks)]
+    if trust_code: trust_runs([value for _,given,_ in wanted for value in given.values()])
+    rehearse_all([(recipe, recipe.resolve(given), seeds) for recipe,given,seeds in wanted], found, runs, jobs)
 
 
 def joined(address):
@@ -224,11 +274,22 @@ def joined(address):
 
 def trains_many(command):
     "Give `command` the options of `train_all`, in place of **training"
-    options = [p.replace(kind=p.KEYWORD_ONLY) for p in inspect.signature(train_all).parameters.values() if p.name != 'wanted']
-    own = [p.replace(kind=p.KEYWORD_ONLY) for p in inspect.signature(command).parameters.values() if p.name != 'training']
+    options = [p.replace(kind=p.KEYWORD_ONLY) for p in inspect.signature(train_all).parameters.values() if p.name not in ('wanted', 'images')]
+    return with_options(command, [*options, *data_parameters()], 'training')
+
+
+def data_parameters(): return [parameter(name, *COMMON[name]) for name in DATA_OPTIONS]
+
+
+def with_options(command, options, name):
+    "Give `command` those options, in place of its parameter of that name"
+    own = [p.replace(kind=p.KEYWORD_ONLY) for p in inspect.signature(command).parameters.values() if p.name != name]
     command.__signature__ = inspect.Signature([*own[:1], *options, *own[1:]])
     command.__annotations__ |= {p.name: p.annotation for p in options}
     return command
+
+
+app.command(hidden=True)(with_options(rehearse, data_parameters(), 'images'))
 
 
 @app.command()
@@ -290,16 +351,18 @@ def complain_of(failed):
 
 @app.command()
 def layers(
-    network: Annotated[str, typer.Argument(help=f'The student: {recipes.ANY_NETWORK}.')],
+    network: Annotated[str, typer.Argument(help=f'The student: {names.ANY_NETWORK}.')],
     teacher: Annotated[Optional[str], typer.Option(help='Another network, or the folder of a run: which of its layers meet the student\'s.')] = None,
     size: Annotated[int, typer.Option(min=8, help='Height and width of the images.')] = 32,
+    trust_code: TrustOption = False,
     json_: JsonOption = False,
 ):
     "A network's layers, with their shapes; with a teacher, the pairs that a hint can join."
     from dataclasses import asdict
     import_quietly()
     from kdfast import layers as found, networks
-    known = {name: found.layers(networks.any_network(name), size) for name in (network, teacher) if name}
+    if trust_code: trust_runs((network, teacher))
+    known = {name: found.layers(networks.any_network(name, size=(size, size)), size) for name in (network, teacher) if name}
     if json_: print(json.dumps({name: [asdict(layer) for layer in those] for name,those in known.items()}, indent=1))
     else: out.print(found.view(known))
 
@@ -308,6 +371,7 @@ def layers(
 
 @app.command()
 def ls(
+    data: DataNameOption = None,
     runs: RunsOption = DEFAULT_RUNS,
     json_: JsonOption = False,
 ):
@@ -315,10 +379,10 @@ def ls(
     from rich.table import Table
     from kdfast import report
     from kdfast.runs import find_all
-    found,known = find_all(runs),[recipes.find(name) for name in recipes.names()]
+    found,known = find_all(runs, data),[recipes.find(name) for name in recipes.names()]
     if json_:
         return print(json.dumps(dict(recipes={r.name: r.purpose for r in known},
-                                     runs=[dict(path=str(f), status=f.status) for f in found]), indent=1))
+                                     runs=[dict(path=str(f), status=f.status, reason=f.run.get('reason')) for f in found]), indent=1))
     table = Table.grid(padding=(0, 2))
     for r in known: table.add_row(f'[bold]{r.name}[/]', r.purpose)
     out.print(table)
@@ -374,7 +438,8 @@ def compare_against(by_data, against, margin, as_json, as_csv):
 
 def write_rows(rows):
     import csv
-    csv.writer(sys.stdout, lineterminator='\n').writerows(rows)
+    from kdfast.writing import harmless
+    csv.writer(sys.stdout, lineterminator='\n').writerows([harmless(cell) for cell in row] for row in rows)
 
 
 @app.command()
@@ -423,6 +488,7 @@ def export(
     images: Annotated[Optional[str], typer.Option(help='Where the images of the run are, if they have been moved.')] = None,
     data: DataNameOption = None,
     seed: SeedOption = None,
+    trust_code: TrustOption = False,
     runs: RunsOption = DEFAULT_RUNS,
 ):
     "A run's network as one file, checked against the run on its validation images."
@@ -431,7 +497,8 @@ def export(
     if to.suffix not in ('.onnx', '.safetensors'): raise KdfastError(f'--to {to}: expected a name that ends in .onnx or .safetensors')
     if not to.parent.is_dir(): raise KdfastError(f'{to.parent} is no folder')
     import_quietly()
-    from kdfast import export as door
+    from kdfast import export as door, networks
+    if trust_code: networks.trust_code(folder/'weights.safetensors')
     with err.status(f'writing {to}') if err.is_terminal else nullcontext(): changed,difference,n = door.export(folder, to, images)
     out.print(f'wrote {to}: {to.stat().st_size/1e6:.2f} MB; of {n:,} validation images it takes {changed} for another class than the run did; '
               f'probabilities differ by {difference:.1g} at most', soft_wrap=True, markup=False)
@@ -443,6 +510,7 @@ def predict(
     image: Annotated[list[Path], typer.Argument(help='Images.')],
     data: DataNameOption = None,
     seed: SeedOption = None,
+    trust_code: TrustOption = False,
     runs: RunsOption = DEFAULT_RUNS,
     json_: JsonOption = False,
 ):
@@ -450,36 +518,79 @@ def predict(
     from kdfast.runs import find
     file = Path(run) if Path(run).suffix in ('.onnx', '.safetensors') else find(runs, run, data, seed)/'weights.safetensors'
     import_quietly()
-    from kdfast import predict as asked
+    from kdfast import networks, predict as asked
+    if trust_code and file.suffix == '.safetensors': networks.trust_code(file)
     found = asked.predict(*asked.classifier(file), image)
     if json_: print(json.dumps(found, indent=1))
     else: out.print(asked.view(found), soft_wrap=True)
 
 
-@app.command()
 def check(
-    what: Annotated[str, typer.Argument(help='A run\'s folder, a folder of runs, or what --data takes.')] = str(DEFAULT_RUNS),
-    size: Annotated[Optional[int], typer.Option(help=COMMON['size'][2])] = None,
-    holdout: Annotated[float, typer.Option(help=COMMON['holdout'][2])] = 0.,
+    what: Annotated[str, typer.Argument(help='A run directory, a folder of runs, or what --data takes.')] = str(DEFAULT_RUNS),
+    json_: JsonOption = False,
+    **options,
 ):
-    "Whether runs are whole and as they were written, or a data set can be trained on."
+    "Verify run directories, or describe a data set."
     from kdfast.runs import Folder
     folders = [Folder(file.parent) for file in sorted(Path(what).rglob('run.json'))]
-    if not folders: return check_data(what, size, holdout)
-    if size is not None or holdout: raise KdfastError(f'--size and --holdout are of images, and {what} is a folder of runs')
+    if not folders: return check_data(what, json_, options)
+    changed = flags(**options)
+    if changed: raise KdfastError(f'{changed[0]} is of images, and {what} is a folder of runs')
     found = {folder: folder.problems() for folder in folders}
-    for folder,problems in found.items(): out.print(f'{folder}: {"; ".join(problems) or "whole"}', soft_wrap=True, markup=False)
+    if json_: print(json.dumps({str(folder): problems for folder,problems in found.items()}, indent=1))
+    else:
+        for folder,problems in found.items(): out.print(f'{folder}: {"; ".join(problems) or "whole"}', soft_wrap=True, markup=False)
     wrong = sum(bool(problems) for problems in found.values())
     if wrong: raise KdfastError(f'{wrong} of {len(found)} runs are not whole: remove their folders and run them again')
 
 
-def check_data(source, size, holdout):
-    from kdfast import data
-    found = data.load(source, holdout, size)
-    height,width = found.shape
-    out.print(f'{source}: {len(found.train[1]):,} training and {len(found.valid[1]):,} validation images of {width}×{height} in {len(found.classes)} classes, '
-              'every one readable', soft_wrap=True, markup=False)
-    for note in found.notes: out.print(note, soft_wrap=True, markup=False)
+app.command()(with_options(check, [p for p in data_parameters() if p.name != 'data'], 'options'))
+
+
+def check_data(source, as_json, options):
+    from kdfast import check as described
+    found = described.facts(source, **options)
+    if as_json: print(json.dumps(found, indent=1, ensure_ascii=False))
+    else: out.print(described.view(found), soft_wrap=True)
+
+
+cache = typer.Typer(rich_markup_mode=None)
+app.add_typer(cache, name='cache')
+
+
+@cache.callback(invoke_without_command=True)
+def cache_alone(ctx: typer.Context):
+    "List, measure and clear decoded data sets."
+    if ctx.invoked_subcommand is None: cache_list()
+
+
+@cache.command('list')
+def cache_list(json_: JsonOption = False):
+    "List decoded data sets: size, last use, whether their images have changed since."
+    from kdfast import cache as decoded, data
+    found = decoded.entries()
+    if json_: return print(json.dumps([entry.facts for entry in found], indent=1, ensure_ascii=False))
+    if found: out.print(decoded.table(found), soft_wrap=True)
+    out.print(f'{decoded.written(sum(entry.n_bytes for entry in found))} in {data.cache_home()}', soft_wrap=True, markup=False)
+
+
+@cache.command('size')
+def cache_size():
+    "Print how many bytes the cache takes."
+    from kdfast import cache as decoded
+    print(sum(entry.n_bytes for entry in decoded.entries()))
+
+
+@cache.command('clear')
+def cache_clear(
+    name: Annotated[Optional[list[str]], typer.Argument(help='Data sets by their names, or folders of the cache.')] = None,
+    stale: Annotated[bool, typer.Option('--stale', help='What was decoded from images that have changed or gone since.')] = False,
+    all_: Annotated[bool, typer.Option('--all', help='Everything, downloads of published data sets too.')] = False,
+):
+    "Remove decoded data sets. Images themselves are never touched."
+    from kdfast import cache as decoded
+    gone = decoded.clear(decoded.entries(), name or [], stale, all_)
+    out.print(f'removed {len(gone)}: {decoded.written(sum(entry.n_bytes for entry in gone))}', soft_wrap=True)
 
 
 @app.command()
@@ -520,7 +631,8 @@ def main():
     except Exception as error:
         if debug: raise
         status,message = verdict(error)
-        if processes.rank and not signals.asked and status == 1: sys.stderr = sys.__stderr__ # one of several, and it alone knows
+        alike = isinstance(error, (KdfastError, UsageError, OSError)) # in all processes; the first says it
+        if processes.rank and not signals.asked and not alike: sys.stderr = sys.__stderr__ # one of several, and it alone knows
         complain(message)
     sys.exit(status)
 
@@ -536,4 +648,6 @@ def verdict(error):
     if isinstance(error, KdfastError): return error.exit_status,error.message
     if isinstance(error, UsageError): return 2,explain(error)
     if isinstance(error, OSError) and error.filename: return 2,f'{error.filename}: {error.strerror}'
-    return 1,f'{type(error).__name__}: {error}; this is a defect of kdfast: --debug shows where'
+    kept = '. '.join(['', *getattr(error, '__notes__', [])])
+    if where := users_line(error): return 2,f'{where}: {reason(error)}{kept}'
+    return 1,f'{reason(error)}; this is a defect of kdfast: --debug shows where{kept}'

@@ -1,14 +1,18 @@
 "Which classes a run takes for which, and where one run is ahead of another: facts, then tables. Imports no torch."
+import numpy as np
+from rich.cells import cell_len, set_cell_size
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from kdfast.errors import KdfastError
+from kdfast.errors import KdfastError, listed
 from kdfast.report import percent
 from kdfast.runs import Folder
 
+OF_CLASS = 'class_accuracy', 'against_class_accuracy', 'class_p'
 CHANCE = .05 # a smaller p-value, corrected for the number of classes, is called more than chance
 MOST = 10    # pairs that are listed
+CLASSES = 40 # that are listed and, unless the terminal is narrower, drawn; of more, those that matter most
 
 
 def facts(
@@ -19,53 +23,97 @@ def facts(
 
     Beside another run: its own, and for every class McNemar's exact p-value that both are equally often right,
     corrected for the number of classes (Holm); how often the two agree; how many images only one has right.
+    A class without validation images has neither accuracy nor p-value (None).
     Raises KdfastError for a run that classifies nothing, and for one on other images.
     """
-    classes,matrix = folder.confusion()
+    classes,counts = folder.confusion()
+    matrix = np.array(counts)
     pairs = most_confused(matrix)
-    found = dict(run=str(folder), classes=classes, confusion=matrix, shares=[shares(row) for row in matrix],
-                 class_accuracy=dict(zip(classes, accuracies(matrix))), worst_pairs=[[classes[i], classes[j], matrix[i][j]] for i,j in pairs],
+    found = dict(run=str(folder), classes=classes, confusion=counts, shares=shares(matrix).tolist(),
+                 class_accuracy=dict(zip(classes, accuracies(matrix))), worst_pairs=named(pairs, classes, matrix),
                  most_alike=most_alike(classes, matrix))
     if against is None: return found
     other_classes,other = against.confusion()
     if other_classes != classes:
-        raise KdfastError(f'{folder} knows the classes {", ".join(classes)}; {against} knows {", ".join(other_classes)}: only runs on the same data compare')
-    return found | dict(against=str(against), against_confusion=other, against_class_accuracy=dict(zip(classes, accuracies(other))),
-                        against_worst_pairs=[[classes[i], classes[j], other[i][j]] for i,j in pairs], **image_by_image(folder, against, classes))
+        raise KdfastError(f'{folder} knows the classes {listed(classes)}; {against} knows {listed(other_classes)}: '
+                          'only runs on the same data compare')
+    theirs = np.array(other)
+    return found | image_by_image(folder, against, classes) | dict(
+        against=str(against), against_confusion=other, against_class_accuracy=dict(zip(classes, accuracies(theirs))),
+        against_worst_pairs=named(pairs, classes, theirs))
 
 
-def shares(row): return [n/sum(row) if sum(row) else 0. for n in row]
+def shares(matrix):
+    "Of each row; a class without images has none"
+    return matrix/np.maximum(matrix.sum(1, keepdims=True), 1)
 
 
 def accuracies(matrix):
-    "Of each class: the diagonal over the row sums"
-    return [shares(row)[i] for i,row in enumerate(matrix)]
+    "Of each class: the diagonal over the row sums; None where there are no images"
+    return [right/n if n else None for right,n in zip(matrix.diagonal().tolist(), matrix.sum(1).tolist())]
 
 
-def most_confused(matrix):
-    "(actual, predicted) of the largest counts off the diagonal"
-    off = [(i, j) for i,row in enumerate(matrix) for j,n in enumerate(row) if i != j and n]
-    return sorted(off, key=lambda pair: -matrix[pair[0]][pair[1]])[:MOST]
+def most_confused(
+    matrix:np.ndarray, # Rows are actual, columns predicted
+) -> list[tuple[int,int]]: # (actual, predicted) of the largest counts off the diagonal
+    "The pairs that are confused most, at most 10; of equal counts the first."
+    return largest(off_diagonal(matrix), MOST)
+
+
+def off_diagonal(matrix): return matrix*(1 - np.eye(len(matrix), dtype=int))
+
+
+def largest(counts, n):
+    "Where the n largest counts above 0 are"
+    order = np.argsort(-counts, axis=None, kind='stable')[:n]
+    return [divmod(int(at), len(counts)) for at in order if counts.flat[at] > 0]
+
+
+def named(pairs, classes, matrix): return [[classes[a], classes[b], int(matrix[a, b])] for a,b in pairs]
 
 
 def most_alike(classes, matrix):
     "The two classes that are taken for each other most, both ways together; None where nothing is confused"
-    n,i,j = max((matrix[i][j] + matrix[j][i], i, j) for i in range(len(classes)) for j in range(i))
-    return [classes[j], classes[i], n] if n else None
+    both = np.tril(matrix + matrix.T, -1)[::-1, ::-1] # of equal counts the last
+    found = largest(both, 1)
+    if not found: return None
+    (i,j), = [(len(classes) - 1 - i, len(classes) - 1 - j) for i,j in found]
+    return [classes[j], classes[i], int(matrix[i, j] + matrix[j, i])]
+
+
+def hardest(
+    matrix:np.ndarray, # Rows are actual, columns predicted
+    n:int, # How many classes
+) -> list[int]: # Those of the most confused pair first
+    "The classes that are confused most with each other: all, where there are no more than n."
+    both = np.triu(off_diagonal(matrix) + off_diagonal(matrix).T)
+    chosen = dict.fromkeys(c for pair in largest(both, n*n) for c in pair) | dict.fromkeys(range(len(matrix)))
+    return list(chosen)[:n]
+
+
+def part(
+    matrix:np.ndarray, # Rows are actual, columns predicted
+    some:list[int], # Classes
+) -> tuple[np.ndarray,np.ndarray]: # Their counts, and what share of its whole row each is
+    "A part of the matrix, to be drawn."
+    return matrix[np.ix_(some, some)],shares(matrix[some])[:, some]
 
 
 def image_by_image(folder, against, classes):
     "What only the predictions of both runs can tell"
-    from kdfast.stats import discordant, holm, mcnemar
+    from kdfast.stats import exact_p, holm
     mine,theirs = (run.arrays('predictions.npz') for run in (folder, against))
-    if len(mine['actual']) != len(theirs['actual']) or (mine['actual'] != theirs['actual']).any():
+    actual = mine['actual'].astype(int)
+    if len(actual) != len(theirs['actual']) or (actual != theirs['actual']).any():
         raise KdfastError(f'{folder} and {against} were validated on different images: only runs on the same data compare')
     right,other_right = ((p['predicted'] == p['actual']) for p in (mine, theirs))
-    of_class = [mine['actual'] == label for label in range(len(classes))]
-    p_values = holm([mcnemar(right[rows].tolist(), other_right[rows].tolist()) for rows in of_class])
-    only,only_other = discordant(right.tolist(), other_right.tolist())
-    return dict(class_p=dict(zip(classes, p_values)), agreement=float((mine['predicted'] == theirs['predicted']).mean()),
-                only_right=only, only_against_right=only_other, images=len(right))
+    by_class,only,only_other = (np.bincount(actual[rows], minlength=len(classes)).tolist()
+                                for rows in (slice(None), right & ~other_right, other_right & ~right))
+    there = [c for c,n in enumerate(by_class) if n]
+    p_values = holm([exact_p(only[c], only_other[c]) for c in there])
+    class_p = dict.fromkeys(classes) | {classes[c]: p for c,p in zip(there, p_values)}
+    return dict(class_p=class_p, agreement=float((mine['predicted'] == theirs['predicted']).mean()),
+                only_right=sum(only), only_against_right=sum(only_other), images=len(right))
 
 
 # In words
@@ -76,37 +124,75 @@ def view(
     width:int, # Columns of the terminal
     as_shares:bool=False, # Shares of the rows in place of counts
 ) -> Group:
-    "The matrix as a heat map, then accuracy by class and the most confused pairs."
-    parts = [Text.assemble('\n', (names[0], 'bold'), ': rows are what an image shows, columns what it was taken for\n'), heat_map(found, width, as_shares), Text(),
-             class_table(found, names), Text(), pair_table(found, names), Text()]
+    "The matrix as a heat map, accuracy by class, and the most confused pairs; of many classes, those that matter most."
+    title = Text.assemble('\n', (names[0], 'bold'), ': rows are what an image shows, columns what it was taken for\n')
+    tables = [heat_map(found, width, as_shares), class_table(found, names), pair_table(found, names)]
+    parts = [title, *(part for table in tables for part in (table, Text()))]
     if found['most_alike']: parts.append(Text('Confused most, both ways together: {} and {}, {} images.'.format(*found['most_alike'])))
     return Group(*parts, *(Text(sentence) for sentence in (sentences(found, names) if names[1] else [])))
 
 
 def sentences(found, names):
     "Where the run is ahead, and how far the two agree"
-    def classes(better): return ', '.join(c for c in found['classes'] if better(c)) or 'no class'
-    def ahead(c): return found['class_accuracy'][c] > found['against_class_accuracy'][c]
+    ahead = [c for c,by in leads(found).items() if by > 0]
+    certain = [c for c in ahead if found['class_p'][c] < CHANCE]
     mine,other = names
-    yield f'{mine} is ahead of {other} in {classes(ahead)}; by more than chance (p < {CHANCE}) in {classes(lambda c: ahead(c) and found["class_p"][c] < CHANCE)}.'
+    yield (f'{mine} is ahead of {other} in {listed(ahead) or "no class"}; '
+           f'by more than chance (p < {CHANCE}) in {listed(certain) or "no class"}.')
     yield (f'They agree on {percent(found["agreement"])} of {found["images"]:,} images; only {mine} has {found["only_right"]} right, '
            f'only {other} {found["only_against_right"]}.')
 
 
+def leads(found):
+    "By how much the run is ahead of the other, of each class that has images"
+    numbers = {c: [found[of][c] for of in OF_CLASS] for c in found['classes']}
+    return {c: mine - theirs for c,(mine,theirs,p) in numbers.items() if None not in (mine, theirs, p)}
+
+
+def listed_classes(
+    found:dict, # From `facts`
+) -> tuple[list[str],str]: # Classes; what they are, where they are not all
+    "The classes whose accuracy is listed: all; of more than 40 the worst or, beside another run, the most different."
+    classes = found['classes']
+    if len(classes) <= CLASSES: return classes,''
+    which = 'that differ most' if 'against' in found else 'of lowest accuracy'
+    ranks = {c: -abs(by) for c,by in leads(found).items()} if 'against' in found else found['class_accuracy']
+    ranks = {c: rank for c,rank in ranks.items() if rank is not None}
+    return sorted(ranks, key=ranks.get)[:CLASSES],f'the {min(CLASSES, len(ranks))} {which}, of {len(classes):,}'
+
+
 def heat_map(found, width, as_shares=False):
-    classes,matrix = found['classes'],found['confusion']
-    written = [[f'{100*share:.1f}' for share in row] for row in found['shares']] if as_shares else [[str(n) for n in row] for row in matrix]
-    label,cell_width = max(map(len, classes)),max(4, *(len(cell) for row in written for cell in row))
-    if label + (cell_width + 1)*len(classes) > width:
-        return Text(f'(the matrix of {len(classes)} classes is wider than {width} columns; it is in confusion.csv)', style='dim')
-    lines = [Text(' '*label + ''.join(f' {c[:cell_width]:>{cell_width}}' for c in classes), style='bold')]
-    for name,cells,row in zip(classes, written, found['shares']):
-        line = Text(f'{name:<{label}}')
-        for column,cell,share in zip(classes, cells, row):
+    "Of so many classes as there is room for"
+    matrix = np.array(found['confusion'])
+    chosen = hardest(matrix, CLASSES)
+    for n in range(len(chosen), 1, -1):
+        some = sorted(chosen[:n])
+        counts,of_row = part(matrix, some)
+        numbers = of_row if as_shares else counts
+        written = [[f'{100*n:.1f}' if as_shares else str(n) for n in row] for row in numbers.tolist()]
+        classes = [found['classes'][c] for c in some]
+        label = min(max(map(cell_len, classes)), width//3)
+        cell_width = max(4, *(len(cell) for row in written for cell in row))
+        if label + (cell_width + 1)*n > width: continue
+        lines = heat_lines(classes, written, of_row, label, cell_width)
+        rest = f'the {n} of {len(matrix):,} classes that are confused most; confusion.csv has all'
+        return Group(*lines, *([Text(rest, style='dim')] if n < len(matrix) else []))
+    return Text(f'(the matrix is wider than {width} columns; it is in confusion.csv)', style='dim')
+
+
+def heat_lines(classes, written, of_row, label, cell_width):
+    "A line of names, and one a class"
+    def headed(name):
+        cut = set_cell_size(name, min(cell_width, cell_len(name)))
+        return ' '*(cell_width - cell_len(cut)) + cut
+    lines = [Text(' '*label + ''.join(f' {headed(c)}' for c in classes), style='bold')]
+    for row,(name,cells) in enumerate(zip(classes, written)):
+        line = Text(set_cell_size(name, label))
+        for column,(cell,share) in enumerate(zip(cells, of_row[row])):
             line.append(' ')
-            line.append(f'{cell if share else "·":>{cell_width}}', style=heat(share, right=column == name))
+            line.append(f'{cell if share else "·":>{cell_width}}', style=heat(share, right=column == row))
         lines.append(line)
-    return Group(*lines)
+    return lines
 
 
 def heat(share, right):
@@ -117,18 +203,24 @@ def heat(share, right):
 
 def class_table(found, names):
     table = Table(box=None, padding=(0, 2, 0, 0), header_style='bold')
+    chosen,which = listed_classes(found)
     table.add_column('accuracy by class')
     for name in (*filter(None, names), *(['points', 'p'] if names[1] else [])): table.add_column(name, justify='right')
-    for c in found['classes']:
-        mine = found['class_accuracy'][c]
-        table.add_row(Text(c), percent(mine), *(beside(mine, found['against_class_accuracy'][c], found['class_p'][c]) if names[1] else []))
-    if names[1]: table.caption,table.caption_justify = 'p: McNemar\'s exact test, corrected for the number of classes (Holm)','left'
+    for c in chosen:
+        numbers = [found[of][c] for of in (OF_CLASS if names[1] else OF_CLASS[:1])]
+        if None in numbers: table.add_row(Text(c), '–') # no validation images
+        else: table.add_row(Text(c), percent(numbers[0]), *(beside(*numbers) if names[1] else []))
+    notes = [which] if which else []
+    if names[1]: notes.append('p: McNemar\'s exact test, corrected for the number of classes (Holm)')
+    if notes: table.caption,table.caption_justify = '\n'.join(notes),'left'
     return table
 
 
 def beside(mine, theirs, p):
     style = 'green' if mine > theirs else 'red' if mine < theirs else ''
-    return percent(theirs),Text(f'{100*(mine - theirs):+.1f}'.replace('-', '−'), style=style),Text(f'{p:.3f}' if p >= .001 else '<.001', style='bold' if p < CHANCE else 'dim')
+    points = f'{100*(mine - theirs):+.1f}'.replace('-', '−')
+    chance = Text(f'{p:.3f}' if p >= .001 else '<.001', style='bold' if p < CHANCE else 'dim')
+    return percent(theirs),Text(points, style=style),chance
 
 
 def pair_table(found, names):

@@ -1,152 +1,261 @@
 "The images of a folder or an archive: found, checked and decoded, every one of them before anything trains."
-import io
 import shutil
 import sys
-import warnings
-import zlib
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kdfast.errors import KdfastError, listed
+from kdfast import layouts
+from kdfast.errors import KdfastError
 from kdfast.files import entries, read
-from kdfast.layout import Notes, classes_of, layout
+from kdfast.layout import Arrangement, arrange
+from kdfast.layouts.base import Source
+from kdfast.notes import Notes
+from kdfast.pixels import decoded, parse_span, picture, scaling, span_of, to_bytes # decoded: of one image
 
-FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF')
-PIXEL_LIMIT = 2**26 # of an image
-CHUNK = 256 # images that are read, but not yet decoded
+CHUNK,CHUNK_BYTES = 256,2**26 # images, and their bytes, that are read and not yet written
 LARGE = 2**30 # bytes of decoded images that a user should hear of
+NAMES = dict(train='training', valid='validation', test='test')
+
+
+@dataclass(frozen=True)
+class Reading:
+    "How to read a data set, beside where it is and how large its images are to be."
+    columns: str|None = None    # Of a table: name=…,label=…,split=…
+    range: str|None = None      # LOW:HIGH, values that become black and white, of images of more than 8 bits
+    skip_broken: bool = False   # Leave out what cannot be read
+
+    @property
+    def key(self):
+        "What of it decides the pixels and labels"
+        return ''.join(f' {name}={value}' for name,value in (('columns', self.columns), ('range', self.range)) if value)
+
+
+class SizesDiffer(KdfastError):
+    "Images of several sizes, and no size to bring them to."
 
 
 def decode(
-    path:Path, # A folder or an archive
-    alone:bool, # Training images alone will do
+    path:Path, # A folder, an archive or a table
+    reading:Reading, # How to read it
     folder:Path, # Where the arrays go, <split>_images.npy and <split>_labels.npy
     side:int|None=None, # Scale images of any size to squares of this side; without it they must have one size
-) -> tuple[list[str],list[str]]: # The classes, and what a user should know about the images
+) -> dict: # `classes`, `notes` and what there is to know about the images
     """Decode every image of `path`.
 
-    Raises KdfastError, naming the files, for another layout, a class that one split lacks, images that do not decode
+    Raises KdfastError, naming the files, for another layout, a class that nothing trains, images that do not decode
     or differ in size, an archive that could do harm, and a disk without room.
     """
+    with opened(path, reading) as (source,found): return decode_all(source, found, reading, folder, side)
+
+
+def decode_listing(
+    path:Path, # What errors call the images
+    listing:Callable, # Gives them, of a Source
+    reading:Reading, # How to read them
+    folder:Path, # Where the arrays go
+    side:int|None=None, # Scale images to squares of this side
+) -> dict: # As `decode`
+    "Decode images that lie in no files of their own."
+    source = Source(path, {}, columns=columns_asked(reading.columns), skip_broken=reading.skip_broken)
+    return decode_all(source, arrange(source, listing(source)), reading, folder, side)
+
+
+@contextmanager
+def opened(
+    path:Path, # A folder, an archive or a table
+    reading:Reading, # How to read it
+) -> Iterator[tuple[Source,Arrangement]]:
+    "What is to be decoded, as long as its files are open."
+    root,table = (path.parent, path.name) if path.is_file() and is_table(path) else (path, None)
     notes = Notes()
-    with entries(path) as files:
-        splits = layout(path, files, notes, alone)
-        classes = classes_of(path, splits, notes)
-        n_all = sum(map(len, splits.values()))
-        with progress(path, splits) as advance, warnings.catch_warnings(action='ignore', category=Image.DecompressionBombWarning): # the limit is ours
-            unreadable = [bad for split,listing in splits.items() for bad in decode_split(path, split, listing, n_all, classes, folder, side, notes, advance)]
-    if unreadable: raise KdfastError(f'{path}: {listed(unreadable, "; ")} {"is" if len(unreadable) == 1 else "are"} not to be read: replace or remove')
-    if not splits['valid']: np.save(folder/'valid_images.npy', np.load(folder/'train_images.npy', mmap_mode='r')[:0])
-    return classes,notes.said()
+    with entries(root, notes) as files:
+        source = Source(root, files, notes, columns_asked(reading.columns), reading.skip_broken, table)
+        yield source,arrange(source, layouts.read(source))
+
+
+def is_table(
+    path:Path, # A file
+) -> bool:
+    "Whether it is a table by its suffix."
+    return path.suffix.lower() in layouts.table.SUFFIXES
+
+
+def columns_asked(said):
+    "Columns by what they hold. Raises KdfastError"
+    if not said: return {}
+    asked = dict(part.partition('=')[::2] for part in said.split(','))
+    if not asked.keys() <= {'name', 'label', 'split'} or not all(asked.values()):
+        raise KdfastError(f'--columns {said}: expected name=COLUMN,label=COLUMN,split=COLUMN, or some of them')
+    return asked
+
+
+def decode_all(source, found, reading, folder, side):
+    "As `decode`, of what was found"
+    facts = Facts()
+    writers = {split: Writer(folder, split, items, found.classes, facts) for split,items in found.splits.items()
+               if items}
+    n_all = sum(map(len, found.splits.values()))
+    with progress(source.path, found.splits) as advance:
+        for split,writer in writers.items():
+            for item,made in pictures(found.splits[split], side):
+                for remark in made.remarks: source.notes.add(remark, item.name)
+                if made.problem: source.reject(item.name, made.problem)
+                else: writer.write(item, made, source.path, n_all)
+                advance(1)
+    source.check()
+    span = facts.span(reading)
+    for writer in writers.values(): writer.finish(span, source)
+    if 'valid' not in writers:
+        np.save(folder/'valid_images.npy', np.load(folder/'train_images.npy',
+                                                   mmap_mode='r')[:0]), np.save(folder/'valid_labels.npy',
+                                                       np.empty(0, np.int64))
+    for item in facts.deep: source.notes.add(scaling(span, facts.kind), item)
+    if reading.range and not facts.deep: source.notes.add('--range changes nothing: no image has more than 8 bits', '')
+    return dict(classes=found.classes, notes=source.notes.said(), range=span if facts.deep else None,
+                skipped=len(source.broken),
+                about=dict(layout=found.layout, validates=found.validates, **facts.said()))
+
+
+def pictures(items, side) -> Iterator:
+    "(item, picture) of each, in their order, decoded in threads; archives are read by this one"
+    with ThreadPoolExecutor() as pool:
+        waiting,n_bytes = deque(),0
+        for item in items:
+            content = read(item.open)
+            n = getattr(content, 'nbytes', None) or (len(content) if isinstance(content, bytes) else 0)
+            waiting.append((item, pool.submit(picture, content, side), n))
+            n_bytes += n
+            while len(waiting) > CHUNK or n_bytes > CHUNK_BYTES and waiting:
+                item,future,n = waiting.popleft()
+                n_bytes -= n
+                yield item,future.result()
+        for item,future,_ in waiting: yield item,future.result()
+
+
+class Facts:
+    "What all images have in common, and in what they differ."
+    def __init__(self):
+        self.kinds = Counter() # formats and modes
+        self.widths,self.heights = [],[]
+        self.deep = [] # names of images of more than 8 bits
+        self.low,self.high = np.inf,-np.inf # their values
+        self.kind = '' # of them all: floats if any is
+        self.first = None # (name, height and width) of the first image, which all others must have
+
+    def add(self, item, found):
+        self.kinds[found.kind] += 1
+        self.widths.append(found.size[0]), self.heights.append(found.size[1])
+        if found.low is None: return
+        self.deep.append(item.name)
+        self.low,self.high = min(self.low, found.low),max(self.high, found.high)
+        if not self.kind.endswith('float'): self.kind = found.kind
+
+    def span(self, reading):
+        "The values that become black and white"
+        if reading.range: return parse_span(reading.range)
+        return span_of(self.low, self.high, self.kind) if self.deep else None
+
+    def said(self):
+        def spread(sides): return [int(min(sides)), int(np.median(sides)), int(max(sides))]
+        return dict(kinds=dict(self.kinds.most_common()), widths=spread(self.widths), heights=spread(self.heights),
+                    shorter=int(np.median(np.minimum(self.widths, self.heights))))
+
+
+class Writer:
+    "Writes the arrays of one split. Rows are in the order of the names, whatever order the source gives them in."
+    def __init__(self, folder, split, items, classes, facts):
+        self.folder,self.split,self.facts,self.images = folder,split,facts,None
+        self.order = {name: row for row,name in enumerate(sorted(item.name for item in items))}
+        self.label = {name: label for label,name in enumerate(classes)}
+        self.labels = np.full(len(items), -1, np.int64)
+        # (row, shape) of images of more than 8 bits, whose pixels wait there until the range of all is known
+        self.deep,self.staged = [],folder/f'{split}_deep.bin'
+
+    def write(self, item, found, path, n_all):
+        height,width = found.pixels.shape[:2]
+        if self.images is None:
+            if self.facts.first is None: check_room(self.folder, n_all*height*width*3)
+            self.images = np.lib.format.open_memmap(self.folder/f'{self.split}_images.npy', 'w+', np.uint8,
+                                                    (len(self.order), height, width, 3))
+        self.facts.first = self.facts.first or (item.name, (height, width))
+        name,shape = self.facts.first
+        if (height, width) != shape:
+            raise SizesDiffer(f'{path}: images differ in size: {name} is {shape[1]}×{shape[0]}, {item.name} is '
+                              f'{width}×{height}; '
+                              'for photographs of any size say at which networks should see them, such as --size 128')
+        row = self.order[item.name]
+        self.labels[row] = self.label[item.label]
+        self.facts.add(item, found)
+        if found.low is None: self.images[row] = found.pixels
+        else:
+            if not self.deep:
+                check_room(self.folder, len(self.order)*found.pixels.nbytes)
+                self.stage = open(self.staged, 'wb')
+            self.deep.append((row, found.pixels.shape))
+            self.stage.write(found.pixels.tobytes())
+
+    def finish(self, span, source):
+        "Scale what has more than 8 bits, close up the rows of images that could not be read, write the labels"
+        if self.deep:
+            self.stage.close()
+            with open(self.staged, 'rb') as f:
+                for row,shape in self.deep:
+                    self.images[row] = to_bytes(np.fromfile(f, np.float32, int(np.prod(shape))).reshape(shape), span)
+            self.staged.unlink()
+        if self.images is None: raise KdfastError(f'{source.path}: none of the {NAMES[self.split]} images can be read')
+        if (self.labels < 0).any(): self.close_up()
+        self.images.flush()
+        np.save(self.folder/f'{self.split}_labels.npy', self.labels)
+        lost = [name for name,label in self.label.items() if self.split == 'train' and not (self.labels == label).any()]
+        if lost and source.broken: raise KdfastError(f'{source.path}: no training image of {lost[0]} can be read')
+
+    def close_up(self):
+        kept,file = np.flatnonzero(self.labels >= 0),self.folder/f'{self.split}_images.npy'
+        whole = np.lib.format.open_memmap(file.with_suffix('.new'), 'w+', np.uint8, (len(kept), *self.images.shape[1:]))
+        for start in range(0, len(kept), CHUNK): whole[start:start + CHUNK] = self.images[kept[start:start + CHUNK]]
+        whole.flush()
+        file.with_suffix('.new').replace(file)
+        self.images,self.labels = whole,self.labels[kept]
 
 
 @contextmanager
 def progress(path, splits):
-    "On a terminal one live line; elsewhere a plain one a split. Gives what is to be called with the number of images done"
+    "On a terminal one live line; elsewhere a line a split. Gives what to call with the number of images done"
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
-        for split,listing in splits.items():
-            if listing: print(f'kdfast: reading {len(listing):,} images of {split} from {path}', file=sys.stderr, flush=True)
+        for split,items in splits.items():
+            if items:
+                print(f'kdfast: reading {len(items):,} {NAMES[split]} images from {path}', file=sys.stderr, flush=True)
         yield lambda n: None
     else:
-        columns = TextColumn('reading {task.description}'),BarColumn(bar_width=None),MofNCompleteColumn(),TimeRemainingColumn(compact=True)
+        columns = (TextColumn('reading {task.description}'), BarColumn(bar_width=None), MofNCompleteColumn(),
+                   TimeRemainingColumn(compact=True))
         with Progress(*columns, console=console, transient=True, expand=True) as bar:
             task = bar.add_task(path.name, total=sum(map(len, splits.values())))
             yield partial(bar.advance, task)
-
-
-def decode_split(path, split, listing, n_all, classes, folder, side, notes, advance) -> Iterator[str]:
-    "What of it cannot be read. Rows are in order of class and name, whatever order the source gives them in"
-    order = {name: row for row,name in enumerate(sorted(name for name,*_ in listing))}
-    labels = np.empty(len(listing), np.int64)
-    images = first = None
-    with ThreadPoolExecutor() as pool: # decoding leaves Python's lock; reading an archive stays with this thread
-        for start in range(0, len(listing), CHUNK):
-            some = listing[start:start + CHUNK]
-            contents = [read(open_file) for _,_,open_file in some]
-            for (name,label,_),(image,problem,remarks) in zip(some, pool.map(partial(decoded, side=side), contents)):
-                if problem: yield f'{name} ({problem})'
-                else:
-                    if images is None:
-                        first = name
-                        if split == 'train': check_room(folder, n_all*image.nbytes)
-                        images = np.lib.format.open_memmap(folder/f'{split}_images.npy', 'w+', np.uint8, (len(listing), *image.shape))
-                    if image.shape != images.shape[1:]:
-                        raise KdfastError(f'{path}: images differ in size: {first} is {size(images[0])}, {name} is {size(image)}; '
-                                          'for photographs of any size say at which networks should see them, such as --size 128')
-                    images[order[name]],labels[order[name]] = image,classes.index(label)
-                for remark in remarks: notes.add(remark, name)
-            advance(len(some))
-    if images is not None: images.flush()
-    np.save(folder/f'{split}_labels.npy', labels)
-
-
-def size(image): return f'{image.shape[-2]}×{image.shape[-3]}'
 
 
 def check_room(
     folder:Path, # Where decoded images are to be written
     n_bytes:int, # How much they will take
 ):
-    "Say so where it is much. Raises KdfastError where the disk has less: writing to a mapped file would end the process."
+    "Say so where it is much. Raises KdfastError where the disk has less: a mapped file would end the process."
     free = shutil.disk_usage(folder).free
     if n_bytes > free:
-        raise KdfastError(f'the decoded images need {gigabytes(n_bytes)} in {folder.parent}, {gigabytes(free)} are free: '
+        raise KdfastError(f'the decoded images need {gigabytes(n_bytes)} in {folder.parent}, {gigabytes(free)} are '
+                          'free: '
                           'make room, take a smaller --size, or name a folder on a larger disk with XDG_CACHE_HOME')
-    if n_bytes > LARGE: print(f'kdfast: the decoded images take {gigabytes(n_bytes)} in {folder.parent}', file=sys.stderr)
+    if n_bytes > LARGE:
+        print(f'kdfast: the decoded images take {gigabytes(n_bytes)} in {folder.parent}', file=sys.stderr)
 
 
 def gigabytes(n_bytes): return f'{n_bytes/2**30:.1f} GB'
-
-
-# One image
-
-DECODE_ERRORS = (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, zlib.error, Image.DecompressionBombError)
-
-
-def decoded(content, side):
-    "(pixels, what is wrong, what is remarkable) of a file's bytes; or of the error in their place"
-    if isinstance(content, Exception): return None,str(content),[]
-    try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image: found,problem,remarks = colours(image)
-    except DECODE_ERRORS as e: return None,'no image' if isinstance(e, UnidentifiedImageError) else str(e),[]
-    if found and side: found = square(found, side)
-    return found and np.asarray(found),problem,remarks
-
-
-def square(
-    image:Image.Image, # Of any size
-    side:int, # Pixels
-) -> Image.Image:
-    "The image, scaled so that its shorter side is `side`, antialiased; and of that the central square."
-    short = min(image.size)
-    left,top = ((length - short)/2 for length in image.size)
-    return image.resize((side, side), Image.BILINEAR, box=(left, top, left + short, top + short))
-
-
-def colours(image):
-    "8 bits a channel, red, green and blue, the right way up"
-    remarks = []
-    if image.width*image.height > PIXEL_LIMIT: return None,f'{image.width}×{image.height} is more than {PIXEL_LIMIT:,} pixels',remarks
-    if getattr(image, 'n_frames', 1) > 1: remarks.append('animated, the first picture is taken')
-    upright = ImageOps.exif_transpose(image)
-    if upright.size != image.size or image.getexif().get(0x0112, 1) != 1: remarks.append('turned as their EXIF data say')
-    if upright.mode == 'F': return None,'its pixels are floating-point numbers; bring them to 8 bits',remarks
-    if upright.mode.startswith('I'):
-        deep = np.asarray(upright)
-        if deep.min() < 0 or deep.max() > 65535: return None,'its pixels have more than 16 bits; bring them to 8',remarks
-        upright = Image.fromarray((deep/257).round().astype(np.uint8))
-        remarks.append('scaled from 16 bits to 8')
-    if upright.has_transparency_data:
-        upright = Image.alpha_composite(Image.new('RGBA', upright.size, 'white'), upright.convert('RGBA'))
-        remarks.append('transparent, shown on white')
-    if upright.mode == 'CMYK': remarks.append('converted from CMYK')
-    return upright.convert('RGB'),'',remarks

@@ -6,7 +6,7 @@ from rich.text import Text
 
 from kdfast.errors import KdfastError
 from kdfast.recipe import study_order
-from kdfast.report import in_lines
+from kdfast.report import differing, in_lines
 from kdfast.runs import Folder, as_run
 from kdfast.stats import Difference, mcnemar, over_images, over_seeds
 
@@ -36,10 +36,19 @@ def paired(
     "Runs of one seed are pairs: from two seeds on, Student's interval; with one, that of its validation images."
     seeds = sorted(runs.keys() & others.keys())
     if not seeds: return dict(seeds=seeds, verdict=None)
+    found = dict(seeds=seeds, differ_in=', '.join(differing([found[s] for found in (runs, others) for s in seeds])))
     if len(seeds) > 1:
-        return dict(seeds=seeds) | judged(over_seeds([runs[s].result['valid_accuracy'] - others[s].result['valid_accuracy'] for s in seeds]), margin)
+        values = [runs[s].result['valid_accuracy'] - others[s].result['valid_accuracy'] for s in seeds]
+        return found | judged(over_seeds(values, step(runs[seeds[0]])), margin)
     right,other_right = runs[seeds[0]].right(),others[seeds[0]].right()
-    return dict(seeds=seeds) | judged(over_images(right, other_right), margin) | dict(p_value=mcnemar(right, other_right))
+    return found | judged(over_images(right, other_right), margin) | dict(p_value=mcnemar(right, other_right))
+
+
+def step(
+    folder:Folder, # A finished run that classifies
+) -> float:
+    "By how much one validation image moves its accuracy."
+    return 1/(folder.result.get('valid_images') or sum(map(sum, folder.confusion()[1])))
 
 
 def judged(
@@ -96,5 +105,14 @@ def remarks(
     notes = [f'better, worse: the whole interval lies beyond {100*decided[0]["margin"]:g} points; alike: within them; undecided: neither']
     if any(row['of'] == 'images' for row in decided):
         notes.append('with one seed, the interval covers the noise of the validation images, not that of training: another seed may differ by more')
-    if any(row['of'] == 'seeds' for row in decided): notes.append('intervals over seeds: Student\'s, for paired differences')
+    if any(row['of'] == 'seeds' for row in decided):
+        notes.append('intervals over seeds: Student\'s, for paired differences on these validation images; '
+                     'other images may differ by more')
+    if len(decided) > 1:
+        notes.append(f'each interval stands alone: of {len(decided)} comparisons, the chance that one or another '
+                     'verdict is wrong is larger, for they are not corrected for their number')
+    differ = sorted({what for row in decided for what in row['differ_in'].split(', ') if what})
+    if differ:
+        notes.append(f'some of the runs that are compared differ in {", ".join(differ)}, too, '
+                     'which alone may make a difference')
     return notes

@@ -6,11 +6,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from kdfast import networks
+from kdfast import networks, trust
 from kdfast.data import Data, load
 from kdfast.errors import KdfastError
-from kdfast.predict import Deployed, classifier, from_network, probabilities
-from kdfast.recipe import parts
+from kdfast.predict import BATCH, Deployed, classifier, from_network, probabilities
 from kdfast.runs import Folder, write
 
 ALLOWED = .001 # share of the validation images that the file may class otherwise than the run did
@@ -46,16 +45,10 @@ def to_safetensors(
     folder:Folder, # A finished run
     file:Path, # .safetensors
 ):
-    "The run's weights, which know what it takes to build their network again; a user's file that builds it goes beside them."
-    where,_,_ = parts(networks.built_by(folder/'weights.safetensors')['network'])
-    if where.endswith('.py'): put_beside(file.parent/where, (folder/where).read_bytes())
-    write(file, (folder/'weights.safetensors').read_bytes())
-
-
-def put_beside(file, source):
-    "Raises KdfastError where there is another file of that name: it may be what somebody works on"
-    if file.exists() and file.read_bytes() != source: raise KdfastError(f'{file} is not the file that the run was made with: export to another folder')
-    write(file, source)
+    "The run's weights, which know what it takes to build their network again; the sources that build it go beside them."
+    weights = folder/'weights.safetensors'
+    trust.keep(trust.read(networks.built_by(weights), weights), file.parent)
+    write(file, weights.read_bytes())
 
 
 def to_onnx(
@@ -84,9 +77,16 @@ def check(
     data:Data, # What the run was validated on
     predicted:np.ndarray, # What the run took the validation images for, (n,)
 ) -> tuple[int,float]: # How many of them the file classes otherwise, and the largest difference of a probability from the network's
-    "Compare the file, image by image, with what the run said. Raises KdfastError where more than one image in a thousand is classed otherwise."
-    images = data.shown(data.valid[0])
-    exported,own = (probabilities(classify, images) for classify in (classifier(file)[0], from_network(network)))
-    changed = int((exported.argmax(1) != predicted).sum())
+    """Compare the file with what the run said, a batch of images at a time.
+
+    Raises KdfastError where more than one image in a thousand is classed otherwise.
+    """
+    images,changed,difference = data.valid[0],0,0.
+    classifiers = classifier(file)[0],from_network(network)
+    for start in range(0, len(images), BATCH):
+        batch = data.shown(images[start:start + BATCH])
+        exported,own = (probabilities(classify, batch) for classify in classifiers)
+        changed += int((exported.argmax(1) != predicted[start:start + BATCH]).sum())
+        difference = np.maximum(difference, np.abs(exported - own).max())
     if changed > ALLOWED*len(images): raise KdfastError(f'{file} classes {changed} of {len(images)} validation images otherwise than the run did')
-    return changed,float(np.abs(exported - own).max())
+    return changed,float(difference)

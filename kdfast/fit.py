@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import takewhile
 
 import numpy as np
 import torch
@@ -24,8 +25,8 @@ class FitCallback(Callback):
     """Base of kdfast's callbacks: called in fits, and not in predictions, whether alone or in the middle of a fit.
 
     A subclass with `in_predictions = True` is called in predictions alone, too; in one in the middle of a fit it gets the events of
-    batches only, and what it holds is afterwards as it was before. `leave` is called when it is taken off a Learner, and after an
-    exception, which skips `after_fit`, also while it stays on.
+    batches only, and what it holds is afterwards as it was before. `leave` is called when it is taken off a Learner, and when a fit
+    ends with an exception, which skips `after_fit`; not where the callback is only put aside (`Learner.removed_cbs`).
     """
     in_predictions = False
     _learn,fitting,isolated = None,False,False # `fitting`: in a fit, `isolated`: in a prediction in the middle of it
@@ -35,19 +36,26 @@ class FitCallback(Callback):
 
     @learn.setter
     def learn(self, learn):
-        if self._learn is not None:
-            self.give_up()
+        if self._learn is not None and not put_aside():
+            self.end()
             if not any(isinstance(cb, FitCallback) and cb is not self for cb in self._learn.cbs): end_isolation(self._learn)
         vars(self)['_learn'] = learn
         if learn is not None: isolate(learn)
 
-    def give_up(self):
-        "The fit is over, however it ended"
+    def end(self):
+        "The fit is over, however it ended."
         vars(self)['fitting'] = False
         self.leave()
 
     def leave(self):
         "Undo what the callback did to model, optimizer and process."
+
+    @property
+    def loss_so_far(self):
+        "The batch's loss, and what callbacks before this one add to it: in validation, where the loss stays the task's own, in their `parts`"
+        ahead = [] if self.training else takewhile(lambda cb: cb is not self, self.learn.cbs.sorted('order'))
+        totals = [parts['total'] for cb in ahead if (parts := vars(cb).get('parts'))]
+        return totals[-1] if totals else self.loss_grad
 
     def __call__(self, event_name):
         if self.isolated and (event_name in OUTER or not self.in_predictions): return None
@@ -60,7 +68,8 @@ class FitCallback(Callback):
 
 # Where a Learner is, read from the call stack: a flag would be wrong after an exception
 
-CALLERS = {getattr(Learner, name).__code__: name for name in ('fit', 'validate', 'get_preds', 'tta')}
+METHODS = 'fit', 'validate', 'get_preds', 'tta' # of Learner, or of a subclass that has its own
+PUT_ASIDE = Learner.removed_cbs.__wrapped__.__code__
 
 
 def callers(
@@ -69,30 +78,38 @@ def callers(
     "Which of the Learner's methods are running."
     frame = sys._getframe(1)
     while frame:
-        if frame.f_code in CALLERS and frame.f_locals.get('self') is learn: yield CALLERS[frame.f_code]
+        code = frame.f_code
+        if code.co_name in METHODS and code.co_argcount and frame.f_locals.get(code.co_varnames[0]) is learn: yield code.co_name
         frame = frame.f_back
 
 
 def caller(learn): return next(callers(learn), None)
 
 
-# Predictions in the middle of a fit, and fits that end with an exception
+def put_aside():
+    "Whether `Learner.removed_cbs` is taking callbacks off, to put them back afterwards; FetchPredsCallback does so in a fit"
+    frame = sys._getframe(1)
+    while frame and frame.f_code is not PUT_ASIDE: frame = frame.f_back
+    return frame is not None
+
+
+# Predictions in the middle of a fit
 
 def isolate(learn):
     "From now on; while the methods below stand in for the Learner's own"
-    for method in (validation_context, tta, fit): vars(learn)[method.__name__] = partial(method, learn)
+    for method in (fit, validation_context, tta): vars(learn)[method.__name__] = partial(method, learn)
 
 
 def end_isolation(learn):
-    for method in (validation_context, tta, fit): vars(learn).pop(method.__name__, None)
+    for method in (fit, validation_context, tta): vars(learn).pop(method.__name__, None)
 
 
 def fit(learn, *args, **kwargs):
-    "Train; whatever goes wrong, Ctrl-C as well, callbacks leave nothing behind"
+    "A fit; whatever ends it, the FitCallbacks that stay on the Learner undo what they did"
     try: return type(learn).fit(learn, *args, **kwargs)
-    except BaseException:
-        for cb in learn.cbs.filter(risinstance(FitCallback)): cb.give_up()
-        raise
+    finally:
+        for cb in learn.cbs:
+            if isinstance(cb, FitCallback) and cb.fitting: cb.end()
 
 
 def validation_context(learn, cbs=None, inner=False):
@@ -128,6 +145,7 @@ def unchanged(
     metrics = [*learn.metrics, recorder.loss, recorder.smooth_loss] if recorder else [*learn.metrics]
     scales = [cb.autocast for cb in learn.cbs if isinstance(getattr(cb, 'autocast', None), torch.autocast)] # of MixedPrecision
     states = [state_of(o) for o in (*ours, *([recorder] if recorder else []), *metrics, *scales, *learn.dls.loaders)]
+    memories = [memory_of(m) for m in learn.model.modules() if hasattr(m, 'reset')]
     attributes = {name: vars(learn)[name] for name in OVERWRITTEN if name in vars(learn)}
     order,modes,autocasts = list(learn.cbs),{m: m.training for m in learn.model.modules()},autocast_states()
     randoms = torch.random.get_rng_state(),cuda_states(),np.random.get_state(),random.getstate()
@@ -139,6 +157,7 @@ def unchanged(
         vars(learn).update(attributes)
         learn.cbs[:] = order
         for o,state in states: vars(o).clear(), vars(o).update(state)
+        for module,memory in memories: vars(module).update(memory)
         for m,training in modes.items(): m.training = training
         for device,on in autocasts.items(): torch.set_autocast_enabled(device, on)
         torch.random.set_rng_state(randoms[0]), np.random.set_state(randoms[2]), random.setstate(randoms[3])
@@ -148,6 +167,11 @@ def unchanged(
 def state_of(o):
     "The object, and its attributes as they are now; what it fills (lists, dictionaries) copied"
     return o,{name: value.copy() if isinstance(value, list | dict | set | L) else value for name,value in vars(o).items()}
+
+
+def memory_of(module):
+    "What a recurrent network keeps from batch to batch: attributes of its own that are neither weights nor layers"
+    return module,{name: value for name,value in state_of(module)[1].items() if not name.startswith('_')}
 
 
 def autocast_states():

@@ -56,6 +56,7 @@ def frozen(net):
 def computed(net, layer, xb):
     "Of those, the ones that the network computes up to and including the layer"
     seen,cut = [],front(net, layer)
+    features(cut, xb) # the first pass goes through all of the network
     hooks = [m.register_forward_pre_hook(lambda m, _: seen.append(m)) for m in with_statistics(net).values()]
     try: features(cut, xb)
     finally:

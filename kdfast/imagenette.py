@@ -34,5 +34,5 @@ def fetch(
 
 def decode_words(*arguments):
     "As `decode`, the classes by their names"
-    ids,notes = decode(*arguments)
-    return [WORDNET.get(i, i) for i in ids],notes
+    facts = decode(*arguments)
+    return facts | dict(classes=[WORDNET.get(i, i) for i in facts['classes']])

@@ -8,6 +8,9 @@ from rich.text import Text
 from torch import nn
 
 from kdfast.errors import KdfastError
+from kdfast.feature_maps import Layout, layouts
+from kdfast.inference import tensors, unwrapped
+from kdfast.noise import trying, watch
 from kdfast.report import thousands
 
 
@@ -18,6 +21,7 @@ class Layer:
     kind: str      # Of module
     shape: tuple   # Channels, height, width
     params: int    # Of all that is computed up to and including it
+    layout: str    # In the network: N×C×H×W, N×H×W×C, 16 of 17 tokens …
 
 
 def layers(
@@ -28,22 +32,30 @@ def layers(
 
     Raises KdfastError where the network cannot see images of that size.
     """
-    found,computed = [],{}
-    def computes(name, module):
-        def hook(module, inputs, output):
-            computed.update((id(p), p.numel()) for p in module.parameters(recurse=False))
-            block = '.' not in name or next(module.children(), None) is not None
-            if block and isinstance(output, torch.Tensor) and output.dim() == 4:
-                found.append(Layer(name, type(module).__name__, tuple(output.shape[1:]), sum(computed.values())))
-        return module.register_forward_hook(hook)
-    hooks = [computes(name, module) for name,module in net.named_modules() if name]
-    try:
-        with torch.no_grad(): net.eval()(torch.zeros(1, 3, side, side))
-    except Exception as e: # whatever a network of somebody else's does with a size that it was not made for
-        raise KdfastError(f'{type(net).__name__} cannot see images of {side}×{side} ({type(e).__name__}: {e}): choose another --size') from e
-    finally:
-        for hook in hooks: hook.remove()
-    return found
+    net = unwrapped(net)
+    images = torch.zeros(1, 3, side, side, device=next((t.device for t in tensors(net)), None))
+    modules,computed,seen = {name: module for name,module in net.named_modules() if name},{},{}
+    def see(name, output):
+        computed.update((id(p), p.numel()) for p in modules[name].parameters(recurse=False))
+        seen.setdefault(name, (getattr(output, 'shape', None), sum(computed.values())))
+    with trying(net): stopped = watch(net, modules, see, ((images,), {}))
+    if stopped: # whatever a network of somebody else's does with a size that it was not made for
+        raise KdfastError(f'{type(net).__name__} cannot see images of {side}×{side} ({type(stopped).__name__}: {stopped}): choose another --size') from stopped
+    blocks = {name: modules[name] for name in seen if '.' not in name or next(modules[name].children(), None) is not None}
+    found = layouts(net, blocks, ((images,), {}))
+    maps = {name: layout for name,layout in found.items() if isinstance(layout, Layout) and layout.axes != 'NC'}
+    return [layer(name, modules[name], layout, *seen[name]) for name,layout in maps.items()]
+
+
+def layer(name, module, layout, shape, params):
+    arranged = layout.arrange(torch.empty(shape, device='meta'))
+    return Layer(name, type(module).__name__, tuple(arranged.shape[1:]), params, in_words(layout, shape))
+
+
+def in_words(layout, shape):
+    if not layout.grid: return '×'.join(layout.axes)
+    tokens,places = shape[layout.axes.index('T')],layout.grid[0]*layout.grid[1]
+    return f'{tokens} tokens' if tokens == places else f'{places} of {tokens} tokens'
 
 
 def meeting(
@@ -61,7 +73,9 @@ def table(found):
     columns.add_column('layer', overflow='fold')
     columns.add_column('', style='dim', overflow='fold')
     for header in ('shape', 'parameters so far'): columns.add_column(header, justify='right', no_wrap=True)
-    for layer in found: columns.add_row(layer.name, layer.kind, '×'.join(map(str, layer.shape)), thousands(layer.params))
+    elsewhere = any(layer.layout != 'N×C×H×W' for layer in found)
+    if elsewhere: columns.add_column('in the network', style='dim', overflow='fold')
+    for layer in found: columns.add_row(layer.name, layer.kind, '×'.join(map(str, layer.shape)), thousands(layer.params), *[layer.layout]*elsewhere)
     return columns
 
 

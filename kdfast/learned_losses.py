@@ -39,7 +39,7 @@ class VID(nn.Module):
         guided:Tensor, # The student's features, (batch, channels, height, width) or (batch, channels)
         hint:Tensor, # The teacher's, likewise, with channels, height and width of its own
     ) -> Tensor: # Scalar: mean over all elements; below 0 where the variance is small
-        guided,hint = same_size(maps(guided), maps(hint))
+        guided,hint = same_size(maps(guided, self.mean[0].in_channels), maps(hint, len(self.alpha)))
         variance = (F.softplus(self.alpha) + LEAST_VARIANCE)[:,None,None]
         return 0.5 * ((hint - self.mean(guided)).square()/variance + variance.log()).mean()
 
@@ -88,6 +88,9 @@ class CRD(nn.Module):
         index:Tensor, # Which training images these are, each but once, (batch,)
         y:Tensor|None=None, # Their classes, (batch,); not needed with labels
     ) -> Tensor: # Scalar: mean over the batch, sum over the negatives and both sides
+        for x,embed in ((guided, self.embed_guided), (hint, self.embed_hint)):
+            if x[0].numel() == embed.in_features: continue
+            raise KdfastError(f'CRD was made for features of {embed.in_features} numbers, found {tuple(x.shape[1:])}: choose layers behind the pooling')
         index = index.to(guided.device)
         if not self.known: self.labels[index] = y
         pairs = torch.cat([index[:,None], self.draw(self.labels[index])], 1)
@@ -197,7 +200,8 @@ class ReviewKD(nn.Module):
         hint:list[Tensor], # The teacher's, likewise
     ) -> Tensor: # Scalar: mean over the elements of a stage, sum over the stages
         losses,deeper = [],None
-        for fuse,g,h in reversed(list(zip(self.fusions, map(maps, guided), map(maps, hint), strict=True))):
+        for fuse,g,h in reversed(list(zip(self.fusions, guided, hint, strict=True))):
+            g,h = maps(g, fuse.inward[0].in_channels),maps(h, fuse.outward[0].out_channels)
             fused,deeper = fuse(g, deeper, h.shape[2:])
             losses.append(hcl_loss(fused, h))
         return sum(losses)
@@ -227,6 +231,9 @@ class Fusion(nn.Module):
         return self.outward(x),x
 
 
-def maps(x):
-    "Vectors as feature maps of 1×1"
-    return x if x.dim() == 4 else x[:,:,None,None]
+def maps(x, channels):
+    "Vectors as feature maps of 1×1. Raises KdfastError for anything else, and for other channels than the loss was made for."
+    if x.dim() == 2: x = x[:,:,None,None]
+    if x.dim() == 4 and x.shape[1] == channels: return x
+    raise KdfastError(f'this loss was made for features (batch, {channels}, height, width) or (batch, {channels}), found {tuple(x.shape)}: '
+                      'give it the channels of its layers; Match arranges tokens as maps')

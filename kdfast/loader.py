@@ -12,6 +12,7 @@ from fastai.data.transforms import Category, CategoryMap, Normalize, TensorCateg
 from torch.nn.functional import interpolate, pad
 
 from kdfast import processes
+from kdfast.augment import mirrors, strong
 from kdfast.data import Data, central
 from kdfast.errors import KdfastError
 
@@ -29,11 +30,12 @@ class Images:
         labels:np.ndarray, # (n,)
         vocab:list[str], # Names of the classes, in the order of the labels
         seed:int=0, # Decides, with the epoch, order and augmentation
-        flip:bool|None=None, # Crop at random and, if true, mirror; None shows every image as it is
+        augment:str|None=None, # How images are varied: shift, flip or strong; None shows every image as it is
         size:int|None=None, # Side of the squares that are cut out: at random, or, where nothing is, from the middle
         shape_at:Callable|None=None, # Height and width to scale them to, given the share of the epochs that is over
     ):
-        self.images,self.labels,self.seed,self.flip,self.size,self.shape_at = images,labels,seed,flip,size,shape_at
+        self.images,self.labels,self.seed,self.augment,self.size,self.shape_at = images,labels,seed,augment,size,shape_at
+        self.mirror = mirrors(augment, vocab)
         self.vocab,self.c = CategoryMap(vocab, sort=False),len(vocab) # fastai would take a plain list for several vocabularies
 
     def __len__(self): return len(self.labels)
@@ -45,7 +47,7 @@ class Images:
     def pixels(self, i):
         "Image (height, width, 3) at `i`, or a batch of them, not cropped at random"
         images = self.images[i]
-        if self.size and self.flip is None: images = central(images, self.size)
+        if self.size and self.augment is None: images = central(images, self.size)
         return images if isinstance(images, torch.Tensor) else torch.from_numpy(np.array(images)) # a copy: the file is mapped read-only
 
     def decode(self, item, full=True):
@@ -59,7 +61,7 @@ class Images:
 
     def new_empty(self):
         "No image, for `learn.export`"
-        return Images(np.empty((0, *self.images.shape[1:]), np.uint8), self.labels[:0], self.vocab, self.seed, self.flip, self.size)
+        return Images(np.empty((0, *self.images.shape[1:]), np.uint8), self.labels[:0], self.vocab, self.seed, self.augment, self.size)
 
 
 class ImageBatches(TfmdDL):
@@ -95,7 +97,8 @@ class ImageBatches(TfmdDL):
     def read(self, idxs, draws):
         "This process's share of the images at `idxs`, cropped, and their labels, on the device; `draws` goes on as for all of them"
         data,share = self.dataset,processes.share() if self.shuffle else slice(None)
-        crops = () if data.flip is None else crop_indices(len(idxs), data.images.shape[1:3], data.flip, draws, data.size)
+        crops = crop_indices(len(idxs), data.images.shape[1:3], data.mirror, draws, data.size) if data.augment else ()
+        seeds = torch.randint(2**62, (len(idxs),), generator=draws)[share].tolist() if data.augment == 'strong' else None
         index,*crops = (part[share] for part in (torch.tensor(idxs), *crops))
         y = torch.as_tensor(data.labels[index.numpy()])
         def images(index, crops): return cropped(data.pixels(index), data.size, *crops) if crops else data.pixels(index)
@@ -103,8 +106,8 @@ class ImageBatches(TfmdDL):
             index,y,*crops = moved(data.images.device, index, y, *crops)
             x = images(index, crops)
         else: index,y,x = moved(self.device, index, y, images(index.numpy(), crops))
-        self.batch_idx = index
-        return TensorImage(x.movedim(-1, 1)),TensorCategory(y)
+        self.batch_idx,x = index,x.movedim(-1, 1)
+        return TensorImage(strong(x, seeds) if seeds else x),TensorCategory(y)
 
 
 def moved(
@@ -214,5 +217,6 @@ def loaders(
     def batches(split, bs, **kwargs):
         tfms = [IntToFloatTensor(), Normalize.from_stats(data.mean, data.std)]
         return ImageBatches(split, bs=bs, after_batch=tfms, num_workers=0, **kwargs)
-    return DataLoaders(batches(Images(*train, data.classes, seed, data.flip, data.size, data.shape_at if data.grow < 1 else None), bs, shuffle=True, drop_last=True),
+    varied = Images(*train, data.classes, seed, None if data.augment == 'none' else data.augment, data.size, data.shape_at if data.grow < 1 else None)
+    return DataLoaders(batches(varied, bs, shuffle=True, drop_last=True),
                        batches(Images(*valid, data.classes, size=data.size), 2*LARGEST_BATCH), device=device)

@@ -250,7 +250,7 @@ def unit(x):
 def same_size(guided, hint):
     "Both at the smaller height and width of the two, the larger averaged"
     if guided.dim() != 4 or hint.dim() != 4:
-        raise KdfastError(f'attention needs features (batch, channels, height, width), found {tuple(guided.shape)} of the student '
-                          f'and {tuple(hint.shape)} of the teacher: choose layers before the pooling')
+        raise KdfastError(f'this loss compares feature maps (batch, channels, height, width), found {tuple(guided.shape)} of the student '
+                          f'and {tuple(hint.shape)} of the teacher: choose layers before the pooling; Match arranges tokens as maps')
     size = [min(sides) for sides in zip(guided.shape[2:], hint.shape[2:])]
     return F.adaptive_avg_pool2d(guided, size),F.adaptive_avg_pool2d(hint, size)

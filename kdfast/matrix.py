@@ -1,13 +1,17 @@
 "The question of the study: does the extra matrix that a hint needs affect the student's performance? Premises, evidence, verdict."
+from collections.abc import Collection
+
 import numpy as np
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from kdfast import recipe as recipes, runs
-from kdfast.differences import STYLES, interval, judged, line, paired, points, remarks
+from kdfast.differences import STYLES, interval, judged, line, paired, points, remarks, step
 from kdfast.errors import KdfastError
-from kdfast.report import thousands
+from kdfast.lookup import complete, matching, settings
+from kdfast.report import differing, thousands
+from kdfast.runs import Folder
 from kdfast.stats import over_image_values, over_seeds
 
 QUESTION = 'Does the extra matrix that a hint needs affect the student\'s performance?'
@@ -29,23 +33,22 @@ def wanted(
 def facts(
     kept_in, # Where runs are kept
     data:str, # Name of the data set
-    seeds:range, # To be looked at
-    more:dict, # Arguments of every run, such as epochs
+    seeds:Collection[int], # To be looked at
+    more:dict, # Arguments of every run that has them, such as epochs
     margin:float, # Smallest difference that matters, as a fraction
 ) -> dict:
-    """Premises with their evidence, and for each experiment three contrasts, from finished runs.
+    """Premises with their evidence, and for each experiment three contrasts, from finished runs with these arguments.
 
     raw: `thin` (with the matrix) against `matched` (without); two networks differ, not the matrix alone.
     corrected: raw, less what the two baselines already differ by; answers the report's question.
     control: `matched` with a regressor of its own shape against `matched` without; the matrix is all that differs.
     """
-    def find(name, given, more=more):
-        recipe = recipes.find(name)
-        found = (runs.folder(kept_in, data, recipe.folder_name(recipe.resolve(given | more)), seed) for seed in seeds)
-        return {folder.seed: folder for folder in found if folder.finished}
+    finished = [folder for folder in runs.find_all(kept_in, data) if folder.seed in seeds and folder.finished]
+    def find(name, given): return matching(finished, recipes.find(name), more | given)
     def stage_one(given):
         experiment = recipes.find('exp1')
-        return find('hint', dict(experiment.needed(experiment.resolve(given | more)))['hint'], {})
+        needed = dict(experiment.needed(complete(experiment, more | given)))
+        return matching(finished, recipes.find('hint'), needed['hint'])
     thin,matched = find('baseline', THIN),find('baseline', MATCHED)
     effects = []
     for name in EXPERIMENTS:
@@ -56,7 +59,22 @@ def facts(
     stage_ones = [list(stage_one(given).values()) for given in (THIN, MATCHED, CONTROL)]
     if not thin or not matched or not all(stage_ones): raise KdfastError(f'no finished runs of both students on {data} in {kept_in}: kdfast matrix trains them')
     premises = [same_teacher(experiments), same_hint(*stage_ones), same_size(thin, matched), same_baselines(paired(thin, matched, margin))]
-    return dict(question=QUESTION, data=data, margin=margin, premises=premises, effects=effects)
+    return dict(question=QUESTION, data=data, arguments=more, margin=margin, premises=premises, effects=effects)
+
+
+def answered(
+    folders:list[Folder], # Runs on one data set
+    kept_in, # Where runs are kept
+    margin:float, # Smallest difference that matters, as a fraction
+) -> list[dict]:
+    "The facts for every set of arguments with which the question's runs are there, whoever started them."
+    def is_matched(folder): return folder.run.get('arguments', {}).get('student') == MATCHED['student']
+    asked = [f for f in folders if f.finished and f.run.get('recipe') in EXPERIMENTS and is_matched(f)]
+    found = []
+    for more in settings(asked, but=tuple(CONTROL)):
+        try: found.append(facts(kept_in, folders[0].data, {f.seed for f in asked}, more, margin))
+        except KdfastError: pass # one student's runs are missing: the page says that the question is open
+    return found
 
 
 def beyond(with_matrix, without, thin, matched, margin):
@@ -65,9 +83,12 @@ def beyond(with_matrix, without, thin, matched, margin):
     seeds = sorted(set.intersection(*(set(found) for found in quartets)))
     def contrast(values): return (values[0] - values[1]) - (values[2] - values[3])
     if not seeds: return dict(seeds=seeds, verdict=None)
-    if len(seeds) == 1: difference = over_image_values(contrast([np.array(found[seeds[0]].right(), float) for found in quartets]))
-    else: difference = over_seeds([contrast([found[seed].result['valid_accuracy'] for found in quartets]) for seed in seeds])
-    return dict(seeds=seeds) | judged(difference, margin)
+    differ_in = ', '.join(differing([found[seed] for found in quartets for seed in seeds]))
+    def of_seed(seed): return contrast([found[seed].result['valid_accuracy'] for found in quartets])
+    def of_images(seed): return contrast([np.array(found[seed].right(), float) for found in quartets])
+    if len(seeds) == 1: difference = over_image_values(of_images(seeds[0]), 2.) # one image moves it by two at most
+    else: difference = over_seeds([of_seed(seed) for seed in seeds], 2*step(thin[seeds[0]]))
+    return dict(seeds=seeds, differ_in=differ_in) | judged(difference, margin)
 
 
 # The premises

@@ -1,9 +1,7 @@
-"Any network by its name: kdfast's own, torchvision's, timm's, a function in a file or a package. Built, filled with weights, kept, loaded."
-import difflib
+"Any network by its name: kdfast's own, torchvision's, timm's, a function in a file or a package. Built, checked, saved, loaded."
+import functools
 import importlib
-import importlib.util
 import json
-import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -11,64 +9,68 @@ from pathlib import Path
 import safetensors.torch
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
-from kdfast import models, runs
+from kdfast import models, runs, source, state, trust, weights
 from kdfast.data import Data, presized
 from kdfast.errors import KdfastError
-from kdfast.recipe import is_run, parts
+from kdfast.names import LIBRARIES, PRETRAINED, Name, is_run, parse
+from kdfast.probe import examine, look, structure
 from kdfast.runs import Folder
+from kdfast.source import explained, listing, near
+from kdfast.weights import import_timm, unwrapped
 
-PRETRAINED = 'pretrained'
+AUXILIARY = ('googlenet', 'inception_v3') # of torchvision: in training they give more than logits, unless told not to
+SIZES = dict(timm=('img_size',), torchvision=('image_size', 'input_size')) # arguments of networks for one size of images
 
 
 # A name becomes a network
 
 def build(
-    name:str, # wide, torchvision:resnet18, timm:resnet50@pretrained, models.py:tiny@tiny.safetensors, package.module:function
+    name:str, # wide, torchvision:resnet18, timm:resnet50@pretrained, models.py:tiny(width=16)@tiny.safetensors, package.module:function
     n_classes:int, # Outputs
     said:Callable=lambda note: None, # Is told what a user should know
+    size:tuple[int,int]|None=None, # Height and width of the images; needed by networks that are made for one size
 ) -> nn.Module:
     """A new network of that name, filled with the weights behind its @, where there are any.
 
-    A function of a file or a package is called with the number of classes. Weights are those of the library
-    (@pretrained) or of a file, .safetensors or a state dict that torch saved (loaded with weights_only). A classifier for
-    other classes is left new. Raises KdfastError where there is no such network, or the weights are not its own.
+    A function of a file or a package is called with the number of classes and the arguments of the name. Weights are those of
+    the library (@pretrained) or of a file, which is never unpickled but for tensors. A classifier for other classes is left new.
+    Raises KdfastError where there is no such network, or the weights are not its own.
     """
-    where,what,weights = parts(name)
-    try: network = made(where, what, n_classes)
-    except (ImportError, TypeError, ValueError, RuntimeError) as e: raise KdfastError(f'{name} could not be built for {n_classes} classes: {e}') from e
-    if not isinstance(network, nn.Module): raise KdfastError(f'{name} gave {type(network).__name__}, expected an nn.Module')
-    if weights: said(fill(network, published(where, what) if weights == PRETRAINED else state_of(Path(weights)), name))
+    named = fitted(name, n_classes, size)
+    network = made(named, n_classes, size)
+    if named.weights: said(fill(network, named, n_classes, size))
     return network
 
 
-def made(where, what, n_classes):
-    "The network as its library or function makes it"
+def made(named, n_classes, size, project=None):
+    "The network as its library or function makes it; what is lazy in it has seen an image"
+    doing = f'{named} could not be built for {n_classes} classes'
+    with explained(doing, None): project = project or project_of(named)
+    with explained(doing, project): network = maker(named, project)(n_classes, **named.keywords)
+    if not isinstance(network, nn.Module): network = getattr(network, 'model', network) # of a fastai Learner
+    if not isinstance(network, nn.Module): raise KdfastError(f'{named} gave {type(network).__name__}, expected an nn.Module')
+    if size and any(is_lazy(t) for t in (*network.parameters(), *network.buffers())):
+        modes = {module: module.training for module in network.modules()}
+        look(network, str(named), [(False, 2)], size)
+        for module,training in modes.items(): module.training = training
+    return network
+
+
+def maker(named, project):
+    "What builds it, given the number of classes"
+    where,what = named.where,named.what
     if where == 'torchvision':
         from torchvision.models import get_model, list_models
         check_listed(what, list_models(), where)
-        return get_model(what, weights=None, num_classes=n_classes)
+        return lambda n_classes, **given: get_model(what, weights=None, num_classes=n_classes, **given)
     if where == 'timm':
         timm = import_timm()
         check_listed(what.partition('.')[0], timm.list_models(), where)
-        return timm.create_model(what, num_classes=n_classes)
-    return function(where, what)(n_classes)
-
-
-def import_timm():
-    try: import timm
-    except ImportError as e: raise KdfastError("timm:NAME needs a package that is not installed: pip install 'kdfast[timm]'") from e
-    return timm
-
-
-def published(where, what):
-    "The weights that the network's library offers"
-    from torchvision.models import get_model_weights
-    get = dict(torchvision=lambda: get_model_weights(what).DEFAULT.get_state_dict(check_hash=True),
-               timm=lambda: import_timm().create_model(what, pretrained=True).state_dict()).get(where)
-    if not get: raise KdfastError(f'{what} comes with no weights: name a file behind the @')
-    try: return get()
-    except (OSError, RuntimeError) as e: raise KdfastError(f'the weights of {where}:{what} could not be fetched ({e}): go online once, or name a file behind the @') from e
+        return lambda n_classes, **given: timm.create_model(what, num_classes=n_classes, **given)
+    if project: return project.function(what)
+    return source.function(importlib.import_module(where) if where else models, what, where or 'kdfast')
 
 
 def check_listed(what, names, where):
@@ -76,110 +78,122 @@ def check_listed(what, names, where):
     if what not in names: raise KdfastError(f'{where} has no network {what}; {near(what, names)}')
 
 
-def function(where, what):
-    "The function that is called so, in kdfast.models, a file or a package"
-    module = models if not where else from_file(Path(where)) if where.endswith('.py') else importlib.import_module(where)
-    factory = getattr(module, what, None)
-    if not callable(factory):
-        raise KdfastError(f'{where or "kdfast"} has no function {what}; ' + near(what, [name for name,value in vars(module).items() if callable(value)]))
-    return factory
+def project_of(named):
+    "The user's code that builds it; None where a library or an installed package does"
+    return source.of_file(named.where) if named.is_file else source.of_package(named.where) if named.is_code else None
 
 
-def from_file(file):
-    if not file.is_file(): raise KdfastError(f'no file {file}')
-    spec = importlib.util.spec_from_file_location(f'kdfast.users.{file.stem}', file)
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(file.parent)) # what it imports may lie beside it
-    try: spec.loader.exec_module(module)
-    except SyntaxError as e: raise KdfastError(f'{file}, line {e.lineno}: {e.msg}') from e
-    finally: sys.path.remove(str(file.parent))
-    return module
+def fill(network, named, n_classes, size):
+    "Weights from the name's library or file"
+    bare = Name(named.where, named.what, named.arguments)
+    def fill_from(found): return weights.fill(network, found, str(named), lambda: made(bare, n_classes + 1, size))
+    if named.weights == PRETRAINED: return fill_from(weights.published(bare))
+    found,note = weights.read(Path(named.weights))
+    try: filled = fill_from(found)
+    except KdfastError:
+        converted = weights.as_timm_reads(bare, found) if named.where == 'timm' else None
+        if converted is None: raise
+        filled = fill_from(converted)
+    return '; '.join(filter(None, (note, filled)))
 
 
-def near(name, names):
-    "What may have been meant"
-    found = difflib.get_close_matches(name, names, n=3)
-    return f'did you mean {", ".join(found)}?' if found else f'there are {listing(names)}'
+# Networks for one size of images, and those with auxiliary heads
 
-
-# Weights
-
-def state_of(
-    file:Path, # .safetensors, or what torch.save made of a state dict
-) -> dict:
-    "The tensors of a file of weights; nothing of it is ever unpickled but tensors. Raises KdfastError."
-    try:
-        if file.suffix == '.safetensors': return safetensors.torch.load_file(file)
-        state = torch.load(file, map_location='cpu', weights_only=True)
-    except FileNotFoundError as e: raise KdfastError(f'no file of weights {file}') from e
-    except Exception as e: # what a broken file makes of its reader is not documented
-        raise KdfastError(f'{file} holds no plain state dict ({str(e).splitlines()[0]}): expected .safetensors, or what torch.save(network.state_dict(), …) wrote') from e
-    for name in ('state_dict', 'model'): # what other trainers put it in
-        if isinstance(state, dict) and isinstance(state.get(name), dict): state = state[name]
-    if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()): raise KdfastError(f'{file} holds no plain state dict')
-    return {name.removeprefix('module.'): tensor for name,tensor in state.items()} # DataParallel's prefix
-
-
-def fill(network, state, name):
-    "Load the tensors that fit; a last layer for another number of classes is left new, anything else that does not fit is refused"
-    own = network.state_dict()
-    missing,unknown = sorted(own.keys() - state.keys()),sorted(state.keys() - own.keys())
-    if missing or unknown:
-        raise KdfastError(f'the weights of {name} are not of this network: it has {listing(missing)} that they have not, they have {listing(unknown)} that it has not')
-    classifier = list(own)[-1].rpartition('.')[0]
-    other = [key for key in own if own[key].shape != state[key].shape]
-    for key in other:
-        if key.rpartition('.')[0] != classifier or own[key].shape[1:] != state[key].shape[1:]:
-            raise KdfastError(f'the weights of {name} are not of this network: {key} is {size(state[key])}, expected {size(own[key])}')
-    network.load_state_dict({key: tensor for key,tensor in state.items() if key not in other}, strict=False)
-    return f'{name}: {", ".join(other)} {"are" if len(other) > 1 else "is"} for {len(state[other[0]])} classes and left new' if other else ''
-
-
-def listing(names): return ', '.join(names[:3]) + (f' and {len(names) - 3} more' if len(names) > 3 else '') or 'nothing'
-
-
-def size(tensor): return '×'.join(map(str, tensor.shape))
-
-
-def source(
+def fitted(
     name:str, # Of a network
-) -> dict[str,str]:
-    "SHA-256 of each file that the name leads to, so that a run can say what it was made of."
-    where,_,weights = parts(name)
-    return {file: runs.sha256(file) for file in (where, weights) if file and Path(file).is_file()}
+    n_classes:int, # Outputs
+    size:tuple[int,int]|None, # Height and width of the images
+) -> Name:
+    "The name, with the arguments that its library needs for logits alone, and to take images of that size."
+    named = parse(name)
+    if named.where == 'torchvision' and named.what.removeprefix('quantized_') in AUXILIARY:
+        more = dict(transform_input=True) if named.weights == PRETRAINED else {} # so that images are as the weights have seen them
+        named = named.having(**dict(aux_logits=False, init_weights=True) | more | named.keywords)
+    return named if size is None or named.where not in LIBRARIES else for_size(str(named), n_classes, tuple(size))
 
+
+@functools.cache
+def for_size(name, n_classes, size):
+    "As it is if it takes such images, or says for which it is; else for images of that size, if its library can do so"
+    named,arguments = parse(name),SIZES[parse(name).where]
+    if any(argument in named.keywords for argument in arguments) or takes(made(named, n_classes, None), size): return named
+    side = size[0] if size[0] == size[1] else size
+    candidates = [named.having(**{argument: value}) for argument in arguments for value in dict.fromkeys((side, size))]
+    built = [(candidate, network) for candidate in candidates if (network := tried(candidate, n_classes)) is not None]
+    return next((candidate for candidate,network in built if takes(network, size)), built[0][0] if built else named)
+
+
+def tried(named, n_classes):
+    try: return made(named, n_classes, None)
+    except KdfastError: return None # it has no such argument
+
+
+def takes(network, size):
+    try: look(network, '', [(False, 2)], size)
+    except KdfastError: return False
+    return True
+
+
+# Before training
 
 def probe(
     name:str, # Of a network
     data:Data, # What it is for
-):
-    "Raise KdfastError, before anything is written, where the name gives no network that classifies such images."
-    network = build(name, len(data.classes))
-    for height,width in {data.shape_at(0), data.shape}: look(network, name, height, width, len(data.classes))
+) -> str: # A digest of its structure
+    "Raise KdfastError, before anything is written, where the network cannot be built and filled, trained on the data, or kept."
+    n_classes,size = len(data.classes),tuple(data.shape)
+    named = fitted(name, n_classes, size)
+    with torch.random.fork_rng([]): return examine(build(str(named), n_classes, size=size), made(named, n_classes, size), name, data)
 
 
-def look(network, name, height, width, n_classes):
-    try:
-        with torch.no_grad():
-            for training in (False, True): found = network.train(training)(torch.zeros(2, 3, height, width)) # some give more while they train
-    except Exception as e: raise KdfastError(f'{name} cannot see images of {width}×{height}: {type(e).__name__}: {str(e).splitlines()[0] if str(e) else ""}') from e
-    if not isinstance(found, torch.Tensor) or found.shape != (2, n_classes):
-        said = size(found) if isinstance(found, torch.Tensor) else type(found).__name__
-        raise KdfastError(f'{name} gives {said} for two images, expected 2×{n_classes}: logits, a column a class')
+def structure_of(name, data):
+    "The digest that `probe` gives"
+    return structure(made(fitted(name, len(data.classes), data.shape), len(data.classes), tuple(data.shape)))
 
 
 # Networks on disk
 
+def build_for(
+    name:str, # Of a network
+    data:Data, # What it is for
+    said:Callable=lambda note: None, # Is told what a user should know
+) -> tuple[nn.Module,source.Project|None]: # And the user's code that builds it
+    "The network, which knows what it takes to build it again and to show it an image."
+    with torch.random.fork_rng([]): # weights follow from the seed, whatever was built or loaded before
+        named = fitted(name, len(data.classes), data.shape)
+        called,project = recorded(named)
+    return signed(build(str(named), len(data.classes), said, data.shape), called, data, project),project
+
+
+def build_by(
+    function:Callable, # Of the number of classes, such as `wide`
+    data:Data, # What it is for
+    said:Callable=lambda note: None, # Is told what a user should know
+) -> tuple[nn.Module,source.Project|None]: # And the user's code that builds it
+    "What a function gives, which knows how to build it again, if the function can be found again."
+    called,project = source.named(function)
+    name = called or getattr(function, '__qualname__', type(function).__name__)
+    with explained(f'{name} could not be built for {len(data.classes)} classes', project): network = function(len(data.classes))
+    if called is None: said(f'{name} is no function of a file or a package: the weights of what it builds are kept, but kdfast cannot load them')
+    return signed(network, called, data, project),project
+
+
+def recorded(named):
+    "The name that files of weights have for it, and the sources that build it"
+    project = project_of(named)
+    return str(Name(source.called(named.where) if project else named.where, named.what, named.arguments)),project
+
+
 def signed(
     network:nn.Module,
-    name:str, # That built it
+    name:str|None, # That builds it; of a file beside its weights, where a user's own code does
     data:Data, # What it is for
+    project:source.Project|None=None, # The user's code that builds it
 ) -> nn.Module:
     "The network, which now knows what it takes to build it again and to show it an image."
-    where,what,_ = parts(name)
-    name = f'{Path(where).name if where.endswith(".py") else where}:{what}' if where else what
-    network.built_by = dict(network=name, classes=data.classes, mean=data.mean, std=data.std, size=list(data.shape),
-                            presized=presized(data.size) if data.size else None)
+    network.built_by = dict(**dict(network=name) if name else {}, classes=data.classes, mean=data.mean, std=data.std, size=list(data.shape),
+                            presized=presized(data.size) if data.size else None, **dict(range=list(data.range)) if data.range else {},
+                            **dict(source=project.hashes) if project else {})
     return network
 
 
@@ -187,48 +201,101 @@ def save(
     network:nn.Module,
     file:Path, # .safetensors
 ):
-    "The network alone: no regressor, no teacher; with what it takes to build it again."
-    state = {name: tensor.contiguous() for name,tensor in network.state_dict().items()}
-    built_by = json.dumps(getattr(network, 'built_by', {})) # one entry: safetensors writes several in any order, and equal networks would differ in their SHA-256
-    runs.write(file, safetensors.torch.save(state, dict(built_by=built_by)))
+    "The network alone: no regressor, no teacher; with what it takes to build it again. Raises KdfastError for what cannot be kept."
+    runs.write(file, state.serialized(network, getattr(network, 'built_by', {})))
 
 
 def built_by(
     file:Path, # .safetensors
 ) -> dict:
-    "What a file of weights says of its network: its name, the classes, the normalisation and the size of the images. Raises KdfastError."
+    "What a file of weights says of its network: its name, the classes, the normalization and the size of the images. Raises KdfastError."
     try:
-        with safetensors.safe_open(file, 'pt') as f: return json.loads((f.metadata() or {}).get('built_by', '{}'))
-    except (safetensors.SafetensorError, ValueError) as e: raise KdfastError(f'{file} is no file of weights: {e}') from e
+        with safetensors.safe_open(file, 'pt') as f: text = (f.metadata() or {}).get('built_by', '{}')
+    except (safetensors.SafetensorError, OSError) as e: raise KdfastError(f'{file} is no file of weights: {e}') from e
+    return facts_from(text, file)
+
+
+def facts_from(text, file):
+    "What kdfast wrote of a network beside it; it may have no name. Raises KdfastError for anything else"
+    try:
+        facts = json.loads(text)
+        size,colors,files,versions = facts['size'],[float(n) for n in (*facts['mean'], *facts['std'])],dict(facts.get('source', {})),dict(facts.get('versions', {}))
+        right = (len(size) == 2 and all(isinstance(n, int) and 0 < n < 2**16 for n in size) and len(colors) == 6 and isinstance(facts.get('extra', {}), dict)
+                 and all(isinstance(entry, dict) for entry in versions.values())
+                 and all(isinstance(name, str) for name in (facts.get('network', ''), *facts['classes'], *files, *files.values())))
+    except (KeyError, TypeError, ValueError): right = False
+    if right: return facts
+    raise KdfastError(f'{file} does not say what network it holds: it was not written by kdfast, or by a recipe that does not build it with run.build')
 
 
 def load(
     folder:Folder, # A finished run
 ) -> nn.Module:
-    "The network of a run, in evaluation mode. Raises KdfastError where what built it is not there any more."
+    "The network of a run, in evaluation mode. Raises KdfastError where what built it is not there, or may not run."
     return load_file(folder/'weights.safetensors')
 
 
 def load_file(
     file:Path, # Weights that kdfast wrote
 ) -> nn.Module:
-    "The network of a file, in evaluation mode; a function of a user's file is looked for beside it."
-    facts = built_by(file)
-    if 'network' not in facts: raise KdfastError(f'{file} does not say what network it holds: kdfast has not written it')
-    where,what,_ = parts(facts['network'])
-    name = f'{file.parent/where}:{what}' if where.endswith('.py') else facts['network']
-    network = build(name, len(facts['classes']))
-    network.load_state_dict(safetensors.torch.load_file(file))
-    network.built_by = facts
+    """The network of a file, in evaluation mode.
+
+    A user's function that builds it is looked for in the directory `source` beside it, and runs only where it was trained with on
+    this machine, or `trust_code` was called for it. Raises KdfastError.
+    """
+    facts = named_facts(file)
+    network = rebuilt(facts, file)
+    try: state.restore(network, safetensors.torch.load_file(file), facts)
+    except (RuntimeError, ValueError, KeyError) as e: raise KdfastError(f'{file} does not fit {facts["network"]} as it is built today: {source.reason(e)}') from e
+    network = unwrapped(network)
+    network.built_by = {name: value for name,value in facts.items() if name not in ('versions', 'extra')}
     return network.to(memory_format=torch.channels_last).eval()
+
+
+def trust_code(
+    file:Path, # Weights that kdfast wrote
+):
+    "The code that came with a file, and builds its network, may run from now on. Read it first."
+    trust.accept(built_by(file))
+
+
+def check_trusted(
+    file:Path, # Weights that kdfast wrote
+):
+    "Raise KdfastError where the network of a file could not be built: what builds it is not there, or may not run."
+    facts = named_facts(file)
+    if parse(facts['network']).is_code: trusted(facts, file)
+
+
+def named_facts(file):
+    facts = built_by(file)
+    if 'network' in facts: return facts
+    raise KdfastError(f'{file} does not name what builds its network: its recipe built it by no function of a file or a package')
+
+
+def trusted(facts, file):
+    "The sources that build the network of a file, which may run"
+    sources = trust.read(facts, file)
+    trust.check(facts, file)
+    return sources
+
+
+def rebuilt(facts, file):
+    "The network that a file of weights names, new"
+    named,size = parse(facts['network']),tuple(facts['size'])
+    if not named.is_code: return made(named, len(facts['classes']), size)
+    sources = trusted(facts, file)
+    project = source.kept(named.where, file.parent/trust.SOURCE, sources) if sources else None
+    return made(named, len(facts['classes']), size, project)
 
 
 def any_network(
     name:str, # Of a network, or the folder of a run
     n_classes:int=10, # Outputs, of what is built
+    size:tuple[int,int]|None=None, # Height and width of the images, where it is built for one size
 ) -> nn.Module:
     "A run's network as it was trained, any other as it is built."
-    return load(Folder(Path(name))) if is_run(name) else build(name, n_classes)
+    return load(Folder(Path(name))) if is_run(name) else build(name, n_classes, size=size)
 
 
 # A teacher that was trained on something else
@@ -267,6 +334,7 @@ def adapted(
     unknown = [c for c in data.classes if c not in facts['classes']]
     if unknown:
         raise KdfastError(f'the teacher {name} does not know {listing(unknown)}: it was trained on {listing(facts["classes"])}; {data.name} has {listing(data.classes)}')
+    if facts['size'] != list(data.shape): look(network, name, [(False, 1)], tuple(data.shape))
     if [facts[k] for k in ('classes', 'mean', 'std')] == [data.classes, data.mean, data.std]: return network
     order = [facts['classes'].index(c) for c in data.classes]
     return nn.Sequential(OrderedDict(normalise=Renormalise(data.mean, data.std, facts['mean'], facts['std']), network=network, classes=Reorder(order))).eval()

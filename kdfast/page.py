@@ -5,6 +5,7 @@ import json
 from collections import defaultdict
 from statistics import mean
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
@@ -12,7 +13,7 @@ from PIL import Image
 import kdfast
 from kdfast import analysis, confusion, differences, matrix, report
 from kdfast.charts import interval_plot, line_chart
-from kdfast.errors import KdfastError
+from kdfast.lookup import described
 from kdfast.runs import Folder, as_run
 
 COLOURS = 12 # of lines; the page's style has half as many hues, each whole and dashed
@@ -35,21 +36,22 @@ def write_page(
     environment.filters |= dict(percent=report.percent, head=report.head, points=differences.points, interval=differences.interval)
     return environment.get_template('page.html').render(
         data=folders[0].data, version=kdfast.__version__, margin=margin, colours=colours,
-        question=matrix.QUESTION, answer=answer(folders, kept_in, margin), table=table(rows), rows=rows, remarks=report.remarks(folders),
+        question=matrix.QUESTION, answers=answers(folders, kept_in, margin),
+        table=table(rows), rows=rows, remarks=report.remarks(folders),
         against=against(folders, margin), curves=curves(finished, colours), confusions=confusions(classified), classes=class_bars(classified),
         gallery=gallery(classified), analysis=analysis.facts(folders), traits=analysis.TRAITS, provenance=[provenance(folder) for folder in folders])
 
 
-def answer(folders, kept_in, margin):
-    "The matrix question's facts, its plot and its sentences; None where it has not been asked"
-    asked = [f for f in folders if f.finished and f.run['recipe'] in matrix.EXPERIMENTS and f.result['arguments'].get('student') == 'matched']
-    if not asked: return None
-    more = dict(epochs=asked[0].result['arguments']['epochs'])
-    try: found = matrix.facts(kept_in, folders[0].data, sorted({f.seed for f in asked}), more, margin)
-    except KdfastError: return None # one student's runs are missing: the page says that the question is open
+def answers(folders, kept_in, margin):
+    "The facts of the matrix question, their plot and sentences, for each set of arguments that its runs have"
+    return [answer(found, margin) for found in matrix.answered(folders, kept_in, margin)]
+
+
+def answer(found, margin):
     plotted = [(f'{e["experiment"]}, {kind}', *(100*e[kind][name] for name in ('difference', 'low', 'high')), e[kind]['verdict'])
                for e in found['effects'] for kind in ('raw', 'corrected', 'control') if e[kind]['verdict']]
-    return found | dict(sentences=[text.plain for text in matrix.answers(found)], plot=Markup(interval_plot(plotted, 100*margin)))
+    return found | dict(sentences=[text.plain for text in matrix.answers(found)], given=described(found['arguments']),
+                        plot=Markup(interval_plot(plotted, 100*margin)))
 
 
 def table(rows):
@@ -58,12 +60,18 @@ def table(rows):
 
 
 def against(folders, margin):
-    "Paired differences from the baseline, where there is one"
-    baseline = as_run(folders, 'baseline')
-    if baseline is None: return None
+    "Paired differences from the baseline; from each of several, where none has its default arguments"
+    one = as_run(folders, 'baseline')
+    several = dict.fromkeys(f.recipe for f in folders if f.finished and f.run.get('recipe') == 'baseline')
+    baselines = [one] if one else several
+    return [found for found in (against_one(folders, name, margin) for name in baselines) if found]
+
+
+def against_one(folders, baseline, margin):
     rows = [row for row in differences.against(folders, baseline, margin) if row['verdict']]
     plotted = [(row['recipe'], *(100*row[name] for name in ('difference', 'low', 'high')), row['verdict']) for row in rows]
-    return dict(rows=rows, plot=Markup(interval_plot(plotted, 100*margin)), remarks=differences.remarks(rows)) if rows else None
+    if not rows: return None
+    return dict(baseline=baseline, plot=Markup(interval_plot(plotted, 100*margin)), remarks=differences.remarks(rows))
 
 
 # Curves
@@ -96,26 +104,31 @@ def spread(runs):
 # Classes
 
 def confusions(folders):
-    "A matrix a recipe, summed over its seeds"
+    "A matrix a recipe, summed over its seeds; of many classes, those that are confused most"
     by_recipe = defaultdict(list)
-    for folder in folders: by_recipe[folder.recipe].append(folder.confusion())
+    for folder in folders: by_recipe[folder.recipe].append(folder)
     found = []
-    for name,pairs in by_recipe.items():
-        classes,matrices = pairs[0][0],[matrix for _,matrix in pairs]
-        summed = [[sum(cells) for cells in zip(*lines)] for lines in zip(*matrices)]
-        found.append(dict(recipe=name, n=len(pairs), classes=classes, rows=[list(zip(row, confusion.shares(row))) for row in summed],
+    for name,of_recipe in by_recipe.items():
+        classes,summed = of_recipe[0].confusion()[0],sum(np.array(folder.confusion()[1]) for folder in of_recipe)
+        some = sorted(confusion.hardest(summed, confusion.CLASSES))
+        counts,of_row = confusion.part(summed, some)
+        rows = [list(zip(*row)) for row in zip(counts.tolist(), of_row.tolist())]
+        found.append(dict(recipe=name, n=len(of_recipe), classes=[classes[c] for c in some], of=len(classes), rows=rows,
                           alike=confusion.most_alike(classes, summed)))
     return found
 
 
 def class_bars(folders):
     "Each class's accuracy, student beside teacher, of the first seed that has both"
-    teacher = as_run(folders, 'teacher')
+    teacher,*students = [as_run(folders, name) for name in ('teacher', 'exp2', 'kd', 'exp1', 'baseline')]
     teachers = {folder.seed: folder for folder in folders if folder.recipe == teacher}
-    student = next((f for name in ('exp2', 'kd', 'exp1', 'baseline') for f in folders if f.recipe == as_run(folders, name) and f.seed in teachers), None)
+    student = next((f for name in students for f in folders if f.recipe == name and f.seed in teachers), None)
     if student is None: return None
     found = confusion.facts(student, teachers[student.seed])
-    return found | dict(student=student.recipe, seed=student.seed, sentences=list(confusion.sentences(found, (student.recipe, teacher))))
+    classes,which = confusion.listed_classes(found)
+    shown = [(c, *(found[of][c] for of in confusion.OF_CLASS)) for c in classes]
+    sentences = list(confusion.sentences(found, (student.recipe, teacher)))
+    return dict(classes=shown, which=which, student=student.recipe, seed=student.seed, sentences=sentences)
 
 
 def gallery(folders):

@@ -13,9 +13,9 @@ from torch import nn
 
 from kdfast import networks
 from kdfast.data import central
-from kdfast.decode import decoded
 from kdfast.errors import KdfastError
 from kdfast.files import read
+from kdfast.pixels import decoded
 from kdfast.report import percent
 
 SHOWN = 3 # classes an image
@@ -60,15 +60,16 @@ def from_onnx(file):
     except Exception as e: raise KdfastError(f'{file} is no ONNX file that can be run: {e}') from e # its errors share no base
     said = session.get_modelmeta().custom_metadata_map.get('kdfast')
     if not said: raise KdfastError(f'{file} does not say what its classes are: kdfast has not written it')
-    return (lambda images: session.run(None, dict(images=images))[0]),json.loads(said)
+    return (lambda images: session.run(None, dict(images=images))[0]),networks.facts_from(said, file)
 
 
 def probabilities(
     classify:Callable, # From `classifier`
-    images:np.ndarray, # (n, height, width, 3), uint8
+    images:np.ndarray, # (n, height, width, 3), uint8; or rows of such
+    shown:Callable=lambda images: images, # What the network is to see of a batch of them
 ) -> np.ndarray: # (n, classes)
     "Of any number of images, a batch at a time."
-    batches = [images[i:i + BATCH] for i in range(0, len(images), BATCH)]
+    batches = (shown(images[i:i + BATCH]) for i in range(0, len(images), BATCH))
     return np.concatenate([classify(batch.transpose(0, 3, 1, 2).astype(np.float32)/255) for batch in batches])
 
 
@@ -79,7 +80,7 @@ def fitted(
     "The image as the network's validation images were made: scaled and its middle cut out. Raises KdfastError for what is no image."
     if not file.is_file(): raise KdfastError(f'{file} is a folder: give images' if file.is_dir() else f'no image {file}')
     side,(height,width) = facts.get('presized'),facts['size']
-    pixels,problem,_ = decoded(read(partial(open, file, 'rb')), side)
+    pixels,problem,_ = decoded(read(partial(open, file, 'rb')), side, facts.get('range'))
     if problem: raise KdfastError(f'{file}: {problem}')
     if side: return central(pixels, height)
     return pixels if pixels.shape[:2] == (height, width) else np.asarray(ImageOps.fit(Image.fromarray(pixels), (width, height), Image.BILINEAR))

@@ -2,13 +2,14 @@
 import os
 import sys
 from collections.abc import Callable
+from contextlib import contextmanager
 from datetime import timedelta
 
 from kdfast.errors import KdfastError
 
 rank,size = 0,1 # which of them this one is, and how many there are; `join` sets them
 group = None # of torch: in which they tell each other things, on the CPU
-PATIENCE = timedelta(days=365) # longer than anything that the first does alone: decoding, evaluating
+PATIENCE = timedelta(days=365) # longer than anything that the first does alone: decoding, a rehearsal, evaluating
 
 
 def launched() -> int:
@@ -36,6 +37,18 @@ def several() -> bool:
     "Whether torch has connected this process with others: by `join`, or by fastai in a script of the user's."
     from torch import distributed
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+@contextmanager
+def alone():
+    "For the first of several processes, while the others wait for it: there is no other one."
+    global rank,size
+    was,told = (rank, size),{name: os.environ.pop(name) for name in ('RANK', 'WORLD_SIZE') if size > 1 and name in os.environ} # fastai asks these
+    rank,size = 0,1
+    try: yield
+    finally:
+        rank,size = was
+        os.environ |= told
 
 
 def share() -> slice:

@@ -1,10 +1,10 @@
 "How training shows itself: one live line a fit on a terminal, one plain line an epoch elsewhere; always on stderr."
 from contextlib import nullcontext
 
-from fastai.basics import Callback
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from kdfast.fit import FitCallback
 from kdfast.runs import Folder
 
 LOSSES = dict(train_total='loss', train_soft='soft', train_hard='hard', train_fit='fit')
@@ -20,31 +20,33 @@ def live_bars(
                     console=console, expand=True)
 
 
-class Show(Callback):
-    "Shows the rows that Record keeps, as they come."
-    order,remove_on_fetch = 80,True # after Record (70)
+class Show(FitCallback):
+    "Shows the rows that MetricsLog keeps, as they come."
+    order = 80 # after MetricsLog (70)
 
     def __init__(self,
         folder:Folder, # Of the run that is being trained
         console:Console, # Where plain lines go
         bars:Progress|None=None, # Where live lines go, on a terminal
     ):
-        self.label,self.console,self.bars,self.task,self.fitting = folder.recipe,console,bars,None,False
+        self.label,self.console,self.bars,self.task = folder.recipe,console,bars,None
+
+    def before_fit(self): self.task = None
 
     def before_train(self):
-        self.fitting = self.learn.record.fitting
-        if self.fitting and self.bars and (self.task is None or self.epoch == 0):
-            steps = len(self.dls.train)
-            self.task = self.bars.add_task(self.label, total=self.n_epoch*steps, completed=self.epoch*steps, said='', epoch=f'{self.epoch}/{self.n_epoch}')
+        if not (self.bars and self.learn.metrics_log.active): return
+        done,steps = self.epoch*len(self.dls.train),self.n_epoch*len(self.dls.train)
+        if self.task is None: self.task = self.bars.add_task(self.label, total=steps, said='', epoch=f'{self.epoch}/{self.n_epoch}')
+        self.bars.update(self.task, completed=done)
 
     def after_batch(self):
-        if self.bars and self.training: self.bars.advance(self.task)
+        if self.task is not None and self.training: self.bars.update(self.task, completed=self.epoch*len(self.dls.train) + self.iter + 1)
 
     def after_epoch(self):
-        if not self.fitting: return # prediction has epochs too
-        self.fitting = False
-        row,epoch = self.learn.record.epochs[-1],f'{self.epoch + 1}/{self.n_epoch}'
-        if self.bars: self.bars.update(self.task, said=said(row), epoch=epoch)
+        row = next(iter(self.learn.metrics_log.epochs[-1:]), None)
+        if not row or (row['stage'], row['epoch']) != (self.learn.metrics_log.stage, self.epoch + 1): return # nothing was measured
+        epoch = f'{self.epoch + 1}/{self.n_epoch}'
+        if self.task is not None: self.bars.update(self.task, said=said(row), epoch=epoch)
         else: self.console.print(f'{self.label}  epoch {epoch}  {said(row)}  {row["seconds"]:.1f} s', highlight=False, soft_wrap=True)
 
 

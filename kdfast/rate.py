@@ -3,15 +3,16 @@ import tempfile
 from pathlib import Path
 
 import fastai.callback.schedule # gives Learners lr_find
-from fastai.basics import Learner
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from kdfast import trainer
+from kdfast import recipe as recipes, runs, trainer
+from kdfast.checkpoint import RunLearner
 from kdfast.data import Data
 from kdfast.errors import KdfastError
 from kdfast.recipe import Recipe
+from kdfast.rehearsal import rehearse
 from kdfast.runs import Folder
 
 ROWS = 16 # of the table
@@ -25,10 +26,10 @@ class Found(Exception):
         self.suggested,self.rates,self.losses = suggested,rates,losses
 
 
-class Finder(Learner):
+class Finder(RunLearner):
     "A Learner that looks for a rate where it is told to train."
     def fit_one_cycle(self, n_epoch, lr_max=None, cbs=None, **kwargs):
-        with self.added_cbs(cbs), self.removed_cbs(self.record): suggested = self.lr_find(show_plot=False).valley # a loss that explodes is what it looks for
+        with self.added_cbs(cbs): suggested = self.lr_find(show_plot=False).valley
         raise Found(suggested, self.recorder.lrs, [float(loss) for loss in self.recorder.losses])
 
 
@@ -49,7 +50,11 @@ def find(
     Smith 2017 (https://arxiv.org/abs/1506.01186), the valley of the curve. The rates tried and their smoothed losses come with it.
     """
     arguments = recipe.resolve(given)
+    needed = [runs.folder(kept_in, data.name, found.folder_name(found.resolve(more)), seed)
+              for found,more in ((recipes.find(name), more) for name,more in recipe.needed(arguments))]
     with tempfile.TemporaryDirectory() as aside:
+        if not all(folder.finished for folder in needed): # before hours of a teacher's training
+            rehearse(trainer.Run(Folder(Path(aside)/data.name/recipe.name/str(seed)), data, seed, kept_in), recipe, arguments)
         run = Sketch(Folder(Path(aside)/data.name/recipe.name/str(seed)), data, seed, kept_in)
         run.folder.start(dict(recipe=recipe.name), recipe.source)
         try: recipe.main()(run, **arguments)

@@ -2,7 +2,6 @@
 import ast
 import difflib
 import hashlib
-import importlib.util
 import math
 import re
 import tokenize
@@ -10,13 +9,12 @@ from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
+from kdfast import source
 from kdfast.errors import KdfastError
+from kdfast.names import ANY_NETWORK, is_run, names_network
 
-NETWORKS = ['wide', 'thin', 'matched'] # functions of kdfast.models
 OPTIMIZERS = ['sgd', 'muon'] # kdfast.trainer has them
 NETWORK_OPTIONS = ('network', 'teacher', 'student') # that every recipe calls so
-NETWORK = re.compile(r'((?P<where>torchvision|timm|[^@]+\.py|\w+(\.\w+)*):)?(?P<what>[\w.]+)(@(?P<weights>.+))?')
-ANY_NETWORK = f'{", ".join(NETWORKS)}, torchvision:NAME, timm:NAME, FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION, with @pretrained or @FILE behind it for its weights'
 STUDY = ['teacher', 'baseline', 'kd', 'hint', 'exp1', 'exp2'] # in the order of the report's table
 LONGEST = 120 # characters of a folder's name
 TYPES = dict(int=int, float=float, str=str, bool=bool)
@@ -58,10 +56,7 @@ class Recipe:
 
     def main(self):
         "The function itself; importing it imports fastai"
-        spec = importlib.util.spec_from_file_location(f'kdfast.recipes.{self.name}', self.file)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module.main
+        return source.of_file(self.file).function('main')
 
     def resolve(self, given):
         "Every argument by name: the given ones checked, the others at their defaults. Raises KdfastError."
@@ -80,9 +75,16 @@ class Recipe:
 
     def folder_name(self, arguments):
         "The recipe's name, followed by every argument that is not its default: exp1,T=6.0. What would be very long ends in a hash instead"
-        changed = [f'{o.name}={arguments[o.name]}' for o in self.options if arguments[o.name] != o.default]
-        name = ','.join([self.name, *(re.sub(r'[/\\:@~,]', '_', part) for part in changed)]) # what paths, networks' and layers' names may hold
+        name = ','.join([self.name, *self.named(self.changed(arguments)).values()])
         return name if len(name) <= LONGEST else f'{name[:LONGEST - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}'
+
+    def changed(self, arguments):
+        "The arguments that are not their defaults"
+        return {o.name: arguments[o.name] for o in self.options if arguments.get(o.name, o.default) != o.default}
+
+    def named(self, arguments):
+        "Each argument as the name of a folder has it: without what paths, networks' and layers' names may hold"
+        return {name: re.sub(r'[^\w=+. -]', '_', f'{name}={value}') for name,value in arguments.items()}
 
     def unknown(self, name, common=()):
         "The error for an option that this recipe has not got, with the nearest that it has"
@@ -92,15 +94,17 @@ class Recipe:
         return KdfastError(f'{name} is not an option of {self.name}; {hint}')
 
 
-# Networks by name; kdfast.networks builds them
+def flag(name):
+    "The option of the command line for a parameter of `main`"
+    return f'--{name.replace("_", "-")}'
 
-def parts(
-    name:str, # wide, torchvision:resnet18, models.py:tiny@tiny.pth
-) -> tuple[str,str,str]: # Where it comes from, what it is called there, and its weights
-    "What the name of a network says. Raises KdfastError."
-    found = NETWORK.fullmatch(name)
-    if not found: raise KdfastError(f'{name} names no network: expected {ANY_NETWORK}')
-    return tuple(found[group] or '' for group in ('where', 'what', 'weights'))
+
+def flags(
+    arguments:dict, # By name
+) -> list[str]:
+    "The words of a command line that give them."
+    def words(name, value): return [flag(name), str(value)] if not isinstance(value, bool) else [flag(name) if value else flag(f'no_{name}')]
+    return [word for name,value in arguments.items() for word in words(name, value)]
 
 
 def pairs(
@@ -109,19 +113,6 @@ def pairs(
     "Pairs of layers, taken apart."
     found = [tuple(pair.split(':')) for pair in layers.split(',')]
     return found if all(len(pair) == 2 and all(pair) for pair in found) else []
-
-
-def names_network(name):
-    "Whether it could be one: its form, not whether there is such a network"
-    found = NETWORK.fullmatch(name)
-    return bool(found) and (bool(found['where']) or found['what'] in NETWORKS)
-
-
-def is_run(
-    name:str, # What may name a network
-) -> bool:
-    "Whether it is the folder of a run."
-    return (Path(name)/'run.json').is_file()
 
 
 def check(recipe, name, value):

@@ -1,6 +1,5 @@
 "What people see of runs: read from their folders, never recomputed. Imports no torch."
 from collections import defaultdict
-from pathlib import Path
 from statistics import mean, stdev
 from textwrap import wrap
 
@@ -9,6 +8,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from kdfast.errors import listed
 from kdfast.recipe import study_order
 from kdfast.runs import Folder
 
@@ -16,7 +16,9 @@ from kdfast.runs import Folder
 
 def percent(x): return f'{100*x:.2f} %'
 def loss(x): return f'{x:.3f}'
-def thousands(x): return f'{x/1e6:.2f} M' if x >= 1e6 else f'{x/1e3:.0f} k' if x >= 1e3 else f'{x:.0f}'
+def thousands(x):
+    if x is None: return '–'
+    return f'{x/1e6:.2f} M' if x >= 1e6 else f'{x/1e3:.0f} k' if x >= 1e3 else f'{x:.0f}'
 def count(x): return f'{x:.0f}' if float(x).is_integer() else f'{x:.1f}'
 def megabytes(x): return f'{x/1e6:.2f} MB'
 def milliseconds(x): return f'{1e3*x:.2f} ms'
@@ -38,6 +40,9 @@ ROWS = { # of the report's table: what result.json calls it, what the table call
     'epochs':         ('epochs', count),
     'seconds':        ('time', clock),
 }
+COMPUTED = { # how a run was: what run.json calls it, and what remarks call it
+    'precision': 'precision', 'device': 'device', 'threads': 'threads', 'processes': 'processes',
+    'batch_size': 'batch size', 'data_sha256': 'images'}
 BESIDE = ('valid_accuracy', 'params', 'macs', 'bytes', 'latency') # of a student and of its teacher
 
 
@@ -47,26 +52,21 @@ def summary(
     folder:Folder, # A finished run
 ) -> Group:
     "A run's numbers, its teacher's beside those that both have, its most confused pairs, and where they are kept."
-    result,teacher = folder.result,teacher_of(folder)
+    result,teachers = folder.result,[teacher.result for teacher in folder.teachers]
     numbers = Table.grid(padding=(0, 2))
     for name,(label,written) in ROWS.items():
         if result.get(name) is None: continue
-        beside = f'teacher {written(teacher[name])}' if name in BESIDE and teacher.get(name) is not None else ''
+        theirs = [written(teacher[name]) for teacher in teachers if name in BESIDE and teacher.get(name) is not None]
+        beside = f'teacher{"s"*(len(theirs) > 1)} {", ".join(theirs)}' if theirs else ''
         numbers.add_row(Text(label, style='dim'), Text.assemble((f'{written(result[name]):<9}', emphasis(name)), (f' {beside}', 'dim')))
     if result['best_epoch']:
         numbers.add_row(Text('best epoch', style='dim'), f'{result["best_epoch"]}, with {percent(result["best_valid_accuracy"])}; the numbers above are the last one\'s')
     pairs = [f'{a} taken for {b} {n}×' for a,b,n in (result['worst_pairs'] or [])[:5]]
     if pairs: numbers.add_row(Text('most confused', style='dim'), Text('\n'.join(pairs)))
+    for note in folder.run.get('notes', []): numbers.add_row(Text('note', style='dim'), Text(note, overflow='fold'))
     numbers.add_row(Text('kept in', style='dim'), Text(str(folder), overflow='fold'))
     title = Text.assemble('\n', (result['recipe'], 'bold'), f' on {result["data"]}, seed {result["seed"]}\n')
     return Group(title, numbers)
-
-
-def teacher_of(folder):
-    "The result of the run that taught this one, where it is still there"
-    needed = folder.run.get('stands_on', {}).get('teacher')
-    teacher = Folder(Path(needed['path'])) if needed else None
-    return teacher.result if teacher and teacher.finished else {}
 
 
 def emphasis(name): return 'bold green' if name == 'valid_accuracy' else ''
@@ -151,10 +151,35 @@ def remarks(
         if f.result['teacher_sha256']: teachers[f.seed].add(f.result['teacher_sha256'])
     for seed,hashes in teachers.items():
         if len(hashes) > 1: notes.append(f'the students of seed {seed} had {len(hashes)} different teachers: their rows do not compare')
+    for what,runs_with in differing(finished).items():
+        said = '; '.join(f'{value}: {listed(sorted(recipes, key=study_order))}' for value,recipes in runs_with.items())
+        notes.append(f'runs of one seed differ in {what}, which alone may make a difference: {said}')
     counts = {len([f for f in finished if f.recipe == r]) for r in {f.recipe for f in finished}}
     if counts == {1}: notes.append('one seed each: a difference may be chance')
     elif counts: notes.append('mean ± standard deviation over seeds')
     return notes
+
+
+def differing(
+    folders:list[Folder], # Finished runs
+) -> dict: # By what they differ in: value, and the recipes that have it
+    "In what runs of one seed were computed otherwise: precision, device, threads, versions of packages …"
+    found,differ = defaultdict(lambda: defaultdict(set)),set()
+    for seed in {f.seed for f in folders}:
+        of_seed = [(f.recipe, computed(f)) for f in folders if f.seed == seed]
+        for what in {what for _,how in of_seed for what in how}:
+            values = {how[what] for _,how in of_seed if what in how}
+            if len(values) > 1: differ.add(what)
+            for recipe,how in of_seed:
+                if what in how: found[what][how[what]].add(recipe)
+    return {what: dict(found[what]) for what in sorted(differ)}
+
+
+def computed(folder):
+    "How a run was computed, as far as that is on record"
+    run = folder.run
+    known = {says: run.get(name) for name,says in COMPUTED.items()} | run.get('versions', {})
+    return {what: str(value)[:40] for what,value in known.items() if value is not None}
 
 
 def reason(folder):
@@ -190,10 +215,12 @@ def run_table(
     table = Table(box=None, padding=(0, 2, 0, 0), header_style='bold')
     for name in ('data', 'run', 'seed'): table.add_column(name, overflow='fold')
     for name in ('state', 'validation', 'time'): table.add_column(name, justify='right', no_wrap=True)
+    reasons = {folder.path: folder.run['reason'] for folder in folders if not folder.finished and folder.run.get('reason')}
+    if reasons: table.add_column('reason', overflow='fold')
     for folder in folders:
         result = folder.result if folder.finished else {}
         accuracy,seconds = result.get('valid_accuracy'),result.get('seconds')
         style = {'finished': '', 'running': 'dim', 'interrupted': 'yellow'}.get(folder.status, 'red')
         table.add_row(folder.data, in_lines(folder.recipe), str(folder.seed), Text(folder.status, style=style),
-                      '–' if accuracy is None else percent(accuracy), '–' if seconds is None else clock(seconds))
+                      '–' if accuracy is None else percent(accuracy), '–' if seconds is None else clock(seconds), *([Text(reasons.get(folder.path, ''))] if reasons else []))
     return table

@@ -15,70 +15,14 @@ from zipfile import BadZipFile
 
 from filelock import FileLock, Timeout
 
-from kdfast import processes
-from kdfast.errors import KdfastError, Locked
+from kdfast import processes, recipe as recipes
+from kdfast.errors import KdfastError, Locked, listed
 from kdfast.recipe import study_order
+from kdfast.writing import as_it_was, remove_half_written, sha256, write, write_csv, write_json
 
-FORMAT = 1
+FORMAT = 2 # of run.json; 1 named what a run was built on by recipe, so that a second teacher took the place of the first
+GOES_ON = 'running', 'interrupted', 'failed', 'diverged' # whatever ended it, its checkpoints serve
 NAME = re.compile(r'[\w=+,-][\w=+,. -]{0,199}')
-
-
-def write(
-    file:Path, # Where to
-    content:str|bytes,
-):
-    """Write the whole file or nothing: a reader meets the old content or the new, never a part. It is on the disk when this returns.
-
-    Of several processes that train one run, the first alone writes.
-    """
-    if processes.rank: return
-    new = file.with_name(f'.{file.name}.{os.getpid()}') # two processes may write one file: each its own, the last one stays
-    try:
-        with new.open('wb') as f:
-            f.write(content.encode() if isinstance(content, str) else content)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(new, file)
-        if os.name == 'posix': fsync_folder(file.parent) # where a folder can be opened
-    except OSError as e:
-        e.filename = e.filename or str(file) # fsync names none
-        raise
-    finally: new.unlink(missing_ok=True)
-
-
-def fsync_folder(path):
-    descriptor = os.open(path, os.O_RDONLY)
-    try: os.fsync(descriptor)
-    finally: os.close(descriptor)
-
-
-def remove_half_written(path):
-    "What `write` left in a folder when its process was killed; for whoever alone writes there"
-    for file in path.glob('.*.[0-9]*'): file.unlink()
-
-
-def sha256(file):
-    with Path(file).open('rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
-
-
-def write_json(file, content): write(file, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + '\n')
-
-
-def write_csv(file, header, rows):
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator='\n')
-    table.writerow([harmless(cell) for cell in header])
-    table.writerows([harmless(cell) for cell in row] for row in rows)
-    write(file, text.getvalue())
-
-
-ACTS = ('=', '+', '-', '@', '\t', '\r') # what a spreadsheet would calculate
-
-
-def harmless(cell): return f"'{cell}" if isinstance(cell, str) and cell.startswith(ACTS) else cell
-
-
-def as_it_was(cell): return cell[1:] if cell.startswith("'") and cell[1:].startswith(ACTS) else cell
 
 
 class Folder:
@@ -157,7 +101,10 @@ class Folder:
         return (predictions['actual'] == predictions['predicted']).tolist()
 
     def arrays(self, name):
-        "What is in predictions.npz (actual and predicted class of the validation images, logits) or in confused.npz"
+        """What is in confused.npz or predictions.npz.
+
+        The latter: actual and predicted class of the validation images, and up to 10 million logits.
+        """
         import numpy as np
         def parse(content):
             with np.load(io.BytesIO(content)) as kept: return {name: kept[name] for name in kept.files}
@@ -186,19 +133,21 @@ class Folder:
             with lock: yield # who only asks whether it is `held` holds it for microseconds
         except Timeout:
             holder = self.run if self.status else {}
+            if (holder.get('pid'), holder.get('host')) == (os.getpid(), platform.node()): raise KdfastError(f'{self} is being trained already: its recipe needs itself') from None
             raise Locked(f'{self} is being trained by process {holder.get("pid", "unknown")} on {holder.get("host", "this machine")}: '
                          'wait for it, or stop it') from None
 
     def start(self, facts:dict, source:str) -> dict: # What is on record from now on
-        "Begin; what an unfinished run left here is removed, but for the checkpoints of an interrupted one"
-        stands_on = {}
+        "Begin, or go on from what an unfinished run left here; where that holds no checkpoint, it is removed"
+        stands_on,versions = [],[]
         if self.path.exists():
             self.check_ours()
-            if self.goes_on(facts, source): stands_on = self.run.get('stands_on', {})
+            if self.goes_on(facts, source): stands_on,versions = self.rebased(),self.run.get('recipe_sha256', [])
             else: self.remove()
         self.path.mkdir(parents=True, exist_ok=True)
         for path in (self.path, self.path/'resume'): remove_half_written(path)
-        self.facts = dict(format=FORMAT, **facts, stands_on=stands_on, pid=os.getpid(), host=platform.node(), started=now())
+        versions = list(dict.fromkeys([*versions, hashlib.sha256(source.encode()).hexdigest()]))
+        self.facts = dict(format=FORMAT, **facts, recipe_sha256=versions, stands_on=stands_on, pid=os.getpid(), host=platform.node(), started=now())
         self.set('running')
         write(self.path/'recipe.py', source)
         return self.facts
@@ -216,24 +165,75 @@ class Folder:
             raise KdfastError(f'{self} is not the folder of a run, for it has no run.json: move it away, or use --runs')
         if self.status and self.run.get('format', FORMAT) > FORMAT: raise KdfastError(f'{self} was made by a newer kdfast: update, or use --runs')
 
-    def stand_on(self, name:str, other:dict):
-        "Put on record which run this one stands on. Raises KdfastError where it stood on another before it was interrupted"
-        was = self.facts['stands_on'].get(name, other)
-        if was['sha256'] != other['sha256']:
-            raise KdfastError(f'{self} was interrupted and cannot go on: {name} was {was["sha256"][:8]}, is {other["sha256"][:8]} (SHA-256 of its weights). '
-                              'Remove it to start over')
-        self.facts['stands_on'][name] = other
-        self.set('running')
+    @property
+    def has_checkpoints(self):
+        "Whether an unfinished run left something to go on from"
+        return (self.path/'recipe.py').exists() and any((self.path/'resume').glob('[!.]*'))
 
     def goes_on(self, facts, source):
-        "Whether an interrupted run left checkpoints here. Raises KdfastError where it was another one, for it could not end with the same bits."
-        if not (self.path/'resume').is_dir() or not (self.path/'recipe.py').exists(): return False
+        "Whether an unfinished run left checkpoints here. Raises KdfastError where it was another one, for it could not end with the same bits."
+        if not self.has_checkpoints or self.run['status'] not in GOES_ON: return False
         was = self.run
-        if was['status'] not in ('running', 'interrupted'): return False
         changed = [f'{name} was {was.get(name)}, is {value}' for name,value in facts.items() if was.get(name) != value]
-        if (self.path/'recipe.py').read_text() != source: changed.append('its recipe is another version')
-        if changed: raise KdfastError(f'{self} was interrupted and cannot go on: {"; ".join(changed)}. Remove it to start over')
+        cures = ['change that back' if changed else 'take the old recipe, which is kept there as recipe.py']
+        if (self.path/'recipe.py').read_text() != source:
+            if not changed: cures.append(f'copy the new one to {self/"recipe.py"} to go on with it')
+            changed.append('its recipe is another version')
+        if changed: raise KdfastError(f'{self} was {self.status} and cannot go on: {"; ".join(changed)}. Its checkpoints are kept: {", ".join(cures)}, or move the folder away to start over')
         return True
+
+    # What it was built on
+
+    @property
+    def upstream(self) -> list[dict]:
+        "The runs that this one was built on: the `recipe` of each, its `path` (in the folder of all runs, where it lies there) and the `sha256` of its weights"
+        return upstream_of(self.run)
+
+    def stand_on(self, recipe:str, other:'Folder'):
+        "Put on record a run that this one is built on. Raises KdfastError where that had other weights before this one was interrupted"
+        entry = dict(recipe=recipe, path=self.path_of(other), sha256=other.files['weights.safetensors'])
+        for was in self.facts['stands_on']:
+            if (was['recipe'], was['path']) != (entry['recipe'], entry['path']): continue
+            if was['sha256'] == entry['sha256']: return
+            raise KdfastError(f'{self} was {self.run["status"]} and cannot go on: {recipe} was {was["sha256"][:8]}, is {entry["sha256"][:8]} (SHA-256 of its weights). '
+                              f'Its checkpoints are kept: put the old weights back into {other}, or move the folder away to start over')
+        self.facts['stands_on'].append(entry)
+        self.set('running')
+
+    @property
+    def root(self):
+        "The folder of all runs"
+        return self.path.absolute().parents[2]
+
+    def path_of(self, other):
+        "Where another run lies: seen from the folder of all runs, so that both can be moved; or, outside of it, from the root of the disk"
+        there,root = other.path.resolve(),self.root.resolve()
+        return (there.relative_to(root) if there.is_relative_to(root) else there).as_posix()
+
+    def places(self, entry):
+        "Where a run of `upstream` may lie; format 1 had its path from wherever it was trained"
+        path = Path(entry['path'])
+        return [Folder(place) for place in (self.root/path, path, self.root.joinpath(*path.parts[-3:]))]
+
+    def find_upstream(self, entry:dict) -> 'Folder|None':
+        "The run of an entry of `upstream`, where it still has the weights that it had"
+        return next((f for f in self.places(entry) if f.finished and f.files.get('weights.safetensors') == entry['sha256']), None)
+
+    def rebased(self):
+        "`upstream`, with the paths of this format"
+        def there(entry): return next((f for f in self.places(entry) if (f/'run.json').exists()), self.places(entry)[-1])
+        return [entry | dict(path=self.path_of(there(entry))) for entry in self.upstream]
+
+    @property
+    def teachers(self) -> list['Folder']:
+        "The runs that taught this one, as far as they are still there"
+        return [found for entry in self.upstream if entry['recipe'] == 'teacher' and (found := self.find_upstream(entry))]
+
+    def conditions(self) -> dict:
+        "What decides the last bits besides arguments and images: for runs that are to be compared"
+        return {name: self.run.get(name) for name in ('precision', 'device', 'threads', 'processes', 'batch_size', 'versions', 'machine')}
+
+    # How it ends
 
     def set(self, status:str, **more):
         "Put the run's state on record"
@@ -243,8 +243,8 @@ class Folder:
     def finish(self, result:dict):
         "The numbers first; the word `finished`, with the SHA-256 of every file, last"
         write_json(self.path/'result.json', result)
-        files = sorted(file for file in self.path.iterdir() if file.is_file() and file.name != 'run.json')
-        self.set('finished', finished=now(), files={file.name: sha256(file) for file in files})
+        files = sorted(file for pattern in ('*', 'source/**/*') for file in self.path.glob(pattern) if file.is_file() and file.name != 'run.json')
+        self.set('finished', finished=now(), files={file.relative_to(self.path).as_posix(): sha256(file) for file in files})
         shutil.rmtree(self.path/'resume', ignore_errors=True)
 
     def problems(self) -> list[str]:
@@ -253,6 +253,12 @@ class Folder:
         files = self.files
         missing = [f'{name} is missing' for name in files if not (self.path/name).is_file()]
         return missing + [f'{name} is not as it was written' for name,was in files.items() if (self.path/name).is_file() and sha256(self.path/name) != was]
+
+
+def upstream_of(run):
+    "What run.json says that the run was built on; format 1 had it by recipe"
+    found = run.get('stands_on') or []
+    return [dict(recipe=name) | entry for name,entry in found.items()] if isinstance(found, dict) else found
 
 
 def facts(content):
@@ -281,9 +287,12 @@ def find_all(
     runs:Path, # Where runs are kept
     data:str|None=None, # Of this data set alone
 ) -> list[Folder]:
-    "Every run's folder, by data set, recipe and seed."
-    found = [Folder(file.parent) for file in Path(runs).glob(f'{data or "*"}/*/*/run.json') if file.parent.name.isdigit()]
-    return sorted(found, key=lambda f: (f.data, study_order(f.recipe), f.seed))
+    "Every run's folder, by data set, recipe and seed. Raises KdfastError for a data set that is no name, but a path."
+    found = [Folder(file.parent) for file in Path(runs).glob('*/*/*/run.json') if file.parent.name.isdigit()]
+    if data and not NAME.fullmatch(data):
+        names = sorted({f.data for f in found})
+        raise KdfastError(f'--data {data}: expected the name of a data set, as its folder in {runs} has it' + (f': {listed(names)}' if names else ''))
+    return sorted((f for f in found if data in (None, f.data)), key=lambda f: (f.data, study_order(f.recipe), f.seed))
 
 
 def as_run(
@@ -291,9 +300,32 @@ def as_run(
     recipe:str, # What a user calls them
 ) -> str|None:
     "What finished runs of the recipe are called: as it is; or, where it ran with other epochs, optimizer or teacher alone, with those. None where nothing is, or several things are."
-    names = {folder.recipe for folder in folders if folder.finished}
-    fuller = [name for name in names if re.fullmatch(rf'{re.escape(recipe)}(,epochs=\d+)?(,optimizer=\w+)?(,teacher=[^,]+)?', name)]
-    return recipe if recipe in names else fuller[0] if len(fuller) == 1 else None
+    finished = [folder for folder in folders if folder.finished]
+    if any(folder.recipe == recipe for folder in finished): return recipe
+    name,*asked = recipe.split(',')
+    of_recipe = [folder for folder in finished if folder.run.get('recipe') == name]
+    fuller = {folder.recipe for folder in of_recipe if differs_little(folder, asked)}
+    return fuller.pop() if len(fuller) == 1 else None
+
+
+OTHERWISE = {'epochs', 'optimizer', 'teacher'}
+
+
+def differs_little(folder, asked):
+    "Whether a run's arguments that are not defaults are those asked for and, besides, epochs, optimizer or teacher"
+    recipe,given = recipe_of(folder),changed(folder)
+    named = recipe.named(given)
+    return set(asked) <= set(named.values()) and all(part in asked or name in OTHERWISE for name,part in named.items())
+
+
+def changed(
+    folder:Folder, # A run
+) -> dict:
+    "The arguments, as its run.json has them, that were not the defaults of its recipe."
+    return recipe_of(folder).changed(folder.run.get('arguments', {}))
+
+
+def recipe_of(folder): return recipes.read(folder/'recipe.py')
 
 
 def find(

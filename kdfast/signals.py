@@ -25,7 +25,12 @@ def listen():
     global asked
     asked = None
     for number in SAID: signal.signal(number, hear)
-    if os.environ.get(DRIVEN): threading.Thread(target=end_with_the_study, daemon=True).start()
+    if driven(): threading.Thread(target=end_with_the_study, daemon=True).start()
+
+
+def driven() -> bool:
+    "Whether this process is a run of a study."
+    return bool(os.environ.get(DRIVEN))
 
 
 def hear(number, _):

@@ -1,16 +1,25 @@
-"Is a difference real, and large enough to matter? Intervals of paired differences, against a margin. Imports no torch."
+"""Decide whether a difference is real, and large enough to matter: intervals of paired differences, against a margin.
+
+Accuracies are counts of images. Student's and the normal interval know nothing of that: equal counts have no spread,
+and would decide with certainty. So every interval here is as wide as if two more images had gone each way: with a step
+of one image, 4·step² is added to the variance of the summed values, as Agresti and Coull add about two successes and
+two failures to a proportion (https://doi.org/10.1080/00031305.1998.10480550). Where all values are equal, it reaches
+2·q·step/n to both sides (q: Student's or the normal quantile): 3.9 images at least, summed over the seeds, where the
+exact Poisson limit for a count of 0 is 3.7. Imports no torch.
+"""
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from math import sqrt
+from math import inf, sqrt
 
 import numpy as np
-from scipy.special import ndtri, stdtrit
+from scipy.special import stdtrit
 from scipy.stats import binomtest
 
 CONFIDENCE = 0.95
 MARGIN = 0.008     # of accuracy: the report's 0.8 percentage points
 MOST_SEEDS = 1000  # beyond it, nobody will run them
+MORE_IMAGES = 4    # in the variance of a count: two more each way
 
 
 @dataclass(frozen=True)
@@ -22,6 +31,7 @@ class Difference:
     n: int           # Pairs that it comes from
     sd: float        # Of the paired differences
     of: str          # What the pairs are: 'seeds', or the 'images' of one seed
+    step: float = 0. # By how much one image moves a value
 
     def verdict(self, margin=MARGIN):
         """better, worse, alike or undecided, by where the interval lies against ±margin.
@@ -38,15 +48,16 @@ class Difference:
     def seeds_to_settle(self, margin=MARGIN):
         """Roughly how many seeds in all would decide, if mean and spread stayed as they are; None beyond 1,000.
 
-        The least n with t(n−1)·sd/√n below the distance from the mean to the nearest margin.
+        The least n whose interval is shorter than the distance from the mean to the nearest margin.
         """
         distance = abs(abs(self.mean) - margin)
-        return next((n for n in range(max(2, self.n), MOST_SEEDS + 1) if half_width(self.sd, n) < distance), None)
+        settles = (n for n in range(max(2, self.n), MOST_SEEDS + 1) if half_width(self.sd, n, self.step) < distance)
+        return next(settles, None)
 
 
-def half_width(sd, n):
-    "Half the length of Student's 95 % interval for the mean of n values"
-    return t_quantile(n - 1) * sd/sqrt(n)
+def half_width(sd, n, step=0.):
+    "Half the length of Student's 95 % interval for the mean of n values, which one image moves by `step`"
+    return inf if sd < 1e-9 and not step else t_quantile(n - 1) * sqrt(n*sd**2 + MORE_IMAGES*step**2)/n
 
 
 @cache
@@ -55,36 +66,33 @@ def t_quantile(df): return float(stdtrit(df, (1 + CONFIDENCE)/2))
 
 def over_seeds(
     values:Sequence[float], # A paired difference a seed, two at least
+    step:float=0., # By how much one image moves a value: 1/images for accuracies; 0 where the values are no counts
 ) -> Difference:
-    "Student's interval for the mean of paired differences: what another seed would give."
+    """Student's interval for the mean of paired differences: what other seeds would give on the same validation images.
+
+    Of equal values whose step is not known, it is unbounded.
+    """
     mean,sd,n = float(np.mean(values)),float(np.std(values, ddof=1)),len(values)
-    half = half_width(sd, n)
-    return Difference(mean, mean - half, mean + half, n, sd, 'seeds')
+    half = half_width(sd, n, step)
+    return Difference(mean, mean - half, mean + half, n, sd, 'seeds', step)
 
 
 def over_images(
     right:Sequence[bool], # Whether one network has each image right
     other:Sequence[bool], # Whether the other has the same image right
 ) -> Difference:
-    """The difference between two accuracies on the same images: the test set's noise, not the training's.
-
-    Agresti & Min 2005 (https://doi.org/10.1002/sim.1781): the normal interval of a paired difference of
-    proportions, half an image added to each cell of the 2×2 table.
-    """
-    n,only,other_only = len(right),*discordant(right, other)
-    b,c,m = only + .5,other_only + .5,n + 2
-    mean,sd = (b - c)/m,sqrt((b + c)/m - ((b - c)/m)**2)
-    half = float(ndtri((1 + CONFIDENCE)/2)) * sd/sqrt(m)
-    return Difference((only - other_only)/n, mean - half, mean + half, n, sd, 'images')
+    "The difference between two accuracies on the same images: the test set's noise, not the training's."
+    return over_image_values([bool(a) - bool(b) for a,b in zip(right, other, strict=True)])
 
 
 def over_image_values(
     values:Sequence[float], # A value an image, such as a difference of differences
+    step:float=1., # The largest that a value can be
 ) -> Difference:
     "The normal interval of a mean over images: the test set's noise, not the training's."
-    mean,sd,n = float(np.mean(values)),float(np.std(values, ddof=1)),len(values)
-    half = float(ndtri((1 + CONFIDENCE)/2)) * sd/sqrt(n)
-    return Difference(mean, mean - half, mean + half, n, sd, 'images')
+    mean,sd,n = float(np.mean(values)),float(np.std(values)),len(values)
+    half = t_quantile(inf) * sqrt(n*sd**2 + MORE_IMAGES*step**2)/n
+    return Difference(mean, mean - half, mean + half, n, sd, 'images', step)
 
 
 def discordant(right, other):
@@ -98,7 +106,11 @@ def mcnemar(
     other:Sequence[bool], # Whether the other has the same image right
 ) -> float: # p-value, two-sided
     "Exact test that two networks are equally often right on the same images (McNemar 1947)."
-    only,other_only = discordant(right, other)
+    return exact_p(*discordant(right, other))
+
+
+def exact_p(only, other_only):
+    "The same, from the numbers of images that only the one, and only the other, has right"
     return binomtest(only, only + other_only).pvalue if only + other_only else 1.
 
 

@@ -1,4 +1,5 @@
 "Recipes × seeds: what they need is found out first, every run is trained once, in a process of its own, and a board shows how all stand."
+import json
 import os
 import subprocess
 import sys
@@ -16,11 +17,13 @@ from rich.table import Table
 from rich.text import Text
 
 from kdfast import recipe as recipes, runs, signals
+from kdfast.errors import KdfastError
 from kdfast.recipe import Recipe
 from kdfast.report import clock, fits, percent
 from kdfast.runs import Folder
 
 LOOK_EVERY = .25 # seconds
+KDFAST = [sys.executable, '-P', '-m', 'kdfast']
 
 
 @dataclass(eq=False)
@@ -38,10 +41,13 @@ class Task:
 
     def command(self, common):
         "The command line that trains it"
-        changed = [(o.name, self.given[o.name]) for o in self.recipe.options if self.given.get(o.name, o.default) != o.default]
-        given = [word for name,value in changed for word in ([f'--{name}'] if value is True else [f'--{name}', str(value)])]
-        where = self.recipe.name if self.recipe.name in recipes.names() else str(self.recipe.file.resolve())
-        return [sys.executable, '-P', '-m', 'kdfast', 'run', where, '--seed', str(self.seed), *common, *given]
+        changed = {o.name: self.given[o.name] for o in self.recipe.options if self.given.get(o.name, o.default) != o.default}
+        return [*KDFAST, 'run', self.where, '--seed', str(self.seed), *common, *recipes.flags(changed)]
+
+    @property
+    def where(self):
+        "What the command line calls its recipe"
+        return self.recipe.name if self.recipe.name in recipes.names() else str(self.recipe.file.resolve())
 
 
 def plan(
@@ -69,6 +75,28 @@ def foundations(task) -> set[Task]:
     return set(task.needs).union(*map(foundations, task.needs))
 
 
+def check(
+    tasks:list[Task], # From `plan`
+    common:list[str], # Options of every run: where its data are, and where it is kept
+    jobs:int, # How many will train side by side
+    threads:int, # Of each
+):
+    """Try every recipe in small, in a process of its own, before the first run is trained. Raises KdfastError.
+
+    Once, whatever the number of seeds. What is finished, or has begun and will go on, is not tried; a run of a study is not tried again.
+    """
+    seeds = {}
+    for task in tasks:
+        if task.folder.status in ('finished', 'diverged') or task.folder.has_checkpoints or task.folder.held: continue
+        seeds.setdefault(task.folder.recipe, (task.where, task.given, []))[-1].append(task.seed)
+    if not seeds: return
+    process = Process([*KDFAST, 'rehearse', json.dumps(list(seeds.values())), '--jobs', str(jobs), *common], threads)
+    try:
+        while not process.ended: time.sleep(LOOK_EVERY)
+    finally: stop([process])
+    if process.failure: raise KdfastError(process.failure)
+
+
 def default_jobs(
     threads:int, # Of each run
 ) -> int:
@@ -90,7 +118,7 @@ def execute(
     stands_on_it = Counter(below for task in tasks for below in foundations(task))
     for task in tasks:
         if task.folder.status == 'diverged': task.failure = f'diverged before ({task.folder.run.get("reason")}); remove {task.folder} to try again'
-        elif not task.folder.finished: waiting.append(task)
+        elif not task.folder.finished: waiting.append(task) # one that failed goes on, too
     with Board(tasks, running, console) as board:
         try:
             while waiting or running:

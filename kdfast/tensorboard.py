@@ -1,30 +1,44 @@
-"What Record keeps, for TensorBoard: `tensorboard --logdir runs`."
-from fastai.basics import Callback
+"The rows of a run's metrics for TensorBoard: `tensorboard --logdir runs`."
+import csv
+
 from torch.utils.tensorboard import SummaryWriter
 
-from kdfast.record import MEASURES
+from kdfast.fit import FitCallback
+from kdfast.metrics_log import MEASURES
 from kdfast.runs import Folder
 
 
-class TensorBoard(Callback):
-    "Writes each new row of steps and of epochs as scalars, under the names of its columns, at the end of every epoch."
-    order,remove_on_fetch = 80,True # after Record (70)
+class TensorBoard(FitCallback):
+    """Writes each new row of steps.csv and metrics.csv as scalars, under the names of its columns, at the end of every epoch.
+
+    After an interruption it begins with the first row: what the killed process wrote may be incomplete.
+    """
+    order = 80 # after MetricsLog (70)
 
     def __init__(self,
         folder:Folder, # The run's folder; the events go into its folder tensorboard
     ):
-        self.kept_in,self.steps,self.epochs = folder/'tensorboard',0,0
+        self.folder,self.written,self.writer = folder,dict.fromkeys(('steps.csv', 'metrics.csv'), 0),None
 
-    def before_fit(self): self.writer = SummaryWriter(self.kept_in)
+    def before_fit(self): self.writer = SummaryWriter(self.folder/'tensorboard')
 
     def after_epoch(self):
-        record = self.learn.record
-        for row in record.steps[self.steps:]: self.write(dict(zip(('lr', *MEASURES), row[3:])), row[2], 'step')
-        for x,row in enumerate(record.epochs[self.epochs:], self.epochs + 1): self.write(row, x, 'epoch')
-        self.steps,self.epochs = len(record.steps),len(record.epochs)
+        for x,row in self.new('steps.csv'): self.write({name: row[name] for name in ('lr', *MEASURES)}, x, 'step')
+        for x,row in self.new('metrics.csv'): self.write({name: row[name] for name in row if name not in ('stage', 'epoch')}, x, 'epoch')
+
+    def new(self, name):
+        "Rows that are not written yet, with their numbers"
+        if not (self.folder/name).exists(): return
+        with (self.folder/name).open() as f:
+            for x,row in enumerate(csv.DictReader(f), 1):
+                if x > self.written[name]: yield x,row
+                self.written[name] = max(x, self.written[name])
 
     def write(self, row, x, by):
         for name,value in row.items():
-            if isinstance(value, float): self.writer.add_scalar(f'{by}/{name}', value, x)
+            if value: self.writer.add_scalar(f'{by}/{name}', float(value), x)
 
     def after_fit(self): self.writer.close()
+
+    def leave(self):
+        if self.writer: self.writer.close()

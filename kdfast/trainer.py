@@ -1,41 +1,37 @@
 "What a recipe is given to work with (Run), and what becomes of what it returns."
-import io
 import os
 import platform
 import sys
 from collections.abc import Callable
+from contextlib import contextmanager
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
-from time import perf_counter
 
-import numpy as np
 import torch
-from fastai.basics import CrossEntropyLossFlat, Learner, accuracy, noop, set_seed
+from fastai.basics import CrossEntropyLossFlat, L, Learner, accuracy, noop, set_seed
 from fastai.callback.progress import ProgressCallback
-from fastai.interpret import ClassificationInterpretation
 from fastai.optimizer import SGD
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from kdfast import networks, processes, recipe as recipes, runs, signals
+from kdfast import identity, networks, processes, recipe as recipes, runs, signals, source, trust
+from kdfast.checkpoint import Checkpoints, RunLearner
 from kdfast.data import Data
 from kdfast.devices import device_name, repeatable
-from kdfast.errors import Diverged, KdfastError
+from kdfast.errors import Diverged, KdfastError, misfortune, reason
+from kdfast.evaluation import judge
 from kdfast.fit import FitCallback
 from kdfast.hint import LAYER, features, front, front_back, regressor
 from kdfast.loader import default_device, loaders
+from kdfast.metrics_log import MetricsLog
 from kdfast.muon import Muon
 from kdfast.precision import Bfloat16, autocast_state, multiplies_bfloat16, restore_autocast
 from kdfast.recipe import Recipe, is_run
-from kdfast.record import Record
-from kdfast.resume import Resume, Skip
 from kdfast.runs import Folder
 from kdfast.teacher_cache import TeacherCache
 
 OPTIMIZERS = dict(zip(recipes.OPTIMIZERS, (SGD, Muon), strict=True))
-LOOKS = 40 # at the time that one image takes
-PAIRS_SHOWN,IMAGES_SHOWN = 5,8 # most confused pairs, and images of each, that are kept to be looked at
+KEPT = 'What is trained is kept: the same command goes on from there'
 PACKAGES = ('kdfast', 'fastai', 'torch', 'torchvision', 'numpy')
 
 
@@ -46,7 +42,8 @@ class SameOrder(FitCallback):
 
 class Run:
     "One execution of a recipe: its folder, data and seed, and the runs it builds on."
-    kind = Learner
+    kind = RunLearner
+    rehearsal = False # Whether this is its trial in small, before anything is trained
 
     def __init__(self,
         folder:Folder, # Where it is kept
@@ -56,7 +53,7 @@ class Run:
         watch:tuple=(), # Functions of a run's folder, each giving a callback that watches its fits
     ):
         self.folder,self.data,self.seed,self.runs,self.watch = folder,data,seed,runs,watch
-        self.record,self.resume,self.stands_on,self.caches,self.hint = Record(folder),None,{},[],None
+        self.record,self.checkpoints,self.upstream,self.caches,self.hint = MetricsLog(folder),None,[],[],None
 
     @cached_property
     def dls(self):
@@ -73,14 +70,11 @@ class Run:
     ) -> nn.Module:
         "A new network, its initial weights decided by the seed alone, or those that its name asks for."
         set_seed(self.seed)
-        if callable(name): return networks.signed(name(len(self.data.classes)), name.__name__, self.data)
-        self.keep_source(name)
-        return networks.signed(networks.build(name, len(self.data.classes), self.say), name, self.data)
-
-    def keep_source(self, name):
-        "The user's file that builds the network travels with the run"
-        where = Path(recipes.parts(name)[0])
-        if where.suffix == '.py': runs.write(self.folder/where.name, where.read_bytes())
+        network,project = (networks.build_by if callable(name) else networks.build_for)(name, self.data, self.say)
+        if project: # the user's code travels with the run; and what is trained with here may run here
+            trust.keep(project.sources, self.folder.path)
+            trust.accept(network.built_by)
+        return network
 
     def say(self,
         note:str, # One line; an empty one is not said
@@ -98,15 +92,27 @@ class Run:
 
         A teacher whose `network` is the folder of a run is that run's, whatever it was trained on, as long as it knows the classes.
         """
-        given_run = given.get('network') if is_run(given.get('network', '')) else None
-        folder = Folder(Path(given_run)) if given_run else train(recipes.find(name), self.data, self.seed, given, self.runs, self.watch)
+        given_run = is_run(given.get('network', ''))
+        folder = Folder(Path(given['network'])) if given_run else self.train(name, given)
+        if given_run: check_teacher(folder)
         if problems := folder.problems(): raise KdfastError(f'{folder} is not whole ({"; ".join(problems)}): remove it, and it is trained again')
-        self.stands_on[name] = dict(path=str(folder), sha256=folder.files['weights.safetensors'])
-        self.folder.stand_on(name, self.stands_on[name])
+        self.folder.stand_on(recipes.find(name).name, folder)
+        self.upstream.append((name, folder))
         network = networks.load(folder)
-        if given_run: network = networks.adapted(network, self.data, str(folder))
-        if name == 'teacher' and hasattr(network, 'built_by'): self.caches = [TeacherCache(folder/'outputs', network)]
+        if given_run:
+            network = networks.adapted(network, self.data, str(folder))
+            self.say(seen(folder, self.data))
+        if name == 'teacher' and hasattr(network, 'built_by'): self.caches.append(TeacherCache(folder/'outputs', network))
         return network
+
+    def train(self, name, given):
+        "The folder of a run that this one builds on, trained where it is missing"
+        return train(recipes.find(name), self.data, self.seed, given, self.runs, self.watch, rehearsed=True)
+
+    @property
+    def teacher_sha256(self):
+        "Of the weights of its teacher; of several, joined by +. None without one"
+        return '+'.join(dict.fromkeys(folder.files['weights.safetensors'] for name,folder in self.upstream if name == 'teacher')) or None
 
     def guide(self,
         student:nn.Module, # To be trained
@@ -141,9 +147,11 @@ class Run:
 
     def bridge(self, guided, hint):
         made = regressor(guided, hint, self.xb)
-        if self.data.grow == 1 or made.kernel_size == (1, 1): return made
-        raise KdfastError(f'--grow {self.data.grow}: between these layers stands a convolution of {"×".join(map(str, made.kernel_size))}, which fits '
-                          'images of one size alone: choose layers of equal height and width, or leave --grow out')
+        convolution = made if isinstance(made, nn.Linear | nn.Conv2d) else made[0]
+        if self.data.grow == 1 or made is convolution and getattr(made, 'kernel_size', (1, 1)) == (1, 1): return made
+        raise KdfastError(f'--grow {self.data.grow}: between these layers stands a convolution of {"×".join(map(str, convolution.kernel_size))}'
+                          f'{"" if made is convolution else ", enlarged"}, which fits images of one size alone: '
+                          'choose layers of equal height and width, or leave --grow out')
 
     def channels(self,
         student:nn.Module, # A network
@@ -173,11 +181,12 @@ class Run:
         from 0.95 to 0.85 and back, whatever the optimizer was given.
         """
         settings = dict(loss_func=CrossEntropyLossFlat(), opt_func=partial(OPTIMIZERS[optimizer], mom=.9), wd=5e-3, metrics=accuracy) | kwargs
-        cbs = [SameOrder(), self.record, *self.caches, *(watch(self.folder) for watch in self.watch)]
+        cbs = [SameOrder(), self.record, *self.caches, *L(settings.pop('cbs', None))]
         if self.precision == 'bfloat16': cbs.append(Bfloat16())
         if processes.size > 1: cbs += together(self.dls)
-        if self.resume: cbs += [self.resume, Skip()]
         learn = self.kind(self.dls, model.to(self.dls.device, memory_format=torch.channels_last), path=self.folder.path, cbs=cbs, **settings)
+        learn.checkpoints,learn.watchers = self.checkpoints,[watch(self.folder) for watch in self.watch]
+        learn.add_cbs(learn.watchers)
         learn.remove_cbs(ProgressCallback)
         learn.logger = noop
         return learn
@@ -196,12 +205,14 @@ def train(
     given:dict, # Arguments that are not the recipe's defaults
     kept_in:Path, # Where runs are kept
     watch:tuple=(), # Functions of a run's folder, each giving a callback that watches its fits
+    rehearsed:bool=False, # Whether this has been tried in small: as part of what needs it, or of a study
 ) -> Folder:
     """Run `recipe`, and whatever it needs, unless that is finished already; the folder of its results.
 
-    Raises KdfastError, before anything is written, for arguments out of range and too few images; Locked where another
-    process trains the same; Diverged where a loss did. A run that fails keeps its folder, which says so and is never
-    taken for a result.
+    Before anything is trained or written, all of it is tried in small (`kdfast.rehearsal`), unless there is a checkpoint to go on from.
+    Raises KdfastError, then, for whatever could not be trained, kept or loaded; Locked where another process trains the same; Diverged
+    where a loss did. A run that fails keeps its folder and its checkpoints, which say so and are never taken for a result; the next
+    start goes on from them.
     """
     arguments = recipe.resolve(given)
     folder = runs.folder(kept_in, data.name, recipe.folder_name(arguments), seed)
@@ -209,51 +220,72 @@ def train(
     if not finished():
         run = Run(folder, data, seed, kept_in, watch)
         run.dls # too few images, or to be shared unevenly, are said here, before a folder is made
-        for name in foreign(arguments): networks.probe(name, data) # and a network that is none
+        run.identity = identity.of(recipe, arguments, data) # and a network that is none, or cannot be kept
+        if not rehearsed: processes.agreed(lambda: try_first(run, recipe, arguments))
         with folder.locked():
             if not finished(): return train_alone(run, recipe, arguments)
     check_same(folder, recipe, data, arguments) # finished before, or by another process just now
     return folder
 
 
-def foreign(arguments):
-    "The names of networks among the arguments that are not kdfast's own: they may not be what they seem"
-    named = [value for name,value in arguments.items() if name in recipes.NETWORK_OPTIONS and not is_run(value)]
-    return [name for name in named if name not in recipes.NETWORKS]
-
-
-def sources(arguments):
-    "SHA-256 of the files that the named networks are made from, where there are any"
-    files = {file: sha256 for name in foreign(arguments) for file,sha256 in networks.source(name).items()}
-    return dict(sources=files) if files else {}
+def try_first(run, recipe, arguments):
+    "In small; not again where the run has begun, and where another process trains it"
+    from kdfast.rehearsal import rehearse # which stands on this module
+    if not (run.folder.has_checkpoints or run.folder.held): rehearse(run, recipe, arguments)
 
 
 def train_alone(run, recipe, arguments):
     "Train in a folder that no other process writes; how it went is put on record in any case"
+    begin(run, recipe, arguments)
+    with on_record(run), repeatable(run.dls.device):
+        outcome = perform(run, recipe, arguments)
+        processes.agreed(lambda: run.folder.finish(judge(run, arguments, outcome) | dict(skipped_images=run.data.skipped)))
+    return run.folder
+
+
+def perform(run, recipe, arguments):
+    "What `main` returns: the Learner to be judged, or a network to be kept. Raises KdfastError for anything else"
+    outcome = recipe.main()(run, **arguments)
+    if isinstance(outcome, Learner | nn.Module) or not run.record.epochs: return outcome
+    raise KdfastError(f'{recipe.file}: main returns {type(outcome).__name__}, expected the Learner to be judged, or a network to be kept')
+
+
+def begin(run, recipe, arguments):
+    "Make the folder, or go on from what is there, and put on record what is about to be done"
     folder = run.folder
-    facts = dict(recipe=recipe.name, arguments=arguments, data=run.data.name, data_sha256=run.data.fingerprint, seed=run.seed,
-                 batch_size=run.dls.train.bs, precision=run.precision, **sources(arguments), **environment())
+    facts = dict(recipe=recipe.name, arguments=arguments, data=run.data.name, data_sha256=run.data.fingerprint,
+                 data_notes=list(run.data.notes), seed=run.seed, batch_size=run.dls.train.bs, precision=run.precision,
+                 **run.identity, **environment())
     folder.facts = processes.agreed(lambda: folder.start(facts, recipe.source))
+    trust.keep_anew(source.of_file(recipe.file).sources if 'recipe_sources' in run.identity else {}, folder.path)
     folder.set('running', images=run.data.asked) # where they were; they may have moved when it goes on
-    run.resume = Resume(folder)
-    autocast = autocast_state(run.dls.device.type)
-    try:
-        with repeatable(run.dls.device):
-            outcome = recipe.main()(run, **arguments)
-            processes.agreed(lambda: folder.finish(judge(run, arguments, outcome)))
+    if len(folder.facts['recipe_sha256']) > 1: run.say('its recipe was changed while it was trained: no single version of it gives these weights')
+    run.checkpoints = Checkpoints(folder, run.say)
+
+
+@contextmanager
+def on_record(run):
+    "Say in the folder how the training ended, if not well. Its checkpoints stay, whatever it was"
+    folder,autocast = run.folder,autocast_state(run.dls.device.type)
+    try: yield
     except Diverged as e:
         folder.set('diverged', reason=e.message)
         raise
-    except (KeyboardInterrupt, SystemExit, OSError, KdfastError) as e: # once the user has mended what there is, it goes on from its last checkpoint
-        folder.set('interrupted', reason=e.message if isinstance(e, KdfastError) else str(e) if isinstance(e, OSError) else 'by a signal')
+    except (KdfastError, OSError) as e: # once the user has mended what there is, it goes on
+        folder.set('interrupted', reason=e.message if isinstance(e, KdfastError) else str(e))
+        raise
+    except (KeyboardInterrupt, SystemExit):
+        folder.set('interrupted', reason='by a signal')
         raise
     except BaseException as e:
-        folder.set('failed', reason=f'{type(e).__name__}: {e}')
+        words,kept = misfortune(e),[KEPT] if folder.has_checkpoints else []
+        folder.set('failed', reason=words or reason(e))
+        if words: raise KdfastError('. '.join([words, *kept])) from e
+        for note in kept: e.add_note(note)
         raise
     finally:
         signals.training = False
         restore_autocast(autocast) # whatever a callback of the user's left
-    return folder
 
 
 def check_same(folder, recipe, data, arguments):
@@ -263,9 +295,8 @@ def check_same(folder, recipe, data, arguments):
         raise KdfastError(f'{folder} was trained on other images that were also called {data.name}: keep the new runs elsewhere with --runs')
     if folder.parsed('recipe.py', bytes.decode) != recipe.source:
         raise KdfastError(f'{folder} was made by another version of {recipe.file.name}: remove that folder, rename the recipe, or use --runs')
-    asked = dict(arguments=arguments, sources={}) | sources(arguments)
-    for name,value in asked.items():
-        if was.get(name, {}) != value: raise KdfastError(f'{folder} was made with {name} {was.get(name, {})}, asked is {value}: remove that folder, or use --runs')
+    if was.get('arguments') != arguments: raise KdfastError(f'{folder} was made with arguments {was.get("arguments")}, asked is {arguments}: remove that folder, or use --runs')
+    identity.check(folder, recipe, arguments, data, environment()['versions'])
 
 
 def environment():
@@ -274,104 +305,23 @@ def environment():
                 machine=f'{platform.system()} {platform.machine()}, {os.cpu_count()} cores', threads=torch.get_num_threads(), processes=processes.size)
 
 
-# Results
+# Runs that were given by name
 
-def judge(
-    run:Run, # The run that was trained
-    arguments:dict, # What its recipe was called with
-    outcome:Learner|nn.Module, # The Learner to be judged; or, where there is nothing to classify, the network to keep
-) -> dict:
-    "The numbers of a finished run; the network, its predictions and its confusion matrix are written beside them."
-    network = outcome.model if isinstance(outcome, Learner) else outcome
-    epochs = run.record.epochs
-    if not epochs: raise KdfastError(f'{run.folder.recipe} trained nothing: its main fits no Learner of run.learner(…)')
-    last = epochs[-1]
-    networks.save(network, run.folder/'weights.safetensors')
-    classified = classify(run, outcome) if isinstance(outcome, Learner) else dict.fromkeys(
-        ('train_accuracy', 'valid_accuracy', 'best_valid_accuracy', 'best_epoch', 'valid_loss', 'worst_pairs'))
-    return dict(
-        recipe=run.folder.recipe, data=run.data.name, seed=run.seed, arguments=arguments,
-        params=sum(p.numel() for p in network.parameters()), macs=macs(network, run),
-        bytes=(run.folder/'weights.safetensors').stat().st_size, latency=latency(network, run),
-        epochs=len(epochs), seconds=round(sum(row['seconds'] for row in epochs), 1),
-        train_loss=last['train_total'], soft_loss=last['train_soft'], hard_loss=last['train_hard'],
-        fit_loss=fit_loss(run), hint=run.hint,
-        **classified, teacher_sha256=run.stands_on.get('teacher', {}).get('sha256'))
+def check_teacher(
+    folder:Folder, # Of a run that is to teach
+):
+    "Raise KdfastError for a run that is not finished, or whose recipe leaves nothing to classify with."
+    if not folder.finished: raise KdfastError(f'{folder} is {folder.status}, not finished: a teacher must be')
+    if folder.result.get('valid_accuracy') is None:
+        raise KdfastError(f'{folder} is no teacher: {folder.run["recipe"]} trains a part of its network and leaves the classifier new. Expected a run with a validation accuracy')
 
 
-def classify(run, learn):
-    "How the final weights do on images as they are"
-    valid = run.dls.valid
-    logits,actual,losses = learn.get_preds(dl=valid, with_loss=True, act=noop)
-    interpretation = ClassificationInterpretation(learn, valid, losses)
-    confusion,predicted = interpretation.confusion_matrix(),logits.argmax(1)
-    interpretation.confusion_matrix = confusion.copy # most_confused would predict everything once more, and clears the diagonal
-    names = run.data.classes
-    runs.write_csv(run.folder/'confusion.csv', ['actual \\ predicted', *names], ([name, *row] for name,row in zip(names, confusion)))
-    worst = interpretation.most_confused(min_val=1)[:10]
-    number = {name: label for label,name in enumerate(names)}
-    write_confused(run.folder/'confused.npz', run.data, torch.Tensor(actual).long(), logits, [(number[a], number[b]) for a,b,_ in worst])
-    write_arrays(run.folder/'predictions.npz', actual=actual, predicted=predicted, logits=halved(logits))
-    plain = run.dls.train.new(run.dls.train_ds.plain(), shuffle=False, drop_last=False)
-    train_logits,train_actual = learn.get_preds(dl=plain, act=noop)
-    best = max((row for row in run.record.epochs if row['valid_accuracy'] is not None), key=lambda row: row['valid_accuracy'])
-    return dict(
-        train_accuracy=float((train_logits.argmax(1) == train_actual).double().mean()),
-        valid_accuracy=float(confusion.trace() / confusion.sum()),
-        best_valid_accuracy=best['valid_accuracy'], best_epoch=best['epoch'],
-        valid_loss=float(losses.mean()),
-        worst_pairs=[[str(a), str(b), int(n)] for a,b,n in worst])
-
-
-def halved(logits):
-    "In half precision, where that can hold them"
-    return logits.half() if logits.abs().max() <= torch.finfo(torch.half).max else logits
-
-
-def write_confused(file, data, actual, logits, pairs):
-    "The images that the network is surest of and has wrong, as it saw them: a few of each of its most confused pairs"
-    predicted = logits.argmax(1)
-    surplus = logits.max(1).values - logits.gather(1, actual[:,None])[:,0]
-    rows = []
-    for a,b in pairs[:PAIRS_SHOWN]:
-        of_pair = ((actual == a) & (predicted == b)).nonzero()[:,0]
-        rows += of_pair[surplus[of_pair].argsort(descending=True)][:IMAGES_SHOWN].tolist()
-    index = np.array(rows, int)
-    write_arrays(file, images=data.shown(data.valid[0][index]), index=index, actual=actual[rows], predicted=predicted[rows])
-
-
-def write_arrays(file, **arrays):
-    content = io.BytesIO()
-    np.savez_compressed(content, **{name: np.asarray(tensor) for name,tensor in arrays.items()})
-    runs.write(file, content.getvalue())
-
-
-def fit_loss(run):
-    "The last fit loss of stage one: this run's own, or that of the run it stands on; None without a stage one"
-    own = [row['train_fit'] for row in run.record.epochs]
-    needed = [Folder(Path(needed['path'])).result['fit_loss'] for needed in run.stands_on.values()]
-    return next((fit for fit in [*reversed(own), *needed] if fit is not None), None)
-
-
-def macs(network, run):
-    "Multiply-adds for one image"
-    with FlopCounterMode(display=False) as counter, torch.no_grad(): ready(network, run)()
-    return counter.get_total_flops() // 2
-
-
-def latency(network, run):
-    "Seconds that one image takes, alone in its batch: the shortest of many, for what else the machine does only adds to it; with this run's threads"
-    classify_one,took = ready(network, run),[]
-    with torch.no_grad():
-        for _ in range(LOOKS):
-            began = perf_counter()
-            classify_one().cpu() # a GPU is waited for
-            took.append(perf_counter() - began)
-    return round(min(took), 6)
-
-
-def ready(network, run):
-    "The network at work on one image"
-    x = torch.zeros(1, 3, *run.data.shape, device=run.dls.device) # where not all of stage one's student went
-    network.to(x.device).eval()
-    return lambda: network(x)
+def seen(
+    folder:Folder, # Of a run that teaches
+    data:Data, # What its student is validated on
+) -> str:
+    "A note where the teacher was trained on images that are now held out; nothing where it was not, as far as the runs say."
+    held,was = (data.asked or {}).get('holdout'),folder.run.get('images') or {}
+    same = was.get('source') == data.asked['source'] if held and was else held and folder.data.split(',')[0] == data.name.split(',')[0]
+    if not same or was.get('holdout', 0) >= held: return '' # of a class, the images of a smaller share are among those of a larger
+    return f'the teacher {folder} was trained on images that --holdout {held} holds out: what it teaches there is better than it will be on new images'

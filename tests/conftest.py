@@ -84,20 +84,35 @@ def equal(a, b):
     return a.keys() == b.keys() and all((a[k] == b[k]).all() for k in a)
 
 
-def make(runs, recipe, seed, data='pets', status='finished', confusion=None, classes='ab', right=None, **result):
+def make(runs, recipe, seed, data='pets', status='finished', confusion=None, classes='ab', right=None, recorded={},
+         **result):
     "A run's folder without a run: of its result what is given, the rest null"
-    from kdfast import report
+    from kdfast import recipe as recipes, report
     from kdfast.runs import Folder, write_csv
     folder = Folder(runs/data/recipe/str(seed))
-    folder.start(dict(recipe=recipe), '')
+    name,*given = recipe.split(',')
+    known = recipes.find(name) if name in recipes.names() else None
+    def typed(kind, text): return text == 'True' if kind is bool else kind(text)
+    given = dict(part.split('=', 1) for part in given)
+    options = known.options if known else []
+    arguments = {o.name: typed(o.type, given[o.name]) if o.name in given else o.default for o in options}
+    folder.start(dict(recipe=name, arguments=arguments, **recorded), known.source if known else '')
     if confusion: write_csv(folder/'confusion.csv', ['', *classes], ([c, *row] for c,row in zip(classes, confusion)))
     if right is not None:
         np.savez(folder/'predictions.npz', actual=np.zeros(len(right)), predicted=1 - np.array(right, float))
-        result['valid_accuracy'] = float(np.mean(right))
+        result |= dict(valid_accuracy=float(np.mean(right)), valid_images=len(right))
     if status == 'finished':
-        folder.finish(dict(recipe=recipe, data=data, seed=seed, teacher_sha256=None) | dict.fromkeys(report.ROWS) | result)
+        facts = dict(recipe=recipe, data=data, seed=seed, arguments=arguments, teacher_sha256=None, valid_images=10**6)
+        folder.finish(facts | dict.fromkeys(report.ROWS) | result)
     else: folder.set(status, reason='no luck')
     return folder
+
+
+def recipe(file, body, options='epochs:int=1'):
+    "A recipe of one's own that passes its rehearsal, whatever it does when it is to train"
+    file.write_text(f'"Mine."\nfrom kdfast.all import *\nfrom kdfast.recipes import baseline\n\ndef main(run, {options}):\n'
+                    f'    if run.rehearsal: return baseline.main(run)\n    {body}\n')
+    return file
 
 
 def seal(folder):

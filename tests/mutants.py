@@ -14,19 +14,26 @@ import traceback
 import ordeal # before anything of kdfast: it sets the threads
 import test_resume
 
-from kdfast import decode, networks, record, resume, runs, signals
+from kdfast import checkpoint, decode, metrics_log, networks, runs, signals, writing
 from kdfast.runs import Folder
 
 
 def nothing(*_, **__): return None
 
 
-def no_network(): resume.restore_network = nothing
-def no_optimizer(): resume.restore_optimizer = nothing
-def no_record(): record.Record.restore = nothing
+def without(root):
+    "Checkpoints that leave out what one of their roots holds"
+    roots = checkpoint.Checkpoints.roots
+    def fewer(self, learn): return {name: owner for name,owner in roots(self, learn).items() if name != root}
+    checkpoint.Checkpoints.roots = fewer
+
+
+def no_network(): without('model')
+def no_optimizer(): without('opt')
+def no_record(): metrics_log.MetricsLog.load_state_dict = nothing
 def no_lock(): Folder.locked = contextlib.contextmanager(lambda self: (yield))
 def no_comparison(): test_resume.same = lambda *_: True
-def no_look_at_numbers(): record.isfinite = lambda value: True
+def no_look_at_numbers(): metrics_log.isfinite = lambda value: True
 def no_status(): signals.Interrupted.__init__ = lambda self, number: (SystemExit.__init__(self, 0), setattr(self, 'said', signals.SAID[number]))[0]
 
 
@@ -41,17 +48,15 @@ def finished_at_once():
 
 def silent_disk():
     "A file that cannot be written is left out"
-    write = runs.write
+    write = writing.write
     def careless(file, content):
         with contextlib.suppress(OSError): write(file, content)
-    runs.write = resume.write = careless
+    runs.write = checkpoint.write = writing.write = careless
 
 
 def no_hash():
-    def checkpoint(path, stage=None, where='*[0-9]-*[0-9]'):
-        files = sorted(path.glob(f'{"*" if stage is None else f"{stage:02}"}-{where}-*.safetensors'))
-        return (*(int(n) for n in files[-1].stem.split('-')[:-1] if n != resume.END), files[-1]) if files else None
-    resume.checkpoint = checkpoint
+    def newest(self, where='[0-9]*-[0-9]*'): return next(iter(self.under_way(where)), None)
+    checkpoint.Checkpoints.newest = newest
 
 
 def numpy_unpickles():

@@ -24,7 +24,7 @@ from test_record import Poison
 from test_resume import same
 
 from kdfast import cli
-from kdfast import networks, resume, runs, trainer
+from kdfast import checkpoint, networks, runs, trainer
 from kdfast.runs import Folder
 
 torch.set_num_threads(1)
@@ -106,7 +106,7 @@ class Bench:
 def die(): os.kill(os.getpid(), signal.SIGKILL)
 
 
-def often(): resume.EVERY = 0 # a checkpoint every step
+def often(): checkpoint.EVERY = 0 # a checkpoint every step
 
 
 # SIGKILL
@@ -145,7 +145,7 @@ def die_in_checkpoint(bench):
             if point == 'before replace': os.replace = lambda *_: die()
             if point == 'after replace': os.replace = lambda *names: (replace(*names), die())
             return whole(file, content)
-        resume.write = write
+        checkpoint.write = write
     return prepare
 
 
@@ -166,7 +166,7 @@ def die_between_stages(bench):
         if what == 'set': around(Folder, 'set', lambda self, status, **_: self.recipe == 'hint' and status == 'finished')
         if what == 'start': around(Folder, 'start', lambda self, *_: self.recipe.startswith('exp2'))
         if what == 'mkdir': around(Path, 'mkdir', lambda self, *_: self.parent.name.startswith('exp2'))
-        if what == 'fit': around(resume.Resume, 'save', lambda self, where: where == resume.END and self.kept_in.parent.parent.name == 'hint')
+        if what == 'fit': around(checkpoint.Checkpoints, 'save', lambda self, learn, where, *_: where == checkpoint.END and self.folder.recipe == 'hint')
     return prepare
 
 
@@ -257,7 +257,7 @@ def faults_of_the_disk(bench, n):
 def damaged_checkpoints(bench, n):
     "Cut short or with one bit turned: passed over, and the one before taken"
     kept_in = bench.beside('kd')
-    assert bench.run(kept_in, 'kd', lambda: (often(), setattr(resume.Resume, 'after_fit', lambda _: die()))) == -signal.SIGKILL
+    assert bench.run(kept_in, 'kd', lambda: (often(), setattr(checkpoint.Checkpoints, 'end', lambda *_, **__: die()))) == -signal.SIGKILL
     path = bench.folder(kept_in, 'kd')/'resume'
     *_,before,last = sorted(path.glob('01-0*'))
     whole = last.read_bytes()
@@ -266,7 +266,9 @@ def damaged_checkpoints(bench, n):
         if i % 5: damaged[bench.random.randrange(len(whole))] ^= 1 << bench.random.randrange(8)
         else: del damaged[bench.random.randrange(len(whole)):]
         last.write_bytes(damaged)
-        with contextlib.redirect_stderr(io.StringIO()) as said: return resume.checkpoint(path)[-1] == before and 'is damaged' in said.getvalue()
+        checkpoints = checkpoint.Checkpoints(bench.folder(kept_in, 'kd'), print)
+        checkpoints.fit = 1
+        with contextlib.redirect_stderr(io.StringIO()) as said: return checkpoints.newest().file == before and 'is damaged' in said.getvalue()
     return [trial(i) for i in range(n)]
 
 

@@ -1,8 +1,9 @@
+import random
 import re
 from xml.etree import ElementTree
 
 import pytest
-from kdfast.charts import HEIGHT, WIDTH, interval_plot, line_chart, thin_out, ticks
+from kdfast.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, interval_plot, line_chart, thin_out, ticks
 
 
 @pytest.mark.parametrize('low,high', [(0, 1), (.71, .74), (0, 12000), (-3, 4), (.5, .5), (1e-4, 2e-4)])
@@ -47,3 +48,68 @@ def test_intervals_lie_against_the_margin():
 def test_one_wild_value_does_not_flatten_the_rest():
     from kdfast.charts import reach
     assert reach([1.]*50 + [2.]*50) == (1., 2.) and reach([1.]*50 + [2.]*49 + [20000.]) == (1., 3.)
+    assert reach([-2.]*50 + [-1.]*50) == (-2., -1.) and reach([-2.]*50 + [-1.]*49 + [20000.]) == (-2., 0.)
+    assert reach([1.]*99 + [5.]) == (1., 5.)
+
+
+def places(text): return [tuple(map(float, place.split(','))) for place in text.split()]
+
+
+def test_a_loss_below_0_is_drawn_as_one_above():
+    "What was cut off: -0.2 to -0.5, whose highest was taken for -0.3"
+    def line(values): return places(ElementTree.fromstring(line_chart({'vid': [(x, v, v, v) for x,v in enumerate(values, 1)]}, {'vid': 0}, 'fit loss', 'epoch')).find('polyline').get('points'))
+    below,above = line([-.2 - .015*k for k in range(21)]),line([1.2 - .015*k for k in range(21)])
+    assert below == above and below[0][1] == TOP and below[-1][1] == HEIGHT - BOTTOM
+
+
+KINDS = { # of numbers that a loss may be
+    'ordinary': lambda r: r.uniform(0, 5), 'negative': lambda r: -r.uniform(.2, .5), 'mixed': lambda r: r.gauss(0, 3), 'constant': lambda r: 2.5, 'zero': lambda r: 0.,
+    'nearly constant': lambda r: 1 + r.randrange(4)*2**-52, 'tiny': lambda r: r.uniform(-1, 1)*1e-310, 'small': lambda r: 1e-12*r.random(), 'huge': lambda r: r.uniform(-1, 1)*1e299,
+    'all sizes': lambda r: r.choice((-1, 1))*10**r.uniform(-300, 299), 'wild': lambda r: r.choice([1e9, .1, .2, .3, .4]), 'infinite': lambda r: r.choice([float('inf'), float('-inf'), float('nan'), 1., 2.])}
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_whatever_the_numbers_are_they_are_drawn_inside_the_plot_and_in_their_order(kind):
+    for seed in range(40):
+        r = random.Random(seed)
+        series = {}
+        for name in 'ab':
+            triples = [sorted(KINDS[kind](r) for _ in range(3)) for _ in range(r.choice([1, 2, 5, 50, 199]))]
+            series[name] = [(x, mean, low, high) for x,(low,mean,high) in enumerate(triples, r.choice([1, 1, 3]))]
+        chart = line_chart(series, dict(a=0, b=1), 'loss', 'epoch')
+        drawable = {name: [p for p in points if all(abs(v) <= 1e300 for v in p)] for name,points in series.items()}
+        if not any(drawable.values()): assert chart == ''; continue
+        root,expected = ElementTree.fromstring(chart),{name: points for name,points in drawable.items() if points}
+        for shape,points in zip([*root.findall('polyline'), *root.findall('polygon')], [*expected.values()]*2):
+            drawn = places(shape.get('points'))
+            assert all(LEFT <= x <= WIDTH - RIGHT and TOP <= y <= HEIGHT - BOTTOM for x,y in drawn), (kind, seed)
+            if shape.tag == 'polyline':
+                assert len(drawn) == len(points)
+                by_value = sorted(zip((p[1] for p in points), (y for _,y in drawn)))
+                assert all(ya >= yb for (_,ya),(_,yb) in zip(by_value, by_value[1:])), (kind, seed) # higher values are higher up
+        assert [c.get('r') for c in root.findall('circle')] == ['2.5']*sum(len(p) == 1 for p in expected.values())
+        for line in root.findall('line'): assert TOP <= float(line.get('y1')) <= HEIGHT - BOTTOM
+        for text in root.findall('text'): assert 0 <= float(text.get('x')) <= WIDTH and 0 <= float(text.get('y')) <= HEIGHT
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('margin', [0., .8, 1e6])
+def test_intervals_of_whatever_numbers_are_drawn_inside_the_plot(kind, margin):
+    for seed in range(20):
+        r = random.Random(seed)
+        rows = []
+        for name in 'abc':
+            low,mean,high = sorted(KINDS[kind](r) for _ in range(3))
+            rows.append((name, mean, low, high, 'undecided'))
+        root = ElementTree.fromstring(interval_plot(rows, margin))
+        lines = [line for line in root.findall('line') if line.get('class').startswith('interval')]
+        assert len(lines) == sum(all(abs(v) <= 1e300 for v in row[1:4]) for row in rows) == len(root.findall('circle'))
+        for line,dot in zip(lines, root.findall('circle')):
+            assert 0 <= float(line.get('x1')) <= float(dot.get('cx')) <= float(line.get('x2')) <= WIDTH
+        shaded = root.find('rect')
+        assert 0 <= float(shaded.get('x')) and float(shaded.get('x')) + float(shaded.get('width')) <= WIDTH + .1
+
+
+def test_only_whole_epochs_have_a_number():
+    chart = line_chart({'a': [(1, .5, .5, .5), (2, .6, .6, .6)]}, dict(a=0), 'accuracy', 'epoch')
+    assert re.findall(r'text-anchor="middle">([^<]*)<', chart) == ['1', '2', 'epoch']

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import equal, weights
+from conftest import equal, recipe, weights
 
 ray = pytest.importorskip('ray')
 
@@ -27,11 +27,11 @@ def study(images, runs, *more):
 
 
 def test_the_same_folders_and_the_same_weights_as_here(address, kdfast, images, tmp_path):
-    (tmp_path/'mine.py').write_text('"Fails."\ndef main(run, epochs:int=1): raise RuntimeError("no luck")\n')
+    recipe(tmp_path/'mine.py', 'raise RuntimeError("no luck")')
     for attempt in range(20): # the cluster needs a moment to begin
         there = study(images, tmp_path/'there', 'baseline', tmp_path/'mine.py', '--epochs', '1', '--seeds', '2', '--ray', address)
         if 'no Ray cluster' not in there.stderr: break
-    assert there.returncode == 2 and 'no result: mine, seed 0: RuntimeError: no luck' in there.stderr, there.stderr
+    assert there.returncode == 2 and 'line 7: RuntimeError: no luck' in there.stderr, there.stderr
     for seed in '01':
         assert kdfast('run', 'baseline', '--epochs', 1, '--seed', seed, '--data', images, '--runs', tmp_path/'here').status == 0
         one,two = (tmp_path/where/'tiny'/'baseline,epochs=1'/seed for where in ('here', 'there'))

@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 from conftest import CLASSES, draw
-from kdfast import arrays, data as kdata, decode, files
+from kdfast import arrays, data as kdata, decode, files, pixels
 from kdfast.errors import KdfastError
 from PIL import Image
 
@@ -26,7 +26,7 @@ def test_a_folder_is_decoded_in_order_of_class_and_name(folder):
     assert found.mean[0] == pytest.approx(found.train[0][..., 0].mean()/255)
 
 
-@pytest.mark.parametrize('suffix', ['.tar.xz', '.tar.gz', '.zip'])
+@pytest.mark.parametrize('suffix', ['.tar.xz', '.tar.gz', '.tar.bz2', '.zip'])
 @pytest.mark.parametrize('top', ['', 'inside/'])
 def test_an_archive_is_the_folder_that_it_holds(folder, tmp_path, suffix, top):
     archive = tmp_path/f'pets{suffix}'
@@ -35,7 +35,7 @@ def test_an_archive_is_the_folder_that_it_holds(folder, tmp_path, suffix, top):
         with zipfile.ZipFile(archive, 'w') as z:
             for f in files: z.write(f, top + f.relative_to(folder).as_posix())
     else:
-        with tarfile.open(archive, 'w:' + suffix[-2:]) as t:
+        with tarfile.open(archive, 'w:' + suffix.rpartition('.')[2]) as t:
             for f in files: t.add(f, top + f.relative_to(folder).as_posix())
     a,b = kdata.load(str(archive)),kdata.load(str(folder))
     assert a.fingerprint == b.fingerprint and a.name == 'pets' and (a.train[0] == b.train[0]).all()
@@ -43,7 +43,7 @@ def test_an_archive_is_the_folder_that_it_holds(folder, tmp_path, suffix, top):
 
 def test_the_second_time_nothing_is_decoded(folder, monkeypatch):
     first = kdata.load(str(folder))
-    monkeypatch.setattr(decode, 'decoded', None)
+    monkeypatch.setattr(decode, 'picture', None)
     second = kdata.load(str(folder))
     assert second.fingerprint == first.fingerprint and isinstance(second.train[0], np.memmap)
 
@@ -68,28 +68,27 @@ def test_grey_and_palette_images_become_colour(folder):
 def break_image(f): (f/'train'/'cat'/'001.png').write_bytes(b'not an image')
 def empty_file(f): (f/'train'/'cat'/'001.png').write_bytes(b'')
 def break_many(f): [(f/'train'/'cat'/f'{i:03}.png').write_bytes(b'<svg/>') for i in range(12)]
-def floating(f): Image.fromarray(np.zeros((8, 8), np.float32)).save(f/'train'/'cat'/'float.tif')
+def not_finite(f): Image.fromarray(np.full((8, 8), np.nan, np.float32)).save(f/'train'/'cat'/'001.tif')
 def huge(f): Image.new('1', (10_000, 10_000)).save(f/'train'/'cat'/'001.png')
 def empty_class(f): (f/'train'/'dog').mkdir(), (f/'test'/'dog').mkdir()
 def escape(f): [(f/s/'cat').rename(f/s/'c\x1b[31mt') for s in ('train', 'test')]
 def dangling(f): (f/'train'/'cat'/'gone.png').symlink_to('nowhere.png')
 def truncate(f): (f/'train'/'cat'/'001.png').write_bytes((f/'train'/'cat'/'001.png').read_bytes()[:60])
 def enlarge(f): Image.new('RGB', (9, 8)).save(f/'train'/'cat'/'001.png')
-def drop_valid(f): shutil.rmtree(f/'test')
-def drop_class(f): shutil.rmtree(f/'test'/'bee')
+def drop_class(f): shutil.rmtree(f/'train'/'bee')
+def only_test(f): shutil.rmtree(f/'train')
 def one_class(f): [shutil.rmtree(f/s/c) for s in ('train', 'test') for c in CLASSES[1:]]
 def flatten(f): shutil.rmtree(f/'train'), shutil.rmtree(f/'test')
-def nest(f): (f/'train'/'cat'/'more').mkdir()
-def other_split(f): (f/'test').rename(f/'holdout')
 
 
 @pytest.mark.parametrize('damage,said', [
-    (break_image, 'train/cat/001.png (no image) is not to be read'), (truncate, 'train/cat/001.png ('), (empty_file, 'train/cat/001.png (no image)'),
-    (break_many, 'train/cat/009.png (no image) and 2 more are not to be read'), (floating, 'pixels are floating-point'), (huge, '10000×10000 is more than 67,108,864 pixels'),
-    (empty_class, 'no images in train/dog, test/dog'), (escape, "names of classes 'c\\x1b[31mt'"), (dangling, 'train/cat/gone.png is a link to nothing'),
-    (enlarge, 'train/cat/001.png is 9×8'), (drop_valid, 'found train;'), (drop_class, 'only in train: bee'),
-    (one_class, 'found one class, ape'), (flatten, 'found no images; expected train/<class>/<image>'),
-    (nest, 'train/cat/more is a folder; expected'), (other_split, 'found the image holdout/ape/000.png; expected'),
+    (break_image, 'train/cat/001.png (no image but text) cannot be read'), (truncate, 'train/cat/001.png (it breaks off: '), (empty_file, 'train/cat/001.png (an empty file)'),
+    (break_many, 'train/cat/009.png (SVG: render it as PNG) and 2 more cannot be read'), (huge, '10000×10000 is more than 67,108,864 pixels: give a --size'),
+    (not_finite, 'train/cat/001.tif (some of its values are no finite numbers)'),
+    (empty_class, 'no images in train/dog: fill or remove'), (escape, "names of classes 'c\\x1b[31mt'"), (dangling, 'train/cat/gone.png is a link to nothing'),
+    (enlarge, 'train/cat/001.png is 9×8'), (drop_class, 'no training image of bee, which the validation images have'),
+    (one_class, 'found one class, ape'), (flatten, 'found no images, it is empty; expected <class>/<image>, train/<class>/<image>'),
+    (only_test, 'found 6 images for test and none to train on'),
 ])
 def test_what_is_wrong_is_named_and_nothing_is_kept(folder, damage, said):
     before = set(kdata.cache_home().glob('*'))
@@ -111,7 +110,7 @@ def test_a_path_that_is_not_there():
 
 def test_digits_come_with_the_installation():
     digits = kdata.load('digits')
-    assert digits.train[0].shape == (599, 16, 16, 3) and len(digits.valid[1]) == 1198 and not digits.flip
+    assert digits.train[0].shape == (599, 16, 16, 3) and len(digits.valid[1]) == 1198 and digits.augment == 'shift'
     assert digits.fingerprint == kdata.load('digits').fingerprint
 
 
@@ -142,7 +141,7 @@ def test_statistics_are_numpys_to_the_bit_whatever_is_in_memory_at_once(shape, m
         for whole in (images, arrays.Rows(images, np.arange(len(images)))): assert list(arrays.statistics(whole)) == expected
 
 
-@pytest.mark.parametrize('share,said', [(1., 'from 0 to below 1'), (-.1, 'from 0 to below 1'), (float('nan'), 'from 0 to below 1'), (.01, 'takes 0 of the 3 training images of ape')])
+@pytest.mark.parametrize('share,said', [(1., 'from 0 to below 1'), (-.1, 'from 0 to below 1'), (float('nan'), 'from 0 to below 1'), (.01, 'takes none of the 9 training images, of 3 classes')])
 def test_a_holdout_out_of_range(folder, share, said):
     with pytest.raises(KdfastError, match=said): kdata.load(str(folder), holdout=share)
 
@@ -157,7 +156,7 @@ def test_16_bits_are_scaled_and_not_cut(folder):
     deep = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
     save(Image.fromarray(deep), folder)
     found = kdata.load(str(folder))
-    assert (found.train[0][0] == (deep/257).round()[..., None]).all() and found.notes == ['scaled from 16 bits to 8: 1 (train/ape/000.png)']
+    assert (found.train[0][0] == (deep/257).round()[..., None]).all() and found.notes == ['scaled from 16 bits (0 … 65535) to 8 bits: 1 (train/ape/000.png)']
 
 
 def test_what_is_transparent_is_shown_on_white(folder):
@@ -180,7 +179,7 @@ def test_what_a_user_should_know_is_said(folder, capsys):
     shutil.copy(folder/'train'/'ape'/'000.png', folder/'test'/'cat'/'000.png')
     for split in ('train', 'test'): shutil.copytree(folder/split/'bee', folder/split/'Bee')
     found = kdata.load(str(folder))
-    assert found.notes == ['skipped, not named like an image: 2 (train/ape/logo.svg, …)', 'classes whose names differ in case or accents alone: 1 (bee)',
+    assert found.notes == ['left out, not images: 2 (train/ape/logo.svg, …)', 'classes whose names differ in case or accents alone: 1 (bee)', 'training images that are there more than once: 3 of 12',
                            'validation images that are training images, too: 1 of 8']
     assert all(note in capsys.readouterr().err for note in found.notes[:1]) and kdata.load(str(folder)).notes == found.notes
 

@@ -59,12 +59,12 @@ def test_what_builds_the_network_goes_along_and_overwrites_nobodys_file(kdfast, 
     mine.write_text(source), there.mkdir()
     assert kdfast('run', 'baseline', '--student', f'{mine}:tiny', '--epochs', 1, '--data', images, '--runs', tmp_path/'runs').status == 0
     (run,) = tmp_path.glob('runs/*/*/0')
-    assert kdfast('export', run, '--to', there/'x.safetensors').status == 0 and (there/'mine.py').read_text() == source
+    assert kdfast('export', run, '--to', there/'x.safetensors').status == 0 and (there/'source'/'mine.py').read_text() == source
     assert kdfast('predict', there/'x.safetensors', images/'valid'/'bee'/'000.png').status == 0
-    mine.write_text(source + '# worked on since\n')
-    done = kdfast('export', run, '--to', tmp_path/'x.safetensors')
-    assert done.status == 2 and 'is not the file that the run was made with' in done.err
-    assert mine.read_text().endswith('since\n') and not (tmp_path/'x.safetensors').exists()
+    (there/'source'/'mine.py').write_text(source + '# worked on since\n')
+    done = kdfast('export', run, '--to', there/'y.safetensors')
+    assert done.status == 2 and 'is not the file that the network was trained with' in done.err
+    assert (there/'source'/'mine.py').read_text().endswith('since\n') and not (there/'y.safetensors').exists()
 
 
 @pytest.mark.parametrize('arguments,said', [
@@ -133,3 +133,17 @@ def test_a_strangers_onnx_file_says_no_classes(kdfast, images, onnx, tmp_path):
     library.save(model, tmp_path/'x.onnx')
     done = kdfast('predict', tmp_path/'x.onnx', images/'valid'/'bee'/'000.png')
     assert done.status == 2 and 'does not say what its classes are' in done.err
+
+
+def test_a_run_on_held_out_photographs_is_checked_a_batch_at_a_time(kdfast, images, tmp_path, monkeypatch):
+    from kdfast import export
+    shown_as = '--data', images, '--holdout', .25, '--size', 8
+    done = kdfast('run', 'baseline', *shown_as, '--epochs', 1, '--runs', tmp_path/'runs')
+    assert done.status == 0, done.err
+    seen,probabilities = [],export.probabilities
+    monkeypatch.setattr(export, 'BATCH', 5)
+    def counted(classify, batch): return seen.append(len(batch)) or probabilities(classify, batch)
+    monkeypatch.setattr(export, 'probabilities', counted)
+    done = kdfast('export', 'baseline', '--to', tmp_path/'net.safetensors', '--runs', tmp_path/'runs')
+    assert done.status == 0 and 'of 18 validation images it takes 0 for another class' in done.out, done.err
+    assert seen == [5, 5, 5, 5, 5, 5, 3, 3]

@@ -85,7 +85,7 @@ def test_what_is_left_out_is_said(folder):
     rows = (folder/'labels.csv').read_text().replace('is_valid', 'split').replace('True', 'valid').replace('False', 'train').splitlines()
     (folder/'labels.csv').write_text('\n'.join([*rows[:5], rows[5].replace('train', 'test'), *rows[7:]]))
     found = kdata.load(str(folder))
-    assert (len(found.train[1]), len(found.valid[1])) == (8, 5) and found.notes == ['left out: test: 1 (pictures/ape-004.png)', 'left out: not in labels.csv: 1 (pictures/bee-000.png)']
+    assert (len(found.train[1]), len(found.valid[1])) == (8, 5) and found.notes == ['left out, not in labels.csv: 1 (pictures/bee-000.png)', 'test images, kept apart: 1'] and len(found.test[1]) == 1
 
 
 def test_where_folders_say_the_classes_the_table_does_not(images, tmp_path):
@@ -93,47 +93,44 @@ def test_where_folders_say_the_classes_the_table_does_not(images, tmp_path):
     shutil.copytree(images, tmp_path/'tiny')
     (tmp_path/'tiny'/'labels.csv').write_text('name,label\ntrain/ape/000.png,cat\n')
     found = kdata.load(str(tmp_path/'tiny'))
-    assert found.fingerprint == kdata.load(str(images)).fingerprint and found.notes == ['skipped, not named like an image: 1 (labels.csv)']
+    assert found.fingerprint == kdata.load(str(images)).fingerprint and found.notes == ['left out, not images: 1 (labels.csv)']
 
 
-def test_without_a_split_a_share_is_held_out(folder):
+def test_without_a_split_a_share_is_held_out(folder, capsys):
     listing(folder, 'name,label\n', ('', ''))
-    before = set(kdata.cache_home().glob('*'))
-    wanted = r'pets/labels.csv lists no image for validation: add a column split \(train or valid\) or is_valid \(False or True\), or hold out .* --holdout 0.2'
-    with pytest.raises(KdfastError, match=wanted): kdata.load(str(folder))
-    assert set(kdata.cache_home().glob('*')) == before # it was said before anything was decoded
-    held = kdata.load(str(folder), holdout=.4)
+    usual,held = kdata.load(str(folder)),kdata.load(str(folder), holdout=.4)
+    assert usual.name == 'pets' and usual.valid[1].tolist() == [0,1,2] and 'no validation images: 20% of each class validates' in usual.notes[0]
+    assert capsys.readouterr().err.count('no validation images: 20%') == 1 # nobody need be told what they have asked for
     assert held.name == 'pets,holdout=0.4' and held.train[1].tolist() == [0,0,0,1,1,1,2,2,2] and held.valid[1].tolist() == [0,0,1,1,2,2]
-    with pytest.raises(KdfastError, match='pets lists no image for validation'): kdata.load(str(folder)) # from the cache
+    assert kdata.load(str(folder), holdout=.2).name == 'pets' and kdata.load(str(folder), holdout=.2).fingerprint == usual.fingerprint
 
 
 def test_a_run_without_a_split(kdfast, folder, tmp_path):
     listing(folder, 'name,label\n', ('', ''))
-    done = kdfast('run', 'baseline', '--data', folder, '--size', 8, '--holdout', .2, '--epochs', 1, '--runs', tmp_path)
-    assert done.status == 0 and (tmp_path/'pets,size=8,holdout=0.2'/'baseline,epochs=1'/'0'/'result.json').exists(), done.err
-    refused = kdfast('run', 'baseline', '--data', folder, '--size', 8, '--runs', tmp_path)
-    assert refused.status == 2 and refused.err.count('\n') == 1 and '--holdout 0.2' in refused.err
+    for share,name in ((.4, 'pets,size=8,holdout=0.4'), (0, 'pets,size=8')):
+        done = kdfast('run', 'baseline', '--data', folder, '--size', 8, '--holdout', share, '--epochs', 1, '--runs', tmp_path)
+        assert done.status == 0 and (tmp_path/name/'baseline,epochs=1'/'0'/'result.json').exists(), done.err
 
 
 GOOD = 'pictures/ape-000.png,ape,False\n'
 
 
 @pytest.mark.parametrize('content,said', [
-    ('', 'line 1: found none of the columns name, fname, file, image, path, expected one; there are none'),
-    ('a,b\n', 'line 1: found none of the columns name, fname, file, image, path, expected one; there are a, b'),
-    ('name;label\n', 'there are name;label'),
-    ('name,label,path\n', 'line 1: found name, path of the columns'), ('name,label,label\n', 'found label, label of the columns'), ('name,label,split,is_valid\n', 'found split, is_valid of the columns'),
-    (HEADER, 'lists no image for training'), (HEADER + GOOD.replace('False', 'True'), 'lists no image for training'), (HEADER + GOOD, 'lists no image for validation'),
+    ('', 'line 1: found no column with the names of images; there are none: say which with --columns name=…,label=…'),
+    ('a,b\n', 'line 1: found no column with the names of images; there are a, b: say which'),
+    ('name;label\n', 'lists no image'), ('name,label,label\n', 'the column label is there twice'), ('name,label,split,is_valid\n', 'found split and is_valid, expected one column of splits'),
+    ('name,label,species\n' + GOOD + GOOD.replace('0,ape', '1,bee'), 'found label and species, expected one column of labels'), ('name,width,height\n' + GOOD, 'line 1: found no column of labels'),
+    (HEADER, 'lists no image'), (HEADER + GOOD.replace('False', 'True'), 'found 1 images for valid and none to train on'), (HEADER + GOOD, 'found one class, ape'),
     (HEADER + GOOD + 'pictures/emu-000.png,emu,True\n', 'line 3: there is no file pictures/emu-000.png'),
     (HEADER + 'pictures,ape,True\n', 'line 2: there is no file pictures'),
     (HEADER + GOOD + '\n' + GOOD, 'line 4: pictures/ape-000.png is there twice, first in line 2'),
     (HEADER + GOOD + GOOD.replace('pictures', './pictures/'), 'line 3: pictures/ape-000.png is there twice'),
     (HEADER + GOOD.replace('False', 'maybe'), "line 2: 'maybe' in column is_valid, expected true or false"),
     (HEADER + GOOD.replace('False', ''), "line 2: '' in column is_valid"),
-    ('name,label,split\n' + GOOD, "line 2: 'False' in column split, expected train or valid or val or test"),
+    ('name,label,split\n' + GOOD, "line 2: 'False' in column split, expected train, valid or test"),
     (HEADER + 'pictures/ape-000.png, ,False\n', 'line 2: pictures/ape-000.png has no label'), (HEADER + ',ape,False\n', 'line 2: no name'),
     (HEADER + 'pictures/ape-000.png,ape\n', 'line 2: 2 columns, the header has 3'), (HEADER + GOOD.replace('e,F', 'e,x,F'), 'line 2: 4 columns'),
-    (HEADER + 'labels.csv,ape,False\n', 'line 2: there is no file labels.csv'), (HEADER + 'pictures/notes.txt,ape,False\n', 'line 2: pictures/notes.txt is not named like an image'),
+    (HEADER + 'labels.csv,ape,False\n', 'line 2: labels.csv is not an image'), (HEADER + 'pictures/notes.txt,ape,False\n', 'line 2: pictures/notes.txt is not an image'),
     (HEADER + '../canary.png,ape,False\n', "line 2: '../canary.png' leads out of the folder"), (HEADER + '/etc/passwd,ape,True\n', "line 2: '/etc/passwd' leads out"),
     (HEADER + 'pictures/../../canary.png,ape,True\n', 'leads out of the folder'), (HEADER + '//host/x.png,ape,True\n', 'leads out'), (HEADER + 'C:\\x.png,ape,True\n', 'leads out'), (HEADER + '\\\\host\\x.png,ape,True\n', 'leads out'),
     (HEADER + GOOD + 'pictures/ape-001.png,"ape,True\n', 'line 3: unexpected end of data'), (HEADER + 'x'*200_000 + ',ape,True\n', 'line 2: field larger than field limit'),
@@ -144,7 +141,7 @@ def test_what_is_wrong_with_a_table_is_named_by_its_line(folder, content, said):
     (folder/'labels.csv').write_text(content)
     before = set(kdata.cache_home().glob('*'))
     with pytest.raises(KdfastError) as e: kdata.load(str(folder))
-    assert f'{folder}/labels.csv' in e.value.message and said in e.value.message and set(kdata.cache_home().glob('*')) == before
+    assert str(folder) in e.value.message and said in e.value.message and set(kdata.cache_home().glob('*')) == before
 
 
 @pytest.mark.parametrize('content,said', [
@@ -158,10 +155,116 @@ def test_a_table_that_is_no_text_is_refused(folder, content, said):
 def test_a_table_not_to_be_read_is_refused(folder, monkeypatch):
     from kdfast import files
     monkeypatch.setattr(files, 'FILE_LIMIT', 100)
-    with pytest.raises(KdfastError, match=r'labels.csv is not to be read \(more than 0 MB\)'): kdata.load(str(folder))
+    with pytest.raises(KdfastError, match=r'labels.csv cannot be read \(more than 0 MB\)'): kdata.load(str(folder))
 
 
 def test_hostile_text_of_a_table_is_refused_in_one_line(kdfast, folder):
     (folder/'labels.csv').write_text(HEADER + '"a\x1b[31m\nb.png",ape,False\n')
     done = kdfast('check', folder)
     assert done.status == 2 and done.err.count('\n') == 1 and '\x1b' not in done.err and 'there is no file' in done.err
+
+
+# Tables as people and programs write them
+
+def table(folder, text, name='labels.csv'):
+    (folder/'labels.csv').unlink(missing_ok=True)
+    (folder/name).write_text(text)
+
+
+def rows(folder): return [(f.name, f.name[:3]) for f in sorted((folder/'pictures').iterdir())]
+
+
+@pytest.mark.parametrize('header', ['filename,label', 'filenames,cats', 'image_id,diagnosis', 'Image,Id', 'image,class_name', 'FileName,Category', 'img_path,target', 'id,breed', 'File Name,dx', 'picture,what it shows', 'path,y'])
+def test_columns_as_people_call_them(folder, header):
+    table(folder, header + '\n' + '\n'.join(f'pictures/{name},{label}' for name,label in rows(folder)))
+    assert kdata.load(str(folder)).classes == CLASSES
+
+
+@pytest.mark.parametrize('name', ['pictures/{}', 'pictures/{stem}', '{}', '{stem}', './pictures/{}', 'elsewhere/pictures/{}', 'pictures\\{}', '{folder}/pictures/{}'])
+@pytest.mark.parametrize('delimiter', [',', ';', '\t', '|'])
+def test_names_as_people_write_them(folder, name, delimiter):
+    lines = [delimiter.join((name.format(file, stem=file[:-4], folder=folder), label)) for file,label in rows(folder)]
+    table(folder, '\n'.join([f'name{delimiter}label', *lines]))
+    found = kdata.load(str(folder))
+    assert found.classes == CLASSES and len(found.train[1]) + len(found.valid[1]) == 15
+
+
+def test_a_table_without_a_header_and_a_list_with_spaces(folder):
+    for delimiter in ',', ' ':
+        table(folder, '\n'.join(f'pictures/{name}{delimiter}{label}' for name,label in rows(folder)))
+        assert len(kdata.load(str(folder)).train[1]) == 12
+
+
+@pytest.mark.parametrize('column,words', [('is_valid', ('1', '0')), ('is_valid', ('1.0', '0.0')), ('is_valid', ('yes', 'no')), ('is_test', ('true', 'false')), ('is_train', ('0', '1')), ('Split', ('Validation', 'Training')), ('subset', ('dev', 'train')), ('Usage', ('PublicTest', 'Training')), ('set', ('test', 'train'))])
+def test_splits_as_people_write_them(folder, same, column, words):
+    listing(folder, f'name,label,{column}\n', words)
+    assert kdata.load(str(folder)).fingerprint == same.fingerprint
+
+
+def test_columns_can_be_named(folder, same):
+    text = (folder/'labels.csv').read_text().replace('fname,label,is_valid', 'a,b,c').replace('True', 'test').replace('False', 'train')
+    table(folder, text)
+    found = kdata.load(str(folder), columns='name=a,label=b,split=c')
+    assert found.fingerprint == same.fingerprint and found.asked['columns'] == 'name=a,label=b,split=c' and kdata.load(**found.asked).fingerprint == same.fingerprint
+    for wrong,said in {'name=a,label=z': 'no column z; there are a, b, c', 'names=a': 'expected name=COLUMN,label=COLUMN,split=COLUMN', 'name=': 'expected name=COLUMN'}.items():
+        with pytest.raises(KdfastError, match=said): kdata.load(str(folder), columns=wrong)
+
+
+def test_another_column_of_labels_is_another_data_set_with_runs_of_its_own(kdfast, folder, tmp_path):
+    table(folder, 'name,label,color\n' + '\n'.join(f'pictures/{name},{label},{"red" if label == "ape" else "blue"}' for name,label in rows(folder)))
+    for more in ([], ['--columns', 'label=color']):
+        done = kdfast('run', 'baseline', '--data', folder, '--epochs', 1, '--runs', tmp_path/'runs', *more)
+        assert done.status == 0, done.err
+    names = sorted(f.name for f in (tmp_path/'runs').iterdir())
+    assert len(names) == 2 and names[0] == 'pets' and names[1].startswith('pets-') and 'runs on these are in' in done.err
+
+
+def test_columns_are_for_tables(images):
+    with pytest.raises(KdfastError, match='--columns is for tables, and there is none'): kdata.load(str(images), columns='label=x')
+
+
+def test_a_table_by_its_path_wins_over_folders_and_other_tables(folder, same):
+    (folder/'labels.csv').rename(folder/'second.csv')
+    (folder/'first.csv').write_text('name,label\npictures/ape-000.png,x\n')
+    found = kdata.load(str(folder/'second.csv'))
+    assert found.fingerprint == same.fingerprint and found.name == 'pets'
+    with pytest.raises(KdfastError, match=r'found the tables first.csv, second.csv: pass the one to read, such as --data .*/pets/first.csv'): kdata.load(str(folder))
+
+
+def test_other_tables_beside_folders_of_classes_are_no_labels(tmp_path):
+    draw(tmp_path/'pets', 3, seed=0)
+    (tmp_path/'pets'/'prices.csv').write_text('what,price\nape,7\n')
+    found = kdata.load(str(tmp_path/'pets'))
+    assert found.classes == CLASSES and 'left out, not images: 1 (prices.csv)' in found.notes
+
+
+def test_a_competition(tmp_path):
+    "train.csv and train_images, test.csv and test_images without labels, a sample of a submission"
+    for split,n in (('train', 5), ('test', 2)): draw(tmp_path/split, n, seed=0)
+    for split in ('train', 'test'):
+        (tmp_path/'set'/f'{split}_images').mkdir(parents=True)
+        for f in (tmp_path/split).rglob('*.png'): f.rename(tmp_path/'set'/f'{split}_images'/f'{split}{f.parent.name}{f.stem}.png')
+    def ids(split): return [f.stem for f in sorted((tmp_path/'set'/f'{split}_images').iterdir())]
+    (tmp_path/'set'/'train.csv').write_text('image_id,label\n' + '\n'.join(f'{i},{i[5:8]}' for i in ids('train')))
+    (tmp_path/'set'/'test.csv').write_text('image_id\n' + '\n'.join(ids('test')))
+    (tmp_path/'set'/'sample_submission.csv').write_text('image_id,label\n' + '\n'.join(f'{i},ape' for i in ids('test')))
+    found = kdata.load(str(tmp_path/'set'))
+    assert found.classes == CLASSES and len(found.train[1]) == 12 and any(note.startswith('left out, test images without labels') for note in found.notes)
+
+
+def test_one_column_a_class(folder, same):
+    lines = [f'pictures/{name},{",".join(str(int(label == c)) for c in CLASSES)},{int(name[4:7] < "002")}' for name,label in rows(folder)]
+    table(folder, f'image,{",".join(CLASSES)},is_valid\n' + '\n'.join(lines))
+    assert kdata.load(str(folder)).fingerprint == same.fingerprint
+
+
+def test_a_number_and_a_name_of_one_class_are_one_column(folder):
+    table(folder, 'name,label,class_name\n' + '\n'.join(f'pictures/{name},{CLASSES.index(label)},{label}' for name,label in rows(folder)))
+    assert kdata.load(str(folder)).classes == CLASSES
+
+
+def test_rows_that_cannot_be_read_can_be_left_out(folder):
+    with open(folder/'labels.csv', 'a') as f: f.write('pictures/gone.png,ape,False\npictures/ape-000.png,bee\n')
+    with pytest.raises(KdfastError, match='there is no file pictures/gone.png'): kdata.load(str(folder))
+    found = kdata.load(str(folder), skip_broken=True)
+    assert (len(found.train[1]), len(found.valid[1])) == (9, 6) and any(note.startswith('left out, rows that cannot be read: 2 (line 17: there is no file') for note in found.notes)

@@ -103,7 +103,7 @@ def test_a_batch_tells_the_places_of_its_images(data, monkeypatch, resides):
     for rank,size in (0, 1),(1, 2):
         monkeypatch.setattr(processes, 'rank', rank), monkeypatch.setattr(processes, 'size', size)
         dls = loaders(replace(data, size=8), seed=3) # as large as they are: not shifted
-        monkeypatch.setattr(dls.train.dataset, 'flip', False)
+        monkeypatch.setattr(dls.train.dataset, 'mirror', False)
         seen = []
         for x,y in dls.train:
             seen += dls.train.batch_idx.tolist()

@@ -5,8 +5,9 @@ import pytest
 import torch
 from conftest import equal
 from fastai.vision.all import SGD, Callback, CrossEntropyLossFlat, Learner, MixUp, ProgressCallback, noop
-from kdfast.distill import Distill, folded
+from kdfast.distill import Distill
 from kdfast.errors import KdfastError
+from kdfast.folding import faster
 from kdfast.loader import loaders
 from kdfast.losses import hint_loss, kd_loss
 from kdfast.match import Match
@@ -56,7 +57,7 @@ def test_weight_0_is_plain_training_to_the_bit(data):
 def test_on_logits_it_adds_the_loss_of_both_networks_outputs(data):
     net,losses = teacher(),[]
     def look(learn):
-        with torch.no_grad(): soft = kd_loss(learn.pred, folded(net)(*learn.xb))
+        with torch.no_grad(): soft = kd_loss(learn.pred, faster(net, learn.xb)(*learn.xb))
         match = learn.match
         torch.testing.assert_close(match.parts['fit'], soft)
         torch.testing.assert_close(match.parts['total'], match.parts['hard'] + 3*soft)
@@ -85,7 +86,7 @@ def test_several_pairs_are_summed_or_given_together(data):
     def both(guided, hint): return seen.append([g.shape[1] for g in guided]) or guided[0].mean()*0
     both.together = True
     for loss in (each, both): learner(data).fit(1, .01, cbs=Match(teacher(), loss, 1., 'stage1:stage1,stage2:stage2'))
-    assert seen == [16, 84]*9 + [[16, 84]]*9
+    assert seen == [16, 84]*10 + [[16, 84]]*10 # 9 steps and a batch of validation
 
 
 def test_a_loss_may_ask_for_labels_and_for_the_places_of_the_images(data):
@@ -124,7 +125,7 @@ def test_nothing_is_left_behind_however_the_fit_ends(data, error):
 
 
 def test_it_adds_to_what_distill_blends_and_the_record_has_every_part(data, tmp_path):
-    from kdfast.record import merged
+    from kdfast.metrics_log import merged
     parts = []
     def look(learn): parts.append(merged([learn.distill.parts, learn.match.parts]))
     learner(data).fit(1, .01, cbs=[Distill(teacher(), alpha=.5), Match(teacher(), hint_loss, 2., 'stage2:stage2'), At(look)])

@@ -13,19 +13,26 @@ BASE = {('baseline', 'thin'): [.80, .81, .79], ('baseline', 'matched'): [.801, .
         ('exp2', 'thin'): [.86, .85, .86], ('exp2', 'matched'): [.86, .85, .87], ('exp2', 'control'): [.80, .80, .80]}
 
 
-def make_all(runs, accuracies=BASE, teacher=lambda recipe, seed: f'teacher{seed}', guided=(84, 8, 8), params=(305866, 305577), more={}):
+def make_all(runs, accuracies=BASE, teacher=lambda recipe, seed: f'teacher{seed}', guided=(84, 8, 8), params=(305866, 305577), more={}, images=10**6):
     for (recipe,student),values in accuracies.items():
         for seed,value in enumerate(values):
             options = {name: v for name,v in NAMES[student].items() if recipe != 'baseline' or name == 'student'}
-            make(runs, folder_name(recipe, options | more), seed, valid_accuracy=value, params=params[student != 'thin'], macs=9e6,
+            make(runs, folder_name(recipe, options | more), seed, valid_accuracy=value, valid_images=images,
+                 params=params[student != 'thin'], macs=9e6,
                  teacher_sha256=None if recipe == 'baseline' else teacher(recipe, seed))
     for seed in range(3):
         for student,options in NAMES.items():
             shape = [40, 8, 8] if student == 'thin' else list(guided)
-            make(runs, folder_name('hint', options | more), seed, hint=dict(layers='stage2:stage2', guided_shape=shape, hint_shape=[84, 8, 8], matrix=student != 'matched' or shape != [84, 8, 8]))
+            needs = options | {name: v for name,v in more.items() if name == 'optimizer'}
+            bridged = student != 'matched' or shape != [84, 8, 8]
+            hint = dict(layers='stage2:stage2', guided_shape=shape, hint_shape=[84, 8, 8], matrix=bridged)
+            make(runs, folder_name('hint', needs), seed, hint=hint)
 
 
-def folder_name(recipe, options): return find(recipe).folder_name(find(recipe).resolve(options))
+def folder_name(recipe, options):
+    "With the options that the recipe has"
+    found = find(recipe)
+    return found.folder_name(found.resolve({o.name: options[o.name] for o in found.options if o.name in options}))
 
 
 def found(runs): return matrix.facts(runs, 'pets', range(3), {}, .008)
@@ -36,9 +43,17 @@ def test_three_contrasts_by_hand(tmp_path):
     exp1,exp2 = found(tmp_path)['effects']
     expected = dict(raw=[.01, .02, .01], corrected=[.01 + .001, .02 - .001, .01], control=[0., .001, -.001])
     for kind,values in expected.items():
-        d = over_seeds(values)
+        d = over_seeds(values, (2 if kind == 'corrected' else 1)/10**6) # differences of differences move by two images
         assert (exp1[kind]['difference'], exp1[kind]['low'], exp1[kind]['high']) == pytest.approx((d.mean, d.low, d.high)), kind
     assert exp1['control']['verdict'] == 'alike' and exp2['control']['verdict'] == 'worse'
+
+
+def test_equal_accuracies_are_counts(tmp_path):
+    "Of 100 images. Three seeds: 4.303·2/3 images; of a difference of differences, which one image moves by two, twice that"
+    make_all(tmp_path, {key: [.8]*3 for key in BASE}, images=100)
+    for effect in found(tmp_path)['effects']:
+        halves = [effect[kind]['high'] for kind in ('raw', 'control', 'corrected')]
+        assert halves == pytest.approx([.0286844, .0286844, .0573687], rel=1e-4)
 
 
 def states(runs): return [p['state'] for p in found(runs)['premises']]
@@ -89,6 +104,8 @@ def test_with_one_seed_the_images_answer(tmp_path):
         make(tmp_path, folder_name(recipe, NAMES[student]), 0, right=right['thin'], teacher_sha256='teacher0')
     exp1 = matrix.facts(tmp_path, 'pets', range(1), {}, .008)['effects'][0]
     assert exp1['corrected']['of'] == 'images' and exp1['corrected']['difference'] == pytest.approx(.1) and exp1['raw']['n'] == 100
+    half = 1.959964*(10 - 100*.1**2 + 4*2**2)**.5/100 # ten images by one, and four that could move it by two
+    assert exp1['corrected']['high'] == pytest.approx(.1 + half, rel=1e-4)
 
 
 def test_the_view_answers(tmp_path):

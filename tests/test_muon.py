@@ -88,7 +88,7 @@ def test_a_study_by_muon(kdfast, images, tmp_path):
     done = kdfast('run', 'exp1', '--epochs', 2, '--optimizer', 'muon', *asked)
     assert done.status == 0, done.err
     assert {folder.name for folder in (tmp_path/'tiny').iterdir()} == {'teacher,optimizer=muon', 'hint,optimizer=muon', 'exp1,epochs=2,optimizer=muon'}
-    assert f'next  kdfast run baseline --optimizer muon --data {images}' in done.out
+    assert f'next  kdfast run baseline --epochs 2 --optimizer muon --data {images}' in done.out
     hint,exp1 = (weights(tmp_path/'tiny'/name/'0') for name in ('hint,optimizer=muon', 'exp1,epochs=2,optimizer=muon'))
     front = {name for name in hint if name.startswith(('stem', 'stage1', 'stage2'))}
     assert equal({name: hint[name] for name in front}, {name: exp1[name] for name in front})

@@ -12,7 +12,7 @@ from kdfast.once import facts_once, folder_once
 ABANDONED = '''
 import os, signal, sys
 from kdfast import decode, data
-decode.decoded = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+decode.picture = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 data.load(sys.argv[1])
 '''
 

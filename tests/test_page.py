@@ -6,7 +6,7 @@ import subprocess
 import numpy as np
 import pytest
 from conftest import beside, seal
-from kdfast.runs import Folder, find_all, write_csv
+from kdfast.runs import Folder, write_csv
 
 CLASSIFY = ('teacher', 'baseline', 'kd', 'exp1', 'exp2')
 
@@ -69,18 +69,9 @@ def test_names_from_the_data_are_text(study, kdfast, tmp_path):
 
 def test_the_answer_comes_first(tmp_path, kdfast):
     from test_matrix import make_all
+    from test_lookup import finish
     make_all(tmp_path)
-    for recipe in ('exp1', 'exp2'):
-        for folder in find_all(tmp_path):
-            if folder.recipe.startswith(recipe):
-                facts = folder.run | dict(recipe=recipe)
-                (folder/'run.json').write_text(json.dumps(facts))
-                (folder/'result.json').write_text(json.dumps(json.loads((folder/'result.json').read_text()) | dict(arguments=dict(epochs=32, student='matched' if 'matched' in folder.recipe else 'thin'), train_accuracy=.9, best_valid_accuracy=.9)))
-    for folder in find_all(tmp_path):
-        if folder.recipe.startswith('baseline'): (folder/'result.json').write_text(json.dumps(folder.result | dict(train_accuracy=.9, best_valid_accuracy=.9)))
-        write_csv(folder/'metrics.csv', ['epoch', 'valid_accuracy'], [[1, .5]])
-        write_csv(folder/'confusion.csv', ['', 'a', 'b'], [['a', 5, 1], ['b', 2, 5]])
-        seal(folder)
+    finish(tmp_path)
     done = kdfast('report', '--runs', tmp_path, '--out', tmp_path/'r.html')
     assert done.status == 0, done.err
     page = (tmp_path/'r.html').read_text()

@@ -43,7 +43,7 @@ def runs(photos, kdfast, tmp_path_factory):
 def test_every_stage_saw_what_it_was_asked_for(runs):
     assert runs.keys() == {'teacher', 'hint', 'exp1', 'exp2'}
     assert all(folder.finished and not folder.problems() for folder in runs.values())
-    assert runs['exp1'].run['stands_on']['teacher']['sha256'] == runs['teacher'].files['weights.safetensors']
+    assert runs['exp1'].upstream[0]['sha256'] == runs['teacher'].files['weights.safetensors']
     hint = runs['hint'].result['hint']
     assert hint['hint_shape'] == [128, 9, 9] and hint['guided_shape'][1:] == [9, 9] and hint['matrix']
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from kdfast import data as kdata, decode
 from kdfast.data import presized
-from kdfast.decode import square
+from kdfast.pixels import square
 from kdfast.errors import KdfastError
 from kdfast.loader import crop_and_flip, generator, loaders
 from PIL import Image
@@ -91,7 +91,7 @@ def test_a_size_out_of_range(size):
 
 def test_digits_can_be_scaled():
     small,large = kdata.load('digits'),kdata.load('digits', size=32)
-    assert large.name == 'digits,size=32' and large.shape == (32, 32) and not large.flip and (large.valid[1] == small.valid[1]).all()
+    assert large.name == 'digits,size=32' and large.shape == (32, 32) and large.augment == 'shift' and (large.valid[1] == small.valid[1]).all()
     assert (large.train[0][5] == np.asarray(square(Image.fromarray(small.train[0][5]), 37))).all()
 
 
@@ -100,13 +100,14 @@ def test_digits_out_of_range():
 
 
 def test_cifar10_can_be_scaled(tmp_path, monkeypatch):
-    "By its own decoder, from images that lie there in place of the official ones"
+    "By its own name, from images that lie there in place of the official ones, in their order"
     images = np.stack([np.asarray(noise(32, 32, seed)) for seed in range(4)])
-    monkeypatch.setattr('torchvision.datasets.CIFAR10', lambda root, train, download: SimpleNamespace(data=images, targets=[0, 1, 0, 1], classes=['a', 'b']))
-    assert kdata.decode_cifar10(tmp_path, 18) == (['a', 'b'], [])
-    for split in ('train', 'valid'): assert (np.load(tmp_path/f'{split}_images.npy') == [np.asarray(square(Image.fromarray(image), 18)) for image in images]).all()
-    kdata.decode_cifar10(tmp_path, None)
-    assert (np.load(tmp_path/'train_images.npy') == images).all()
+    class Official(list): classes,targets = ['bee', 'ape'],[0, 1, 0, 1]
+    monkeypatch.setattr('torchvision.datasets.CIFAR10', lambda root, train, download: Official(zip(map(Image.fromarray, images), Official.targets)))
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    plain,scaled = kdata.load('cifar10'),kdata.load('cifar10', size=16)
+    assert plain.classes == ['bee', 'ape'] and plain.train[1].tolist() == [0, 1, 0, 1] and (plain.valid[0] == images).all() and plain.augment == 'flip'
+    assert (scaled.train[0] == [np.asarray(square(Image.fromarray(image), 18)) for image in images]).all()
 
 
 def test_a_full_disk_is_refused_before_anything_is_decoded(photos, monkeypatch, capsys):
@@ -138,7 +139,7 @@ def places(crop, image):
 
 
 def test_training_sees_a_crop_of_each_photograph_another_one_each_epoch(photos):
-    data = kdata.load(str(photos), size=24) # of 27
+    data = kdata.load(str(photos), size=24, augment='flip') # of 27
     found = [[places(crop, image) for crop,image in zip(batches(data, epoch), data.train[0])] for epoch in range(12)]
     assert all(len(where) == 1 for epoch in found for where in epoch)
     for of_image in zip(*found): assert len({where for where, in of_image}) > 4

@@ -41,7 +41,7 @@ def test_steps_are_bfloat16_and_the_rest_is_float32(data):
 def test_the_hint_is_asked_for_in_the_same_precision(data):
     seen,net,teacher = set(),thin(3),wide(3).eval()
     matrix = regressor(front(net), front(teacher), torch.randn(2, 3, 8, 8))
-    learner(data, torch.nn.Sequential(front(net), matrix), hint_loss).fit(1, .01, cbs=Hint(front(watched(front(teacher), seen))))
+    learner(data, torch.nn.Sequential(front(net), matrix), hint_loss).fit(1, .01, cbs=Hint(front(watched(teacher, seen))))
     assert {dtype for _,dtype in seen} == {torch.bfloat16, torch.float32} and not torch.is_autocast_enabled(CPU)
 
 

@@ -80,7 +80,7 @@ class Poison(Callback):
     def before_batch(self):
         if self.training and self.iter == self.at and self.where in ('weight', 'teacher'):
             asked = next((cb for cb in self.learn.cbs if isinstance(cb, (Distill, Hint))), None)
-            next((self.model if self.where == 'weight' else asked.asked).parameters()).data[0, 0, 0, 0] = self.value
+            next((self.model if self.where == 'weight' else asked.inference_teacher.network).parameters()).data[0, 0, 0, 0] = self.value
 
     def after_loss(self):
         if self.training and self.iter == self.at and self.where == 'loss': self.learn.loss_grad = self.learn.loss = self.loss_grad*self.value

@@ -1,7 +1,7 @@
 import shutil
 
 import pytest
-from conftest import make
+from conftest import make, seal
 from kdfast import report
 from kdfast.errors import KdfastError
 from kdfast.runs import as_run, find_all
@@ -20,7 +20,9 @@ def test_means_and_standard_deviations_by_hand(tmp_path):
 def test_a_summary_has_the_teacher_beside_the_student(tmp_path):
     teacher = make(tmp_path, 'teacher', 0, valid_accuracy=.87, params=1_330_000, latency=.002, epochs=18, best_epoch=None, worst_pairs=None)
     student = make(tmp_path, 'kd', 0, valid_accuracy=.858, params=306_000, latency=.001, epochs=32, best_epoch=None, worst_pairs=None)
-    student.set('finished', stands_on=dict(teacher=dict(path=str(teacher), sha256='x')))
+    (teacher/'weights.safetensors').write_bytes(b'weights'), seal(teacher)
+    student.facts['stands_on'] = []
+    student.stand_on('teacher', teacher), student.set('finished')
     def lines(folder):
         console = Console(width=80, record=True, file=open('/dev/null', 'w'))
         console.print(report.summary(folder))

@@ -1,15 +1,20 @@
 "A run that is interrupted at any moment ends with the same bits as one that never was."
 import csv
 import json
+import random
 import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 from conftest import beside, equal, weights
 from fastai.basics import Callback
-from kdfast import recipe as recipes, resume, trainer
+from kdfast import checkpoint, recipe as recipes, trainer
+from kdfast.checkpoint import Checkpoints
 from kdfast.errors import KdfastError
 from kdfast.runs import Folder
 
@@ -38,7 +43,7 @@ class Interrupt(Callback):
     order = 90
     def __init__(self, stage, epoch, step, event='after_batch'):
         def act():
-            if (self.learn.record.stage, self.epoch, self.iter) == (stage, epoch, step) and self.training == (event != 'after_validate'): raise KeyboardInterrupt
+            if (self.learn.metrics_log.stage, self.epoch, self.iter) == (stage, epoch, step) and self.training == (event != 'after_validate'): raise KeyboardInterrupt
         setattr(self, event, act)
 
 
@@ -48,7 +53,7 @@ def train(recipe, data, runs, at=None, **given):
 
 
 @pytest.fixture(autouse=True)
-def often(monkeypatch): monkeypatch.setattr(resume, 'EVERY', 0)
+def often(monkeypatch): monkeypatch.setattr(checkpoint, 'EVERY', 0)
 
 
 @pytest.fixture(scope='module')
@@ -115,19 +120,34 @@ def test_after_the_last_step_and_in_validation(study, data, both, whole, tmp_pat
     assert same(train(both, data, runs, epochs=2), whole['both'])
 
 
-@pytest.mark.parametrize('left_out', ['model', 'opt', 'rates', 'record', 'torch', 'python', 'numpy', 'position'])
+LEFT_OUT = { # of what a checkpoint gives back: how it is without it, and how to make it so again
+    'model':    (lambda learn: {k: v.clone() for k,v in learn.model.state_dict().items()}, lambda learn, was: learn.model.load_state_dict(was)),
+    'opt':      (lambda learn: None, lambda learn, _: learn.opt.clear_state()),
+    'rates':    (lambda learn: [dict(h) for h in learn.opt.hypers], lambda learn, was: [h.update(w) for h,w in zip(learn.opt.hypers, was)]),
+    'schedule': (lambda learn: learn.pct_train, lambda learn, was: setattr(learn, 'pct_train', was)),
+    'log':      (lambda learn: list(learn.metrics_log.epochs), lambda learn, was: setattr(learn.metrics_log, 'epochs', was)),
+    'torch':    (lambda _: torch.get_rng_state(), lambda _, was: torch.set_rng_state(was)),
+    'python':   (lambda _: random.getstate(), lambda _, was: random.setstate(was)),
+    'numpy':    (lambda _: np.random.get_state(), lambda _, was: np.random.set_state(was)),
+}
+
+
+@pytest.mark.parametrize('left_out', [*LEFT_OUT, 'position'])
 def test_every_item_of_a_checkpoint_is_needed(study, data, both, whole, tmp_path, monkeypatch, left_out):
     "Negative controls: without it, the run ends otherwise"
     runs = beside(study, tmp_path, 'teacher')
     interrupted(both, data, runs, (2, 1, 0, 'after_validate') if left_out == 'rates' else (2, 1, 4), epochs=2)
-    where = dict(model=(resume, 'restore_network'), opt=(resume, 'restore_optimizer'), rates=(resume, 'restore_rates'), record=(trainer.Record, 'restore'),
-                 torch=(resume.torch, 'set_rng_state'), python=(resume.random, 'setstate'), numpy=(resume.np.random, 'set_state'))
-    whole_checkpoint = resume.checkpoint
+    put,newest = Checkpoints.put,Checkpoints.newest
+    def partly(self, learn):
+        take,give = LEFT_OUT[left_out]
+        was = take(learn)
+        found = put(self, learn)
+        give(learn, was)
+        return found
     def at_the_start(*args): # the epoch is known, the step is not
-        found = whole_checkpoint(*args)
-        return found and (*found[:2], 0, found[-1]) if len(found or ()) == 4 else found
-    if left_out == 'position': monkeypatch.setattr(resume, 'checkpoint', at_the_start)
-    else: monkeypatch.setattr(*where[left_out], lambda *_: None)
+        place = newest(*args)
+        return place and replace(place, step=0)
+    monkeypatch.setattr(*(Checkpoints, 'newest', at_the_start) if left_out == 'position' else (Checkpoints, 'put', partly))
     assert not same(train(both, data, runs, epochs=2), whole['both'])
 
 
@@ -135,7 +155,7 @@ def test_a_damaged_checkpoint_is_passed_over(study, data, both, whole, tmp_path,
     runs = beside(study, tmp_path, 'teacher')
     interrupted(both, data, runs, (2, 1, 4), epochs=2)
     kept = sorted((runs/'tiny'/'both'/'0'/'resume').glob('02-0*'))
-    assert len(kept) == resume.KEPT
+    assert len(kept) == checkpoint.KEPT
     content = bytearray(kept[-1].read_bytes())
     content[len(content)//2] ^= 1
     kept[-1].write_bytes(content)

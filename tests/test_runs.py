@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import make
+from conftest import make, recipe
 from kdfast.errors import KdfastError
 from kdfast.runs import Folder, find, write
 
@@ -68,12 +68,9 @@ def test_one_process_writes_and_a_killed_one_is_never_in_the_way(kdfast, images,
     assert kdfast(*command).status == 0 and Folder(path).finished
 
 
-WAITS = '"Waits."\nimport signal\ndef main(run, epochs:int=1):\n    print("training", flush=True)\n    signal.pause()\n'
-
-
 @pytest.mark.parametrize('number,status,said', [(signal.SIGTERM, 143, 'terminated'), (signal.SIGINT, 130, 'interrupted')])
 def test_a_signal_ends_a_run_that_says_so(images, tmp_path, number, status, said):
-    (tmp_path/'mine.py').write_text(WAITS)
+    recipe(tmp_path/'mine.py', 'print("training", flush=True); __import__("signal").pause()')
     process = subprocess.Popen([sys.executable, '-P', '-m', 'kdfast', 'run', tmp_path/'mine.py', '--data', images, '--runs', tmp_path],
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == 'training\n'

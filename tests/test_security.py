@@ -60,18 +60,19 @@ def test_nor_are_a_checkpoint_and_remembered_outputs(study, kdfast, images, tmp_
 
 
 BANNED = {'pickle', 'dill', 'marshal', 'shelve', 'yaml'}
+PLAIN = ROOT/'kdfast'/'layouts'/'cifar.py' # its unpickler makes arrays and nothing else: test_layouts.py
 CALLS = {'load_learner', 'extractall', 'extract', 'SaveModelCallback', 'unpack_archive', 'untar_data'}
 WHOLE = {'eval', 'exec', 'os.system'}
 
 
-@pytest.mark.parametrize('file', [*ROOT.glob('kdfast/*.py'), *ROOT.glob('recipes/*.py')], ids=lambda file: file.name)
+@pytest.mark.parametrize('file', [*ROOT.glob('kdfast/**/*.py'), *ROOT.glob('recipes/*.py')], ids=lambda file: file.name)
 def test_nothing_that_obeys_a_file_is_used(file):
     for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import): assert not BANNED & {alias.name for alias in node.names}
+        if isinstance(node, ast.Import) and file != PLAIN: assert not BANNED & {alias.name for alias in node.names}
         if isinstance(node, ast.ImportFrom): assert node.module not in BANNED
         if isinstance(node, ast.Call):
             name,on = getattr(node.func, 'attr', getattr(node.func, 'id', '')),ast.unparse(node.func)
-            assert name not in CALLS and on not in WHOLE, on
+            assert name not in CALLS and on not in WHOLE and not on.startswith('pickle.load'), on
             if on == 'torch.load': assert any(word.arg == 'weights_only' and getattr(word.value, 'value', None) is True for word in node.keywords)
             assert not any(word.arg in ('allow_pickle', 'shell') and getattr(word.value, 'value', None) for word in node.keywords), on
 

@@ -19,7 +19,7 @@ class Send(Callback):
     def __init__(self, epoch, step, event='after_pred', times=1):
         self.sent = 0
         def act():
-            if (self.epoch, self.iter) == (epoch, step) and self.learn.record.fitting:
+            if (self.epoch, self.iter) == (epoch, step) and self.learn.metrics_log.fitting:
                 for self.sent in range(1, times + 1): signal.raise_signal(signal.SIGTERM)
         setattr(self, event, act)
 
@@ -39,8 +39,8 @@ def whole(study, data, tmp_path_factory):
 
 
 @pytest.mark.parametrize('epoch,step,event,kept', [
-    (0, 4, 'after_pred', '0000-000005'), (1, PER_EPOCH - 1, 'after_step', '0001-000009'), (1, PER_EPOCH - 1, 'after_train', '0001-000009'), (1, 0, 'after_validate', 'end')])
-def test_the_step_is_finished_and_kept(study, data, whole, tmp_path, heard, epoch, step, event, kept):
+    (0, 4, 'after_pred', '0000-000005'), (1, PER_EPOCH - 1, 'after_step', '0001-000009'), (1, PER_EPOCH - 1, 'after_train', '0001-000000'), (1, 0, 'after_validate', 'end')])
+def test_the_step_under_way_is_finished_and_kept(study, data, whole, tmp_path, heard, epoch, step, event, kept):
     runs,kd = beside(study, tmp_path, 'teacher'),recipes.find('kd')
     with pytest.raises(signals.Interrupted) as e:
         trainer.train(kd, data, 0, dict(epochs=2), runs, [lambda _: Send(epoch, step, event)])

@@ -2,7 +2,7 @@ import json
 import os
 
 import pytest
-from conftest import equal, weights
+from conftest import equal, recipe, weights
 from kdfast import recipe as recipes, study
 from kdfast.recipe import find
 from rich.console import Console
@@ -48,9 +48,6 @@ def test_the_number_of_jobs_changes_no_weight(kdfast, images, tmp_path):
     assert again.status == 0 and again.err == '' # nothing was left to train
 
 
-FAILS = '"Fails with seed 1."\ndef main(run, epochs:int=1):\n    if run.seed == 1: raise RuntimeError("no luck")\n    return __import__("kdfast.recipes.baseline", fromlist=["main"]).main(run, epochs=1)\n'
-
-
 def test_what_most_wait_for_goes_first(tmp_path, monkeypatch):
     "Teachers, then stage ones, then the rest, whatever their seeds"
     from conftest import make
@@ -67,9 +64,9 @@ def test_what_most_wait_for_goes_first(tmp_path, monkeypatch):
 
 
 def test_one_failure_holds_up_nothing_else_and_is_named(kdfast, images, tmp_path):
-    (tmp_path/'mine.py').write_text(FAILS)
+    recipe(tmp_path/'mine.py', 'if run.seed == 1: raise RuntimeError("no luck")\n    return baseline.main(run, epochs=1)')
     done = run(kdfast, images, tmp_path/'runs', tmp_path/'mine.py', '--seeds', 3, '--jobs', 3)
-    assert done.status == 2 and 'no result: mine, seed 1: RuntimeError: no luck' in done.err
+    assert done.status == 2 and f'no result: mine, seed 1: {tmp_path/"mine.py"}, line 7: RuntimeError: no luck' in done.err
     assert 'not in the table: mine, seed 1: failed (RuntimeError: no luck)' in done.out.replace('\n', ' ')
     status = {seed: json.loads((tmp_path/'runs'/'tiny'/'mine'/str(seed)/'run.json').read_text())['status'] for seed in range(3)}
     assert status == {0: 'finished', 1: 'failed', 2: 'finished'}
