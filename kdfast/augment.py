@@ -51,5 +51,5 @@ def strong(
 
 def seeded(seed, change, image):
     import torch
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed) # of the CPU alone: dropout on a GPU goes on with its own
     return change(image)

@@ -8,7 +8,7 @@ from datetime import timedelta
 from kdfast.errors import KdfastError
 
 rank,size = 0,1 # which of them this one is, and how many there are; `join` sets them
-waiting = None # torch's group in which they wait for each other
+group = None # of torch: in which they tell each other things, on the CPU
 PATIENCE = timedelta(days=365) # longer than anything that the first does alone: decoding, a rehearsal, evaluating
 
 
@@ -22,14 +22,14 @@ def join():
 
     Only the first writes and speaks. Raises KdfastError where accelerate is not installed.
     """
-    global rank,size,waiting
+    global rank,size,group
     if launched() == 1: return
     try: from accelerate import PartialState
     except ImportError as e: raise KdfastError("training in several processes needs a package that is not installed: pip install 'kdfast[accelerate]'") from e
     import torch
     state = PartialState(cpu=not torch.accelerator.is_available()) # connects them, and gives each its device
     rank,size = state.process_index,state.num_processes
-    waiting = torch.distributed.new_group(backend='gloo', timeout=PATIENCE) # on the CPU: a GPU's collectives give up after minutes
+    group = torch.distributed.new_group(backend='gloo', timeout=PATIENCE) # on the CPU: a GPU's collectives give up after minutes
     if rank: sys.stdout = sys.stderr = open(os.devnull, 'w')
 
 
@@ -63,7 +63,7 @@ def agreed(
     if size == 1: return decide()
     from torch.distributed import broadcast_object_list
     found = [None if rank else decide()]
-    broadcast_object_list(found, group=waiting)
+    broadcast_object_list(found, group=group)
     return found[0]
 
 
@@ -80,10 +80,9 @@ def first_alone(
 def mean(
     values:list[float], # This process's
 ) -> list[float]:
-    "Of each value, the mean over all processes."
+    "Of each value, the mean over all processes; found on the CPU, where the values are."
     if size == 1: return values
     import torch
-    from accelerate import PartialState
-    together = torch.tensor(values, dtype=torch.double, device=PartialState().device)
-    torch.distributed.all_reduce(together)
+    together = torch.tensor(values, dtype=torch.double)
+    torch.distributed.all_reduce(together, group=group)
     return (together/size).tolist()
