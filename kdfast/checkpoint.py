@@ -124,6 +124,7 @@ class Checkpoints:
     def save(self, learn, where, cancelled=False):
         if processes.rank or not self.kept: return # the first keeps what all of them have
         learn.metrics_log.look()
+        self.path.mkdir(exist_ok=True)
         take = Take(self.series)
         try:
             state = take(dict(cancelled=cancelled, random=random_states()) | self.roots(learn))

@@ -13,7 +13,7 @@ from itertools import takewhile
 
 import numpy as np
 import torch
-from fastai.basics import Callback, L, Learner, Recorder, risinstance
+from fastai.basics import Callback, L, Learner, Recorder, one_param, risinstance
 from fastcore.xtras import ContextManagers
 
 OUTER = 'before_fit', 'before_epoch', 'after_epoch', 'after_fit' # events of a prediction that are none of its batches'
@@ -49,6 +49,11 @@ class FitCallback(Callback):
 
     def leave(self):
         "Undo what the callback did to model, optimizer and process."
+
+    @property
+    def device(self):
+        "Where the fit computes; the DataLoaders of some users do not say"
+        return one_param(self.model).device
 
     @property
     def loss_so_far(self):

@@ -13,7 +13,7 @@ class FreezeNorm(FitCallback):
     parameters are all frozen; of one that has none, where those of the smallest module around it are.
     Such a module is in evaluation mode while the others train. Its parameters are `freeze`'s to hold, with `train_bn=False`.
     """
-    order,remove_on_fetch = 1,True # after TrainEvalCallback (-10) has put all modules into training mode; with the batch as MixUp (0) made it
+    order = 1 # after TrainEvalCallback (-10) has put all modules into training mode; with the batch as MixUp (0) made it
 
     def __init__(self,
         layer:str|None=None, # Dotted name of the guided layer, the last of the front

@@ -91,12 +91,11 @@ class Match(FitCallback):
             torch.compiler.reset()
             self.undo.callback(torch.compiler.reset)
         self.features = self.undo.enter_context(watched(student, self.guided, lambda: self.looking))
-        self.undo.callback(self.model.register_forward_pre_hook(self.forget).remove)
-
-    def forget(self, model, inputs):
-        "Another forward pass begins: the last one before `after_pred` counts"
-        if not self.looking: return
-        for outputs in self.features.values(): outputs.clear()
+        def forget(model, inputs): # no method, whose copy in a copy of the model would be of all that there is
+            "Another forward pass begins: the last one before `after_pred` counts"
+            if not self.looking: return
+            for outputs in self.features.values(): outputs.clear()
+        self.undo.callback(self.model.register_forward_pre_hook(forget).remove)
 
     @property
     def looking(self):

@@ -55,7 +55,7 @@ class MetricsLog(FitCallback):
     def begin_epoch(self): self.sums,self.counts,self.started = defaultdict(float),defaultdict(int),perf_counter()
 
     def before_fit(self):
-        self.active,self.at_once,self.unread = not hasattr(self.learn, 'lr_finder'),reads_at_once(self.dls.device),[]
+        self.active,self.at_once,self.unread = not hasattr(self.learn, 'lr_finder'),reads_at_once(self.device),[]
         if self.active: self.stage += 1
         if not self.at_once: self.recorder.smooth_loss = SmoothLoss(self.recorder.smooth_loss.beta)
         self.begin_epoch()
@@ -105,7 +105,7 @@ class MetricsLog(FitCallback):
         "From the device, once for all of them; of all processes that share a batch"
         smooth = [i for i,loss in enumerate(self.recorder.losses[-len(batches):], -min(len(batches), len(self.recorder.losses))) if loss.device.type != 'cpu']
         values = [*(value for batch in batches for value in batch.values.values()), *(self.recorder.losses[i] for i in smooth)]
-        numbers = iter(processes.mean(torch.stack([wide(value, self.dls.device) for value in values]).tolist()))
+        numbers = iter(processes.mean(torch.stack([wide(value, self.device) for value in values]).tolist()))
         for batch in batches: batch.values = {name: next(numbers) for name in batch.values}
         for i,number in zip(smooth, numbers): self.recorder.losses[i] = torch.tensor(number, dtype=self.recorder.losses[i].dtype)
         for batch in batches:

@@ -16,53 +16,50 @@ class Bfloat16(FitCallback):
     such weights as memory was. Behind every step, and however the fit ends, autocast is set as it was before.
     fastai's MixedPrecision is for GPUs alone, and for validation, too. https://docs.pytorch.org/docs/stable/amp.html
     """
-    order,remove_on_fetch = 5,True # its bits end behind Distill (2), whose teacher is asked with them, and begin before Hint (9.5) asks its own
+    order = 5 # its bits end behind Distill (2), whose teacher is asked with them, and begin before Hint (9.5) asks its own
     hooks,before = (),None # `before`: the state of autocast outside of the step, inside of one
-
-    def before_fit(self):
-        self.leave()
-        self.left = set() # convolutions that are being computed in float32
-        if self.dls.device.type != 'cpu': return
-        self.hooks = [hook for module in self.model.modules() if isinstance(module, nn.Conv2d)
-                      for hook in (module.register_forward_pre_hook(self.exact, with_kwargs=True),
-                                   module.register_forward_hook(self.as_before, always_call=True))]
 
     def before_batch(self):
         if not self.training: return
-        self.before = autocast_state(self.dls.device.type)
-        use_bfloat16(self.dls.device)
+        self.before = autocast_state(self.device.type)
+        use_bfloat16(self.device)
+        if self.device.type == 'cpu': self.hooks = [hook for module in self.model.modules() if isinstance(module, nn.Conv2d) for hook in exact_at_the_edge(module)]
 
     def after_pred(self):
         if self.training: self.learn.pred = to_float(self.pred)
 
-    def after_loss(self): self.end_step()
+    def after_loss(self): self.leave()
 
-    def after_cancel_batch(self): self.end_step()
-
-    def after_fit(self): self.leave()
-
-    def end_step(self):
-        if self.before: restore_autocast(self.before)
-        self.before = None
+    def after_cancel_batch(self): self.leave()
 
     def leave(self):
-        self.end_step()
+        "Nothing stays behind a step: whoever copies or saves the model between two finds it as it is"
         for hook in self.hooks: hook.remove()
-        self.hooks = ()
+        if self.before: restore_autocast(self.before)
+        self.hooks,self.before = (),None
 
-    def exact(self, conv, inputs, named):
-        "Before a convolution's forward pass: leave bfloat16 where some of its weights would see nothing but padding"
-        x, = *inputs,*named.values()
-        if not (torch.is_autocast_enabled(x.device.type) and sees_padding_alone(conv, x.shape[-2:])): return None
-        self.left.add(conv)
-        torch.set_autocast_enabled(x.device.type, False)
-        return (x.float(),),{}
 
-    def as_before(self, conv, inputs, output):
-        "Behind it: back to bfloat16"
-        if conv not in self.left: return
-        self.left.remove(conv)
-        torch.set_autocast_enabled(conv.weight.device.type, True)
+left = set() # convolutions that are being computed in float32
+
+
+def exact_at_the_edge(conv):
+    return conv.register_forward_pre_hook(exact, with_kwargs=True),conv.register_forward_hook(as_before, always_call=True)
+
+
+def exact(conv, inputs, named):
+    "Before a convolution's forward pass: leave bfloat16 where some of its weights would see nothing but padding"
+    x, = *inputs,*named.values()
+    if not (torch.is_autocast_enabled(x.device.type) and sees_padding_alone(conv, x.shape[-2:])): return None
+    left.add(conv)
+    torch.set_autocast_enabled(x.device.type, False)
+    return (x.float(),),{}
+
+
+def as_before(conv, inputs, output):
+    "Behind it: back to bfloat16"
+    if conv not in left: return
+    left.remove(conv)
+    torch.set_autocast_enabled(conv.weight.device.type, True)
 
 
 def sees_padding_alone(

@@ -31,7 +31,7 @@ class TeacherCache(FitCallback):
     Files are only added, each under the SHA-256 of its content; one that is damaged is removed, and the teacher computes again.
     For a CPU, where the teacher costs far more than the SHA-256 of a batch; elsewhere it does nothing.
     """
-    order,remove_on_fetch = -4,True # meets the batch as it was loaded: before MixUp (0), and behind a run's Resume (-5), which skips batches
+    order = -4 # meets the batch as it was loaded: before MixUp (0), and behind a run's Resume (-5), which skips batches
 
     def __init__(self,
         folder:Path, # Where the outputs are kept, made when there are any
@@ -43,7 +43,7 @@ class TeacherCache(FitCallback):
     def before_fit(self):
         "Find who will want the teacher's outputs, and read those that are known"
         def uses(cb): return (isinstance(cb, Distill) or isinstance(cb, Match) and not cb.pairs) and cb.teacher is self.teacher
-        self.user = next(filter(uses, self.learn.cbs), None) if self.dls.device.type == 'cpu' and not has_hooks(self.teacher) else None
+        self.user = next(filter(uses, self.learn.cbs), None) if self.device.type == 'cpu' and not has_hooks(self.teacher) else None
         if not self.user: return
         key = cache_key(self.teacher)
         if key != self.key: self.key,self.known,self.files = key,{},set()

@@ -18,7 +18,6 @@ class Together(FitCallback, DistributedTrainer):
     Batch norm's statistics are those of the whole batch on GPUs, and on CPUs, where torch cannot gather them, those of the first share.
     Predictions are each process's own. Afterwards, also behind an exception, the model is what it was.
     """
-    remove_on_fetch = True
     kinds,wrapped = {},None # of norms, before they were synchronized; the model in the hands of DistributedDataParallel
 
     def __init__(self,
@@ -63,7 +62,7 @@ class OwnRandomNumbers(FitCallback):
     They follow from the seed, the step and the process, so that an interrupted run goes on with the same. The first process
     draws what a process that trains alone would draw.
     """
-    order,remove_on_fetch = -4.5,True # behind a run's Resume (-5), which restores the first's random states; before MixUp (0)
+    order = -4.5 # behind a run's Resume (-5), which restores the first's random states; before MixUp (0)
 
     def before_fit(self): self.seed = torch.initial_seed()
 
