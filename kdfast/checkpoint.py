@@ -134,7 +134,7 @@ class Checkpoints:
         tensors = {name: t.detach().clone() for name,t in take.tensors.items()} | dict(about=torch.frombuffer(bytearray(about), dtype=torch.uint8))
         self.store(where, safetensors.torch.save(tensors, dict(format=FORMAT)))
         self.saved = perf_counter()
-        for old in self.under_way()[KEPT if where != END else 0:]: old.file.unlink()
+        for old in [place for place in self.under_way() if format_of(place.file) == FORMAT][KEPT if where != END else 0:]: old.file.unlink()
 
     def store(self, where, content):
         self.path.mkdir(exist_ok=True)
@@ -303,5 +303,5 @@ def format_of(file):
 def digest(model):
     "SHA-256 of a model's weights"
     sha256 = hashlib.sha256()
-    for tensor in model.state_dict().values(): sha256.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy() if tensor.dim() else str(tensor.item()).encode())
+    for tensor in model.state_dict().values(): sha256.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy())
     return sha256.hexdigest()

@@ -1,5 +1,6 @@
 "Evaluate a trained run: accuracies, confusion matrix, predictions, in one pass over each split; size and speed."
 import io
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite
 from time import perf_counter
@@ -169,8 +170,19 @@ def measured(run, what, measure, network):
 
 def macs(network, run):
     "Multiply-adds for one image; None where PyTorch counts none"
-    with FlopCounterMode(display=False) as counter, torch.no_grad(): ready(network, run)()
+    with FlopCounterMode(display=False) as counter, frozen(network), torch.no_grad(): ready(network, run)()
     return counter.get_total_flops() // 2 or None
+
+
+@contextmanager
+def frozen(network):
+    "What counts looks for gradients even where none are computed, and stops at some networks whose parameters could have them"
+    trained = [p for p in network.parameters() if p.requires_grad]
+    try:
+        for p in trained: p.requires_grad_(False)
+        yield
+    finally:
+        for p in trained: p.requires_grad_(True)
 
 
 def latency(network, run):

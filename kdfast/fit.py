@@ -59,7 +59,7 @@ class FitCallback(Callback):
     def loss_so_far(self):
         "The batch's loss, and what callbacks before this one add to it: in validation, where the loss stays the task's own, in their `parts`"
         ahead = [] if self.training else takewhile(lambda cb: cb is not self, self.learn.cbs.sorted('order'))
-        totals = [parts['total'] for cb in ahead if (parts := vars(cb).get('parts'))]
+        totals = [parts['total'] for cb in ahead if isinstance(parts := vars(cb).get('parts'), dict) and 'total' in parts]
         return totals[-1] if totals else self.loss_grad
 
     def __call__(self, event_name):

@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from kdfast.errors import KdfastError, listed
-from kdfast.layouts.base import Item, Listing, Source
+from kdfast.layouts.base import Item, Listing, Source, tables
 
 FEW = 1/10 # of the images of an average class: a class with fewer is rare
 SEPARATORS = re.compile(r'\s*[|;,/+&]\s*|\s+')
@@ -56,7 +56,7 @@ def classes_of(source, splits, known):
                               f'{dict(valid="validation", test="test")[split]} images have: '
                                     'add some, remove the class, or mend its name')
     if len(train) < 2:
-        raise KdfastError(f'{source.path}: found one class, {next(iter(train))}; a classifier needs at least two')
+        raise KdfastError(f'{source.path}: found one class, {next(iter(train))}; a classifier needs at least two{tables(source)}')
     names = known or sorted(train)
     unspeakable = [repr(name) for name in names if not name.isprintable() or not name]
     if unspeakable:

@@ -66,7 +66,7 @@ class MetricsLog(FitCallback):
         "What callbacks measured belongs to the batch before"
         self.last = None
         for cb in self.learn.cbs:
-            if 'parts' in vars(cb): vars(cb)['parts'] = {}
+            if parts_of(cb): vars(cb)['parts'] = {}
 
     def after_loss(self):
         if not self.active: return
@@ -75,7 +75,7 @@ class MetricsLog(FitCallback):
 
     def measure(self):
         "The batch's losses, and how many images it has right where that means something; the Learner's own loss unless callbacks have parts of it"
-        losses = merged(getattr(cb, 'parts', None) for cb in self.learn.cbs.sorted('order')) or dict.fromkeys(('total', 'hard'), self.loss.detach().mean())
+        losses = merged(parts_of(cb) for cb in self.learn.cbs.sorted('order')) or dict.fromkeys(('total', 'hard'), self.loss.detach().mean())
         y,pred = self.y,self.pred
         labelled = isinstance(y, torch.Tensor) and isinstance(pred, torch.Tensor) and not y.is_floating_point() and y.shape == pred.shape[:-1]
         return losses | (dict(accuracy=(pred.argmax(-1) == y).sum()) if 'hard' in losses and labelled else {})
@@ -180,6 +180,12 @@ def csv_row(values):
     text = io.StringIO()
     csv.writer(text, lineterminator='\n').writerow(values)
     return text.getvalue().encode()
+
+
+def parts_of(cb):
+    "The components of the loss that a callback holds; fastai would look for them on the Learner, too"
+    parts = vars(cb).get('parts')
+    return parts if isinstance(parts, dict) else {}
 
 
 def merged(parts):

@@ -96,7 +96,7 @@ def stage() -> Iterator[Path]:
         try: yield Path(aside)
         except OSError as e:
             if e.errno != errno.ENOSPC or aside not in str(e.filename): raise
-            raise KdfastError(f'{tempfile.gettempdir()} is full, and a network is saved there to try it: make room, or name another folder with TMPDIR') from e
+            raise KdfastError(f'{e.strerror}: {tempfile.gettempdir()} is full, and a network is saved there to try it: make room, or name another folder with TMPDIR') from e
 
 
 @contextmanager

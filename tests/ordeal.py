@@ -110,7 +110,7 @@ def die(): os.kill(os.getpid(), signal.SIGKILL)
 def often(): checkpoint.EVERY = 0 # a checkpoint every step
 
 
-def rehearsed(path): return any(part.startswith('kdfast-') for part in Path(path).parts) # where runs are tried in small; disturbed otherwise
+def rehearsed(path): return any(part.startswith('kdfast-') for part in Path(str(path)).parts) # where runs are tried in small; disturbed otherwise
 
 
 # SIGKILL

@@ -166,7 +166,7 @@ class Noisy(DataLoader):
 
 def other_loader(learn, cbs):
     x,y = torch.rand(72, 3, 8, 8),torch.arange(72) % 3
-    learn.dls = DataLoaders(*(Noisy(list(zip(x, y)), bs=8, shuffle=shuffle) for shuffle in (True, False)))
+    learn.dls = DataLoaders(*(Noisy(list(zip(x, y)), bs=8 if shuffle else 72, shuffle=shuffle) for shuffle in (True, False)))
     learn.fit(3, .05)
 
 

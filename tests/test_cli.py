@@ -197,7 +197,7 @@ def test_what_cannot_see_small_images_is_refused_at_once(kdfast, images, tmp_pat
     (tmp_path/'nets.py').write_text('from torch import nn\ndef flat(n_classes): return nn.Sequential(nn.Flatten(), nn.Linear(192, n_classes))\n')
     asked = ['run', 'baseline', '--student', f'{tmp_path}/nets.py:flat', '--data', images, '--runs', tmp_path/'runs', '--epochs', 1]
     refused = kdfast(*asked, '--grow', .5)
-    assert refused.status == 2 and 'flat with --grow 0.5 cannot see images of 4×4' in refused.err and not (tmp_path/'runs').exists()
+    assert refused.status == 2 and 'flat cannot see images of 4×4' in refused.err and 'begins at that size with --grow 0.5' in refused.err and not (tmp_path/'runs').exists()
     assert kdfast(*asked).status == 0
 
 

@@ -3,7 +3,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from kdfast.errors import KdfastError, listed
@@ -77,3 +77,12 @@ def split_of(
     words = [whole] if whole in SPLIT_OF else [w.lower() for w in re.findall(r'[A-Z]?[a-z]+|[A-Z]+', word)]
     found = {SPLIT_OF.get(w) or SPLIT_OF.get(w.removesuffix('set')) for w in words if w not in BESIDE}
     return found.pop() if len(found) == 1 else None
+
+
+def tables(source):
+    "What is wrong with a table that does not tell the classes"
+    for name in source.files:
+        suffix = PurePosixPath(name).suffix.lower()
+        if suffix in ('.csv', '.tsv', '.jsonl'): return f'; {name} names none of them'
+        if suffix in ('.xlsx', '.xls', '.ods'): return f'; save {name} as labels.csv'
+    return ''

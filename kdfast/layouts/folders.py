@@ -6,7 +6,7 @@ from typing import NamedTuple
 from kdfast.errors import KdfastError, listed
 from kdfast.files import folders_of
 from kdfast.formats import remedy
-from kdfast.layouts.base import BESIDE, Item, Listing, Source, split_of
+from kdfast.layouts.base import BESIDE, Item, Listing, Source, split_of, tables
 
 EXPECTED = ('expected <class>/<image>, train/<class>/<image> beside valid/ or test/, '
             'or a table of names and labels (docs/data.md)')
@@ -104,15 +104,6 @@ def by_class(source, images):
     if found: return found # without what test/ holds beside folders of classes: images that nobody has labelled
     raise KdfastError(f'{source.path}: found {len(images):,} images, but no folder of a class, such as '
                       f'{"/".join(images[0])}{tables(source)}; {EXPECTED}')
-
-
-def tables(source):
-    "What is wrong with a table that does not tell the classes"
-    for name in source.files:
-        suffix = PurePosixPath(name).suffix.lower()
-        if suffix in ('.csv', '.tsv', '.jsonl'): return f'; {name} names none of them'
-        if suffix in ('.xlsx', '.xls', '.ods'): return f'; save {name} as labels.csv'
-    return ''
 
 
 def listing(source, images, found, layout):

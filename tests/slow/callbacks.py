@@ -21,11 +21,11 @@ from functools import partial
 from pathlib import Path
 
 os.environ['OMP_NUM_THREADS'] = os.environ['MKL_NUM_THREADS'] = '1' # equal bits whatever else runs
-os.environ.setdefault('MPLBACKEND', 'Agg')
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS/'slow')]
 
 import fastai
+import matplotlib
 import torch
 from conftest import draw
 from fastai.callback.all import *

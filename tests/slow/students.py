@@ -46,6 +46,7 @@ def make(name, n_classes, folder):
     import torch
     from torch.utils.flop_counter import FlopCounterMode
     from kdfast import networks
+    from kdfast.evaluation import frozen
     data,refused = probed(name, n_classes)
     if refused: return dict(refused=refused)
     torch.manual_seed(0)
@@ -56,7 +57,7 @@ def make(name, n_classes, folder):
     torch.nn.functional.cross_entropy(network(x), torch.arange(4) % n_classes).backward()
     opt.step()
     network.eval()
-    with FlopCounterMode(display=False), torch.no_grad(): network(x[:1]) # as a finished run is counted
+    with FlopCounterMode(display=False), frozen(network), torch.no_grad(): network(x[:1]) # as a finished run is counted
     with torch.no_grad(): logits = network(x)
     assert logits.isfinite().all() and logits.std() > 0, 'nothing to compare'
     networks.save(network, folder/'w.safetensors')
