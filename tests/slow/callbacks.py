@@ -43,6 +43,7 @@ from kdfast.networks import load as load_network
 from kdfast.precision import Bfloat16, multiplies_bfloat16
 from kdfast.trainer import SameOrder
 
+matplotlib.use('Agg') # of this process alone
 PER_EPOCH = 9 # steps: 72 images, 8 a batch
 EPOCHS = 3
 MOMENTS = [(0, 4, 'after_batch'), (1, 0, 'after_batch'), (1, PER_EPOCH - 1, 'after_batch'), (2, 0, 'after_validate')]
