@@ -11,7 +11,7 @@ speed    images a second: a bare loop, kdfast, and a loop over a DataLoader, all
 jobs     16 runs, 1, 2, 4, 8 and 16 side by side
 rows     the report's five rows on CIFAR-10: accuracies and seconds
 
-Each part is a process of its own, and a failure is put on record as such. Without a GPU all of it runs on the CPU, as a rehearsal.
+kdfast is the one that is installed. Each part is a process of its own, and a failure is put on record as such. Without a GPU all of it runs on the CPU, as a rehearsal.
 """
 import argparse
 import hashlib
@@ -27,8 +27,6 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 RESUMED = 'teacher', 'kd', 'exp1', 'exp2', 'crd', 'funmatch'
 BATCH,T,ALPHA,SHIFT = 128,4.,.9,2
 
@@ -291,7 +289,7 @@ def main():
     parser.add_argument('--jobs', type=lambda text: [int(n) for n in text.split(',')], default=[1, 2, 4, 8, 16])
     for hidden,kind in dict(part=str, answer=Path, runs=Path, recipe=str, at=int, home=Path).items(): parser.add_argument(f'--{hidden}', type=kind, help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    asked.env = os.environ | dict(PYTHONPATH=str(ROOT) + os.pathsep + os.environ.get('PYTHONPATH', ''), PYTHONWARNINGS='ignore')
+    asked.env = os.environ | dict(PYTHONWARNINGS='ignore')
     if asked.part: return asked.answer.write_text(json.dumps(globals()[asked.part](asked)))
     asked.home = Path(tempfile.mkdtemp())
     found = {}
