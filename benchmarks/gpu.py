@@ -1,9 +1,10 @@
 """What holds on this machine's GPU, and how fast it is: one JSON file, from which README's figures come.
 
-python benchmarks/gpu.py [cifar10-images.tar.xz] [--parts recipes,repeat,resume,fastai,export,speed,jobs,rows] [--out gpu.json]
+python benchmarks/gpu.py [cifar10-images.tar.xz] [--parts recipes,repeat,accuracy,resume,fastai,export,speed,jobs,rows] [--out gpu.json]
 
 recipes  every recipe for two epochs on the digits, on the GPU and on the CPU: what each of the two validates at
 repeat   recipes again with the same seed: the same bits?
+accuracy the report's five rows on the digits, two seeds, on the GPU and on the CPU
 resume   runs killed in the middle and started again: the same bits as undisturbed ones?
 fastai   Distill, Hint and Match on a plain Learner, in float32, float16 and bfloat16: the targets are the teacher's outputs?
 export   a run of the GPU's as ONNX and its predictions, against the run
@@ -14,6 +15,7 @@ rows     the report's five rows on CIFAR-10: accuracies and seconds
 kdfast is the one that is installed. Each part is a process of its own, and a failure is put on record as such. Without a GPU all of it runs on the CPU, as a rehearsal.
 """
 import argparse
+import csv
 import hashlib
 import json
 import os
@@ -22,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from contextlib import nullcontext
 from pathlib import Path
 from statistics import median
@@ -55,16 +58,21 @@ def of_recipes(asked):
         began = perf_counter()
         try: folder = trained(name, asked.runs, epochs=2)
         except Exception as e: found[name] = dict(error=f'{type(e).__name__}: {e}'[:500])
-        else: found[name] = dict(accuracy=folder.result.get('valid_accuracy'), loss=folder.result.get('valid_loss'), seconds=perf_counter() - began, sha256=digest(folder),
+        else: found[name] = dict(first=first_losses(folder), accuracy=folder.result.get('valid_accuracy'), loss=folder.result.get('valid_loss'), seconds=perf_counter() - began, sha256=digest(folder),
                                  notes=folder.run.get('notes', []), device=folder.run['device'], precision=folder.run['precision'])
     return found
+
+
+def first_losses(folder):
+    "Of the first three steps: before the last bits of the device have grown"
+    with (folder/'steps.csv').open() as file: rows = list(islice(csv.DictReader(file), 3))
+    return [{name: float(value) for name,value in row.items() if value and name not in ('stage', 'epoch', 'step', 'lr', 'seconds')} for row in rows]
 
 
 def part_recipes(asked):
     gpu,cpu = (begin('of_recipes', asked, runs=asked.home/where, **env) for where,env in (('gpu', {}), ('cpu', dict(CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='4'))))
     gpu,cpu = finish(gpu),finish(cpu)
-    return dict(gpu=gpu, cpu=cpu, points={name: 100*(gpu[name]['accuracy'] - cpu[name]['accuracy']) for name in gpu
-                                          if None not in (gpu[name].get('accuracy'), cpu.get(name, {}).get('accuracy'))})
+    return dict(gpu=gpu, cpu=cpu)
 
 
 def part_repeat(asked):
@@ -86,6 +94,24 @@ def killed(asked):
             Kill.steps += self.training
             if Kill.steps == asked.at: os.kill(os.getpid(), signal.SIGKILL)
     trained(asked.recipe, asked.runs, [lambda folder: Kill()], epochs=2)
+
+
+def part_accuracy(asked):
+    "Of each row and seed, in percent"
+    def study(where, **env):
+        runs = asked.home/f'accuracy-{where}'
+        return runs,subprocess.Popen([sys.executable, '-P', '-m', 'kdfast', 'study', '--seeds', '2', '--jobs', '4', '--runs', str(runs)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=asked.env | env)
+    started,found = {where: study(where, **env) for where,env in dict(gpu={}, cpu=dict(CUDA_VISIBLE_DEVICES='')).items()},{}
+    for where,(runs,process) in started.items():
+        _,said = process.communicate()
+        found[where] = results(runs) | (dict(error=said[-500:]) if process.returncode else {})
+    return found
+
+
+def results(runs):
+    "Accuracy in percent and seconds of each finished run"
+    read = {file: json.loads(file.read_text()) for file in sorted(Path(runs).glob('*/*/*/result.json'))}
+    return {'/'.join(file.parts[-3:-1]): [100*one['valid_accuracy'] if one.get('valid_accuracy') is not None else None, one.get('seconds')] for file,one in read.items()}
 
 
 def part_resume(asked):
@@ -245,13 +271,9 @@ def part_jobs(asked):
 def part_rows(asked):
     "One seed of the report's study"
     began = perf_counter()
-    done = subprocess.run([sys.executable, '-P', '-m', 'kdfast', 'study', '--seeds', '1', '--data', str(asked.data or 'digits'), '--runs', str(asked.home/'rows'), *(['--epochs', str(asked.epochs)] if asked.epochs else [])],
+    done = subprocess.run([sys.executable, '-P', '-m', 'kdfast', 'study', '--seeds', '1', '--jobs', '5', '--data', str(asked.data or 'digits'), '--runs', str(asked.home/'rows'), *(['--epochs', str(asked.epochs)] if asked.epochs else [])],
                           capture_output=True, text=True, env=asked.env)
-    rows = {}
-    for file in (asked.home/'rows').glob('*/*/0/result.json'):
-        result = json.loads(file.read_text())
-        rows[file.parts[-3]] = dict(accuracy=result.get('valid_accuracy'), seconds=result.get('seconds'), loss=result.get('valid_loss'))
-    return dict(seconds=perf_counter() - began, status=done.returncode, rows=rows, said=done.stderr[-600:] if done.returncode else '')
+    return dict(seconds=perf_counter() - began, status=done.returncode, rows=results(asked.home/'rows'), said=done.stderr[-600:] if done.returncode else '')
 
 
 # Processes
@@ -266,7 +288,7 @@ def begin(part, asked, runs=None, recipe=None, at=None, **env):
     command = [sys.executable, '-P', __file__, *([asked.data] if asked.data else []), *(word for name,value in words.items() if value is not None for word in (f'--{name}', str(value))),
                '--jobs', ','.join(map(str, asked.jobs))]
     log = open(f'{answer}.log', 'w')
-    return Started(subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | dict(PYTHONWARNINGS='ignore') | env), answer)
+    return Started(subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | dict(PYTHONWARNINGS='ignore', OMP_NUM_THREADS='2') | env), answer)
 
 
 def finish(started):
