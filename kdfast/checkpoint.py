@@ -23,7 +23,7 @@ from kdfast import processes, signals
 from kdfast.appended import Appended
 from kdfast.errors import KdfastError
 from kdfast.kinds import type_text
-from kdfast.loader import ImageBatches
+from kdfast.loader import ImageBatches, as_bytes
 from kdfast.restore import NOTHING, Put
 from kdfast.runs import Folder, write
 from kdfast.snapshot import Take, Unkept
@@ -303,5 +303,5 @@ def format_of(file):
 def digest(model):
     "SHA-256 of a model's weights"
     sha256 = hashlib.sha256()
-    for tensor in model.state_dict().values(): sha256.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy())
+    for tensor in model.state_dict().values(): sha256.update(as_bytes(tensor.detach().cpu()).numpy())
     return sha256.hexdigest()

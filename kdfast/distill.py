@@ -57,7 +57,8 @@ class Distill(FitCallback):
         pred = logits_of(self.pred, self.which)
         if self.target is None: self.target = alike(pred, *self.inference_teacher(self.xb))
         hard,soft = self.loss_so_far,self.task.soft_loss(pred, self.target, self.T)
-        total = torch.lerp(hard, soft, self.alpha)
+        precise = torch.promote_types(hard.dtype, soft.dtype) # whatever the network and the user's autocast compute in
+        total = torch.lerp(hard.to(precise), soft.to(precise), self.alpha)
         self.parts = dict(total=total.detach(), soft=soft.detach(), hard=hard.detach())
         if self.training: self.learn.loss_grad,self.learn.loss = total,total.detach().clone()
 

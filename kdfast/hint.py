@@ -71,7 +71,7 @@ class Hint(FitCallback):
     def before_batch(self):
         "The hint is the target, in training and in validation"
         teacher = self.inference_teacher or partial(ask, self.teacher) # a prediction before the fit has begun
-        if teacher is self.inference_teacher and teacher.network is None: features(self.teacher, self.xb) # a front is complete before a faster copy of it is tried
+        if teacher is self.inference_teacher and teacher.network is None: features(self.teacher, teacher.suited(self.xb)) # a front is complete before a faster copy of it is tried
         self.parts,self.learn.yb = {},tuple(teacher(self.xb))
 
     def after_loss(self): self.parts = dict(total=self.loss.detach(), fit=self.loss.detach())

@@ -6,6 +6,7 @@ import io
 import operator
 import random
 import re
+import struct
 import tempfile
 import weakref
 from collections import Counter, OrderedDict, defaultdict, deque
@@ -64,7 +65,7 @@ LEFT_OUT = {
                             '_optimizer_load_state_dict_post_hooks', '_zero_grad_profile_name'},
     object: {'__stored_args__', '__weakref__'},
 }
-HEAP_TYPE = 1 << 9 # flag of a class that is not static C
+POINTER = struct.calcsize('P') # bytes of an attribute
 SERIES = {Recorder: {'lrs', 'losses', 'hps'}, ParamScheduler: {'hps'}, MixedPrecision: {'scales'}} # lists that grow with every step
 
 
@@ -103,8 +104,18 @@ def is_stateful(x):
 
 
 def has_attributes(x):
-    "Whether all that it holds are attributes: no class that it is made of is written in C"
-    return type(x) is not object and all(t in (object, SimpleNamespace) or t.__flags__ & HEAP_TYPE for t in type(x).__mro__)
+    """Whether all that it holds are attributes: it is as large as they are, and no class that it is made of pickles itself by C code.
+
+    Python's own rule for what it may pickle without being told how (`object.__reduce_ex__`).
+    """
+    t = type(x)
+    size = object.__basicsize__ + POINTER*(len(set(slots_of(x)) - {'__weakref__'}) + (t.__dictoffset__ > 0) + (t.__weakrefoffset__ > 0))
+    return t is not object and t.__itemsize__ == 0 and t.__basicsize__ <= size and not any(reduced_by_c(c) for c in t.__mro__)
+
+
+def reduced_by_c(c):
+    own = [vars(c)[name] for name in ('__reduce__', '__reduce_ex__') if name in vars(c)]
+    return c not in (object, SimpleNamespace) and not all(isinstance(method, FunctionType) for method in own)
 
 
 def attributes(x) -> dict:

@@ -116,10 +116,17 @@ def moved(
 ) -> list[torch.Tensor]:
     "The tensors, brought there in one copy; for CUDA from pinned memory, so that nothing waits for it."
     if device is None or device.type == 'cpu': return tensors
-    cuda,parts = device.type == 'cuda',[t.reshape(-1).view(torch.uint8) for t in tensors]
+    cuda,parts = device.type == 'cuda',[as_bytes(t) for t in tensors]
     packed = torch.empty(sum(map(len, parts)), dtype=torch.uint8, pin_memory=cuda)
     there = torch.cat(parts, out=packed).to(device, non_blocking=cuda).split([len(part) for part in parts])
     return [part.view(t.dtype).view(t.shape) for part,t in zip(there, tensors)]
+
+
+def as_bytes(
+    tensor:torch.Tensor, # Of any kind and layout, such as every second item of another
+) -> torch.Tensor: # (bytes,), uint8; the tensor's own memory where that is in order
+    flat = tensor.reshape(-1)
+    return (flat if flat.stride(0) == 1 else flat.clone(memory_format=torch.contiguous_format)).view(torch.uint8)
 
 
 def generator(

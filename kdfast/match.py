@@ -124,8 +124,9 @@ class Match(FitCallback):
 
     def prepare(self):
         "Find out how the layers are laid out, in both networks, before the student computes"
-        nets = (unwrapped(self.model), self.guided),(self.inference_teacher.original, self.inference_teacher.layers)
-        for arranged,(net,names) in zip(self.arranged, nets): arranged.prepare(net, {name: net.get_submodule(name) for name in names}, (self.xb, {}))
+        teacher = self.inference_teacher
+        nets = (unwrapped(self.model), self.guided, self.xb),(teacher.original, teacher.layers, teacher.suited(self.xb))
+        for arranged,(net,names,xb) in zip(self.arranged, nets): arranged.prepare(net, {name: net.get_submodule(name) for name in names}, (xb, {}))
 
     def after_loss(self):
         if not self.training and ('index' in self.wants or self.measuring is None): return

@@ -27,7 +27,7 @@ def examine(
     Weights are moved before it is saved, as training would move them, so that what is not saved shows.
     """
     for net in (network, other): as_trained(net, name)
-    with eager():
+    with eager(), torch.autocast('cpu', enabled=False):
         check_logits(network, name, tuple(data.shape), len(data.classes))
         if data.grow < 1: check_growing(network, name, data)
         move(network, name)

@@ -31,6 +31,7 @@ class Teacher:
         self.original = detached_copy(given) if shared or recurrent else given # two that ask a recurrent network would advance it twice
         self.source = self.original if shared else given
         self.network,self.writes,self.weights = None,False,None
+        self.precision = only({t.dtype for t in tensors(self.original) if t.is_floating_point()})
         self.came_from = move(self.original, next(student.parameters()).device)
         self.in_training = [module for module in self.original.modules() if module.training]
         self.original.eval()
@@ -42,6 +43,7 @@ class Teacher:
         xb:tuple, # A batch of inputs
     ) -> list: # Outputs of the layers; or, alone, of the teacher
         if self.network is None: return self.first(xb)
+        xb = self.suited(xb)
         if versions(tensors(self.source)) != self.weights: self.network = self.source
         return ask(self.network, copies(xb) if self.writes else xb, self.layers, self.choose)
 
@@ -50,6 +52,7 @@ class Teacher:
         if any(self.given.get(key, now) != now for key,now in versions(xb)):
             raise KdfastError('the student writes into its input, and the teacher would be given what it made of that: let it work on a copy')
         self.stop_looking()
+        xb = self.suited(xb)
         self.network = faster(self.original, xb, self.layers, self.choose)
         self.weights,self.sums = versions(tensors(self.source)),sums(self.source)
         self.forget()
@@ -58,6 +61,10 @@ class Teacher:
         outputs = ask(self.network, given, self.layers, self.choose)
         self.writes = versions(given) != before
         return outputs
+
+    def suited(self, xb):
+        "The batch in the teacher's precision, which need not be the student's"
+        return tuple(x.to(self.precision) if self.precision and isinstance(x, Tensor) and x.is_floating_point() else x for x in xb)
 
     def begin(self):
         "A pass over the data begins: a recurrent network forgets the batches before, and weights that have changed are noticed."
@@ -77,6 +84,11 @@ class Teacher:
     def stop_looking(self):
         if self.look: self.look.remove()
         self.look = None
+
+
+def only(those):
+    "The one that there is; None where there are several, or none"
+    return next(iter(those)) if len(those) == 1 else None
 
 
 def versions(those):

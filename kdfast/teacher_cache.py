@@ -15,6 +15,7 @@ from kdfast import processes
 from kdfast.distill import Distill
 from kdfast.errors import KdfastError
 from kdfast.fit import FitCallback
+from kdfast.loader import as_bytes
 from kdfast.match import Match
 from kdfast.runs import remove_half_written, sha256, write
 
@@ -131,9 +132,9 @@ def batch_key(
 
 def add(key, words, tensor):
     "The words, shape, type and values; those of images as they lie in memory, channels last"
-    flat = (tensor.movedim(1, -1) if tensor.dim() > 2 else tensor).detach().contiguous().reshape(-1)
+    as_it_lies = (tensor.movedim(1, -1) if tensor.dim() > 2 else tensor).detach()
     key.update(f'{words} {tuple(tensor.shape)} {tensor.dtype} '.encode())
-    key.update(flat.view(torch.uint8).cpu().numpy())
+    key.update(as_bytes(as_it_lies).cpu().numpy())
 
 
 # On disk

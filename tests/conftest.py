@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+os.environ.setdefault('CUDA_VISIBLE_DEVICES', '') # bits are compared, which a CPU gives again; a GPU: benchmarks/gpu.py
 os.environ['OMP_NUM_THREADS'] = os.environ['MKL_NUM_THREADS'] = '1' # small tensors; and equal weights on any machine's cores
 warnings.filterwarnings('ignore', category=FutureWarning, module='torch')
 CLASSES = ['ape', 'bee', 'cat']

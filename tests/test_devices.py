@@ -11,7 +11,7 @@ from slow.fake_cuda import FakeCuda, steps, summary
 
 from kdfast import study
 from kdfast.devices import device_name, repeatable
-from kdfast.loader import RESIDENT, loaders, moved, resident
+from kdfast.loader import RESIDENT, as_bytes, loaders, moved, resident
 from kdfast.mixup import MixUp
 from kdfast.models import thin
 
@@ -54,6 +54,13 @@ def test_tensors_arrive_as_they_left(shapes, monkeypatch):
     arrived = moved(torch.device('mps'), *sent)
     assert copies == [torch.device('mps')]
     for a,b in zip(sent, arrived, strict=True): assert torch.equal(a, b) and a.dtype == b.dtype
+
+
+@pytest.mark.parametrize('tensor', [torch.arange(6)[::2], torch.arange(8)[::8], torch.tensor(3.), torch.empty(0, 3), torch.randn(3, 4).T, torch.ones(1).expand(8),
+                                    torch.randn(16, 1, 1, 1).to(memory_format=torch.channels_last), torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last)], ids=lambda t: f'{tuple(t.shape)}-{t.stride()}')
+def test_any_layout_has_bytes(tensor):
+    "Such as the share of a process among several: every second image"
+    assert torch.equal(as_bytes(tensor).view(tensor.dtype).view(tensor.shape), tensor)
 
 
 def test_a_gpu_holds_the_images_of_several_runs_once(data, monkeypatch):

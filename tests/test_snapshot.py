@@ -14,6 +14,7 @@ import pytest
 import torch
 from fastai.vision.all import SGD, Adam, AvgSmoothLoss, Callback, L, OptimWrapper, TensorImage, ranger
 from kdfast.errors import KdfastError
+from kdfast.kinds import has_attributes
 from kdfast.restore import Put
 from kdfast.snapshot import Take, Unkept
 from torch import nn
@@ -193,6 +194,21 @@ def test_what_cannot_be_kept_is_named(what, held):
     class Counting(Callback):
         def __init__(self): self.queue = [held()]
     with pytest.raises(Unkept, match='^Counting.queue.0 is a '): Take()(dict(callbacks=[Counting()]))
+
+
+class Counter2(count): pass
+
+
+class Tagged(deque):
+    __slots__ = 'tag',
+
+
+@pytest.mark.parametrize('x', [count(), Counter2(), iter([1]), zip([1]), re.compile('a').scanner('b'), enumerate([1]), (i for i in [1]), object(), Tagged(), ValueError(1)], ids=lambda x: type(x).__name__)
+def test_what_c_code_holds_is_no_attribute(x): assert not has_attributes(x)
+
+
+@pytest.mark.parametrize('x', [Thing(1), Slotted(), Lamp(), SimpleNamespace(a=1), Path], ids=lambda x: type(x).__name__)
+def test_what_python_code_holds_are_attributes(x): assert has_attributes(x) == (x is not Path)
 
 
 def test_a_new_object_has_a_place_in_fixed_and_numbers_have_none():

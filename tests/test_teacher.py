@@ -52,6 +52,30 @@ def targets(learn, teacher, *cbs, epochs=2):
     return seen
 
 
+PRECISIONS = torch.float32,torch.float64,torch.bfloat16,torch.float16
+
+
+@pytest.mark.parametrize('given', PRECISIONS)
+@pytest.mark.parametrize('own', PRECISIONS)
+def test_its_precision_need_not_be_the_students(own, given):
+    teacher,torch_x = net(8).to(given).eval(),torch.rand(24, 3, 8, 8).to(own)
+    learn = learner(net().to(own))
+    items = Items(zip(torch_x, torch.arange(24) % 3))
+    learn.dls = DataLoaders.from_dsets(items, items, bs=8, num_workers=0, device='cpu', shuffle=False)
+    seen = []
+    learn.fit(1, 1e-2, cbs=[Distill(teacher), Match(teacher, at_loss, 1., '4:4'), Look(lambda learn: seen.append((learn.xb[0].clone(), learn.distill.target.clone(), learn.loss_grad.dtype)))])
+    for x,target,dtype in seen:
+        torch.testing.assert_close(target, teacher(x.to(given)).float(), rtol=1e-2, atol=1e-2)
+        if learn.training: assert dtype == torch.promote_types(own, torch.float32)
+
+
+@pytest.mark.parametrize('callback', [lambda teacher: Distill(teacher), lambda teacher: Match(teacher, at_loss, 1., '4:4')], ids=['Distill', 'Match'])
+def test_a_fit_in_the_users_autocast(callback):
+    teacher,learn = net(8),learner()
+    with torch.autocast('cpu', torch.bfloat16): learn.fit(1, 1e-2, cbs=callback(teacher))
+    assert all(p.isfinite().all() for p in learn.model.parameters())
+
+
 def test_its_modes_and_its_weights_are_afterwards_as_they_were():
     teacher = net(8).train()
     teacher[1].eval() # as somebody left it
