@@ -1,7 +1,5 @@
 "What can go wrong and whose turn it is: every error a user can mend ends in one line and its exit status."
-import sysconfig
 import traceback
-from pathlib import Path
 
 SHOWN = 10 # names in an error
 
@@ -35,7 +33,6 @@ def listed(names, between=', '):
 # Errors that are not ours
 
 IN_CALLBACK = 'Exception occured in `' # how fastai begins the message of what a callback raised
-INSTALLED = 'site-packages', 'dist-packages'
 MEMORY = 'out of memory', "can't allocate memory", 'not enough memory'
 DEVICE = 'AcceleratorError', 'DistBackendError', 'DistNetworkError', 'DistStoreError' # torch's
 DEVICE_SAYS = 'CUDA error', 'CUDNN_STATUS', 'cuDNN error', 'NCCL', 'Connection closed by peer'
@@ -69,10 +66,8 @@ def users_line(
 
 
 def is_users(file):
-    "Whether a file of source is neither Python's, nor of an installed package, nor kdfast's"
-    from kdfast.recipe import folder
-    path,others = Path(file).resolve(),(Path(sysconfig.get_path('stdlib')), Path(__file__).parent, folder())
-    return not (file.startswith('<') or set(INSTALLED) & set(path.parts) or any(path.is_relative_to(other.resolve()) for other in others))
+    from kdfast.source import is_installed # which stands on this module
+    return not (file.startswith('<') or is_installed(file))
 
 
 def misfortune(

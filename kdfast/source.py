@@ -15,9 +15,10 @@ import sys
 import sysconfig
 import traceback
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
+from importlib.metadata import Distribution
 from importlib.machinery import PathFinder, SourceFileLoader
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import ModuleType
 
 from kdfast.errors import KdfastError
@@ -190,7 +191,14 @@ def called(main):
 def is_installed(path):
     "Whether a file is Python's, kdfast's or of an installed package, and no source of the user's"
     path = Path(path).resolve()
-    return bool(INSTALLED & set(path.parts)) or any(path.is_relative_to(place) for place in (OWN, OWN.parent/'recipes', *STANDARD))
+    if INSTALLED & set(path.parts) or any(path.is_relative_to(place) for place in (OWN, OWN.parent/'recipes', *STANDARD)): return True
+    return any(path.relative_to(folder).parts[0] in packages(folder) for folder in path.parents)
+
+
+@lru_cache(None)
+def packages(folder):
+    "Names, in a folder, of what pip has installed there: anywhere, with its --target"
+    return {PurePath(file).parts[0] for info in folder.glob('*.dist-info') for file in Distribution.at(info).files or ()}
 
 
 def function(module, name, where):

@@ -231,3 +231,11 @@ def test_functions_that_can_be_found_again_have_a_name():
 
 def test_every_recipe_of_kdfast_is_executed_as_it_is_and_is_no_source_of_a_users():
     assert all(recipes.find(name).main().__name__ == 'main' and not identity.beside(recipes.find(name)) for name in recipes.names())
+
+
+def test_what_pip_puts_into_any_folder_is_installed_and_what_lies_beside_it_is_not(tmp_path):
+    "As with pip install --target"
+    (tmp_path/'library').mkdir(), (tmp_path/'library-1.0.dist-info').mkdir()
+    (tmp_path/'library-1.0.dist-info'/'RECORD').write_text('library/__init__.py,,\nlibrary-1.0.dist-info/RECORD,,\n')
+    for file in ('library/__init__.py', 'nets.py'): (tmp_path/file).write_text('')
+    assert source.is_installed(tmp_path/'library'/'__init__.py') and not source.is_installed(tmp_path/'nets.py')
