@@ -17,7 +17,7 @@ import pdoc
 from fastai.basics import Callback, Learner
 
 HERE = Path(__file__).parent
-GUIDES = ['README', 'your-network', 'data', 'photographs', 'losses', 'fastai', 'recipes', 'verdicts', 'questions', 'digits'] # in the order of reading
+GUIDES = ['README', 'your-network', 'data', 'photographs', 'losses', 'fastai', 'recipes', 'verdicts', 'reliability', 'results', 'benchmarks', 'comparison', 'questions', 'digits'] # in the order of reading
 REFERENCE = ['distill', 'hint', 'match', 'losses', 'learned_losses', 'muon', 'models', 'networks', 'layers', 'data', 'loader', 'trainer', 'recipe', 'errors']
 TITLES = {'index': 'Start', 'digits': 'A notebook'} # titles that the sidebar has in place of a guide's own
 

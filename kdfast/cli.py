@@ -1,6 +1,7 @@
 "The command line: parses, calls, prints. Nothing heavy is imported until a command needs it."
 import inspect
 import json
+import os
 import shlex
 import shutil
 import sys
@@ -24,7 +25,15 @@ DEFAULT_RUNS = Path('runs')
 AGAIN = 'the same command goes on from there'
 
 
-class Commands(TyperGroup):
+class Whole(TyperGroup):
+    "Commands with whole sentences of help: one that is too long for its line goes on in the next, where click would cut it."
+    def format_commands(self, ctx, formatter):
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        shown = [(name, command.get_short_help_str(limit=10**4)) for name,command in commands if not command.hidden]
+        with formatter.section('Commands'): formatter.write_dl(shown)
+
+
+class Commands(Whole):
     def list_commands(self, ctx): return sorted(super().list_commands(ctx), key=lambda name: name != 'run') # what one begins with is first
 
 
@@ -82,7 +91,7 @@ COMMON = {
 DATA_OPTIONS = 'data', 'size', 'grow', 'holdout', 'augment', 'columns', 'range', 'skip_broken'
 
 
-class Recipes(TyperGroup):
+class Recipes(Whole):
     "One command a recipe, made from its source when it is asked for."
     def list_commands(self, ctx): return recipes.names()
 
@@ -562,7 +571,7 @@ def check_data(source, as_json, options):
     else: out.print(described.view(found), soft_wrap=True)
 
 
-cache = typer.Typer(rich_markup_mode=None)
+cache = typer.Typer(cls=Whole, rich_markup_mode=None)
 app.add_typer(cache, name='cache')
 
 
@@ -628,8 +637,20 @@ def explain(error):
     return error.format_message()
 
 
+SPINS = '20000' # looks at its neighbors before a thread of GNU's OpenMP sleeps: as fast as its default when all cores are free
+WAITING = 'OMP_WAIT_POLICY', 'GOMP_SPINCOUNT' # a user's own choice, if there is one
+
+
+def share_cores(
+    environment:dict=os.environ, # Read when OpenMP is loaded, before torch is imported
+):
+    "Let threads that wait for each other sleep after a while; by default they keep their cores busy, and other work slows them down many times."
+    if not any(name in environment for name in WAITING): environment['GOMP_SPINCOUNT'] = SPINS
+
+
 def main():
     "Run the command line; every error is one line, and its exit status says whose turn it is"
+    share_cores()
     debug = '--debug' in sys.argv
     sys.argv = [a for a in sys.argv if a != '--debug']
     signals.listen()

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import recipe
+from kdfast import cli
 from safetensors.torch import load_file
 
 HEAVY = {'torch', 'fastai', 'numpy', 'pandas', 'sklearn', 'PIL'}
@@ -227,3 +228,22 @@ def test_check_of_a_data_set(kdfast, images, tmp_path):
     assert held.status == 0 and '54 training and 18 validation images' in held.out
     assert kdfast('check', tmp_path, '--holdout', .25).status == 2
     assert kdfast('check', tmp_path/'nowhere').status == 2 and kdfast('check', tmp_path).status == 2
+
+
+@pytest.mark.parametrize('words', [(), ('run',), ('lr-find',), ('cache',), ('study',), ('run', 'exp1'), ('check',)], ids=' '.join)
+def test_no_line_of_help_is_cut_off_or_too_wide(kdfast, monkeypatch, words):
+    monkeypatch.setenv('COLUMNS', '80')
+    lines = kdfast(*words, '--help').out.splitlines()
+    assert lines and all(len(line) <= 80 and (not line.endswith('...') or line.startswith('Usage:')) for line in lines)
+
+
+@pytest.mark.parametrize('given', [{}, dict(OMP_WAIT_POLICY='ACTIVE'), dict(GOMP_SPINCOUNT='0')], ids=str)
+def test_threads_give_way_to_other_work_unless_the_user_says_how_they_wait(given):
+    environment = dict(given)
+    cli.share_cores(environment)
+    assert environment == (given or dict(GOMP_SPINCOUNT=cli.SPINS))
+
+
+def test_how_threads_wait_is_decided_before_torch_is_there():
+    code = 'import sys; from kdfast import cli; cli.share_cores(); assert "torch" not in sys.modules'
+    assert subprocess.run([sys.executable, '-P', '-c', code]).returncode == 0
