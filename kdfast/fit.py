@@ -8,6 +8,7 @@ import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import partial
 from itertools import takewhile
 
@@ -170,8 +171,14 @@ def unchanged(
 
 
 def state_of(o):
-    "The object, and its attributes as they are now; what it fills (lists, dictionaries) copied"
-    return o,{name: value.copy() if isinstance(value, list | dict | set | L) else value for name,value in vars(o).items()}
+    "The object, and its attributes as they are now; what it fills (lists, dictionaries) and draws from copied"
+    return o,{name: as_now(value) for name,value in vars(o).items()}
+
+
+def as_now(value):
+    if isinstance(value, list | dict | set | L): return value.copy()
+    if isinstance(value, random.Random | np.random.Generator | np.random.RandomState): return deepcopy(value) # of a loader that shuffles
+    return value.clone_state() if isinstance(value, torch.Generator) else value
 
 
 def memory_of(module):

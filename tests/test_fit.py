@@ -67,6 +67,7 @@ def test_a_subclass_with_a_fit_of_its_own_fits():
 def trained(*cbs, model=None, **kwargs):
     set_seed(0)
     learn = learner(model or net(), metrics=accuracy, **kwargs)
+    learn.dls.train.shuffle = True # draws from a generator of the loader's own
     learn.fit_one_cycle(2, 1e-2, cbs=[*cbs])
     return learn,dict(learn.model.state_dict())
 
