@@ -78,6 +78,8 @@ COMMON = {
     'columns': (Optional[str], None, 'Columns of a table: name=COLUMN,label=COLUMN,split=COLUMN, or some of them.'),
     'range': (Optional[str], None, 'LOW:HIGH, the values that become black and white, of images of more than 8 bits a '
               'channel; by their bit depth, unless given.'),
+    'batch_size': (Optional[int], None, 'Training images a batch, for every run on this data; 128, or less for a small training '
+                   'set, unless given. Smaller ones take less memory, and often a lower --lr.'),
     'skip_broken': (bool, False, 'Leave out images that cannot be read, and count them.'),
     'seed': (int, 0, 'Decides the initial weights, the order of the images and their augmentation.'),
     'runs': (Path, DEFAULT_RUNS, 'Where runs are kept.'),
@@ -88,7 +90,7 @@ COMMON = {
 
 
 # what kdfast.data.load takes
-DATA_OPTIONS = 'data', 'size', 'grow', 'holdout', 'augment', 'columns', 'range', 'skip_broken'
+DATA_OPTIONS = 'data', 'size', 'grow', 'holdout', 'augment', 'columns', 'range', 'batch_size', 'skip_broken'
 
 
 class Recipes(Whole):

@@ -26,6 +26,7 @@ BUILT_IN = ('digits', *published.NAMES, *imagenette.URLS)
 CACHE_VERSION = 3
 HELD_OUT = .2 # share of the training images that validates where there are no validation images
 SMALLEST,LARGEST = 8,1024 # --size
+SMALLEST_BATCH,LARGEST_BATCH = 8,128 # of training images, unless --batch-size says otherwise
 LONGEST_NAME = 150 # bytes
 GROWN = 3/4 # of the epochs, after which images are shown whole
 LARGEST_DIGITS = 64 # they are drawn 8×8, and are not kept on disk
@@ -49,6 +50,7 @@ class Data:
     about: dict|None = None  # Layout, formats and sizes of the files
     size: int|None = None    # Networks see squares of this side, cut out of the decoded ones; None: all that is decoded
     grow: float = 1.         # Share of height and width at which training begins to show them; 1: as they are
+    batch_size: int|None = None # Training images a batch; None: as many as is usual for their number
     asked: dict|None = None  # What `load` was called with
 
     @property
@@ -93,6 +95,7 @@ def load(
     augment:str|None=None, # none, shift, flip or strong; flip, or shift where classes seem to be sides, unless given
     columns:str|None=None, # Of a table: name=COLUMN,label=COLUMN,split=COLUMN, or some of them
     range:str|None=None, # LOW:HIGH, values that become black and white, of images of more than 8 bits a channel
+    batch_size:int|None=None, # Training images a batch; 128, or less for a small training set, unless given
     skip_broken:bool=False, # Leave out images that cannot be read
 ) -> Data:
     """The data set that `source` names, decoded on its first use and memory-mapped from a cache afterwards.
@@ -105,7 +108,7 @@ def load(
     the file, for a missing path, another layout, a class that nothing trains, and an image that does not decode or
     differs in size.
     """
-    check_options(holdout, size, grow, augment)
+    check_options(holdout, size, grow, augment, batch_size)
     data = named(source, size, Reading(columns, range, skip_broken))
     if data.skipped and not skip_broken:
         raise KdfastError(f'{source}: {data.skipped:,} images cannot be read: replace or remove them, or leave them '
@@ -113,12 +116,12 @@ def load(
     if source in BUILT_IN and Path(source).exists():
         print(f'kdfast: {source} is the built-in data set; write ./{source} for the folder or file of that name',
               file=sys.stderr)
-    data = adjusted(data, holdout, grow, augment)
+    data = adjusted(data, holdout, grow, augment, batch_size)
     return replace(data, asked=dict(source=located(source), holdout=holdout, size=size, grow=grow, augment=augment,
-                                    columns=columns, range=range, skip_broken=skip_broken))
+                                    batch_size=batch_size, columns=columns, range=range, skip_broken=skip_broken))
 
 
-def check_options(holdout, size, grow, augment):
+def check_options(holdout, size, grow, augment, batch_size):
     "Raise KdfastError for a value out of range"
     if not 0 <= holdout < 1:
         raise KdfastError(f'--holdout {holdout}: expected a share of the training images, from 0 to below 1')
@@ -128,15 +131,26 @@ def check_options(holdout, size, grow, augment):
         raise KdfastError(f'--grow {grow}: expected a share of the images\' height and width, above 0 and up to 1')
     if augment not in (None, *augmentation.AUGMENTS):
         raise KdfastError(f'--augment {augment}: expected {", ".join(augmentation.AUGMENTS)}')
+    if batch_size is not None and batch_size < 2:
+        raise KdfastError(f'--batch-size {batch_size}: expected at least 2 images, which batch norm needs')
 
 
-def adjusted(data, holdout, grow, augment):
+def adjusted(data, holdout, grow, augment, batch_size):
     "The decoded data set as it was asked for; its name tells what is not as usual"
     if not holdout and not len(data.valid[1]): print(f'kdfast: {no_validation(data, HELD_OUT)}', file=sys.stderr)
     if holdout or not len(data.valid[1]): data = hold_out(data, holdout or HELD_OUT)
     if grow < 1: data = replace(data, name=f'{data.name},grow={grow}', grow=grow)
     if augment not in (None, data.augment): data = replace(data, name=f'{data.name},augment={augment}', augment=augment)
-    return data
+    if batch_size in (None, usual_batch_size(n := len(data.train[1]))): return data
+    if batch_size > n: raise KdfastError(f'--batch-size {batch_size}: expected at most {n:,}, the number of training images')
+    return replace(data, name=f'{data.name},batch_size={batch_size}', batch_size=batch_size)
+
+
+def usual_batch_size(
+    n:int, # Training images
+) -> int:
+    "128 images, or the power of two that makes at least eight batches of a small training set."
+    return min(LARGEST_BATCH, max(SMALLEST_BATCH, 2**((n//8).bit_length() - 1)))
 
 
 def located(

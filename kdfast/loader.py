@@ -13,11 +13,10 @@ from torch.nn.functional import interpolate, pad
 
 from kdfast import processes
 from kdfast.augment import mirrors, strong
-from kdfast.data import Data, central
+from kdfast.data import LARGEST_BATCH, Data, central, usual_batch_size
 from kdfast.errors import KdfastError
 
 PADDING = 1/16  # of the image's side: 2 pixels of 32
-SMALLEST_BATCH,LARGEST_BATCH = 8,128
 MEMORY,NEGATIVES,PROCESSES = range(1, 4) # streams of random numbers: CRD's two, and those of processes that train together
 
 
@@ -182,12 +181,12 @@ def scaled(
 
 
 def batch_size(
-    n:int, # Training images
+    data:Data,
 ) -> int:
-    "128 images, or the power of two that makes at least eight batches of a small training set."
-    if n < SMALLEST_BATCH:
-        raise KdfastError(f'{n} training images are fewer than the smallest batch, {SMALLEST_BATCH}')
-    bs = min(LARGEST_BATCH, max(SMALLEST_BATCH, 2**((n//8).bit_length() - 1)))
+    "Training images a batch. Raises KdfastError for fewer images than that, and for processes that cannot share it evenly."
+    n = len(data.train[1])
+    bs = data.batch_size or usual_batch_size(n)
+    if n < bs: raise KdfastError(f'{n} training images are fewer than the smallest batch, {bs}')
     if bs % processes.size: raise KdfastError(f'{processes.size} processes cannot share a batch of {bs} images evenly: start a number that divides it')
     return bs
 
@@ -219,11 +218,11 @@ def loaders(
     Batches are (images, 3, height, width), float32, normalised with the training images' mean and spread.
     Raises KdfastError for fewer training images than the smallest batch, and for processes that cannot share a batch evenly.
     """
-    bs,device = batch_size(len(data.train[1])),default_device()
+    bs,device = batch_size(data),default_device()
     train,valid = ((resident(images, device), labels) for images,labels in (data.train, data.valid))
     def batches(split, bs, **kwargs):
         tfms = [IntToFloatTensor(), Normalize.from_stats(data.mean, data.std)]
         return ImageBatches(split, bs=bs, after_batch=tfms, num_workers=0, **kwargs)
     varied = Images(*train, data.classes, seed, None if data.augment == 'none' else data.augment, data.size, data.shape_at if data.grow < 1 else None)
     return DataLoaders(batches(varied, bs, shuffle=True, drop_last=True),
-                       batches(Images(*valid, data.classes, size=data.size), 2*LARGEST_BATCH), device=device)
+                       batches(Images(*valid, data.classes, size=data.size), 2*(data.batch_size or LARGEST_BATCH)), device=device)

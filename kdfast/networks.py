@@ -9,6 +9,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 from torch import nn
+from torch.nn.functional import interpolate
 from torch.nn.parameter import is_lazy
 
 from kdfast import models, runs, source, state, trust, weights
@@ -316,6 +317,15 @@ class Renormalise(nn.Module):
     def forward(self, x): return x*self.scale + self.shift
 
 
+class Scale(nn.Module):
+    "Images at the size that the network was trained on; smoothed where they become smaller."
+    def __init__(self, size):
+        super().__init__()
+        self.size = tuple(size)
+
+    def forward(self, x): return x if x.shape[-2:] == self.size else interpolate(x, self.size, mode='bilinear', antialias=True)
+
+
 class Reorder(nn.Module):
     "Columns of the logits, in another order."
     def __init__(self, order):
@@ -330,7 +340,7 @@ def adapted(
     data:Data, # What it is to be asked of
     name:str, # For the error
 ) -> nn.Module:
-    """The network, so that it understands images of `data` and gives its classes in their order.
+    """The network, so that it understands images of `data`, at the size that it knows, and gives its classes in their order.
 
     Raises KdfastError where it does not know one of the classes.
     """
@@ -338,7 +348,19 @@ def adapted(
     unknown = [c for c in data.classes if c not in facts['classes']]
     if unknown:
         raise KdfastError(f'the teacher {name} does not know {listing(unknown)}: it was trained on {listing(facts["classes"])}; {data.name} has {listing(data.classes)}')
-    if facts['size'] != list(data.shape): look(network, name, [(False, 1)], tuple(data.shape))
-    if [facts[k] for k in ('classes', 'mean', 'std')] == [data.classes, data.mean, data.std]: return network
-    order = [facts['classes'].index(c) for c in data.classes]
-    return nn.Sequential(OrderedDict(normalise=Renormalise(data.mean, data.std, facts['mean'], facts['std']), network=network, classes=Reorder(order))).eval()
+    parts = OrderedDict()
+    if facts['size'] != list(data.shape): parts['scale'] = Scale(facts['size'])
+    if [facts[k] for k in ('mean', 'std')] != [data.mean, data.std]: parts['normalise'] = Renormalise(data.mean, data.std, facts['mean'], facts['std'])
+    parts['network'] = network
+    if facts['classes'] != data.classes: parts['classes'] = Reorder([facts['classes'].index(c) for c in data.classes])
+    return nn.Sequential(parts).eval() if len(parts) > 1 else network
+
+
+def scaling(
+    network:nn.Module, # Knows what it was trained on
+    data:Data, # What it is to be asked of
+    name:str, # For the note
+) -> str: # Nothing where sizes are equal
+    "A note where the teacher is shown images at another size than the student."
+    (height,width),own = network.built_by['size'],data.shape
+    return '' if [height, width] == list(own) else f'the teacher {name} was trained on images of {width}×{height}, and is shown them scaled to that; the student sees {own[1]}×{own[0]}'

@@ -26,11 +26,11 @@ from fastai.data.core import DataLoaders
 
 from kdfast import checkpoint, identity, networks, processes, recipe as recipes, runs, signals, teacher_cache, trainer
 from kdfast.checkpoint import Checkpoints, RunLearner
-from kdfast.data import Data
+from kdfast.data import SMALLEST_BATCH, Data
 from kdfast.decode import gigabytes
 from kdfast.errors import Diverged, KdfastError, listed, misfortune, reason, users_line
 from kdfast.fit import FitCallback
-from kdfast.loader import SMALLEST_BATCH, ImageBatches, loaders
+from kdfast.loader import ImageBatches, loaders
 from kdfast.precision import autocast_state, restore_autocast
 from kdfast.recipe import Recipe
 from kdfast.runs import Folder
@@ -295,7 +295,7 @@ def few_images(
         n = min(IMAGES, len(labels))
         rows = np.arange(n)*len(labels)//n
         return images[rows],labels[rows]
-    return replace(data, train=few(*data.train), valid=few(*data.valid))
+    return replace(data, train=few(*data.train), valid=few(*data.valid), batch_size=None)
 
 
 # Room

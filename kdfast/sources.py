@@ -56,9 +56,9 @@ def given(train, valid, test):
     return [(split, value) for split,value in dict(train=train, valid=valid, test=test).items() if value is not None]
 
 
-def keep(name, listing, size=None, holdout=0., grow=1., augment=None, columns=None, range=None, skip_broken=False):
+def keep(name, listing, size=None, holdout=0., grow=1., augment=None, columns=None, range=None, batch_size=None, skip_broken=False):
     "Decode into a folder of the cache that is called after what it holds; the command line takes its path, too"
-    images.check_options(holdout, size, grow, augment)
+    images.check_options(holdout, size, grow, augment, batch_size)
     def decode(folder, side):
         reading = Reading(columns, range, skip_broken)
         return decode_listing(Path(name), listing, reading, folder, side)
@@ -70,6 +70,6 @@ def keep(name, listing, size=None, holdout=0., grow=1., augment=None, columns=No
         folder = home/images.digest(f'{images.CACHE_VERSION} {name} {images.fill(new, name, decode, size)} size={size}')
         if not folder.exists(): os.replace(new, folder)
     finally: shutil.rmtree(new, ignore_errors=True)
-    made = images.adjusted(images.decoded_before(folder, size), holdout, grow, augment)
+    made = images.adjusted(images.decoded_before(folder, size), holdout, grow, augment, batch_size)
     return replace(made, asked=dict(source=str(folder), holdout=holdout, size=size, grow=grow, augment=augment,
-                                    skip_broken=skip_broken))
+                                    batch_size=batch_size, skip_broken=skip_broken))

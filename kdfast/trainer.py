@@ -102,8 +102,8 @@ class Run:
         self.upstream.append((name, folder))
         network = networks.load(folder)
         if given_run:
+            for note in (networks.scaling(network, self.data, str(folder)), seen(folder, self.data)): self.say(note)
             network = networks.adapted(network, self.data, str(folder))
-            self.say(seen(folder, self.data))
         if name == 'teacher' and hasattr(network, 'built_by'): self.caches.append(TeacherCache(folder/'outputs', network))
         return network
 

@@ -1,12 +1,13 @@
 import random
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from fastai.vision.all import Callback, CrossEntropyLossFlat, Learner, ProgressCallback, load_learner, noop
 from kdfast import processes
-from kdfast.data import load
+from kdfast.data import load, usual_batch_size
 from kdfast.errors import KdfastError
 from kdfast.loader import MEMORY, NEGATIVES, PROCESSES, Images, batch_size, crop_and_flip, generator, loaders, resident
 from kdfast.models import thin
@@ -129,11 +130,24 @@ def test_batches_are_channels_last(data):
 
 
 @pytest.mark.parametrize('n,bs', [(50000, 128), (1024, 128), (599, 64), (72, 8), (8, 8)])
-def test_batch_size(n, bs): assert batch_size(n) == bs
+def test_batch_size(n, bs): assert usual_batch_size(n) == bs
+
+
+@pytest.mark.parametrize('asked,steps', [(None, 9), (8, 9), (2, 36), (5, 14), (72, 1)])
+def test_a_batch_size_of_ones_own_is_that_of_all_runs_on_the_data(images, asked, steps):
+    data = load(str(images), batch_size=asked)
+    dls = loaders(data)
+    assert len(dls.train) == steps and next(iter(dls.train))[0].shape[0] == (asked or 8) and data.name == ('tiny' if asked in (None, 8) else f'tiny,batch_size={asked}')
+
+
+@pytest.mark.parametrize('asked,said', [(1, '--batch-size 1: expected at least 2 images'), (0, 'at least 2'), (-3, 'at least 2'), (73, '--batch-size 73: expected at most 72, the number of training images')])
+def test_a_batch_size_that_cannot_be_is_refused(images, asked, said):
+    with pytest.raises(KdfastError, match=said): load(str(images), batch_size=asked)
 
 
 def test_fewer_images_than_a_batch():
-    with pytest.raises(KdfastError, match='7 training images'): batch_size(7)
+    few = SimpleNamespace(train=(None, range(7)), batch_size=None)
+    with pytest.raises(KdfastError, match='7 training images'): batch_size(few)
 
 
 def test_fastai_goes_on_working(data):

@@ -108,9 +108,11 @@ def test_images_of_one_channel(data):
     with pytest.raises(KdfastError, match='takes images of 1 channel, expected 3 channels .red, green, blue.'): networks.probe('timm:test_vit(in_chans=1)', replace(data, size=32))
 
 
-def test_a_teacher_for_one_size_is_refused_images_of_another(data):
+def test_a_teacher_for_one_size_is_shown_images_at_that(data):
     teacher,_ = networks.build_for('timm:vit_tiny_patch16_224', replace(data, size=64))
-    with pytest.raises(KdfastError, match='cannot see images of 32×32'): networks.adapted(teacher.eval(), replace(data, size=32), 'the teacher runs/x')
+    adapted,x = networks.adapted(teacher.eval(), replace(data, size=32), 'the teacher runs/x'),torch.randn(2, 3, 32, 32)
+    scaled = torch.nn.functional.interpolate(x, (64, 64), mode='bilinear', antialias=True)
+    with torch.no_grad(): assert torch.equal(adapted(x), teacher(scaled))
 
 
 def test_a_name_is_a_value(): assert Name('', 'wide', ()) == parse('wide') and str(parse('wide')) == 'wide'

@@ -217,6 +217,19 @@ def test_a_teacher_that_lacks_a_class_is_refused_with_both_sides_named(data):
     with pytest.raises(KdfastError, match='does not know cat: it was trained on ape, bee; tiny has ape, bee, cat'): networks.adapted(teacher, data, 'it')
 
 
+@pytest.mark.parametrize('side', [4, 8, 16, 24])
+def test_a_teacher_is_shown_images_at_the_size_that_it_was_trained_on(data, side):
+    "Larger or smaller; what is as large is left alone, and both are said"
+    teacher = networks.signed(wide(3).eval(), 'wide', replace(data, size=16))
+    shapes = []
+    teacher.register_forward_pre_hook(lambda module, inputs: shapes.append(inputs[0].shape[-2:]))
+    ours = replace(data, size=side)
+    with torch.no_grad(): networks.adapted(teacher, ours, 'it')(torch.randn(2, 3, side, side))
+    assert shapes == [(16, 16)]
+    said = networks.scaling(teacher, ours, 'it')
+    assert said == ('' if side == 16 else f'the teacher it was trained on images of 16×16, and is shown them scaled to that; the student sees {side}×{side}')
+
+
 def test_a_teacher_of_the_same_data_is_asked_as_it_is(data):
     teacher = networks.signed(wide(3), 'wide', data)
     assert networks.adapted(teacher, data, 'it') is teacher
