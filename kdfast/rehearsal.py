@@ -224,7 +224,7 @@ class Rehearsal(trainer.Run):
 
 def check_loads(run, network):
     "Raise KdfastError where the network that was saved is not there, or is another one, when it is loaded"
-    if not hasattr(network, 'built_by'): return # an own module of the recipe's: nothing could build it
+    if 'network' not in getattr(network, 'built_by', {}): return # an own module of the recipe's, or what a function in it made: nothing could build it again
     name,loaded = network.built_by['network'],networks.load(run.folder)
     x = run.dls.valid.one_batch()[0].cpu()
     with torch.no_grad():

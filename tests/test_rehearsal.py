@@ -237,3 +237,11 @@ def test_a_study_tries_every_recipe_once_and_names_all_that_fail(kdfast, images,
     assert 'nothing was trained: hint,hint=stage2_stagetwo, exp1,hint=stage2_stagetwo, fitnets,hint=stage2_stagetwo: ' in done.err
     done = kdfast('study', tmp_path/'mine.py', '--seeds', 2, '--jobs', 1, '--data', images, '--runs', tmp_path/'runs')
     assert done.status == 0 and (tmp_path/'seen').read_text().splitlines() == ['True 3', 'True 0', 'False 0', 'False 1'], done.err
+
+
+@pytest.mark.parametrize('made', ['lambda n: thin(n)', 'inner', 'partial(thin)'])
+def test_a_network_that_nothing_could_build_again_is_trained_and_that_is_said(kdfast, images, tmp_path, made):
+    (tmp_path/'mine.py').write_text(f'"Mine."\nfrom kdfast.all import *\n\ndef main(run, epochs:int=1):\n    def inner(n): return thin(n)\n'
+                                    f'    learn = run.learner(run.build({made}))\n    learn.fit_one_cycle(epochs, .1)\n    return learn\n')
+    done = kdfast('run', tmp_path/'mine.py', '--data', images, '--runs', tmp_path/'runs')
+    assert done.status == 0 and ('cannot load them' in done.err or made == 'partial(thin)'), done.err
