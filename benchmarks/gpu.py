@@ -25,7 +25,6 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from contextlib import nullcontext
 from pathlib import Path
 from statistics import median
 from time import perf_counter

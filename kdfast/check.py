@@ -1,6 +1,5 @@
 "What a data set holds, what training will do with it, and the command to type next."
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np

@@ -17,7 +17,7 @@ from kdfast import augment as augmentation, imagenette, published
 from kdfast.arrays import Rows, digests, fingerprint, statistics
 from kdfast.decode import Reading, decode, is_table
 from kdfast.errors import KdfastError
-from kdfast.files import ARCHIVES, is_archive, walk
+from kdfast.files import ARCHIVES, walk
 from kdfast.once import facts_once, folder_once
 from kdfast.pixels import square
 from kdfast.runs import sha256

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from kdfast import networks, runs
 from kdfast.confusion import most_confused
 from kdfast.errors import Diverged, KdfastError
+from kdfast.writing import write_csv
 
 LOOKS, LONGEST = 40, 10 # a latency is the shortest of so many times, or of as many as take so many seconds
 PAIRS_SHOWN, IMAGES_SHOWN = 5, 8 # most confused pairs, and images of each, that are kept to be looked at
@@ -52,7 +53,7 @@ def classify(run, learn):
     matrix = confusion(found.actual, found.predicted, len(names))
     worst = most_confused(matrix)
     rows = ([name, *row] for name,row in zip(names, matrix.tolist()))
-    runs.write_csv(run.folder/'confusion.csv', ['actual \\ predicted', *names], rows)
+    write_csv(run.folder/'confusion.csv', ['actual \\ predicted', *names], rows)
     write_confused(run.folder/'confused.npz', run.data, found, worst)
     logits = {} if found.logits is None else dict(logits=halved(found.logits))
     write_arrays(run.folder/'predictions.npz', actual=found.actual, predicted=found.predicted, **logits)

@@ -9,7 +9,7 @@ import re
 import struct
 import tempfile
 import weakref
-from collections import Counter, OrderedDict, defaultdict, deque
+from collections import Counter, OrderedDict, deque
 from enum import Enum
 from functools import lru_cache, partial
 from pathlib import Path, PurePath

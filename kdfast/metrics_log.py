@@ -14,7 +14,8 @@ from kdfast import processes
 from kdfast.appended import Appended
 from kdfast.errors import Diverged
 from kdfast.fit import FitCallback
-from kdfast.runs import Folder, write_csv
+from kdfast.runs import Folder
+from kdfast.writing import write_csv
 
 MEASURES = ('total', 'soft', 'hard', 'fit', 'accuracy')
 STEP = ('stage', 'epoch', 'step', 'lr', *MEASURES)

@@ -1,5 +1,4 @@
 "What a trained network says of an image: from a run, or from a file that a run was exported to."
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -66,10 +65,9 @@ def from_onnx(file):
 def probabilities(
     classify:Callable, # From `classifier`
     images:np.ndarray, # (n, height, width, 3), uint8; or rows of such
-    shown:Callable=lambda images: images, # What the network is to see of a batch of them
 ) -> np.ndarray: # (n, classes)
     "Of any number of images, a batch at a time."
-    batches = (shown(images[i:i + BATCH]) for i in range(0, len(images), BATCH))
+    batches = (images[i:i + BATCH] for i in range(0, len(images), BATCH))
     return np.concatenate([classify(batch.transpose(0, 3, 1, 2).astype(np.float32)/255) for batch in batches])
 
 

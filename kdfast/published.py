@@ -49,7 +49,7 @@ def fetch(kind, how, root):
     os.makedirs(root, exist_ok=True)
     try: return made(root, download=True, **how)
     except (OSError, RuntimeError, ValueError) as e:
-        where = getattr(made, 'url', None) or getattr(made, '_URL', None) or f'the servers that torchvision knows'
+        where = getattr(made, 'url', None) or getattr(made, '_URL', None) or 'the servers that torchvision knows'
         raise KdfastError(f'{kind} could not be downloaded from {where} '
                           f'({str(e).splitlines()[0] if str(e) else type(e).__name__}): '
                           'go online once, or pass its official archive with --data PATH') from e

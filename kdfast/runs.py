@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from kdfast import processes, recipe as recipes
 from kdfast.errors import KdfastError, Locked, listed
 from kdfast.recipe import study_order
-from kdfast.writing import as_it_was, remove_half_written, sha256, write, write_csv, write_json
+from kdfast.writing import as_it_was, remove_half_written, sha256, write, write_json
 
 FORMAT = 2 # of run.json; 1 named what a run was built on by recipe, so that a second teacher took the place of the first
 CIRCUMSTANCES = {'recipe', 'recipe_sources', 'sources', 'packages', 'versions', 'device', 'machine', 'threads', 'processes'} # none decides what is trained on what

@@ -89,7 +89,8 @@ def make(runs, recipe, seed, data='pets', status='finished', confusion=None, cla
          **result):
     "A run's folder without a run: of its result what is given, the rest null"
     from kdfast import recipe as recipes, report
-    from kdfast.runs import Folder, write_csv
+    from kdfast.runs import Folder
+    from kdfast.writing import write_csv
     folder = Folder(runs/data/recipe/str(seed))
     name,*given = recipe.split(',')
     known = recipes.find(name) if name in recipes.names() else None

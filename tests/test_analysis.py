@@ -1,7 +1,8 @@
 import pytest
 from conftest import make
 from kdfast import analysis
-from kdfast.runs import find_all, write_csv
+from kdfast.runs import find_all
+from kdfast.writing import write_csv
 
 
 @pytest.mark.parametrize('curve,epoch', [([.1, .5, .8, .795, .80], 3), ([.8, .8], 1), ([.1, .8, .7, .8], 4), ([.5], 1), ([.79, .80, .785], 3), ([.80, .785], 2)])

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from conftest import make, seal
 from kdfast.confusion import facts, hardest, part
-from kdfast.runs import Folder, write_csv
+from kdfast.runs import Folder
+from kdfast.writing import write_csv
 
 CLASSES, EMPTY, TAKEN, FOR = 1000, 5, 907, 12 # no validation image shows class 5; class 907 is often taken for class 12
 NAMES = [f'kind {c:03}' for c in range(CLASSES)]

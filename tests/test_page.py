@@ -6,7 +6,8 @@ import subprocess
 import numpy as np
 import pytest
 from conftest import beside, seal
-from kdfast.runs import Folder, write_csv
+from kdfast.runs import Folder
+from kdfast.writing import write_csv
 
 CLASSIFY = ('teacher', 'baseline', 'kd', 'exp1', 'exp2')
 

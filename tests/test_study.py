@@ -91,7 +91,7 @@ def test_stopped_processes_are_gone():
 
 def test_the_board_shows_how_all_stand(tmp_path):
     from conftest import make
-    from kdfast.runs import write_csv
+    from kdfast.writing import write_csv
     make(tmp_path, 'teacher', 0, valid_accuracy=.87, seconds=5), make(tmp_path, 'hint', 0, fit_loss=.0312)
     make(tmp_path, 'exp1', 0, status='running'), make(tmp_path, 'exp2', 0, status='running')
     tasks = study.plan([(find('exp1'), {}), (find('exp2'), {}), (find('baseline'), {}), (find('kd'), {})], range(1), 'pets', tmp_path)
