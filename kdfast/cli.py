@@ -399,7 +399,7 @@ def ls(
     from kdfast.runs import find_all
     found,known = find_all(runs, data),[recipes.find(name) for name in recipes.names()]
     if json_:
-        return print(json.dumps(dict(recipes={r.name: r.purpose for r in known},
+        return print(json.dumps(dict(recipes={r.name: r.described() for r in known},
                                      runs=[dict(path=str(f), status=f.status, reason=f.run.get('reason')) for f in found]), indent=1))
     table = Table.grid(padding=(0, 2))
     for r in known: table.add_row(f'[bold]{r.name}[/]', r.purpose)

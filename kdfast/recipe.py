@@ -78,6 +78,11 @@ class Recipe:
         name = ','.join([self.name, *self.named(self.changed(arguments)).values()])
         return name if len(name) <= LONGEST else f'{name[:LONGEST - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}'
 
+    def described(self) -> dict:
+        "For a program to read: the purpose, and each option's type, default, meaning and range."
+        options = [dict(name=o.name, type=o.type.__name__, default=o.default, help=o.help, range=RANGES.get(o.name, (None, None))[1]) for o in self.options]
+        return dict(purpose=self.purpose, options=options)
+
     def changed(self, arguments):
         "The arguments that are not their defaults"
         return {o.name: arguments[o.name] for o in self.options if arguments.get(o.name, o.default) != o.default}

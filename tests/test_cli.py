@@ -244,6 +244,14 @@ def test_threads_give_way_to_other_work_unless_the_user_says_how_they_wait(given
     assert environment == (given or dict(GOMP_SPINCOUNT=cli.SPINS))
 
 
+def test_a_program_can_read_what_every_recipe_takes(kdfast, tmp_path):
+    listed = json.loads(kdfast('ls', '--json', '--runs', tmp_path).out)['recipes']
+    options = {o['name']: o for o in listed['kd']['options']}
+    assert listed['kd']['purpose'].startswith('The student, distilled') and len(listed) == 18
+    assert options['alpha'] == dict(name='alpha', type='float', default=.9, help='Share of the soft loss', range='from 0 to 1')
+    assert options['optimizer']['range'] == 'sgd or muon' and options['epochs']['type'] == 'int'
+
+
 def test_how_threads_wait_is_decided_before_torch_is_there():
     code = 'import sys; from kdfast import cli; cli.share_cores(); assert "torch" not in sys.modules'
     assert subprocess.run([sys.executable, '-P', '-c', code]).returncode == 0
