@@ -16,6 +16,14 @@ warnings.filterwarnings('ignore', category=FutureWarning, module='torch')
 CLASSES = ['ape', 'bee', 'cat']
 
 
+LONG = {f'test_{name}.py' for name in ('ordeal', 'study', 'resume', 'rehearsal', 'recipes', 'distributed', 'docs', 'signals', 'cluster', 'trust', 'callbacks')}
+
+
+def pytest_collection_modifyitems(items):
+    "Files that take long begin first, so that no process waits for another in the end"
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 def draw(folder, n, seed):
     "n noisy images of each class; the class is a colour, faint enough that some are taken for another"
     random = np.random.default_rng(seed)
