@@ -95,7 +95,7 @@ class Recipe:
         "The error for an option that this recipe has not got, with the nearest that it has"
         words = {word.lower(): o.name for o in self.options for word in re.findall(r"\w{4,}", o.help)} | {name: name for name in (*(o.name for o in self.options), *common)}
         near = difflib.get_close_matches(name.lower(), words, n=1)
-        hint = f'did you mean --{words[near[0]]}?' if near else f'it has {", ".join(f"--{o.name}" for o in self.options)}'
+        hint = f'did you mean {flag(words[near[0]])}?' if near else f'it has {", ".join(flag(o.name) for o in self.options)}'
         return KdfastError(f'{name} is not an option of {self.name}; {hint}')
 
 

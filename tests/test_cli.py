@@ -255,3 +255,8 @@ def test_a_program_can_read_what_every_recipe_takes(kdfast, tmp_path):
 def test_how_threads_wait_is_decided_before_torch_is_there():
     code = 'import sys; from kdfast import cli; cli.share_cores(); assert "torch" not in sys.modules'
     assert subprocess.run([sys.executable, '-P', '-c', code]).returncode == 0
+
+
+def test_an_option_that_was_mistyped_is_named_as_it_is_typed(kdfast):
+    refused = kdfast('run', 'kd', '--bachsize', 4)
+    assert refused.status == 2 and 'did you mean --batch-size?' in refused.err
