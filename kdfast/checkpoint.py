@@ -14,6 +14,7 @@ import numpy as np
 import safetensors.torch
 import torch
 from fastai.basics import Learner, OptimWrapper
+from fastai.callback.progress import ProgressCallback
 from fastai.data.transforms import Normalize
 from fastai.learner import CancelEpochException, CancelFitException
 from fastai.vision.core import IntToFloatTensor
@@ -230,6 +231,8 @@ class RunLearner(Learner):
         if place and place.epoch is None: # it had ended
             if self.checkpoints.put(self): raise CancelFitException()
             return None
+        for cb in self.cbs:
+            if place and isinstance(cb, ProgressCallback) and hasattr(cb, 'mbar'): cb.mbar.update(0) # its bar can begin nowhere else
         try:
             for self.epoch in range(place.epoch if place else 0, self.n_epoch): self._with_events(self._do_epoch, 'epoch', CancelEpochException)
         except CancelFitException:

@@ -189,7 +189,7 @@ KINDS = dict(
     loader=Case(fit=other_loader), others=Case(fit=lambda learn, cbs: (learn.fit_flat_cos(1, .1), learn.fit_sgdr(2, 1, .1), learn.fit(1))),
 )
 SAY = {'late', 'stream', 'stream_twice'} # that they hold what cannot be kept
-FASTAI = 'EarlyStoppingCallback', 'FetchPredsCallback', 'GradientAccumulation', 'LRFinder', 'MixUp', 'RNNRegularizer', 'ReduceLROnPlateau', 'SaveModelCallback'
+FASTAI = 'ProgressCallback', 'EarlyStoppingCallback', 'FetchPredsCallback', 'GradientAccumulation', 'LRFinder', 'MixUp', 'RNNRegularizer', 'ReduceLROnPlateau', 'SaveModelCallback'
 
 
 @pytest.mark.parametrize('name', [*KINDS, *FASTAI])
