@@ -66,7 +66,9 @@ class Hint(FitCallback):
         self.inference_teacher = Teacher(self.teacher, self.model)
 
     def before_train(self): self.inference_teacher.begin()
-    def before_validate(self): self.inference_teacher.begin()
+
+    def before_validate(self):
+        if self.inference_teacher: self.inference_teacher.begin()
 
     def before_batch(self):
         "The hint is the target, in training and in validation"

@@ -7,9 +7,10 @@ import torch
 from conftest import equal
 from fastai.callback.core import event
 from fastai.callback.data import CollectDataCallback
-from fastai.vision.all import Callback, CancelFitException, CrossEntropyLossFlat, FetchPredsCallback, Learner, accuracy, set_seed
+from fastai.vision.all import Callback, CancelFitException, CrossEntropyLossFlat, FetchPredsCallback, Learner, MSELossFlat, accuracy, set_seed
 from kdfast.distill import Distill
 from kdfast.fit import FitCallback
+from kdfast.hint import Hint
 from kdfast.losses import at_loss
 from kdfast.match import Match
 from learners import learner as fastai_learner
@@ -85,6 +86,21 @@ def test_predictions_in_the_middle_of_a_fit_disturb_nothing(at):
         asks = At(at, ask, order=(-20, 2.5, 70)[i % 3])
         other,same = trained(*cbs(), asks)
         assert asks.done and equal(weights, same) and [list(row) for row in learn.recorder.values] == [list(row) for row in other.recorder.values]
+
+
+@pytest.mark.parametrize('at', ['before_fit', 'before_epoch', 'after_batch', 'after_fit'])
+def test_nor_do_they_disturb_stage_one(at):
+    "Whose callback is asked in predictions, too, and before the fit has begun"
+    def stage_one(*cbs):
+        set_seed(0)
+        teacher = nn.Sequential(*net(8)[:5])
+        learn = learner(nn.Sequential(*net()[:5]), loss=MSELossFlat())
+        learn.fit_one_cycle(2, 1e-2, cbs=[Hint(teacher), *cbs])
+        return dict(learn.model.state_dict())
+    weights = stage_one()
+    for order in (-20, 70):
+        asks = At(at, ASK[1], order=order)
+        assert equal(weights, stage_one(asks)) and asks.done
 
 
 def test_random_states_and_hidden_states_come_back():
