@@ -25,7 +25,7 @@ DEFAULT_RUNS = Path('runs')
 AGAIN = 'the same command goes on from there'
 
 
-class Whole(TyperGroup):
+class WholeHelp(TyperGroup):
     "Commands with whole sentences of help: one that is too long for its line goes on in the next, where click would cut it."
     def format_commands(self, ctx, formatter):
         commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
@@ -33,7 +33,7 @@ class Whole(TyperGroup):
         with formatter.section('Commands'): formatter.write_dl(shown)
 
 
-class Commands(Whole):
+class Commands(WholeHelp):
     def list_commands(self, ctx): return sorted(super().list_commands(ctx), key=lambda name: name != 'run') # what one begins with is first
 
 
@@ -93,7 +93,7 @@ COMMON = {
 DATA_OPTIONS = 'data', 'size', 'grow', 'holdout', 'augment', 'columns', 'range', 'batch_size', 'skip_broken'
 
 
-class Recipes(Whole):
+class Recipes(WholeHelp):
     "One command a recipe, made from its source when it is asked for."
     def list_commands(self, ctx): return recipes.names()
 
@@ -573,7 +573,7 @@ def check_data(source, as_json, options):
     else: out.print(described.view(found), soft_wrap=True)
 
 
-cache = typer.Typer(cls=Whole, rich_markup_mode=None)
+cache = typer.Typer(cls=WholeHelp, rich_markup_mode=None)
 app.add_typer(cache, name='cache')
 
 

@@ -60,7 +60,7 @@ class FitCallback(Callback):
     def loss_so_far(self):
         "The batch's loss, and what callbacks before this one add to it: in validation, where the loss stays the task's own, in their `parts`"
         ahead = [] if self.training else takewhile(lambda cb: cb is not self, self.learn.cbs.sorted('order'))
-        totals = [parts['total'] for cb in ahead if isinstance(parts := vars(cb).get('parts'), dict) and 'total' in parts]
+        totals = [parts['total'] for parts in map(parts_of, ahead) if 'total' in parts]
         return totals[-1] if totals else self.loss_grad
 
     def __call__(self, event_name):
@@ -70,6 +70,12 @@ class FitCallback(Callback):
         result = super().__call__(event_name)
         if event_name == 'after_fit': vars(self)['fitting'] = False
         return result
+
+
+def parts_of(cb):
+    "The components of the loss that a callback holds; fastai would look for them on the Learner, too"
+    parts = vars(cb).get('parts')
+    return parts if isinstance(parts, dict) else {}
 
 
 # Where a Learner is, read from the call stack: a flag would be wrong after an exception

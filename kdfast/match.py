@@ -68,7 +68,7 @@ class Match(FitCallback):
         choose = partial(logits_of, which=which_of(self.learn.cbs, self.which))
         self.inference_teacher,self.guided,self.arranged = Teacher(self.teacher, self.model, teacher, choose),student,(Arranged(), Arranged())
         self.undo.callback(self.inference_teacher.leave)
-        if self.trained: self.undo.enter_context(trained_too(self.trained.to(next(self.model.parameters()).device), self.learn))
+        if self.trained: self.undo.enter_context(trained_too(self.trained.to(self.device), self.learn))
 
     def check(self):
         "What can be known before the first batch"

@@ -13,7 +13,7 @@ from torch.nn.utils import get_total_norm
 from kdfast import processes
 from kdfast.appended import Appended
 from kdfast.errors import Diverged
-from kdfast.fit import FitCallback
+from kdfast.fit import FitCallback, parts_of
 from kdfast.runs import Folder
 from kdfast.writing import write_csv
 
@@ -181,12 +181,6 @@ def csv_row(values):
     text = io.StringIO()
     csv.writer(text, lineterminator='\n').writerow(values)
     return text.getvalue().encode()
-
-
-def parts_of(cb):
-    "The components of the loss that a callback holds; fastai would look for them on the Learner, too"
-    parts = vars(cb).get('parts')
-    return parts if isinstance(parts, dict) else {}
 
 
 def merged(parts):

@@ -284,7 +284,7 @@ class FewBatches(ImageBatches):
     def get_idxs(self): return [i*len(self.dataset)//self.n for i in range(self.n)]
 
 
-def few_batches(dls): return DataLoaders(*(dl.new(cls=FewBatches, bs=SMALLEST_BATCH) for dl in dls.loaders), device=dls.device)
+def few_batches(dls): return DataLoaders(*(dl.new(cls=FewBatches, bs=min(SMALLEST_BATCH, dl.bs)) for dl in dls.loaders), device=dls.device)
 
 
 def few_images(
@@ -295,7 +295,8 @@ def few_images(
         n = min(IMAGES, len(labels))
         rows = np.arange(n)*len(labels)//n
         return images[rows],labels[rows]
-    return replace(data, train=few(*data.train), valid=few(*data.valid), batch_size=None)
+    train = few(*data.train)
+    return replace(data, train=train, valid=few(*data.valid), batch_size=data.batch_size and min(data.batch_size, len(train[1])))
 
 
 # Room

@@ -31,7 +31,8 @@ class Teacher:
         self.original = detached_copy(given) if shared or recurrent else given # two that ask a recurrent network would advance it twice
         self.source = self.original if shared else given
         self.network,self.writes,self.weights = None,False,None
-        self.precision = only({t.dtype for t in tensors(self.original) if t.is_floating_point()})
+        precisions = {t.dtype for t in tensors(self.original) if t.is_floating_point()}
+        self.precision = precisions.pop() if len(precisions) == 1 else None # of several, it decides itself
         self.came_from = move(self.original, next(student.parameters()).device)
         self.in_training = [module for module in self.original.modules() if module.training]
         self.original.eval()
@@ -84,11 +85,6 @@ class Teacher:
     def stop_looking(self):
         if self.look: self.look.remove()
         self.look = None
-
-
-def only(those):
-    "The one that there is; None where there are several, or none"
-    return next(iter(those)) if len(those) == 1 else None
 
 
 def versions(those):

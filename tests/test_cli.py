@@ -7,8 +7,8 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import recipe
-from kdfast import cli
+from conftest import draw, recipe
+from kdfast import cli, recipe as recipes
 from safetensors.torch import load_file
 
 HEAVY = {'torch', 'fastai', 'numpy', 'pandas', 'sklearn', 'PIL'}
@@ -247,7 +247,7 @@ def test_threads_give_way_to_other_work_unless_the_user_says_how_they_wait(given
 def test_a_program_can_read_what_every_recipe_takes(kdfast, tmp_path):
     listed = json.loads(kdfast('ls', '--json', '--runs', tmp_path).out)['recipes']
     options = {o['name']: o for o in listed['kd']['options']}
-    assert listed['kd']['purpose'].startswith('The student, distilled') and len(listed) == 18
+    assert listed['kd']['purpose'].startswith('The student, distilled') and listed.keys() == set(recipes.names())
     assert options['alpha'] == dict(name='alpha', type='float', default=.9, help='Share of the soft loss', range='from 0 to 1')
     assert options['optimizer']['range'] == 'sgd or muon' and options['epochs']['type'] == 'int'
 
@@ -260,3 +260,11 @@ def test_how_threads_wait_is_decided_before_torch_is_there():
 def test_an_option_that_was_mistyped_is_named_as_it_is_typed(kdfast):
     refused = kdfast('run', 'kd', '--bachsize', 4)
     assert refused.status == 2 and 'did you mean --batch-size?' in refused.err
+
+
+def test_a_few_images_train_in_batches_that_they_fill(kdfast, tmp_path):
+    for split,n in ('train', 2), ('valid', 1): draw(tmp_path/'few'/split, n, seed=n)
+    asked = ['run', 'baseline', '--epochs', 1, '--data', tmp_path/'few', '--runs', tmp_path/'runs']
+    assert '6 training images are fewer than the smallest batch, 8' in kdfast(*asked).err
+    done = kdfast(*asked, '--batch-size', 2)
+    assert done.status == 0, done.err

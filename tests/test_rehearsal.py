@@ -12,6 +12,7 @@ import torch
 from fastai.basics import Callback
 from conftest import beside, equal, weights
 from kdfast import recipe as recipes, rehearsal, runs, trainer
+from kdfast import networks
 from kdfast.errors import Diverged, KdfastError
 from kdfast.runs import Folder
 
@@ -239,9 +240,14 @@ def test_a_study_tries_every_recipe_once_and_names_all_that_fail(kdfast, images,
     assert done.status == 0 and (tmp_path/'seen').read_text().splitlines() == ['True 3', 'True 0', 'False 0', 'False 1'], done.err
 
 
-@pytest.mark.parametrize('made', ['lambda n: thin(n)', 'inner', 'partial(thin)'])
+@pytest.mark.parametrize('made', ['lambda n: thin(n)', 'inner', 'partial(thin)', 'partial(network, (4, 8, 12))'])
 def test_a_network_that_nothing_could_build_again_is_trained_and_that_is_said(kdfast, images, tmp_path, made):
     (tmp_path/'mine.py').write_text(f'"Mine."\nfrom kdfast.all import *\n\ndef main(run, epochs:int=1):\n    def inner(n): return thin(n)\n'
                                     f'    learn = run.learner(run.build({made}))\n    learn.fit_one_cycle(epochs, .1)\n    return learn\n')
     done = kdfast('run', tmp_path/'mine.py', '--data', images, '--runs', tmp_path/'runs')
-    assert done.status == 0 and ('cannot load them' in done.err or made == 'partial(thin)'), done.err
+    assert done.status == 0, done.err
+    folder = Folder(tmp_path/'runs'/'tiny'/'mine'/'0')
+    if 'cannot load them' in done.err:
+        with pytest.raises(KdfastError, match='does not name what builds its network'): networks.load(folder)
+    else: assert equal(networks.load(folder).state_dict(), weights(folder))
+    assert made == 'partial(thin)' or 'cannot load them' in done.err

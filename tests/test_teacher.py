@@ -69,11 +69,13 @@ def test_its_precision_need_not_be_the_students(own, given):
         if learn.training: assert dtype == torch.promote_types(own, torch.float32)
 
 
-@pytest.mark.parametrize('callback', [lambda teacher: Distill(teacher), lambda teacher: Match(teacher, at_loss, 1., '4:4')], ids=['Distill', 'Match'])
+@pytest.mark.parametrize('callback', [lambda teacher: Distill(teacher, task=CrossEntropyLossFlat()), lambda teacher: Match(teacher, at_loss, 1., '4:4')], ids=['Distill', 'Match'])
 def test_a_fit_in_the_users_autocast(callback):
-    teacher,learn = net(8),learner()
-    with torch.autocast('cpu', torch.bfloat16): learn.fit(1, 1e-2, cbs=callback(teacher))
-    assert all(p.isfinite().all() for p in learn.model.parameters())
+    "Whose loss is of half precision, and the whole is not"
+    def half(pred, y): return pred.abs().mean()
+    teacher,learn,kinds = net(8),learner(loss=half),set()
+    with torch.autocast('cpu', torch.bfloat16): learn.fit(1, 1e-2, cbs=[callback(teacher), Look(lambda learn: kinds.add((learn.training, learn.pred.dtype, learn.loss_grad.dtype)))])
+    assert (True, torch.bfloat16, torch.float32) in kinds and all(p.isfinite().all() for p in learn.model.parameters())
 
 
 def test_its_modes_and_its_weights_are_afterwards_as_they_were():
