@@ -190,7 +190,8 @@ def part_fastai(asked):
     import torch
     from fastai.vision.all import Callback, CrossEntropyLossFlat, DataLoaders, Learner, ProgressCallback, noop
     from kdfast.distill import Distill
-    from kdfast.hint import Hint, front, regressor
+    from kdfast.hint import Hint, regressor
+    from kdfast.front import front
     from kdfast.losses import at_loss, hint_loss
     from kdfast.match import Match
     from kdfast.models import thin, wide

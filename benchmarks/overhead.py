@@ -17,7 +17,8 @@ from fastai.vision.all import SGD, CrossEntropyLossFlat, DataLoaders, Learner, P
 
 from kdfast.distill import Distill
 from kdfast.folding import faster
-from kdfast.hint import Hint, front, regressor
+from kdfast.hint import Hint, regressor
+from kdfast.front import front
 from kdfast.losses import hint_loss
 from kdfast.models import thin, wide
 

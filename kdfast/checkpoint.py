@@ -26,7 +26,8 @@ from kdfast.errors import KdfastError
 from kdfast.kinds import type_text
 from kdfast.loader import ImageBatches, as_bytes
 from kdfast.restore import NOTHING, Put
-from kdfast.runs import Folder, write
+from kdfast.runs import Folder
+from kdfast.writing import write
 from kdfast.snapshot import Take, Unkept
 
 FORMAT = '2' # of checkpoints; those of another are passed over

@@ -489,7 +489,8 @@ def report_command(
 ):
     "One HTML page with all of it: the question, the table, curves, confusion, analyses, provenance."
     from kdfast.page import write_page
-    from kdfast.runs import find_all, write
+    from kdfast.runs import find_all
+    from kdfast.writing import write
     found = find_all(runs, data)
     names = sorted({folder.data for folder in found})
     if not any(folder.finished for folder in found): raise KdfastError(f'no finished run in {runs}; start with: kdfast run exp1')

@@ -20,7 +20,7 @@ from kdfast.errors import KdfastError
 from kdfast.files import ARCHIVES, walk
 from kdfast.once import facts_once, folder_once
 from kdfast.pixels import square
-from kdfast.runs import sha256
+from kdfast.writing import sha256
 
 BUILT_IN = ('digits', *published.NAMES, *imagenette.URLS)
 CACHE_VERSION = 3

@@ -11,7 +11,7 @@ from fastai.basics import Callback, Learner, noop
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from kdfast import networks, runs
+from kdfast import networks, writing
 from kdfast.confusion import most_confused
 from kdfast.errors import Diverged, KdfastError
 from kdfast.writing import write_csv
@@ -149,7 +149,7 @@ def write_confused(file, data, found, pairs):
 def write_arrays(file, **arrays):
     content = io.BytesIO()
     np.savez_compressed(content, **{name: np.asarray(tensor) for name,tensor in arrays.items()})
-    runs.write(file, content.getvalue())
+    writing.write(file, content.getvalue())
 
 
 def fit_loss(run):

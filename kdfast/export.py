@@ -10,7 +10,8 @@ from kdfast import networks, trust
 from kdfast.data import Data, load
 from kdfast.errors import KdfastError
 from kdfast.predict import BATCH, Deployed, classifier, from_network, probabilities
-from kdfast.runs import Folder, write
+from kdfast.runs import Folder
+from kdfast.writing import write
 
 ALLOWED = .001 # share of the validation images that the file may class otherwise than the run did
 

@@ -3,7 +3,7 @@ from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from kdfast.fit import FitCallback
-from kdfast.hint import features, front, full_name
+from kdfast.front import features, front, full_name
 
 
 class FreezeNorm(FitCallback):

@@ -15,7 +15,7 @@ from kdfast import losses, processes
 from kdfast.errors import KdfastError
 from kdfast.feature_maps import Arranged
 from kdfast.fit import FitCallback
-from kdfast.hint import full_name
+from kdfast.front import full_name
 from kdfast.inference import as_module, is_compiled, only, unwrapped, watched
 from kdfast.recipe import pairs
 from kdfast.tasks import CLASS, Which, alike, dimensions, known_task, logits_of, name_of, which_of

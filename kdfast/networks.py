@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.functional import interpolate
 from torch.nn.parameter import is_lazy
 
-from kdfast import models, runs, source, state, trust, weights
+from kdfast import models, source, state, trust, weights, writing
 from kdfast.data import Data, presized
 from kdfast.errors import KdfastError
 from kdfast.names import LIBRARIES, PRETRAINED, Name, is_run, parse
@@ -207,7 +207,7 @@ def save(
     file:Path, # .safetensors
 ):
     "The network alone: no regressor, no teacher; with what it takes to build it again. Raises KdfastError for what cannot be kept."
-    runs.write(file, state.serialized(network, getattr(network, 'built_by', {})))
+    writing.write(file, state.serialized(network, getattr(network, 'built_by', {})))
 
 
 def built_by(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kdfast import processes
-from kdfast.runs import write_json
+from kdfast.writing import write_json
 
 NEW = 'new-' # in front of the name of a folder that is being filled; behind it the machine and the process
 

@@ -206,7 +206,7 @@ class Rehearsal(trainer.Run):
             outcome = trainer.perform(self, recipe, arguments)
             self.data = few_images(self.data)
             self.dls = loaders(self.data, self.seed)
-            result = trainer.judge(self, arguments, outcome)
+            result = evaluation.judge(self, arguments, outcome)
             check_loads(self, outcome.model if isinstance(outcome, Learner) else outcome)
             room = self.room(seeds)
             self.folder.finish(result)

@@ -17,7 +17,7 @@ from kdfast.errors import KdfastError
 from kdfast.fit import FitCallback
 from kdfast.loader import as_bytes
 from kdfast.match import Match
-from kdfast.runs import remove_half_written, sha256, write
+from kdfast.writing import remove_half_written, sha256, write
 
 VERSION = 2 # of the copy of the teacher that computes the outputs: another one rounds otherwise
 LIMIT = 2**30 # bytes on disk: beyond it, asking again is cheaper than keeping

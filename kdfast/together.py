@@ -6,7 +6,7 @@ from torch import nn
 
 from kdfast import processes
 from kdfast.fit import FitCallback
-from kdfast.hint import Until
+from kdfast.front import Until
 from kdfast.loader import PROCESSES, generator
 
 PLAIN = nn.BatchNorm1d,nn.BatchNorm2d,nn.BatchNorm3d

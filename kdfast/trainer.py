@@ -14,19 +14,21 @@ from fastai.callback.progress import ProgressCallback
 from fastai.optimizer import SGD
 from torch import nn
 
-from kdfast import identity, networks, processes, recipe as recipes, runs, signals, source, trust, upstream
+from kdfast import evaluation, identity, networks, processes, recipe as recipes, runs, signals, source, trust, upstream
 from kdfast.checkpoint import Checkpoints, RunLearner, random_states_kept
 from kdfast.data import Data
 from kdfast.devices import device_name, repeatable
 from kdfast.errors import Diverged, KdfastError, misfortune, reason
-from kdfast.evaluation import judge
 from kdfast.fit import FitCallback
-from kdfast.hint import LAYER, features, front, front_back, regressor
-from kdfast.loader import default_device, loaders
+from kdfast.front import LAYER, features, front, front_back
+from kdfast.hint import regressor
+from fastai.torch_core import default_device
+from kdfast.loader import loaders
 from kdfast.metrics_log import MetricsLog
 from kdfast.muon import Muon
 from kdfast.precision import Bfloat16, autocast_state, multiplies_bfloat16, restore_autocast
-from kdfast.recipe import Recipe, is_run
+from kdfast.recipe import Recipe
+from kdfast.names import is_run
 from kdfast.runs import Folder
 from kdfast.teacher_cache import TeacherCache
 
@@ -52,8 +54,9 @@ class Run:
         seed:int, # Decides the initial weights, the order of the images and their augmentation
         runs:Path, # Where the runs it builds on are kept
         watch:tuple=(), # Functions of a run's folder, each giving a callback that watches its fits
+        train:Callable|None=None, # `kdfast.training.execute.train`, for the runs that it builds on
     ):
-        self.folder,self.data,self.seed,self.runs,self.watch = folder,data,seed,runs,watch
+        self.folder,self.data,self.seed,self.runs,self.watch,self.train_recipe = folder,data,seed,runs,watch,train
         self.record,self.checkpoints,self.upstream,self.caches,self.hint = MetricsLog(folder),None,[],[],None
 
     @cached_property
@@ -109,7 +112,7 @@ class Run:
 
     def train(self, name, given):
         "The folder of a run that this one builds on, trained where it is missing"
-        return train(recipes.find(name), self.data, self.seed, given, self.runs, self.watch, rehearsed=True)
+        return self.train_recipe(recipes.find(name), self.data, self.seed, given, self.runs, self.watch, rehearsed=True)
 
     @property
     def teacher_sha256(self):
@@ -220,7 +223,7 @@ def train(
     folder = runs.folder(kept_in, data.name, recipe.folder_name(arguments), seed)
     def finished(): return processes.agreed(lambda: folder.finished)
     if not finished():
-        run = Run(folder, data, seed, kept_in, watch)
+        run = Run(folder, data, seed, kept_in, watch, train)
         run.dls # too few images, or to be shared unevenly, are said here, before a folder is made
         run.identity = identity.of(recipe, arguments, data) # and a network that is none, or cannot be kept
         if not rehearsed: processes.agreed(lambda: try_first(run, recipe, arguments))
@@ -232,7 +235,7 @@ def train(
 
 def try_first(run, recipe, arguments):
     "In small; not again where the run has begun, and where another process trains it"
-    from kdfast.rehearsal import rehearse # which stands on this module
+    from kdfast.rehearsal import rehearse
     if not (run.folder.has_checkpoints or run.folder.held): rehearse(run, recipe, arguments)
 
 
@@ -241,7 +244,7 @@ def train_alone(run, recipe, arguments):
     begin(run, recipe, arguments)
     with on_record(run), repeatable(run.dls.device):
         outcome = perform(run, recipe, arguments)
-        processes.agreed(lambda: run.folder.finish(judge(run, arguments, outcome) | dict(skipped_images=run.data.skipped)))
+        processes.agreed(lambda: run.folder.finish(evaluation.judge(run, arguments, outcome) | dict(skipped_images=run.data.skipped)))
     return run.folder
 
 

@@ -9,7 +9,7 @@ import json
 import shutil
 from pathlib import Path
 
-from kdfast import processes, runs
+from kdfast import processes, writing
 from kdfast.data import cache_home
 from kdfast.errors import KdfastError, listed
 from kdfast.files import leads_out
@@ -76,7 +76,7 @@ def keep(
             raise KdfastError(f'{file} is not the file that the network was trained with: choose another folder, or remove it')
     for name,content in sources.items():
         (folder/SOURCE/name).parent.mkdir(parents=True, exist_ok=True)
-        runs.write(folder/SOURCE/name, content)
+        writing.write(folder/SOURCE/name, content)
 
 
 def keep_anew(

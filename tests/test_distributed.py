@@ -18,7 +18,8 @@ from kdfast.errors import KdfastError
 from kdfast.learned_losses import VID
 from kdfast.loader import loaders
 from kdfast.models import network
-from kdfast.runs import Folder, write
+from kdfast.runs import Folder
+from kdfast.writing import write
 
 SCRIPT = '''
 import os, sys

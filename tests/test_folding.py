@@ -2,7 +2,7 @@
 import pytest
 import torch
 from conftest import equal
-from kdfast.distill import folded
+from kdfast.folding import folded
 from kdfast.folding import faster
 from kdfast.models import wide
 from torch import nn

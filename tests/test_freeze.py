@@ -8,7 +8,7 @@ from conftest import equal
 from fastai.vision.all import CrossEntropyLossFlat, Learner, ProgressCallback, noop
 from kdfast.errors import KdfastError
 from kdfast.freeze import FreezeNorm
-from kdfast.hint import front_back
+from kdfast.front import front_back
 from kdfast.loader import loaders
 from kdfast.together import synchronize_norms
 from torch import nn

@@ -2,7 +2,8 @@ import pytest
 import torch
 from conftest import equal
 from fastai.vision.all import Callback, Learner, ProgressCallback, noop
-from kdfast.hint import Hint, front, front_back, regressor
+from kdfast.hint import Hint, regressor
+from kdfast.front import front, front_back
 from kdfast.loader import loaders
 from kdfast.losses import hint_loss
 from kdfast.models import thin, wide

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from kdfast.hint import front
+from kdfast.front import front
 from kdfast.models import matched, thin, wide
 
 

@@ -9,7 +9,8 @@ from conftest import equal, weights
 from fastai.vision.all import set_seed
 from kdfast import networks
 from kdfast.errors import KdfastError
-from kdfast.hint import Until, features, front, front_back, regressor
+from kdfast.front import Until, features, front, front_back
+from kdfast.hint import regressor
 from kdfast.layers import layers, meeting
 from kdfast.models import thin, wide
 from safetensors.torch import save_file

@@ -3,7 +3,8 @@ import pytest
 import torch
 from fastai.vision.all import Callback, CancelBatchException, CrossEntropyLossFlat, Learner, ProgressCallback, noop
 from kdfast.distill import Distill
-from kdfast.hint import Hint, front, regressor
+from kdfast.hint import Hint, regressor
+from kdfast.front import front
 from kdfast.loader import loaders
 from kdfast.losses import hint_loss
 from kdfast.models import thin, wide

@@ -52,7 +52,7 @@ def test_weights_hold_the_network_and_nothing_else(study, recipe):
 
 
 def test_both_experiments_stand_on_the_same_stage_one_and_all_on_one_teacher(study):
-    from kdfast.runs import sha256
+    from kdfast.writing import sha256
     stands = {recipe: {entry['recipe']: entry for entry in read(study/recipe/'0', 'run.json')['stands_on']} for recipe in RECIPES}
     assert stands['exp1']['hint']['sha256'] == stands['exp2']['hint']['sha256'] == sha256(study/'hint'/'0'/'weights.safetensors')
     teachers = {stands[r]['teacher']['sha256'] for r in ('kd', 'hint', 'exp1', 'exp2')}

@@ -6,7 +6,8 @@ import sys
 import pytest
 from conftest import make, recipe
 from kdfast.errors import KdfastError
-from kdfast.runs import Folder, find, write
+from kdfast.runs import Folder, find
+from kdfast.writing import write
 
 
 def test_files_are_written_whole_and_leave_nothing_else(tmp_path):

@@ -8,7 +8,8 @@ from conftest import equal
 from fastai.vision.all import Callback, CrossEntropyLossFlat, DataLoaders, Learner, MSELossFlat, ProgressCallback, TensorImage, noop
 from kdfast.distill import Distill
 from kdfast.errors import KdfastError
-from kdfast.hint import Hint, front
+from kdfast.hint import Hint
+from kdfast.front import front
 from kdfast.losses import at_loss, kd_loss
 from kdfast.match import Match
 from kdfast.teacher import Teacher
