@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kdfast import layouts
+from kdfast.layouts import registry
 from kdfast.errors import KdfastError
 from kdfast.files import entries, read
 from kdfast.layout import Arrangement, arrange
@@ -79,7 +79,7 @@ def opened(
     notes = Notes()
     with entries(root, notes) as files:
         source = Source(root, files, notes, columns_asked(reading.columns), reading.skip_broken, table)
-        yield source,arrange(source, layouts.read(source))
+        yield source,arrange(source, registry.read(source))
 
 
 def is_table(
