@@ -6,7 +6,7 @@ from kdfast.runs import Folder
 
 
 def entries(
-    folder:Folder, # A run
+    folder, # A run's directory
 ) -> list[dict]:
     "The `recipe` of each, its `path` (from the folder of all runs, where it lies in that) and the `sha256` of its weights."
     found = folder.run.get('stands_on') or []
@@ -19,7 +19,7 @@ def record(
     other:Folder, # A finished run that it is built on
 ):
     "Put that on record. Raises KdfastError where the other one had other weights before this one was interrupted."
-    entry = dict(recipe=recipe, path=path_of(folder, other), sha256=other.files['weights.safetensors'])
+    entry = dict(recipe=recipe, path=path_of(folder, other.path), sha256=other.files['weights.safetensors'])
     for was in folder.facts['stands_on']:
         if (was['recipe'], was['path']) != (entry['recipe'], entry['path']): continue
         if was['sha256'] == entry['sha256']: return
@@ -30,7 +30,7 @@ def record(
 
 
 def rebased(
-    folder:Folder, # An interrupted run
+    folder, # The directory of an interrupted run
 ) -> list[dict]:
     "`entries`, with the paths of today's format."
     def there(entry): return next((f for f in places(folder, entry) if (f/'run.json').exists()), places(folder, entry)[-1])
@@ -46,18 +46,18 @@ def teachers(
 
 def find(folder, entry):
     "The run of an entry, where it still has its weights"
-    return next((f for f in places(folder, entry) if f.finished and f.files.get('weights.safetensors') == entry['sha256']), None)
+    return next((f for f in map(Folder, places(folder, entry)) if f.finished and f.files.get('weights.safetensors') == entry['sha256']), None)
 
 
 def places(folder, entry):
     "Where it may lie; format 1 had the path from wherever the run was trained"
     path = Path(entry['path'])
-    return [Folder(place) for place in (root(folder)/path, path, root(folder).joinpath(*path.parts[-3:]))]
+    return [root(folder)/path, path, root(folder).joinpath(*path.parts[-3:])]
 
 
-def path_of(folder, other):
+def path_of(folder, path):
     "From the folder of all runs, so that both can be moved together; or, outside of it, from the root of the disk"
-    there,here = other.path.resolve(),root(folder).resolve()
+    there,here = path.resolve(),root(folder).resolve()
     return (there.relative_to(here) if there.is_relative_to(here) else there).as_posix()
 
 
