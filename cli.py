@@ -1,4 +1,6 @@
 "Run kdfast from a checkout: python cli.py run exp1. The commands are in kdfast/cli.py."
+
 from kdfast.cli import main
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

@@ -46,10 +46,11 @@ def digest(folder):
 
 
 def trained(name, runs, watch=(), **given):
-    from kdfast import recipe as recipes, trainer
     from kdfast.data import load
+    from kdfast.runs.recipes import find_recipe
+    from kdfast.training.execute import train
 
-    return trainer.train(recipes.find(name), load('digits'), 0, given, Path(runs), watch)
+    return train(find_recipe(name), load('digits'), 0, given, Path(runs), watch)
 
 
 # Parts: what each gives is put on record
@@ -57,10 +58,10 @@ def trained(name, runs, watch=(), **given):
 
 def of_recipes(asked):
     "Accuracies, losses and weights of all recipes for two epochs"
-    from kdfast import recipe as recipes
+    from kdfast.runs.recipes import recipe_names
 
     found = {}
-    for name in recipes.names():
+    for name in recipe_names():
         began = perf_counter()
         try:
             folder = trained(name, asked.runs, epochs=2)
@@ -116,9 +117,10 @@ def part_repeat(asked):
 def killed(asked):
     "A run that ends itself with SIGKILL after some steps of its second fit, or of its first"
     from fastai.basics import Callback
-    from kdfast import checkpoint
 
-    checkpoint.EVERY = 0
+    from kdfast.training import checkpoints
+
+    checkpoints.EVERY = 0
 
     class Kill(Callback):
         steps = 0
@@ -189,12 +191,14 @@ def one(asked):
 def part_fastai(asked):
     import torch
     from fastai.vision.all import Callback, CrossEntropyLossFlat, DataLoaders, Learner, ProgressCallback, noop
-    from kdfast.distill import Distill
-    from kdfast.hint import Hint, regressor
-    from kdfast.front import front
-    from kdfast.losses import at_loss, hint_loss
-    from kdfast.match import Match
-    from kdfast.models import thin, wide
+
+    from kdfast.distill.distill import Distill
+    from kdfast.distill.hint import Hint
+    from kdfast.distill.losses.features import at_loss, hint_loss
+    from kdfast.distill.match import Match
+    from kdfast.distill.regressor import regressor
+    from kdfast.models.front import front
+    from kdfast.models.study_networks import thin, wide
 
     device, found = torch.device('cuda' if torch.cuda.is_available() else 'cpu'), {}
     x, y = torch.rand(512, 3, 32, 32), torch.randint(10, (512,))
@@ -269,12 +273,18 @@ def part_export(asked):
 def loops(asked):
     "Seconds of an epoch for each way to train, round by round"
     import torch
-    from torch.nn.functional import cross_entropy, kl_div, log_softmax
     from fastai.basics import Callback
-    from kdfast import recipe as recipes, trainer
-    from kdfast.data import assemble, load
-    from kdfast.loader import crop_and_flip
-    from kdfast.models import thin, wide
+    from torch.nn.functional import cross_entropy, kl_div, log_softmax
+
+    from kdfast.data import load
+    from kdfast.data.dataloaders import crop_and_flip
+    from kdfast.data.dataset import assemble
+    from kdfast.models.study_networks import thin, wide
+    from kdfast.runs.recipes import find_recipe
+    from kdfast.training.execute import train
+    from kdfast.runs.run_dir import RunDir
+    from kdfast.training import evaluation
+    from kdfast.training.run import Run
 
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     data = load(asked.data or 'digits')
@@ -368,13 +378,13 @@ def loops(asked):
             wait()
             self.took = perf_counter() - self.began
 
-    trainer.judge = lambda *_: {}
+    evaluation.evaluate = lambda *_: {}
 
     def kdfast(name):
-        trainer.Run.needs = lambda run, needed, **_: teacher
+        Run.needs = lambda run, needed, **_: teacher
         clock = Clock()
         with tempfile.TemporaryDirectory() as runs:
-            trainer.train(recipes.find(name), data, 0, dict(epochs=1), Path(runs), [lambda _: clock], rehearsed=True)
+            train(find_recipe(name), data, 0, dict(epochs=1), Path(runs), [lambda _: clock], rehearsed=True)
         return clock.took
 
     ways = {
@@ -394,7 +404,7 @@ def loops(asked):
     return dict(
         seconds=seconds,
         images=len(labels) // BATCH * BATCH,
-        precision=trainer.Run(trainer.Folder(asked.home / 'x'), data, 0, asked.home).precision,
+        precision=Run(RunDir(asked.home / 'x'), data, 0, asked.home).precision,
     )
 
 
@@ -539,7 +549,8 @@ def finish(started):
 
 def about():
     import torch
-    from kdfast.trainer import environment
+
+    from kdfast.training.environment import environment
 
     return environment() | dict(cuda=torch.version.cuda, tf32=torch.backends.cuda.matmul.allow_tf32)
 

@@ -2,38 +2,65 @@
 
 python benchmarks/precision.py [--data digits] [--holdout 0] [--recipe baseline] [--seeds 5] [--epochs N]
 """
+
 import argparse
 import sys
 import tempfile
 from pathlib import Path
 
+from kdfast.analysis.differences import with_verdict
+from kdfast.core.format import interval_text, signed_points
+from kdfast.data import load
+from kdfast.runs.recipes import find_recipe
+from kdfast.stats.intervals import over_seeds
+from kdfast.training.execute import train
+from kdfast.training.run import Run
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
-
-from kdfast import data, recipe as recipes, trainer
-from kdfast.differences import interval, judged, points
-from kdfast.stats import over_seeds
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--data', default='digits'), parser.add_argument('--holdout', type=float, default=0.), parser.add_argument('--recipe', default='baseline')
-    parser.add_argument('--seeds', type=int, default=5), parser.add_argument('--epochs', type=int), parser.add_argument('--threads', type=int, default=1)
+    (
+        parser.add_argument('--data', default='digits'),
+        parser.add_argument('--holdout', type=float, default=0.0),
+        parser.add_argument('--recipe', default='baseline'),
+    )
+    (
+        parser.add_argument('--seeds', type=int, default=5),
+        parser.add_argument('--epochs', type=int),
+        parser.add_argument('--threads', type=int, default=1),
+    )
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    images,recipe,given = data.load(asked.data, asked.holdout),recipes.find(asked.recipe),{} if asked.epochs is None else dict(epochs=asked.epochs)
+    images, recipe, given = (
+        load(asked.data, asked.holdout),
+        find_recipe(asked.recipe),
+        {} if asked.epochs is None else dict(epochs=asked.epochs),
+    )
     differences = []
     with tempfile.TemporaryDirectory() as runs:
         for seed in range(asked.seeds):
             results = {}
             for precision in ('float32', 'bfloat16'):
-                trainer.Run.precision = precision
-                results[precision] = trainer.train(recipe, images, seed, given, Path(runs)/precision).result
+                Run.precision = precision
+                results[precision] = train(recipe, images, seed, given, Path(runs) / precision).result
             differences.append(results['bfloat16']['valid_accuracy'] - results['float32']['valid_accuracy'])
-            print(f'seed {seed}: ' + ', '.join(f'{precision} {100*r["valid_accuracy"]:.2f} % in {r["seconds"]:.0f} s' for precision,r in results.items()), flush=True)
+            print(
+                f'seed {seed}: '
+                + ', '.join(
+                    f'{precision} {100 * r["valid_accuracy"]:.2f} % in {r["seconds"]:.0f} s'
+                    for precision, r in results.items()
+                ),
+                flush=True,
+            )
     if asked.seeds > 1:
-        found = judged(over_seeds(differences, 1/len(images.valid[1])), .008)
-        print(f'bfloat16 − float32: {points(found["difference"])} points, 95 % interval {interval(found)}: {found["verdict"]}')
+        found = with_verdict(over_seeds(differences, 1 / len(images.valid[1])), 0.008)
+        print(
+            f'bfloat16 − float32: {signed_points(found["difference"])} points, 95 % interval {interval_text(found)}: {found["verdict"]}'
+        )
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

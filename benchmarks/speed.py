@@ -6,6 +6,7 @@ Every contender has the same networks, images, batch size, augmentation, float32
 the first column says how many images a second it trained, the others how that compares. The two last contenders compute in
 bfloat16 and compare with each other alone. The peers are installed from the package index into an environment of their own.
 """
+
 import argparse
 import json
 import os
@@ -19,16 +20,26 @@ from time import perf_counter, sleep
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 PEERS = ('fasterai', 'torchdistill')
-TASKS = { # what is timed, and who does it
-    'kd':          ['floor', 'torchvision', 'torchvision2', 'torchvision4', 'fasterai', 'torchdistill', 'kdfast', 'floor bfloat16', 'kdfast bfloat16'],
-    'kd+valid':    ['floor', 'kdfast'],
-    'kd cached':   ['kdfast', 'kdfast bfloat16'],
-    'baseline':    ['floor', 'kdfast', 'floor bfloat16', 'kdfast bfloat16'],
-    'hint':        ['floor', 'kdfast', 'floor bfloat16', 'kdfast bfloat16'],
+TASKS = {  # what is timed, and who does it
+    'kd': [
+        'floor',
+        'torchvision',
+        'torchvision2',
+        'torchvision4',
+        'fasterai',
+        'torchdistill',
+        'kdfast',
+        'floor bfloat16',
+        'kdfast bfloat16',
+    ],
+    'kd+valid': ['floor', 'kdfast'],
+    'kd cached': ['kdfast', 'kdfast bfloat16'],
+    'baseline': ['floor', 'kdfast', 'floor bfloat16', 'kdfast bfloat16'],
+    'hint': ['floor', 'kdfast', 'floor bfloat16', 'kdfast bfloat16'],
     'exp1 cached': ['kdfast', 'kdfast bfloat16'],
     'exp2 cached': ['kdfast', 'kdfast bfloat16'],
 }
-RATIOS = [ # of seconds: what, against what, and the goal
+RATIOS = [  # of seconds: what, against what, and the goal
     ('kd, against the floor', ('kd', 'kdfast'), ('kd', 'floor'), '<= 1.10'),
     ('best peer\'s kd, against kdfast\'s', ('kd', None), ('kd', 'kdfast'), '>= 2.5'),
     ('kd with validation, against the floor', ('kd+valid', 'kdfast'), ('kd+valid', 'floor'), ''),
@@ -48,23 +59,39 @@ def prepare(source, n, home):
     import numpy as np
     import torch
     from PIL import Image
+
     from kdfast.data import load
-    from kdfast.models import thin, wide
+    from kdfast.models.study_networks import thin, wide
+
     data = load(source)
     pick = np.random.default_rng(0)
-    splits = {split: [part[np.sort(pick.permutation(len(labels))[:size])] for part in (images, labels)]
-              for (split,(images,labels)),size in zip(dict(train=data.train, valid=data.valid).items(), (n, n//5))}
-    np.savez(home/'images.npz', mean=data.mean, std=data.std, **{f'{split}_{what}': part for split,parts in splits.items() for what,part in zip(('images', 'labels'), parts)})
-    for split,(images,labels) in splits.items():
-        for label in range(10): (home/'files'/split/str(label)).mkdir(parents=True)
-        for i,(image,label) in enumerate(zip(images, labels)): Image.fromarray(image).save(home/'files'/split/str(label)/f'{i:05}.jpg', quality=95)
+    splits = {
+        split: [part[np.sort(pick.permutation(len(labels))[:size])] for part in (images, labels)]
+        for (split, (images, labels)), size in zip(dict(train=data.train, valid=data.valid).items(), (n, n // 5))
+    }
+    np.savez(
+        home / 'images.npz',
+        mean=data.mean,
+        std=data.std,
+        **{
+            f'{split}_{what}': part
+            for split, parts in splits.items()
+            for what, part in zip(('images', 'labels'), parts)
+        },
+    )
+    for split, (images, labels) in splits.items():
+        for label in range(10):
+            (home / 'files' / split / str(label)).mkdir(parents=True)
+        for i, (image, label) in enumerate(zip(images, labels)):
+            Image.fromarray(image).save(home / 'files' / split / str(label) / f'{i:05}.jpg', quality=95)
     torch.manual_seed(0)
-    for factory in (wide, thin): np.savez(home/f'{factory.__name__}.npz', **{name: t.numpy() for name,t in factory(10).state_dict().items()})
+    for factory in (wide, thin):
+        np.savez(home / f'{factory.__name__}.npz', **{name: t.numpy() for name, t in factory(10).state_dict().items()})
 
 
 def environment(path):
     "Python of the peers' environment, made where it is missing"
-    python = path/'bin'/'python'
+    python = path / 'bin' / 'python'
     if not python.exists():
         subprocess.run([sys.executable, '-m', 'venv', path], check=True)
         subprocess.run([python, '-m', 'pip', 'install', '-q', *PEERS], check=True)
@@ -73,18 +100,26 @@ def environment(path):
 
 class Process:
     "A contender, waiting for work"
+
     def __init__(self, name, home, threads, python):
-        contender,_,precision = name.partition(' ')
+        contender, _, precision = name.partition(' ')
         env = os.environ | dict(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads), PYTHONWARNINGS='ignore')
-        self.log = open(home/f'{name}.log', 'w')
-        self.process = subprocess.Popen([python, Path(__file__).with_name('contender.py'), contender, home, str(threads), precision],
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, env=env)
+        self.log = open(home / f'{name}.log', 'w')
+        self.process = subprocess.Popen(
+            [python, Path(__file__).with_name('contender.py'), contender, home, str(threads), precision],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+            env=env,
+        )
 
     def ask(self, what):
         self.process.stdin.write(json.dumps(what) + '\n')
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
-        if not answer: raise SystemExit(f'a contender ended: {open(self.log.name).read()[-2000:]}')
+        if not answer:
+            raise SystemExit(f'a contender ended: {open(self.log.name).read()[-2000:]}')
         return json.loads(answer)
 
 
@@ -93,8 +128,14 @@ def start_up(source, threads):
     with tempfile.TemporaryDirectory() as runs:
         began = perf_counter()
         env = os.environ | dict(OMP_NUM_THREADS=str(threads), PYTHONPATH=str(Path(__file__).parents[1]))
-        process = subprocess.Popen([sys.executable, '-P', '-m', 'kdfast', 'run', 'baseline', '--data', source, '--runs', runs], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
-        while not list(Path(runs).glob('*/*/*/resume/*')): sleep(.005)
+        process = subprocess.Popen(
+            [sys.executable, '-P', '-m', 'kdfast', 'run', 'baseline', '--data', source, '--runs', runs],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=env,
+        )
+        while not list(Path(runs).glob('*/*/*/resume/*')):
+            sleep(0.005)
         took = perf_counter() - began
         process.kill(), process.wait()
     return took
@@ -105,45 +146,71 @@ def scan(source):
     with tempfile.TemporaryDirectory() as cache:
         began = perf_counter()
         code = 'import sys; from kdfast.data import load; load(sys.argv[1])'
-        subprocess.run([sys.executable, '-c', code, source], check=True, stderr=subprocess.DEVNULL, env=os.environ | dict(XDG_CACHE_HOME=cache, PYTHONPATH=str(Path(__file__).parents[1])))
+        subprocess.run(
+            [sys.executable, '-c', code, source],
+            check=True,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | dict(XDG_CACHE_HOME=cache, PYTHONPATH=str(Path(__file__).parents[1])),
+        )
         return perf_counter() - began
 
 
-def spread(values): return f'{median(values):.2f} ({min(values):.2f} … {max(values):.2f})'
+def spread(values):
+    return f'{median(values):.2f} ({min(values):.2f} … {max(values):.2f})'
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('data'), parser.add_argument('--images', type=int, default=6400), parser.add_argument('--rounds', type=int, default=5)
-    parser.add_argument('--threads', type=int, default=2), parser.add_argument('--peers', type=Path, default=Path('.peers'))
+    (
+        parser.add_argument('data'),
+        parser.add_argument('--images', type=int, default=6400),
+        parser.add_argument('--rounds', type=int, default=5),
+    )
+    (
+        parser.add_argument('--threads', type=int, default=2),
+        parser.add_argument('--peers', type=Path, default=Path('.peers')),
+    )
     asked = parser.parse_args()
     home = Path(tempfile.mkdtemp())
     prepare(asked.data, asked.images, home)
     peers = environment(asked.peers)
     names = list(dict.fromkeys(name for who in TASKS.values() for name in who))
-    contenders = {name: Process(name, home, asked.threads, peers if name in PEERS else sys.executable) for name in names}
-    losses = {name: contender.ask('loss')['answer'] for name,contender in contenders.items()}
-    assert max(losses.values()) - min(losses.values()) < 1e-4*max(losses.values()), losses
-    print(f'the same loss of a fixed batch: {", ".join(f"{name} {value:.5f}" for name,value in losses.items())}')
-    seconds,memory = {(task, name): [] for task,who in TASKS.items() for name in who},{}
-    for turn in range(asked.rounds + 1): # the first warms up, and fills the caches of outputs
-        for task,who in TASKS.items():
-            for name in who[turn % len(who):] + who[:turn % len(who)]:
+    contenders = {
+        name: Process(name, home, asked.threads, peers if name in PEERS else sys.executable) for name in names
+    }
+    losses = {name: contender.ask('loss')['answer'] for name, contender in contenders.items()}
+    assert max(losses.values()) - min(losses.values()) < 1e-4 * max(losses.values()), losses
+    print(f'the same loss of a fixed batch: {", ".join(f"{name} {value:.5f}" for name, value in losses.items())}')
+    seconds, memory = {(task, name): [] for task, who in TASKS.items() for name in who}, {}
+    for turn in range(asked.rounds + 1):  # the first warms up, and fills the caches of outputs
+        for task, who in TASKS.items():
+            for name in who[turn % len(who) :] + who[: turn % len(who)]:
                 answer = contenders[name].ask(task)
                 memory[name] = max(memory.get(name, 0), answer['megabytes'])
-                if turn: seconds[task, name].append(answer['answer'])
-    for contender in contenders.values(): contender.process.kill()
-    print(f'\nimages a second: median (lowest … highest) of {asked.rounds} rounds of {asked.images:,} images, {asked.threads} threads')
-    for (task,name),took in seconds.items(): print(f'{task:<12} {name:<16} {spread([asked.images/s for s in took])}')
+                if turn:
+                    seconds[task, name].append(answer['answer'])
+    for contender in contenders.values():
+        contender.process.kill()
+    print(
+        f'\nimages a second: median (lowest … highest) of {asked.rounds} rounds of {asked.images:,} images, {asked.threads} threads'
+    )
+    for (task, name), took in seconds.items():
+        print(f'{task:<12} {name:<16} {spread([asked.images / s for s in took])}')
     print('\nratios of seconds, round by round')
-    peer = max((name for name in TASKS['kd'] if name in (*PEERS, 'torchvision', 'torchvision2', 'torchvision4')), key=lambda name: -median(seconds['kd', name]))
-    for what,(task,name),other,goal in RATIOS:
-        print(f'{what:<46} {spread([a/b for a,b in zip(seconds[task, name or peer], seconds[other])])}  {goal}')
+    peer = max(
+        (name for name in TASKS['kd'] if name in (*PEERS, 'torchvision', 'torchvision2', 'torchvision4')),
+        key=lambda name: -median(seconds['kd', name]),
+    )
+    for what, (task, name), other, goal in RATIOS:
+        print(f'{what:<46} {spread([a / b for a, b in zip(seconds[task, name or peer], seconds[other])])}  {goal}')
     print(f'the best peer is {peer}')
-    print('\nmegabytes above importing torch: ' + ', '.join(f'{name} {mb:.0f}' for name,mb in memory.items()))
+    print('\nmegabytes above importing torch: ' + ', '.join(f'{name} {mb:.0f}' for name, mb in memory.items()))
     print(f'seconds to read and check {asked.data} once: {scan(asked.data):.1f}')
-    print(f'seconds from the command to the first step: {spread([start_up(asked.data, asked.threads) for _ in range(3)])}')
+    print(
+        f'seconds from the command to the first step: {spread([start_up(asked.data, asked.threads) for _ in range(3)])}'
+    )
     shutil.rmtree(home)
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

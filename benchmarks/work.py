@@ -5,6 +5,7 @@ python benchmarks/work.py cifar10-images.tar.xz [--rounds 2] [--threads 2]
 Each point is an epoch, and the validation of 1,000 images, in a process of its own; points are interleaved. The last columns say how
 many images a second it trained, per pixel compared with the first row, and how much memory it took above importing torch and fastai.
 """
+
 import argparse
 import json
 import os
@@ -16,58 +17,85 @@ from statistics import median
 
 HERE = Path(__file__).resolve()
 sys.path.insert(0, str(HERE.parents[1]))
-POINTS = [(10_000, 32), (20_000, 32), (40_000, 32), (60_000, 32), (10_000, 64), (10_000, 96)] # images, and their side
+POINTS = [(10_000, 32), (20_000, 32), (40_000, 32), (60_000, 32), (10_000, 64), (10_000, 96)]  # images, and their side
 
 
 def epoch(source, n, side, threads):
     "Seconds of an epoch of distillation, megabytes it took"
     import resource
     from time import perf_counter
+
     import numpy as np
     import torch
-    from fastai.vision.all import CrossEntropyLossFlat, Learner, ProgressCallback, SGD, accuracy, noop
-    from kdfast.arrays import Rows
+    from fastai.vision.all import SGD, CrossEntropyLossFlat, Learner, ProgressCallback, accuracy, noop
+
     from kdfast.data import load
-    from kdfast.distill import Distill
-    from kdfast.loader import loaders
-    from kdfast.models import thin, wide
-    from kdfast.precision import Bfloat16, multiplies_bfloat16
+    from kdfast.data.arrays import Rows
+    from kdfast.data.dataloaders import loaders
+    from kdfast.distill.distill import Distill
+    from kdfast.models.study_networks import thin, wide
+    from kdfast.training.precision import Bfloat16, multiplies_bfloat16
+
     torch.set_num_threads(threads)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     data = load(source, size=None if side == 32 else side)
-    rows = np.arange(n) % len(data.train[1]) # what there is, from the beginning again where that is too little
+    rows = np.arange(n) % len(data.train[1])  # what there is, from the beginning again where that is too little
     valid = tuple(part[:1000] for part in data.valid)
     dls = loaders(replace(data, train=(Rows(data.train[0], rows), data.train[1][rows]), valid=valid))
-    learn = Learner(dls, thin(len(data.classes)).to(memory_format=torch.channels_last), CrossEntropyLossFlat(), opt_func=SGD, metrics=accuracy,
-                    cbs=[Bfloat16()] if multiplies_bfloat16(dls.device) else [])
+    learn = Learner(
+        dls,
+        thin(len(data.classes)).to(memory_format=torch.channels_last),
+        CrossEntropyLossFlat(),
+        opt_func=SGD,
+        metrics=accuracy,
+        cbs=[Bfloat16()] if multiplies_bfloat16(dls.device) else [],
+    )
     learn.remove_cbs(ProgressCallback)
     learn.logger = noop
     teacher = wide(len(data.classes)).to(memory_format=torch.channels_last)
     began = perf_counter()
-    learn.fit(1, .01, cbs=Distill(teacher))
-    return perf_counter() - began,(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)/1024
+    learn.fit(1, 0.01, cbs=Distill(teacher))
+    return perf_counter() - began, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('data'), parser.add_argument('--rounds', type=int, default=2), parser.add_argument('--threads', type=int, default=2)
+    (
+        parser.add_argument('data'),
+        parser.add_argument('--rounds', type=int, default=2),
+        parser.add_argument('--threads', type=int, default=2),
+    )
     parser.add_argument('--point', type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    if asked.point is not None: return print(json.dumps(epoch(asked.data, *POINTS[asked.point], asked.threads)))
+    if asked.point is not None:
+        return print(json.dumps(epoch(asked.data, *POINTS[asked.point], asked.threads)))
     found = {point: [] for point in POINTS}
     env = os.environ | dict(OMP_NUM_THREADS=str(asked.threads), PYTHONWARNINGS='ignore')
     for _ in range(asked.rounds):
-        for i,point in enumerate(POINTS):
-            said = subprocess.run([sys.executable, HERE, asked.data, '--threads', str(asked.threads), '--point', str(i)], stdout=subprocess.PIPE, text=True, check=True, env=env)
+        for i, point in enumerate(POINTS):
+            said = subprocess.run(
+                [sys.executable, HERE, asked.data, '--threads', str(asked.threads), '--point', str(i)],
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+                env=env,
+            )
             found[point].append(json.loads(said.stdout.splitlines()[-1]))
-            print(f'{point[0]:,} images of {point[1]}×{point[1]}: {found[point][-1][0]:.1f} s', file=sys.stderr, flush=True)
-    seconds = {point: median(took for took,_ in those) for point,those in found.items()}
-    per_pixel = {(n, side): took/n/side**2 for (n,side),took in seconds.items()}
+            print(
+                f'{point[0]:,} images of {point[1]}×{point[1]}: {found[point][-1][0]:.1f} s',
+                file=sys.stderr,
+                flush=True,
+            )
+    seconds = {point: median(took for took, _ in those) for point, those in found.items()}
+    per_pixel = {(n, side): took / n / side**2 for (n, side), took in seconds.items()}
     print(f'{"images":>8} {"pixels":>8} {"seconds":>26} {"images/s":>9} {"per pixel":>10} {"MB":>6}')
-    for (n,side),those in found.items():
-        took = [s for s,_ in those]
-        print(f'{n:>8,} {f"{side}×{side}":>8} {f"{median(took):.1f} ({min(took):.1f} … {max(took):.1f})":>26} {n/median(took):>9.0f} '
-              f'{per_pixel[n, side]/per_pixel[POINTS[0]]:>10.2f} {max(mb for _,mb in those):>6.0f}')
+    for (n, side), those in found.items():
+        took = [s for s, _ in those]
+        print(
+            f'{n:>8,} {f"{side}×{side}":>8} {f"{median(took):.1f} ({min(took):.1f} … {max(took):.1f})":>26} {n / median(took):>9.0f} '
+            f'{per_pixel[n, side] / per_pixel[POINTS[0]]:>10.2f} {max(mb for _, mb in those):>6.0f}'
+        )
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

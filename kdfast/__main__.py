@@ -1,4 +1,5 @@
 "Run the command line: python -m kdfast."
+
 from kdfast.cli import main
 
 main()

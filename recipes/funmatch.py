@@ -1,17 +1,18 @@
 "Function matching: mixed images, no labels, and as many epochs as one has patience for (https://arxiv.org/abs/2106.05237)."
+
 from kdfast.all import *
 
 
 def main(
-    run:Run, # This run: its folder, data and seed, and the runs it builds on
-    epochs:int=32, # Epochs
-    lr:float=0.2, # Peak of the one-cycle schedule
-    optimizer:str='sgd', # sgd; or muon, for about half as many epochs
-    T:float=1., # Temperature of both softmaxes
-    teacher:str='wide', # Network of the teacher, or the folder of a run whose network it is
-    student:str='thin', # Network of the student
+    run: Run,  # This run: its folder, data and seed, and the runs it builds on
+    epochs: int = 32,  # Epochs
+    lr: float = 0.2,  # Peak of the one-cycle schedule
+    optimizer: str = 'sgd',  # sgd; or muon, for about half as many epochs
+    T: float = 1.0,  # Temperature of both softmaxes
+    teacher: str = 'wide',  # Network of the teacher, or the folder of a run whose network it is
+    student: str = 'thin',  # Network of the student
 ):
-    teacher,net = run.needs('teacher', network=teacher, optimizer=optimizer),run.build(student)
+    teacher, net = run.needs('teacher', network=teacher, optimizer=optimizer), run.build(student)
     learn = run.learner(net, optimizer)
-    learn.fit_one_cycle(epochs, lr, cbs=[MixUp(alpha=1.), Distill(teacher, T, alpha=1.)])
+    learn.fit_one_cycle(epochs, lr, cbs=[MixUp(alpha=1.0), Distill(teacher, T, alpha=1.0)])
     return learn

@@ -1,4 +1,5 @@
 "A tiny data set that can be learnt in seconds, the command line in this process, and one study that many tests look at."
+
 import json
 import os
 import shutil
@@ -10,13 +11,32 @@ import numpy as np
 import pytest
 from PIL import Image
 
-os.environ.setdefault('CUDA_VISIBLE_DEVICES', '') # bits are compared, which a CPU gives again; a GPU: benchmarks/gpu.py
-os.environ['OMP_NUM_THREADS'] = os.environ['MKL_NUM_THREADS'] = '1' # small tensors; and equal weights on any machine's cores
+os.environ.setdefault(
+    'CUDA_VISIBLE_DEVICES', ''
+)  # bits are compared, which a CPU gives again; a GPU: benchmarks/gpu.py
+os.environ['OMP_NUM_THREADS'] = os.environ['MKL_NUM_THREADS'] = (
+    '1'  # small tensors; and equal weights on any machine's cores
+)
 warnings.filterwarnings('ignore', category=FutureWarning, module='torch')
 CLASSES = ['ape', 'bee', 'cat']
 
 
-LONG = {f'test_{name}.py' for name in ('ordeal', 'study', 'resume', 'rehearsal', 'recipes', 'distributed', 'docs', 'signals', 'cluster', 'trust', 'callbacks')}
+LONG = {
+    f'test_{name}.py'
+    for name in (
+        'ordeal',
+        'study',
+        'resume',
+        'rehearsal',
+        'recipes',
+        'distributed',
+        'docs',
+        'signals',
+        'cluster',
+        'trust',
+        'callbacks',
+    )
+}
 
 
 def pytest_collection_modifyitems(items):
@@ -27,12 +47,12 @@ def pytest_collection_modifyitems(items):
 def draw(folder, n, seed):
     "n noisy images of each class; the class is a colour, faint enough that some are taken for another"
     random = np.random.default_rng(seed)
-    for k,name in enumerate(CLASSES):
-        (folder/name).mkdir(parents=True)
+    for k, name in enumerate(CLASSES):
+        (folder / name).mkdir(parents=True)
         for i in range(n):
             image = random.integers(0, 120, (8, 8, 3), dtype=np.uint8)
             image[..., k] += 10
-            Image.fromarray(image).save(folder/name/f'{i:03}.png')
+            Image.fromarray(image).save(folder / name / f'{i:03}.png')
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -43,49 +63,64 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope='session')
 def images(tmp_path_factory):
     "A folder train/<class>/*.png, valid/<class>/*.png: 72 and 36 images"
-    folder = tmp_path_factory.mktemp('data')/'tiny'
-    draw(folder/'train', 24, seed=0)
-    draw(folder/'valid', 12, seed=1)
+    folder = tmp_path_factory.mktemp('data') / 'tiny'
+    draw(folder / 'train', 24, seed=0)
+    draw(folder / 'valid', 12, seed=1)
     return folder
 
 
 @pytest.fixture(scope='session')
 def data(images):
     from kdfast.data import load
+
     return load(str(images))
 
 
 @pytest.fixture(scope='session')
 def kdfast(tmp_path_factory):
     "Runs a command line in this process; its exit status, output and errors"
-    import contextlib, io, signal
+    import contextlib
+    import io
+    import signal
+
     from kdfast import cli
+
     def run(*arguments):
-        out,err,argv,handlers = io.StringIO(),io.StringIO(),sys.argv,[(n, signal.getsignal(n)) for n in (signal.SIGINT, signal.SIGTERM)]
+        out, err, argv, handlers = (
+            io.StringIO(),
+            io.StringIO(),
+            sys.argv,
+            [(n, signal.getsignal(n)) for n in (signal.SIGINT, signal.SIGTERM)],
+        )
         sys.argv = ['kdfast', *map(str, arguments)]
         try:
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err): cli.main()
-        except SystemExit as e: status = e.code or 0
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                cli.main()
+        except SystemExit as e:
+            status = e.code or 0
         finally:
             sys.argv = argv
-            for number,handler in handlers: signal.signal(number, handler)
+            for number, handler in handlers:
+                signal.signal(number, handler)
         return SimpleNamespace(status=status, out=out.getvalue(), err=err.getvalue())
+
     return run
 
 
 @pytest.fixture(scope='session')
 def study(kdfast, images, tmp_path_factory):
     "All six recipes on the tiny images, through the command line"
-    runs = tmp_path_factory.mktemp('study')/'runs'
-    for recipe in ('exp1', 'exp2', 'baseline', 'kd'): # exp1 brings the teacher and stage one
+    runs = tmp_path_factory.mktemp('study') / 'runs'
+    for recipe in ('exp1', 'exp2', 'baseline', 'kd'):  # exp1 brings the teacher and stage one
         done = kdfast('run', recipe, '--data', images, '--runs', runs)
         assert done.status == 0, done.err
-    return runs/'tiny'
+    return runs / 'tiny'
 
 
 def weights(folder):
     from safetensors.torch import load_file
-    return load_file(folder/'weights.safetensors')
+
+    return load_file(folder / 'weights.safetensors')
 
 
 def equal(a, b):
@@ -93,54 +128,66 @@ def equal(a, b):
     return a.keys() == b.keys() and all((a[k] == b[k]).all() for k in a)
 
 
-def make(runs, recipe, seed, data='pets', status='finished', confusion=None, classes='ab', right=None, recorded={},
-         **result):
+def make(
+    runs, recipe, seed, data='pets', status='finished', confusion=None, classes='ab', right=None, recorded={}, **result
+):
     "A run's folder without a run: of its result what is given, the rest null"
-    from kdfast import recipe as recipes, report
-    from kdfast.runs import Folder
-    from kdfast.writing import write_csv
-    folder = Folder(runs/data/recipe/str(seed))
-    name,*given = recipe.split(',')
-    known = recipes.find(name) if name in recipes.names() else None
-    def typed(kind, text): return text == 'True' if kind is bool else kind(text)
+    from kdfast.analysis.measures import MEASURES
+    from kdfast.core.atomic import write_csv
+    from kdfast.runs.recipes import find_recipe, recipe_names
+    from kdfast.runs.run_dir import RunDir
+
+    folder = RunDir(runs / data / recipe / str(seed))
+    name, *given = recipe.split(',')
+    known = find_recipe(name) if name in recipe_names() else None
+
+    def typed(kind, text):
+        return text == 'True' if kind is bool else kind(text)
+
     given = dict(part.split('=', 1) for part in given)
     options = known.options if known else []
     arguments = {o.name: typed(o.type, given[o.name]) if o.name in given else o.default for o in options}
     folder.start(dict(recipe=name, arguments=arguments, **recorded), known.source if known else '')
-    if confusion: write_csv(folder/'confusion.csv', ['', *classes], ([c, *row] for c,row in zip(classes, confusion)))
+    if confusion:
+        write_csv(folder / 'confusion.csv', ['', *classes], ([c, *row] for c, row in zip(classes, confusion)))
     if right is not None:
-        np.savez(folder/'predictions.npz', actual=np.zeros(len(right)), predicted=1 - np.array(right, float))
+        np.savez(folder / 'predictions.npz', actual=np.zeros(len(right)), predicted=1 - np.array(right, float))
         result |= dict(valid_accuracy=float(np.mean(right)), valid_images=len(right))
     if status == 'finished':
         facts = dict(recipe=recipe, data=data, seed=seed, arguments=arguments, teacher_sha256=None, valid_images=10**6)
-        folder.finish(facts | dict.fromkeys(report.ROWS) | result)
-    else: folder.set(status, reason='no luck')
+        folder.finish(facts | dict.fromkeys(MEASURES) | result)
+    else:
+        folder.set(status, reason='no luck')
     return folder
 
 
 def recipe(file, body, options='epochs:int=1'):
     "A recipe of one's own that passes its rehearsal, whatever it does when it is to train"
-    file.write_text(f'"Mine."\nfrom kdfast.all import *\nfrom kdfast.recipes import baseline\n\ndef main(run, {options}):\n'
-                    f'    if run.rehearsal: return baseline.main(run)\n    {body}\n')
+    file.write_text(
+        f'"Mine."\nfrom kdfast.all import *\nfrom kdfast.recipes import baseline\n\ndef main(run, {options}):\n'
+        f'    if run.rehearsal: return baseline.main(run)\n    {body}\n'
+    )
     return file
 
 
 def seal(folder):
     "A finished run's files are, from now on, as they were written"
     folder.facts = folder.run
-    folder.finish(json.loads((folder/'result.json').read_text()))
+    folder.finish(json.loads((folder / 'result.json').read_text()))
 
 
 def beside(study, runs, *needed):
     "A runs folder that has what a recipe needs, and nothing else of the study's"
-    for recipe in needed: shutil.copytree(study/recipe, runs/'tiny'/recipe)
+    for recipe in needed:
+        shutil.copytree(study / recipe, runs / 'tiny' / recipe)
     return runs
 
 
 def begun(data, path, *watch):
     "A run that has begun in this folder, or goes on there, for what a recipe would do with it"
-    from kdfast.runs import Folder
-    from kdfast.trainer import Run
-    run = Run(Folder(path), data, 0, path.parent, watch)
+    from kdfast.runs.run_dir import RunDir
+    from kdfast.training.run import Run
+
+    run = Run(RunDir(path), data, 0, path.parent, watch)
     run.folder.start({}, '')
     return run

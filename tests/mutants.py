@@ -4,6 +4,7 @@ python tests/mutants.py [name …] [--seed 0]
 
 Prints, for each, what was left out and how many trials passed nevertheless; ends with 1 where all of an ordeal's did.
 """
+
 import argparse
 import contextlib
 import os
@@ -11,119 +12,167 @@ import sys
 import tempfile
 import traceback
 
-import ordeal # before anything of kdfast: it sets the threads
+import ordeal  # before anything of kdfast: it sets the threads
 import test_resume
 
-from kdfast import checkpoint, decode, metrics_log, networks, restore, runs, signals, writing
-from kdfast.runs import Folder
+from kdfast.core import atomic, signals
+from kdfast.data import decode
+from kdfast.export import export
+from kdfast.models import saved
+from kdfast.runs import run_dir
+from kdfast.runs.run_dir import RunDir
+from kdfast.training import checkpoints, metrics_log, rehearsal, restore, run
+from kdfast.training.checkpoints import Checkpoints
 
 
-def nothing(*_, **__): return None
+def nothing(*_, **__):
+    return None
 
 
-def no_network(): restore.Put.overwritten = lambda self, old, x: old
-def no_record(): metrics_log.MetricsLog.load_state_dict = nothing
+def no_network():
+    restore.Put.overwritten = lambda self, old, x: old
+
+
+def no_record():
+    metrics_log.MetricsLog.load_state_dict = nothing
 
 
 def no_optimizer():
     "Its state is as at the beginning of the fit"
-    put = checkpoint.Checkpoints.put
+    put = Checkpoints.put
+
     def forgetful(self, learn):
         found = put(self, learn)
         learn.opt.clear_state()
         return found
-    checkpoint.Checkpoints.put = forgetful
+
+    Checkpoints.put = forgetful
 
 
-def no_lock(): Folder.locked = contextlib.contextmanager(lambda self: (yield))
-def no_comparison(): test_resume.same = lambda *_: True
-def no_look_at_numbers(): metrics_log.isfinite = lambda value: True
-def no_status(): signals.Interrupted.__init__ = lambda self, number: (SystemExit.__init__(self, 0), setattr(self, 'said', signals.SAID[number]))[0]
+def no_lock():
+    RunDir.locked = contextlib.contextmanager(lambda self: (yield))
 
 
-def failed_is_removed(): runs.GOES_ON = ('running', 'interrupted')
+def no_comparison():
+    test_resume.same = lambda *_: True
+
+
+def no_look_at_numbers():
+    metrics_log.isfinite = lambda value: True
+
+
+def no_status():
+    signals.Interrupted.__init__ = lambda self, number: (
+        SystemExit.__init__(self, 0),
+        setattr(self, 'said', signals.SAID[number]),
+    )[0]
+
+
+def failed_is_removed():
+    run_dir.GOES_ON = ('running', 'interrupted')
 
 
 def finished_at_once():
     "The word before the numbers"
-    finish = Folder.finish
+    finish = RunDir.finish
+
     def early(self, result):
         self.set('finished', files={})
         finish(self, result)
-    Folder.finish = early
+
+    RunDir.finish = early
 
 
 def silent_disk():
     "A file that cannot be written is left out"
-    write = writing.write
+    write = atomic.write
+
     def careless(file, content):
-        with contextlib.suppress(OSError): write(file, content)
-    runs.write = checkpoint.write = writing.write = careless
+        with contextlib.suppress(OSError):
+            write(file, content)
+
+    run_dir.write = checkpoints.write = atomic.write = careless
 
 
-def no_hash(): checkpoint.Checkpoints.newest = lambda self, *where: next(iter(self.under_way(*where)), None)
+def no_hash():
+    Checkpoints.newest = lambda self, *where: next(iter(self.under_way(*where)), None)
 
 
 def numpy_unpickles():
     import numpy as np
+
     load = np.load
     np.load = lambda *args, **kwargs: load(*args, **kwargs | dict(allow_pickle=True))
 
 
 def any_file_is_an_image():
     from PIL import Image
+
     decoded = decode.decoded
+
     def careless(content, side=None):
-        pixels,problem,remarks = decoded(content, side)
-        return (decode.np.asarray(Image.new('RGB', (8, 8))),'',remarks) if problem else (pixels,problem,remarks)
+        pixels, problem, remarks = decoded(content, side)
+        return (decode.np.asarray(Image.new('RGB', (8, 8))), '', remarks) if problem else (pixels, problem, remarks)
+
     decode.decoded = careless
 
 
 def no_running_statistics():
-    load = networks.load
+    load = saved.load_network
+
     def fresh(folder):
         network = load(folder)
         for module in network.modules():
-            if hasattr(module, 'reset_running_stats'): module.reset_running_stats()
+            if hasattr(module, 'reset_running_stats'):
+                module.reset_running_stats()
         return network
-    networks.load = fresh
+
+    saved.load_network = run.load_network = rehearsal.load_network = export.load_network = fresh
 
 
 def begun_is_finished(bench):
     "A study that trains nothing whose folder is there"
-    bench.command = [sys.executable, '-P', '-c', 'from kdfast import cli; from kdfast.runs import Folder\n'
-                     'Folder.finished = property(lambda self: (self.path/"run.json").exists())\ncli.main()']
+    bench.command = [
+        sys.executable,
+        '-P',
+        '-c',
+        'from kdfast import cli; from kdfast.runs.run_dir import RunDir\n'
+        'RunDir.finished = property(lambda self: (self.path/"run.json").exists())\ncli.main()',
+    ]
 
 
-MUTANTS = { # of an ordeal: what is broken, how, and how many trials, where the ordeal counts any
-    'kill':       ('the network is not restored', no_network, 6),
+MUTANTS = {  # of an ordeal: what is broken, how, and how many trials, where the ordeal counts any
+    'kill': ('the network is not restored', no_network, 6),
     'checkpoint': ('the optimizer is not restored', no_optimizer, 6),
-    'stages':     ('finished is said before the numbers are there', finished_at_once, 8),
-    'recipes':    ('the record is not restored', no_record, 1),
-    'failures':   ('checkpoints of a failed run are left', failed_is_removed, 3),
-    'studies':    ('what has begun is taken for finished', begun_is_finished, 3),
-    'controls':   ('nothing is compared', no_comparison, 1),
-    'disk':       ('what cannot be written is left out', silent_disk, 9), # every ninth call
-    'damage':     ('no hash is compared', no_hash, 20),
-    'signals':    ('the exit status is 0', no_status, 4),
-    'starters':   ('no lock', no_lock, 4),
-    'nan':        ('nobody looks at numbers', no_look_at_numbers, 4),
-    'inputs':     ('what is no image is a black one', any_file_is_an_image, 1),
-    'hostile':    ('what numpy has pickled is unpickled', numpy_unpickles, 1),
-    'reload':     ('batch norms forget their statistics', no_running_statistics, 1),
+    'stages': ('finished is said before the numbers are there', finished_at_once, 8),
+    'recipes': ('the record is not restored', no_record, 1),
+    'failures': ('checkpoints of a failed run are left', failed_is_removed, 3),
+    'studies': ('what has begun is taken for finished', begun_is_finished, 3),
+    'controls': ('nothing is compared', no_comparison, 1),
+    'disk': ('what cannot be written is left out', silent_disk, 9),  # every ninth call
+    'damage': ('no hash is compared', no_hash, 20),
+    'signals': ('the exit status is 0', no_status, 4),
+    'starters': ('no lock', no_lock, 4),
+    'nan': ('nobody looks at numbers', no_look_at_numbers, 4),
+    'inputs': ('what is no image is a black one', any_file_is_an_image, 1),
+    'hostile': ('what numpy has pickled is unpickled', numpy_unpickles, 1),
+    'reload': ('batch norms forget their statistics', no_running_statistics, 1),
 }
 
 
 def broken(bench, name, reading, writing):
     "In a process of its own: the ordeal with its mutant; how many passed and were tried goes to the pipe"
-    _,mutate,n = MUTANTS[name]
+    _, mutate, n = MUTANTS[name]
     os.close(reading)
     mutate(bench) if name == 'studies' else mutate()
     try:
-        with open(os.devnull, 'w') as silence, contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence): passed = ordeal.ORDEALS[name][1](bench, n)
+        with open(os.devnull, 'w') as silence, contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
+            passed = ordeal.ORDEALS[name][1](bench, n)
         os.write(writing, f'{sum(passed)} {len(passed)}'.encode())
-    except Exception: traceback.print_exc() # the ordeal could not even be tried
-    finally: os._exit(0) # the bench is the parent's
+    except Exception:
+        traceback.print_exc()  # the ordeal could not even be tried
+    finally:
+        os._exit(0)  # the bench is the parent's
 
 
 def main():
@@ -132,14 +181,16 @@ def main():
     parser.add_argument('--seed', type=int, default=0, help='of the random moments')
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
-        bench,survived = ordeal.Bench(home, asked.seed),0
+        bench, survived = ordeal.Bench(home, asked.seed), 0
         for name in asked.names or MUTANTS:
-            bench.n += 1000 # what another mutant left lies aside
-            reading,writing = os.pipe()
+            bench.n += 1000  # what another mutant left lies aside
+            reading, writing = os.pipe()
             pid = os.fork()
-            if not pid: broken(bench, name, reading, writing)
+            if not pid:
+                broken(bench, name, reading, writing)
             os.close(writing)
-            with open(reading) as said: passed,tried = map(int, said.read().split() or (0, 0))
+            with open(reading) as said:
+                passed, tried = map(int, said.read().split() or (0, 0))
             os.waitpid(pid, 0)
             survived += passed == tried
             found = 'NOT TRIED' if not tried else 'NOT NOTICED' if passed == tried else 'noticed'
@@ -147,4 +198,5 @@ def main():
     sys.exit(survived > 0)
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

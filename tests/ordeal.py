@@ -2,6 +2,7 @@
 
 python tests/ordeal.py [name …] [--share 0.1] [--seed 0]
 """
+
 import argparse
 import contextlib
 import errno
@@ -16,7 +17,15 @@ import tempfile
 import time
 from pathlib import Path
 
-os.environ['OMP_NUM_THREADS'] = os.environ['MKL_NUM_THREADS'] = '1' # equal bits whatever else runs
+from kdfast.core import append, atomic
+from kdfast.distill.fit import FitCallback
+from kdfast.models.saved import load_network
+from kdfast.runs.run_dir import RunDir
+from kdfast.training import checkpoints, evaluation
+from kdfast.training.checkpoints import END, Checkpoints
+from kdfast.training.run import Run
+
+os.environ['OMP_NUM_THREADS'] = os.environ['MKL_NUM_THREADS'] = '1'  # equal bits whatever else runs
 import pytest
 import torch
 from conftest import draw
@@ -24,219 +33,317 @@ from test_record import Poison
 from test_resume import same
 
 from kdfast import cli
-from kdfast import appended, checkpoint, networks, runs, trainer
-from kdfast.checkpoint import Checkpoints
-from kdfast.runs import Folder
 
 torch.set_num_threads(1)
 EPOCHS = 2
-PATIENCE = 10 # seconds that a signal may take
+PATIENCE = 10  # seconds that a signal may take
 POINTS = ('half written', 'half appended', 'before fsync', 'before replace', 'after replace')
 FAULTS = (errno.ENOSPC, errno.EIO, errno.EACCES)
 
 
 class Bench:
     "Tiny images, every run on them as it ends undisturbed, and processes of the real command line to disturb."
+
     def __init__(self, home, seed):
-        self.home,self.random,self.n = Path(home),random.Random(seed),0
-        self.command = [sys.executable, '-P', '-m', 'kdfast'] # of processes of their own
-        draw(self.home/'tiny'/'train', 24, seed=0), draw(self.home/'tiny'/'valid', 12, seed=1)
-        os.environ['XDG_CACHE_HOME'] = str(self.home/'cache')
-        self.whole = self.home/'whole'
-        for recipe in ('exp1', 'exp2', 'baseline', 'kd'): assert self.run(self.whole, recipe) == 0
+        self.home, self.random, self.n = Path(home), random.Random(seed), 0
+        self.command = [sys.executable, '-P', '-m', 'kdfast']  # of processes of their own
+        draw(self.home / 'tiny' / 'train', 24, seed=0), draw(self.home / 'tiny' / 'valid', 12, seed=1)
+        os.environ['XDG_CACHE_HOME'] = str(self.home / 'cache')
+        self.whole = self.home / 'whole'
+        for recipe in ('exp1', 'exp2', 'baseline', 'kd'):
+            assert self.run(self.whole, recipe) == 0
         self.took = {}
 
     def seconds(self, recipe):
         "How long it takes undisturbed; measured when it is first asked for"
         if recipe not in self.took:
-            kept_in,began = self.beside(recipe),time.perf_counter()
+            kept_in, began = self.beside(recipe), time.perf_counter()
             assert self.run(kept_in, recipe) == 0
             self.took[recipe] = time.perf_counter() - began
         return self.took[recipe]
 
-    def name(self, recipe): return recipe if recipe in ('teacher', 'hint') else f'{recipe},epochs={EPOCHS}'
+    def name(self, recipe):
+        return recipe if recipe in ('teacher', 'hint') else f'{recipe},epochs={EPOCHS}'
 
-    def folder(self, kept_in, recipe): return Folder(kept_in/'tiny'/self.name(recipe)/'0')
+    def folder(self, kept_in, recipe):
+        return RunDir(kept_in / 'tiny' / self.name(recipe) / '0')
 
     def equal(self, kept_in, recipe):
         folder = self.folder(kept_in, recipe)
-        return folder.finished and not folder.problems() and not (folder/'resume').exists() and same(folder, self.folder(self.whole, recipe))
+        return (
+            folder.finished
+            and not folder.problems()
+            and not (folder / 'resume').exists()
+            and same(folder, self.folder(self.whole, recipe))
+        )
 
     def beside(self, recipe):
         "A new runs folder, with the teacher where the recipe needs one; exp2 trains its own stage one"
         self.n += 1
-        kept_in = self.home/f'{self.n:05}'
+        kept_in = self.home / f'{self.n:05}'
         kept_in.mkdir()
         needed = dict(exp1=['teacher', 'hint'], exp2=['teacher'], kd=['teacher'], hint=['teacher']).get(recipe, [])
-        for name in needed: shutil.copytree(self.whole/'tiny'/name, kept_in/'tiny'/name, ignore=shutil.ignore_patterns('outputs'))
+        for name in needed:
+            shutil.copytree(
+                self.whole / 'tiny' / name, kept_in / 'tiny' / name, ignore=shutil.ignore_patterns('outputs')
+            )
         return kept_in
 
     def start(self, kept_in, recipe, prepare=None):
         "A process that runs the recipe; what it says goes to a file beside its runs"
         epochs = [] if recipe in ('teacher', 'hint') else ['--epochs', str(EPOCHS)]
         pid = os.fork()
-        if pid: return pid
+        if pid:
+            return pid
         status = 99
         try:
             said = os.open(kept_in.with_suffix('.said'), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(said, 1), os.dup2(said, 2)
-            sys.stdout,sys.stderr = open(1, 'w', closefd=False),open(2, 'w', closefd=False)
-            sys.argv = ['kdfast', 'run', recipe, *epochs, '--data', str(self.home/'tiny'), '--runs', str(kept_in)]
-            if prepare: prepare()
+            sys.stdout, sys.stderr = open(1, 'w', closefd=False), open(2, 'w', closefd=False)
+            sys.argv = ['kdfast', 'run', recipe, *epochs, '--data', str(self.home / 'tiny'), '--runs', str(kept_in)]
+            if prepare:
+                prepare()
             cli.main()
-        except SystemExit as e: status = e.code or 0
+        except SystemExit as e:
+            status = e.code or 0
         finally:
             sys.stdout.flush(), sys.stderr.flush()
             os._exit(status)
 
-    def run(self, kept_in, recipe, prepare=None): return self.end(self.start(kept_in, recipe, prepare))
+    def run(self, kept_in, recipe, prepare=None):
+        return self.end(self.start(kept_in, recipe, prepare))
 
     def end(self, pid, after=None, number=signal.SIGKILL):
         "Its exit status; signalled after so many seconds, if it lives as long"
         began = time.perf_counter()
         while after is not None and time.perf_counter() - began < after:
-            done,status = os.waitpid(pid, os.WNOHANG)
-            if done: return os.waitstatus_to_exitcode(status)
-            time.sleep(.002)
-        if after is not None: os.kill(pid, number)
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.002)
+        if after is not None:
+            os.kill(pid, number)
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
-    def said(self, kept_in): return kept_in.with_suffix('.said').read_text()
+    def said(self, kept_in):
+        return kept_in.with_suffix('.said').read_text()
 
 
-def die(): os.kill(os.getpid(), signal.SIGKILL)
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
-def often(): checkpoint.EVERY = 0 # a checkpoint every step
+def often():
+    checkpoints.EVERY = 0  # a checkpoint every step
 
 
-def rehearsed(path): return any(part.startswith('kdfast-') for part in Path(str(path)).parts) # where runs are tried in small; disturbed otherwise
+def rehearsed(path):
+    return any(
+        part.startswith('kdfast-') for part in Path(str(path)).parts
+    )  # where runs are tried in small; disturbed otherwise
 
 
 # SIGKILL
 
+
 def killed(bench, recipe, prepare=None):
     "Killed once or more, at random moments or where `prepare` says; ends equal"
-    kept_in,kills = bench.beside(recipe),0
-    while kills == 0 or bench.random.random() < .3:
-        how = often if bench.random.random() < .5 else None
-        if prepare and not kills: status = bench.run(kept_in, recipe, prepare)
+    kept_in, kills = bench.beside(recipe), 0
+    while kills == 0 or bench.random.random() < 0.3:
+        how = often if bench.random.random() < 0.5 else None
+        if prepare and not kills:
+            status = bench.run(kept_in, recipe, prepare)
         else:
             after = bench.random.uniform(0, bench.seconds(recipe))
             status = bench.end(bench.start(kept_in, recipe, how), after)
-        if status == 0: # it was faster than its killer: once more
+        if status == 0:  # it was faster than its killer: once more
             shutil.rmtree(kept_in)
-            kept_in,kills = bench.beside(recipe),0
-        elif status != -signal.SIGKILL: return False
-        else: kills += 1
+            kept_in, kills = bench.beside(recipe), 0
+        elif status != -signal.SIGKILL:
+            return False
+        else:
+            kills += 1
     return bench.run(kept_in, recipe) == 0 and bench.equal(kept_in, recipe)
 
 
 def die_in_checkpoint(bench):
     "While the k-th checkpoint is being written"
-    k,point = bench.random.randint(1, 40),bench.random.choice(POINTS)
+    k, point = bench.random.randint(1, 40), bench.random.choice(POINTS)
+
     def prepare():
         often()
-        whole,count = runs.write,[0]
+        whole, count = atomic.write, [0]
+
         def write(file, content):
             count[0] += not rehearsed(file)
-            if rehearsed(file) or count[0] < k: return whole(file, content)
+            if rehearsed(file) or count[0] < k:
+                return whole(file, content)
             replace = os.replace
             if point == 'half written':
-                file.with_name(f'.{file.name}.{os.getpid()}').write_bytes(content[:len(content)//2])
+                file.with_name(f'.{file.name}.{os.getpid()}').write_bytes(content[: len(content) // 2])
                 die()
-            if point == 'before fsync': os.fsync = lambda _: die()
-            if point == 'before replace': os.replace = lambda *_: die()
-            if point == 'after replace': os.replace = lambda *names: (replace(*names), die())
+            if point == 'before fsync':
+                os.fsync = lambda _: die()
+            if point == 'before replace':
+                os.replace = lambda *_: die()
+            if point == 'after replace':
+                os.replace = lambda *names: (replace(*names), die())
             return whole(file, content)
-        if point == 'half appended': half_appended(k)
-        else: checkpoint.write = write
+
+        if point == 'half appended':
+            half_appended(k)
+        else:
+            checkpoints.write = write
+
     return prepare
 
 
 def half_appended(k):
     "Of the steps, in the k-th call"
-    whole,count = appended.Appended.write,[0]
+    whole, count = append.Appended.write, [0]
+
     def write(self, sync=False):
         count[0] += 1
-        if count[0] < k or not self.waiting: return whole(self, sync)
+        if count[0] < k or not self.waiting:
+            return whole(self, sync)
         content = b''.join(self.waiting)
-        self.waiting = [content[:len(content)//2]]
+        self.waiting = [content[: len(content) // 2]]
         whole(self, True)
         die()
-    appended.Appended.write = write
+
+    append.Appended.write = write
 
 
 def die_between_stages(bench):
     "When stage one ends, or stage two begins"
     what = bench.random.choice(['finish', 'set', 'start', 'mkdir', 'fit'])
-    before = bench.random.random() < .5
+    before = bench.random.random() < 0.5
+
     def around(owner, name, when):
         real = getattr(owner, name)
+
         def patched(self, *args, **kwargs):
             now = not rehearsed(getattr(self, 'folder', self)) and when(self, *args)
-            if now and before: die()
+            if now and before:
+                die()
             done = real(self, *args, **kwargs)
-            if now: die()
+            if now:
+                die()
             return done
+
         setattr(owner, name, patched)
+
     def prepare():
-        if what == 'finish': around(Folder, 'finish', lambda self, *_: self.recipe == 'hint')
-        if what == 'set': around(Folder, 'set', lambda self, status, **_: self.recipe == 'hint' and status == 'finished')
-        if what == 'start': around(Folder, 'start', lambda self, *_: self.recipe.startswith('exp2'))
-        if what == 'mkdir': around(Path, 'mkdir', lambda self, *_: self.parent.name.startswith('exp2'))
-        if what == 'fit': around(Checkpoints, 'save', lambda self, learn, where, *_: where == checkpoint.END and self.folder.recipe == 'hint')
+        if what == 'finish':
+            around(RunDir, 'finish', lambda self, *_: self.recipe == 'hint')
+        if what == 'set':
+            around(RunDir, 'set', lambda self, status, **_: self.recipe == 'hint' and status == 'finished')
+        if what == 'start':
+            around(RunDir, 'start', lambda self, *_: self.recipe.startswith('exp2'))
+        if what == 'mkdir':
+            around(Path, 'mkdir', lambda self, *_: self.parent.name.startswith('exp2'))
+        if what == 'fit':
+            around(Checkpoints, 'save', lambda self, learn, where, *_: where == END and self.folder.recipe == 'hint')
+
     return prepare
 
 
-def killed_anywhere(bench, n): return [killed(bench, 'exp2') for _ in range(n)]
-def killed_in_checkpoints(bench, n): return [killed(bench, 'exp2', die_in_checkpoint(bench)) for _ in range(n)]
-def killed_between_stages(bench, n): return [killed(bench, 'exp2', die_between_stages(bench)) for _ in range(n)]
-def killed_others(bench, n): return [killed(bench, recipe) for recipe in ('teacher', 'hint', 'baseline', 'kd', 'exp1') for _ in range(n)]
+def killed_anywhere(bench, n):
+    return [killed(bench, 'exp2') for _ in range(n)]
+
+
+def killed_in_checkpoints(bench, n):
+    return [killed(bench, 'exp2', die_in_checkpoint(bench)) for _ in range(n)]
+
+
+def killed_between_stages(bench, n):
+    return [killed(bench, 'exp2', die_between_stages(bench)) for _ in range(n)]
+
+
+def killed_others(bench, n):
+    return [killed(bench, recipe) for recipe in ('teacher', 'hint', 'baseline', 'kd', 'exp1') for _ in range(n)]
 
 
 def killed_studies(bench, n):
     "The study itself, or one of its runs, through processes of their own; each run is there once in the end, and equal"
+
     def study(kept_in):
-        return subprocess.Popen([*bench.command, 'study', 'baseline', 'kd', '--seeds', '1', '--epochs', str(EPOCHS), '--jobs', '2',
-                                 '--data', bench.home/'tiny', '--runs', kept_in], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return subprocess.Popen(
+            [
+                *bench.command,
+                'study',
+                'baseline',
+                'kd',
+                '--seeds',
+                '1',
+                '--epochs',
+                str(EPOCHS),
+                '--jobs',
+                '2',
+                '--data',
+                bench.home / 'tiny',
+                '--runs',
+                kept_in,
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
     def trial():
         kept_in = bench.beside('kd')
         first = study(kept_in)
         after = time.perf_counter() + bench.random.uniform(3, 12)
-        while time.perf_counter() < after and first.poll() is None: time.sleep(.01)
+        while time.perf_counter() < after and first.poll() is None:
+            time.sleep(0.01)
         of_runs = subprocess.run(['pgrep', '-P', str(first.pid)], capture_output=True, text=True).stdout.split()
-        if of_runs and bench.random.random() < .5: os.kill(int(bench.random.choice(of_runs)), signal.SIGKILL)
-        else: first.kill()
+        if of_runs and bench.random.random() < 0.5:
+            os.kill(int(bench.random.choice(of_runs)), signal.SIGKILL)
+        else:
+            first.kill()
         first.wait()
         again = study(kept_in)
         again.wait()
-        return again.returncode == 0 and all(bench.equal(kept_in, recipe) for recipe in ('baseline', 'kd')) and len(list(kept_in.rglob('result.json'))) == 3
+        return (
+            again.returncode == 0
+            and all(bench.equal(kept_in, recipe) for recipe in ('baseline', 'kd'))
+            and len(list(kept_in.rglob('result.json'))) == 3
+        )
+
     return [trial() for _ in range(n)]
 
 
 # Other misfortunes
 
+
 def signalled(bench, n):
     "Ends within ten seconds with its status, leaves no process, and goes on"
+
     def trial(i):
-        number,status = [(signal.SIGINT, 130), (signal.SIGTERM, 143)][i % 2]
-        kept_in,pause = bench.beside('exp2'),bench.random.uniform(0, .8*bench.seconds('exp2'))
+        number, status = [(signal.SIGINT, 130), (signal.SIGTERM, 143)][i % 2]
+        kept_in, pause = bench.beside('exp2'), bench.random.uniform(0, 0.8 * bench.seconds('exp2'))
         pid = bench.start(kept_in, 'exp2')
-        while not list(kept_in.glob('tiny/hint/0/run.json')): time.sleep(.001) # it listens
+        while not list(kept_in.glob('tiny/hint/0/run.json')):
+            time.sleep(0.001)  # it listens
         time.sleep(pause)
         began = time.perf_counter()
         os.kill(pid, number)
         ended = bench.end(pid)
-        if ended == 0: return bench.equal(kept_in, 'exp2') # it was over already
-        polite = ended == status and time.perf_counter() - began < PATIENCE and 'the same command goes on' in bench.said(kept_in)
+        if ended == 0:
+            return bench.equal(kept_in, 'exp2')  # it was over already
+        polite = (
+            ended == status
+            and time.perf_counter() - began < PATIENCE
+            and 'the same command goes on' in bench.said(kept_in)
+        )
         return polite and bench.run(kept_in, 'exp2') == 0 and bench.equal(kept_in, 'exp2')
+
     return [trial(i) for i in range(n)]
 
 
 def fails_at(k, fault, reached):
     "From now on, the k-th call that opens, writes, syncs, renames or makes a folder fails; then there is the file `reached`"
     count = [0]
+
     def counted(real, name_of):
         def call(*args, **kwargs):
             count[0] += 1
@@ -244,31 +351,51 @@ def fails_at(k, fault, reached):
                 os.close(os.open(reached, os.O_CREAT))
                 raise OSError(fault, os.strerror(fault), name_of(args))
             return real(*args, **kwargs)
+
         return call
+
     class File:
-        def __init__(self, file): self.file,self.write = file,counted(file.write, lambda _: None)
-        def __enter__(self): return self
-        def __exit__(self, *_): self.file.close()
-        def __getattr__(self, name): return getattr(self.file, name)
+        def __init__(self, file):
+            self.file, self.write = file, counted(file.write, lambda _: None)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.file.close()
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
     opened = Path.open
+
     def open_file(self, mode='r', *args, **kwargs):
-        return File(counted(opened, lambda a: str(a[0]))(self, mode, *args, **kwargs)) if set(mode) & set('wa+') else opened(self, mode, *args, **kwargs)
+        return (
+            File(counted(opened, lambda a: str(a[0]))(self, mode, *args, **kwargs))
+            if set(mode) & set('wa+')
+            else opened(self, mode, *args, **kwargs)
+        )
+
     Path.open = open_file
-    os.fsync,os.replace = counted(os.fsync, lambda _: None),counted(os.replace, lambda a: str(a[1]))
+    os.fsync, os.replace = counted(os.fsync, lambda _: None), counted(os.replace, lambda a: str(a[1]))
     os.mkdir = counted(os.mkdir, lambda a: str(a[0]))
 
 
 def faults_of_the_disk(bench, n):
     "The k-th call fails, for every n-th k, until none is left"
-    passed,k = [],1
+    passed, k = [], 1
     while True:
         kept_in = bench.beside('kd')
-        fault,reached = FAULTS[k % len(FAULTS)],kept_in.with_suffix('.reached')
+        fault, reached = FAULTS[k % len(FAULTS)], kept_in.with_suffix('.reached')
         status = bench.run(kept_in, 'kd', lambda: fails_at(k, fault, reached))
-        if not reached.exists(): return passed if status == 0 else [*passed, False]
+        if not reached.exists():
+            return passed if status == 0 else [*passed, False]
         said = bench.said(kept_in).splitlines()
-        clear = status == 0 or status == 2 and said[-1].startswith('kdfast: error: ') and os.strerror(fault) in said[-1] # to make a folder that is there may fail
-        if not clear: print(f'k = {k}: exit {status}: {said[-1:]}')
+        clear = (
+            status == 0 or status == 2 and said[-1].startswith('kdfast: error: ') and os.strerror(fault) in said[-1]
+        )  # to make a folder that is there may fail
+        if not clear:
+            print(f'k = {k}: exit {status}: {said[-1:]}')
         passed.append(clear and bench.run(kept_in, 'kd') == 0 and bench.equal(kept_in, 'kd'))
         k += n
 
@@ -277,148 +404,249 @@ def damaged_checkpoints(bench, n):
     "Cut short or with one bit turned: passed over, and the one before taken"
     kept_in = bench.beside('kd')
     end = Checkpoints.end
+
     def prepare():
         often()
         Checkpoints.end = lambda self, *args, **kwargs: end(self, *args, **kwargs) if rehearsed(self.path) else die()
+
     assert bench.run(kept_in, 'kd', prepare) == -signal.SIGKILL
     kept = Checkpoints(bench.folder(kept_in, 'kd'), print)
     kept.fit = 1
-    last,before = (place.file for place in kept.under_way())
+    last, before = (place.file for place in kept.under_way())
     whole = last.read_bytes()
+
     def trial(i):
         damaged = bytearray(whole)
-        if i % 5: damaged[bench.random.randrange(len(whole))] ^= 1 << bench.random.randrange(8)
-        else: del damaged[bench.random.randrange(len(whole)):]
+        if i % 5:
+            damaged[bench.random.randrange(len(whole))] ^= 1 << bench.random.randrange(8)
+        else:
+            del damaged[bench.random.randrange(len(whole)) :]
         last.write_bytes(damaged)
-        with contextlib.redirect_stderr(io.StringIO()) as said: return kept.newest().file == before and 'is damaged' in said.getvalue()
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            return kept.newest().file == before and 'is damaged' in said.getvalue()
+
     return [trial(i) for i in range(n)]
 
 
 def starters(bench, n):
     "Two to four at once on one folder: one trains, the others say so"
+
     def trial():
         kept_in = bench.beside('kd')
-        reading,writing = os.pipe()
+        reading, writing = os.pipe()
+
         def together():
             os.close(writing)
-            os.read(reading, 1) # until the gate opens
+            os.read(reading, 1)  # until the gate opens
+
         pids = [bench.start(kept_in, 'exp2', together) for _ in range(bench.random.randint(2, 4))]
         os.close(reading), os.close(writing)
         ended = sorted(bench.end(pid) for pid in pids)
-        return ended == [0] + [3]*(len(pids) - 1) and bench.equal(kept_in, 'exp2')
+        return ended == [0] + [3] * (len(pids) - 1) and bench.equal(kept_in, 'exp2')
+
     return [trial() for _ in range(n)]
 
 
 def not_finite(bench, n):
     "NaN or infinity somewhere: exit 4, no weights, the last good checkpoint kept"
+
     def trial():
-        recipe,where = bench.random.choice([('kd', 'weight'), ('kd', 'teacher'), ('kd', 'gradient'), ('kd', 'loss'), ('hint', 'teacher'), ('hint', 'gradient')])
-        value,step = bench.random.choice([float('nan'), float('inf'), -float('inf')]),bench.random.randrange(9)
-        kept_in,learner = bench.beside(recipe),trainer.Run.learner
+        recipe, where = bench.random.choice(
+            [
+                ('kd', 'weight'),
+                ('kd', 'teacher'),
+                ('kd', 'gradient'),
+                ('kd', 'loss'),
+                ('hint', 'teacher'),
+                ('hint', 'gradient'),
+            ]
+        )
+        value, step = bench.random.choice([float('nan'), float('inf'), -float('inf')]), bench.random.randrange(9)
+        kept_in, learner = bench.beside(recipe), Run.learner
+
         def poisoned(self, *args, **kwargs):
             learn = learner(self, *args, **kwargs)
-            if self.folder.recipe.startswith(recipe) and not self.rehearsal: learn.add_cb(Poison(where, value, step))
+            if self.folder.recipe.startswith(recipe) and not self.rehearsal:
+                learn.add_cb(Poison(where, value, step))
             return learn
-        status = bench.run(kept_in, recipe, lambda: setattr(trainer.Run, 'learner', poisoned))
+
+        status = bench.run(kept_in, recipe, lambda: setattr(Run, 'learner', poisoned))
         folder = bench.folder(kept_in, recipe)
-        return status == 4 and folder.status == 'diverged' and not (folder/'weights.safetensors').exists() and len(list((folder/'resume').iterdir())) > 0
+        return (
+            status == 4
+            and folder.status == 'diverged'
+            and not (folder / 'weights.safetensors').exists()
+            and len(list((folder / 'resume').iterdir())) > 0
+        )
+
     return [trial() for _ in range(n)]
 
 
-ERRORS = (torch.OutOfMemoryError('CUDA out of memory.'), torch.distributed.DistBackendError('NCCL communicator was aborted'), ValueError('a defect'), KeyError('x'),
-          AssertionError(), MemoryError(), RuntimeError('CUDA error: device-side assert triggered'))
+ERRORS = (
+    torch.OutOfMemoryError('CUDA out of memory.'),
+    torch.distributed.DistBackendError('NCCL communicator was aborted'),
+    ValueError('a defect'),
+    KeyError('x'),
+    AssertionError(),
+    MemoryError(),
+    RuntimeError('CUDA error: device-side assert triggered'),
+)
 
 
 def failing(bench, n):
     "In training, judging, saving or finishing: what is trained is kept, and ends equal"
+
     def trial():
-        kept_in,error,what = bench.beside('kd'),bench.random.choice(ERRORS),bench.random.choice(['step', 'step', 'judge', 'save', 'finish'])
+        kept_in, error, what = (
+            bench.beside('kd'),
+            bench.random.choice(ERRORS),
+            bench.random.choice(['step', 'step', 'judge', 'save', 'finish']),
+        )
         step = bench.random.randrange(2, 18)
-        owner,name = dict(step=(trainer.Run, 'learner'), judge=(trainer, 'judge'), save=(networks, 'save'), finish=(Folder, 'finish'))[what]
+        owner, name = dict(
+            step=(Run, 'learner'),
+            judge=(evaluation, 'evaluate'),
+            save=(evaluation, 'save_network'),
+            finish=(RunDir, 'finish'),
+        )[what]
         real = getattr(owner, name)
-        class Fail(trainer.FitCallback):
+
+        class Fail(FitCallback):
             def after_step(self):
-                if self.epoch*9 + self.iter == step: raise error
+                if self.epoch * 9 + self.iter == step:
+                    raise error
+
         def fail(first, *args, **kwargs):
             if what == 'step':
                 learn = real(first, *args, **kwargs)
-                if not first.rehearsal: learn.add_cb(Fail())
+                if not first.rehearsal:
+                    learn.add_cb(Fail())
                 return learn
-            if rehearsed(str(args[0] if what == 'save' else getattr(first, 'folder', first))): return real(first, *args, **kwargs)
+            if rehearsed(str(args[0] if what == 'save' else getattr(first, 'folder', first))):
+                return real(first, *args, **kwargs)
             raise error
-        status,folder = bench.run(kept_in, 'kd', lambda: (often(), setattr(owner, name, fail))),bench.folder(kept_in, 'kd')
+
+        status, folder = (
+            bench.run(kept_in, 'kd', lambda: (often(), setattr(owner, name, fail))),
+            bench.folder(kept_in, 'kd'),
+        )
         said = bench.said(kept_in).splitlines()[-1]
         kept = folder.status == 'failed' and folder.has_checkpoints and 'What is trained is kept' in said
         return status in (1, 2) and kept and bench.run(kept_in, 'kd') == 0 and bench.equal(kept_in, 'kd')
+
     return [trial() for _ in range(n)]
 
 
 def reloaded(bench, n):
     "Weights read by a process of its own give the same logits"
-    code = ('import sys, torch; from kdfast.networks import load; from kdfast.runs import Folder; from safetensors.torch import save_file\n'
-            'torch.set_num_threads(1); x = torch.randn(1000, 3, 8, 8, generator=torch.Generator().manual_seed(0))\n'
-            'with torch.no_grad(): save_file({"logits": load(Folder(sys.argv[1]))(x)}, sys.argv[2])')
+    code = (
+        'import sys, torch; from kdfast.models.saved import load_network as load; from kdfast.runs.run_dir import RunDir as Folder; from safetensors.torch import save_file\n'
+        'torch.set_num_threads(1); x = torch.randn(1000, 3, 8, 8, generator=torch.Generator().manual_seed(0))\n'
+        'with torch.no_grad(): save_file({"logits": load(Folder(sys.argv[1]))(x)}, sys.argv[2])'
+    )
+
     def trial(recipe):
-        folder,file = self_folder(recipe),bench.home/f'{recipe}.logits'
+        folder, file = self_folder(recipe), bench.home / f'{recipe}.logits'
         subprocess.run([sys.executable, '-P', '-c', code, str(folder), file], check=True)
         from safetensors.torch import load_file
+
         x = torch.randn(1000, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-        with torch.no_grad(): return bool((load_file(file)['logits'] == networks.load(folder)(x)).all())
-    def self_folder(recipe): return bench.folder(bench.whole, recipe)
+        with torch.no_grad():
+            return bool((load_file(file)['logits'] == load_network(folder)(x)).all())
+
+    def self_folder(recipe):
+        return bench.folder(bench.whole, recipe)
+
     return [trial(recipe) for recipe in ('teacher', 'hint', 'baseline', 'kd', 'exp1', 'exp2')]
 
 
 class Count:
     "Counts what pytest passes"
-    def __init__(self): self.passed = []
+
+    def __init__(self):
+        self.passed = []
+
     def pytest_runtest_logreport(self, report):
-        if report.when == 'call': self.passed.append(report.passed)
+        if report.when == 'call':
+            self.passed.append(report.passed)
 
 
 def tests(*arguments):
     "An ordeal that the normal tests hold already"
+
     def ordeal(bench, n):
         count = Count()
-        pytest.main(['-q', '-n', '0', '--no-header', '-p', 'no:cacheprovider', '-o', 'console_output_style=classic', *arguments], plugins=[count])
+        pytest.main(
+            [
+                '-q',
+                '-n',
+                '0',
+                '--no-header',
+                '-p',
+                'no:cacheprovider',
+                '-o',
+                'console_output_style=classic',
+                *arguments,
+            ],
+            plugins=[count],
+        )
         return count.passed
+
     return ordeal
 
 
 HERE = Path(__file__).parent
-ORDEALS = { # what it is, the ordeal, and how many
-    'kill':       ('exp2 killed at random moments', killed_anywhere, 65),
+ORDEALS = {  # what it is, the ordeal, and how many
+    'kill': ('exp2 killed at random moments', killed_anywhere, 65),
     'checkpoint': ('exp2 killed while a checkpoint is written', killed_in_checkpoints, 25),
-    'stages':     ('exp2 killed at the change of stage', killed_between_stages, 15),
-    'recipes':    ('the other five recipes killed', killed_others, 25),
-    'failures':   ('kd fails, in training or after it', failing, 25),
-    'studies':    ('a study of two jobs killed, or one of its runs', killed_studies, 25),
-    'controls':   ('an item left out of the checkpoint is noticed', tests(f'{HERE}/test_resume.py', '-k', 'every_item'), 1),
-    'disk':       ('the k-th call to the disk fails', faults_of_the_disk, 1),
-    'damage':     ('damaged checkpoints noticed', damaged_checkpoints, 250),
-    'signals':    ('SIGINT and SIGTERM', signalled, 50),
-    'starters':   ('two to four starters on one folder', starters, 50),
-    'nan':        ('NaN and infinity injected', not_finite, 40),
-    'inputs':     ('bad inputs', tests(f'{HERE}/test_data.py', f'{HERE}/test_labels.py', f'{HERE}/test_photos.py', f'{HERE}/test_cli.py', f'{HERE}/test_recipe.py', '-k', 'wrong or bad_input or usage or range or refused or unknown or no_recipe or broken or harm or limits or lying or leads'), 1),
-    'hostile':    ('hostile files', tests(f'{HERE}/test_security.py'), 1),
-    'reload':     ('weights reloaded in a fresh process', reloaded, 1),
+    'stages': ('exp2 killed at the change of stage', killed_between_stages, 15),
+    'recipes': ('the other five recipes killed', killed_others, 25),
+    'failures': ('kd fails, in training or after it', failing, 25),
+    'studies': ('a study of two jobs killed, or one of its runs', killed_studies, 25),
+    'controls': (
+        'an item left out of the checkpoint is noticed',
+        tests(f'{HERE}/test_resume.py', '-k', 'every_item'),
+        1,
+    ),
+    'disk': ('the k-th call to the disk fails', faults_of_the_disk, 1),
+    'damage': ('damaged checkpoints noticed', damaged_checkpoints, 250),
+    'signals': ('SIGINT and SIGTERM', signalled, 50),
+    'starters': ('two to four starters on one folder', starters, 50),
+    'nan': ('NaN and infinity injected', not_finite, 40),
+    'inputs': (
+        'bad inputs',
+        tests(
+            f'{HERE}/test_data.py',
+            f'{HERE}/test_labels.py',
+            f'{HERE}/test_photos.py',
+            f'{HERE}/test_cli.py',
+            f'{HERE}/test_recipe.py',
+            '-k',
+            'wrong or bad_input or usage or range or refused or unknown or no_recipe or broken or harm or limits or lying or leads',
+        ),
+        1,
+    ),
+    'hostile': ('hostile files', tests(f'{HERE}/test_security.py'), 1),
+    'reload': ('weights reloaded in a fresh process', reloaded, 1),
 }
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('names', nargs='*', metavar='name', help=', '.join(ORDEALS))
-    parser.add_argument('--share', type=float, default=1., help='of the trials')
+    parser.add_argument('--share', type=float, default=1.0, help='of the trials')
     parser.add_argument('--seed', type=int, default=0, help='of the random moments')
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
-        bench,failed = Bench(home, asked.seed),0
+        bench, failed = Bench(home, asked.seed), 0
         for name in asked.names or ORDEALS:
-            what,ordeal,n = ORDEALS[name]
+            what, ordeal, n = ORDEALS[name]
             began = time.perf_counter()
-            passed = ordeal(bench, round(1/asked.share) if name == 'disk' else max(1, round(n*asked.share)))
+            passed = ordeal(bench, round(1 / asked.share) if name == 'disk' else max(1, round(n * asked.share)))
             failed += len(passed) - sum(passed)
             print(f'{what:<50} {sum(passed):>4}/{len(passed):<4} {time.perf_counter() - began:6.0f} s', flush=True)
     sys.exit(failed > 0)
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

@@ -1,28 +1,40 @@
 "How training varies images can be set, and is safe where names of classes tell of sides."
+
 import numpy as np
 import pytest
 import torch
 from conftest import draw
-from kdfast import augment
-from kdfast.data import load
-from kdfast.errors import KdfastError
-from kdfast.loader import crop_and_flip, generator, loaders
+
+from kdfast.core.errors import KdfastError
+from kdfast.data import augment, load
+from kdfast.data.dataloaders import crop_and_flip, generator, loaders
 
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('data')/'pets'
+    folder = tmp_path_factory.mktemp('data') / 'pets'
     draw(folder, 20, seed=0)
     return folder
 
 
-@pytest.mark.parametrize('classes,expected', [
-    (['left', 'right'], 'shift'), (['hand_left', 'hand_right'], 'shift'), (['Turn Left', 'Stop'], 'shift'),
-    (['clockwise', 'counterclockwise'], 'shift'), (list('0123456789'), 'shift'), (list('abc'), 'shift'),
-    (['left2', 'up'], 'shift'),
-    (['cat', 'dog'], 'flip'), (['bright', 'dark'], 'flip'), (['leftovers', 'cake'], 'flip'),
-    ([str(i) for i in range(102)], 'flip'), (['airplane', 'automobile'], 'flip'), (['n01440764', 'n02102040'], 'flip'),
-])
+@pytest.mark.parametrize(
+    'classes,expected',
+    [
+        (['left', 'right'], 'shift'),
+        (['hand_left', 'hand_right'], 'shift'),
+        (['Turn Left', 'Stop'], 'shift'),
+        (['clockwise', 'counterclockwise'], 'shift'),
+        (list('0123456789'), 'shift'),
+        (list('abc'), 'shift'),
+        (['left2', 'up'], 'shift'),
+        (['cat', 'dog'], 'flip'),
+        (['bright', 'dark'], 'flip'),
+        (['leftovers', 'cake'], 'flip'),
+        ([str(i) for i in range(102)], 'flip'),
+        (['airplane', 'automobile'], 'flip'),
+        (['n01440764', 'n02102040'], 'flip'),
+    ],
+)
 def test_classes_whose_mirror_image_may_be_another_are_not_mirrored(classes, expected):
     assert augment.default(classes) == expected
 
@@ -32,7 +44,7 @@ def shown(data, epoch=0):
     dls = loaders(data, seed=3)
     dls.train.epoch = epoch
     order = dls.train.get_idxs()
-    images = torch.cat([x for x,_ in dls.train.create_batches(iter(order))])
+    images = torch.cat([x for x, _ in dls.train.create_batches(iter(order))])
     return images[torch.tensor(order).argsort()].permute(0, 2, 3, 1).numpy()
 
 
@@ -44,17 +56,19 @@ def test_none_shows_images_as_they_are(folder):
 
 def test_shift_never_mirrors_and_flip_does(folder):
     "Written out, a batch of 8 after the other"
-    for augment_,mirror in (('shift', False), ('flip', True)):
+    for augment_, mirror in (('shift', False), ('flip', True)):
         data = load(str(folder), augment=augment_)
-        draws,order = generator(3, 0, 1),loaders(data, seed=3).train.get_idxs()
-        batches = [crop_and_flip(torch.from_numpy(np.array(data.train[0][order[i:i + 8]])).movedim(-1, 1), mirror,
-                                 draws) for i in range(0, len(order), 8)]
+        draws, order = generator(3, 0, 1), loaders(data, seed=3).train.get_idxs()
+        batches = [
+            crop_and_flip(torch.from_numpy(np.array(data.train[0][order[i : i + 8]])).movedim(-1, 1), mirror, draws)
+            for i in range(0, len(order), 8)
+        ]
         expected = torch.cat(batches)[torch.tensor(order).argsort()].permute(0, 2, 3, 1).numpy()
         assert (expected == shown(data)).all()
 
 
 def test_the_usual_one_has_the_name_and_the_bits_it_always_had(folder):
-    usual,flip = load(str(folder)),load(str(folder), augment='flip')
+    usual, flip = load(str(folder)), load(str(folder), augment='flip')
     assert usual.name == flip.name == 'pets' and usual.augment == 'flip' and (shown(usual) == shown(flip)).all()
     assert load('digits').augment == 'shift' and load('digits', augment='shift').name == 'digits'
     assert load('digits', augment='flip').name == 'digits,augment=flip'
@@ -70,7 +84,7 @@ def test_strong_follows_from_seed_and_epoch_and_draws_from_nothing_else(folder):
     torch.manual_seed(99)
     assert (shown(data, 1) == one).all() and (shown(data, 2) != one).any()
     plain = shown(load(str(folder)), 1)
-    assert one.dtype == np.uint8 and one.shape == plain.shape and ((one != plain).any((1, 2, 3))).mean() > .5
+    assert one.dtype == np.uint8 and one.shape == plain.shape and ((one != plain).any((1, 2, 3))).mean() > 0.5
 
 
 def test_strong_mirrors_only_where_that_shows_the_same_class():
@@ -79,11 +93,16 @@ def test_strong_mirrors_only_where_that_shows_the_same_class():
 
 
 def test_what_training_does_to_sides_is_announced_on_the_first_use(tmp_path, capsys):
-    for names,said in ((['cat', 'dog'],
-                        'training mirrors images at random; where left and right matter, turn that off with --augment '
-                        'shift'), (['left', 'right'], 'training does not mirror images')):
-        for name in names: draw(tmp_path/names[0]/name, 1, seed=len(name))
-        load(str(tmp_path/names[0]), holdout=.34)
+    for names, said in (
+        (
+            ['cat', 'dog'],
+            'training mirrors images at random; where left and right matter, turn that off with --augment shift',
+        ),
+        (['left', 'right'], 'training does not mirror images'),
+    ):
+        for name in names:
+            draw(tmp_path / names[0] / name, 1, seed=len(name))
+        load(str(tmp_path / names[0]), holdout=0.34)
         assert said in capsys.readouterr().err
 
 
@@ -93,6 +112,8 @@ def test_another_augmentation_is_refused(folder):
 
 
 def test_a_run_and_a_study_take_it(kdfast, folder, tmp_path):
-    assert kdfast('run', 'baseline', '--data', folder, '--augment', 'strong', '--epochs', 1, '--runs',
-                  tmp_path).status == 0
+    assert (
+        kdfast('run', 'baseline', '--data', folder, '--augment', 'strong', '--epochs', 1, '--runs', tmp_path).status
+        == 0
+    )
     assert [f.name for f in tmp_path.iterdir()] == ['pets,augment=strong']

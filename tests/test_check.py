@@ -1,4 +1,5 @@
 "kdfast check describes a data set and names the next command; kdfast cache lists and clears what was decoded."
+
 import json
 import shlex
 import shutil
@@ -7,30 +8,32 @@ import numpy as np
 import pytest
 import written
 from conftest import draw, make
-from kdfast import cache, data as kdata
-from kdfast.data import load
 from PIL import Image
+
+from kdfast.data import cache_entries
+from kdfast.data.naming import run_name
+from kdfast.data.sources import load, with_own_name
+from kdfast.study import schedule
 
 
 @pytest.fixture(scope='module')
 def photos(tmp_path_factory):
     "photos/<class>/*.jpg of several sizes, and nothing else: as they come from a phone"
-    folder,random = tmp_path_factory.mktemp('data')/'photos',np.random.default_rng(0)
-    for k,name in enumerate(('cats', 'dogs')):
-        (folder/name).mkdir(parents=True)
+    folder, random = tmp_path_factory.mktemp('data') / 'photos', np.random.default_rng(0)
+    for k, name in enumerate(('cats', 'dogs')):
+        (folder / name).mkdir(parents=True)
         for i in range(20):
             pixels = random.integers(0, 120, (*random.integers(34, 47, 2), 3), dtype=np.uint8)
             pixels[..., k] += 100
-            Image.fromarray(pixels).save(folder/name/f'{i}.jpg')
+            Image.fromarray(pixels).save(folder / name / f'{i}.jpg')
     return folder
 
 
 def test_the_next_command_trains_what_a_verdict_needs(kdfast, photos, tmp_path, monkeypatch):
     "tests/slow/layouts.py trained goes the whole way"
-    from kdfast import study
     planned = []
-    monkeypatch.setattr(study, 'check', lambda *_: None)
-    monkeypatch.setattr(study, 'execute', lambda tasks, *_: planned.extend(tasks) or [])
+    monkeypatch.setattr(schedule, 'rehearse_tasks', lambda *_: None)
+    monkeypatch.setattr(schedule, 'run_tasks', lambda tasks, *_: planned.extend(tasks) or [])
     said = kdfast('check', photos).out.splitlines()[-1].removeprefix('next  ')
     assert said == f'kdfast study baseline kd --data {photos} --size 32'
     kdfast(*shlex.split(said)[1:], '--runs', tmp_path)
@@ -39,50 +42,70 @@ def test_the_next_command_trains_what_a_verdict_needs(kdfast, photos, tmp_path, 
 
 def test_what_is_said_of_photographs(kdfast, photos):
     done = kdfast('check', photos)
-    for words in (f'{photos}: 32 training and 8 validation images of 32×32 in 2 classes, every one readable',
-                  'folders of classes;', 'JPEG RGB 40', '16           4  cats  ━━━', '20% of each class validates',
-                  'their shorter side is 37 pixels, and their middle 37×37 is kept; training crops 32×32',
-                  '--size 32 was chosen here', 'training mirrors images at random'): assert words in done.out, words
+    for words in (
+        f'{photos}: 32 training and 8 validation images of 32×32 in 2 classes, every one readable',
+        'folders of classes;',
+        'JPEG RGB 40',
+        '16           4  cats  ━━━',
+        '20% of each class validates',
+        'their shorter side is 37 pixels, and their middle 37×37 is kept; training crops 32×32',
+        '--size 32 was chosen here',
+        'training mirrors images at random',
+    ):
+        assert words in done.out, words
 
 
 def test_for_scripts(kdfast, tmp_path):
-    folder = written.to_folder(tmp_path/'photos', written.files_of('train, valid, test', 'PNG'))
+    folder = written.to_folder(tmp_path / 'photos', written.files_of('train, valid, test', 'PNG'))
     found = json.loads(kdfast('check', folder, '--json').out)
     assert found['images'] == dict(training=12, validation=6, test=3)
     assert found['classes']['bee'] == dict(training=4, validation=2, test=1) and found['shown'] == [16, 16]
-    assert found['files'] == dict(kinds={'PNG RGB': 21}, widths=[16]*3, heights=[16]*3) and found['skipped'] == 0
+    assert found['files'] == dict(kinds={'PNG RGB': 21}, widths=[16] * 3, heights=[16] * 3) and found['skipped'] == 0
     assert found['next'] == f'kdfast study baseline kd --data {folder}'
     assert found['layout'] == 'folders of classes in folders of splits'
     assert found['notes'] == ['test images, kept apart: 3']
 
 
 def test_of_duplicates_and_leaks(kdfast, tmp_path):
-    draw(tmp_path/'train', 4, seed=0), draw(tmp_path/'valid', 3, seed=1)
-    shutil.copy(tmp_path/'train'/'ape'/'000.png',
-                tmp_path/'train'/'ape'/'copy.png'), shutil.copy(tmp_path/'train'/'bee'/'000.png',
-                    tmp_path/'valid'/'bee'/'copy.png')
+    draw(tmp_path / 'train', 4, seed=0), draw(tmp_path / 'valid', 3, seed=1)
+    (
+        shutil.copy(tmp_path / 'train' / 'ape' / '000.png', tmp_path / 'train' / 'ape' / 'copy.png'),
+        shutil.copy(tmp_path / 'train' / 'bee' / '000.png', tmp_path / 'valid' / 'bee' / 'copy.png'),
+    )
     notes = json.loads(kdfast('check', tmp_path, '--json').out)['notes']
-    assert notes == ['training images that are there more than once: 1 of 13',
-                     'validation images that are training images, too: 1 of 10']
+    assert notes == [
+        'training images that are there more than once: 1 of 13',
+        'validation images that are training images, too: 1 of 10',
+    ]
 
 
 def test_of_many_classes_the_largest_and_the_smallest(kdfast, tmp_path):
     for k in range(60):
-        (tmp_path/'many'/f'class{k:02}').mkdir(parents=True)
+        (tmp_path / 'many' / f'class{k:02}').mkdir(parents=True)
         for i in range(2 + (k == 7)):
-            Image.fromarray(np.random.default_rng([k, i]).integers(0, 256, (8, 8, 3),
-                dtype=np.uint8)).save(tmp_path/'many'/f'class{k:02}'/f'{i}.png')
-    done = kdfast('check', tmp_path/'many', '--holdout', .5)
+            Image.fromarray(np.random.default_rng([k, i]).integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(
+                tmp_path / 'many' / f'class{k:02}' / f'{i}.png'
+            )
+    done = kdfast('check', tmp_path / 'many', '--holdout', 0.5)
     assert done.status == 0 and '… 20 more' in done.out and 'class07' in done.out, done.err
     assert sum('━' in line for line in done.out.splitlines()) == 40
 
 
 def test_the_options_of_the_next_command_are_those_that_were_given(kdfast, tmp_path):
-    draw(tmp_path/'my photos', 5, seed=0)
-    said = kdfast('check', tmp_path/'my photos', '--holdout', .4, '--size', 16, '--augment', 'shift',
-                  '--skip-broken').out.splitlines()[-1]
-    assert shlex.split(said.removeprefix('next  '))[5:] == [str(tmp_path/'my photos'), '--size', '16', '--holdout',
-                                                            '0.4', '--augment', 'shift', '--skip-broken']
+    draw(tmp_path / 'my photos', 5, seed=0)
+    said = kdfast(
+        'check', tmp_path / 'my photos', '--holdout', 0.4, '--size', 16, '--augment', 'shift', '--skip-broken'
+    ).out.splitlines()[-1]
+    assert shlex.split(said.removeprefix('next  '))[5:] == [
+        str(tmp_path / 'my photos'),
+        '--size',
+        '16',
+        '--holdout',
+        '0.4',
+        '--augment',
+        'shift',
+        '--skip-broken',
+    ]
 
 
 def test_runs_as_json(kdfast, tmp_path):
@@ -92,61 +115,78 @@ def test_runs_as_json(kdfast, tmp_path):
 
 # The cache
 
+
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
     return tmp_path
 
 
 def test_the_cache_is_listed_measured_and_cleared(kdfast, home):
-    draw(home/'pets', 4, seed=0), draw(home/'gone', 4, seed=1)
-    load(str(home/'pets')), load(str(home/'gone'))
-    draw(home/'more', 1, seed=5), shutil.copy(home/'more'/'ape'/'000.png', home/'pets'/'ape'/'new.png')
-    load(str(home/'pets')), shutil.rmtree(home/'gone')
-    (home/'cache'/'kdfast'/'new-x').mkdir()
+    draw(home / 'pets', 4, seed=0), draw(home / 'gone', 4, seed=1)
+    load(str(home / 'pets')), load(str(home / 'gone'))
+    draw(home / 'more', 1, seed=5), shutil.copy(home / 'more' / 'ape' / '000.png', home / 'pets' / 'ape' / 'new.png')
+    load(str(home / 'pets')), shutil.rmtree(home / 'gone')
+    (home / 'cache' / 'kdfast' / 'new-x').mkdir()
     listed = json.loads(kdfast('cache', 'list', '--json').out)
-    assert sorted((entry['name'], entry['state'], entry['images']) for entry in listed) == [('gone', 'gone', 12),
-        ('new-x', 'unfinished', 0), ('pets', 'current', 13), ('pets', 'stale', 12)]
-    assert all(entry['bytes'] > 12*8*8*3 for entry in listed if entry['images'])
-    total = sum(file.stat().st_size for file in (home/'cache').rglob('*') if file.is_file())
+    assert sorted((entry['name'], entry['state'], entry['images']) for entry in listed) == [
+        ('gone', 'gone', 12),
+        ('new-x', 'unfinished', 0),
+        ('pets', 'current', 13),
+        ('pets', 'stale', 12),
+    ]
+    assert all(entry['bytes'] > 12 * 8 * 8 * 3 for entry in listed if entry['images'])
+    total = sum(file.stat().st_size for file in (home / 'cache').rglob('*') if file.is_file())
     assert int(kdfast('cache', 'size').out) == total and 'pets' in kdfast('cache').out
     assert 'stale' in kdfast('cache').out
     assert kdfast('cache', 'clear').status == 2
     assert 'there are gone, new-x, pets' in kdfast('cache', 'clear', 'dogs').err
     assert 'removed 2' in kdfast('cache', 'clear', '--stale').out
-    assert [entry.state for entry in cache.entries() if entry.images] == ['current']
+    assert [entry.state for entry in cache_entries.entries() if entry.images] == ['current']
     assert 'removed 1' in kdfast('cache', 'clear', 'pets').out and 'removed 1' in kdfast('cache', 'clear', '--all').out
-    assert cache.entries() == []
-    assert (home/'pets'/'ape'/'new.png').exists() # images themselves are never touched
+    assert cache_entries.entries() == []
+    assert (home / 'pets' / 'ape' / 'new.png').exists()  # images themselves are never touched
 
 
 def test_an_archive_that_has_changed_is_stale(home):
-    archive = written.to_zip(home/'photos', written.files_of('class', 'PNG'))
+    archive = written.to_zip(home / 'photos', written.files_of('class', 'PNG'))
     load(str(archive))
-    assert [entry.state for entry in cache.entries()] == ['current']
-    written.to_zip(home/'photos', written.files_of('class', 'BMP'))
-    assert [entry.state for entry in cache.entries()] == ['stale']
+    assert [entry.state for entry in cache_entries.entries()] == ['current']
+    written.to_zip(home / 'photos', written.files_of('class', 'BMP'))
+    assert [entry.state for entry in cache_entries.entries()] == ['stale']
 
 
 # Names of data sets
 
-@pytest.mark.parametrize('name,expected', [('кошки', 'кошки'), ('猫の写真', '猫の写真'), ('my photos', 'my_photos'),
-                                           ('a/b', 'a_b'), ('..', 'data'), ('', 'data'), ('x,size=8', 'x_size_8'),
-                                           ('cafe\u0301', 'caf\u00e9')])
+
+@pytest.mark.parametrize(
+    'name,expected',
+    [
+        ('кошки', 'кошки'),
+        ('猫の写真', '猫の写真'),
+        ('my photos', 'my_photos'),
+        ('a/b', 'a_b'),
+        ('..', 'data'),
+        ('', 'data'),
+        ('x,size=8', 'x_size_8'),
+        ('cafe\u0301', 'caf\u00e9'),
+    ],
+)
 def test_a_name_names_a_folder_of_runs(name, expected):
-    assert kdata.run_name(name, None) == expected and kdata.run_name(name, 8) == f'{expected},size=8'
+    assert run_name(name, None) == expected and run_name(name, 8) == f'{expected},size=8'
 
 
 def test_long_names_fit_into_a_folders_name():
-    a,b = (kdata.run_name('ж'*200 + end, 1024) for end in 'ab')
+    a, b = (run_name('ж' * 200 + end, 1024) for end in 'ab')
     assert a != b and len(a.encode()) < 200
 
 
 def test_sets_of_one_name_are_kept_apart_wherever_they_lie(home):
-    for n,folder in enumerate(('a', 'b', 'c')): draw(home/folder/'pets', 4, seed=n)
-    sets = [load(str(home/folder/'pets')) for folder in 'abc']
-    (home/'runs'/'pets'/'kd'/'0').mkdir(parents=True)
-    (home/'runs'/'pets'/'kd'/'0'/'run.json').write_text(json.dumps(dict(data_sha256=sets[0].fingerprint)))
-    names = [kdata.apart(data, home/'runs').name for data in sets]
+    for n, folder in enumerate(('a', 'b', 'c')):
+        draw(home / folder / 'pets', 4, seed=n)
+    sets = [load(str(home / folder / 'pets')) for folder in 'abc']
+    (home / 'runs' / 'pets' / 'kd' / '0').mkdir(parents=True)
+    (home / 'runs' / 'pets' / 'kd' / '0' / 'run.json').write_text(json.dumps(dict(data_sha256=sets[0].fingerprint)))
+    names = [with_own_name(data, home / 'runs').name for data in sets]
     assert names == ['pets', f'pets-{sets[1].fingerprint[:8]}', f'pets-{sets[2].fingerprint[:8]}']
-    assert kdata.apart(sets[1], home/'elsewhere').name == 'pets'
+    assert with_own_name(sets[1], home / 'elsewhere').name == 'pets'

@@ -5,16 +5,20 @@ import shutil
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 from conftest import draw, recipe
-from kdfast import cli, recipe as recipes
 from safetensors.torch import load_file
+
+from kdfast import cli
+from kdfast.runs.recipes import recipe_names
 
 HEAVY = {'torch', 'fastai', 'numpy', 'pandas', 'sklearn', 'PIL'}
 
 
-@pytest.mark.parametrize('arguments', [['--help'], ['ls'], ['compare'], ['run', '--help'], ['run', 'exp1', '--help'], ['run', 'exp1', '--epochs', '0']])
+@pytest.mark.parametrize(
+    'arguments',
+    [['--help'], ['ls'], ['compare'], ['run', '--help'], ['run', 'exp1', '--help'], ['run', 'exp1', '--epochs', '0']],
+)
 def test_looking_and_mistyping_import_nothing_heavy(study, arguments):
     runs = ['--runs', str(study.parent)] if arguments[0] in ('ls', 'compare') else []
     code = f'import sys\nfrom kdfast import cli\nsys.argv[1:] = {arguments + runs}\ntry: cli.main()\nexcept SystemExit: pass\nprint("imported", *sys.modules)'
@@ -22,67 +26,99 @@ def test_looking_and_mistyping_import_nothing_heavy(study, arguments):
     assert not HEAVY & set(done.stdout.rpartition('imported')[2].split()), done.stderr
 
 
-@pytest.mark.parametrize('arguments,said', [
-    (['exq1'], 'no recipe exq1; did you mean exp1?'),
-    (['exp1', '--temprature', '3'], 'temprature is not an option of exp1; did you mean --T?'),
-    (['exp1', '--epochs', '0'], '--epochs 0 of exp1 is out of range: expected at least 1'),
-    (['exp1', '--epochs', '1.5'], "Invalid value for '--epochs'"),
-    (['exp1', '--lr', 'nan'], '--lr nan of exp1 is out of range: expected a finite number'),
-    (['exp1', '--seed', '-1'], '--seed -1: expected 0 or more'),
-    (['exp1', '--data', 'nowhere'], 'no data at nowhere'),
-    (['exp1', '--data', 'empty'], 'found no images, it is empty; expected <class>/<image>'),
-    (['teacher', '--data', 'few'], '6 training images are fewer than the smallest batch, 8'),
-    (['./no.py'], 'no recipe file at ./no.py'),
-])
+@pytest.mark.parametrize(
+    'arguments,said',
+    [
+        (['exq1'], 'no recipe exq1; did you mean exp1?'),
+        (['exp1', '--temprature', '3'], 'temprature is not an option of exp1; did you mean --T?'),
+        (['exp1', '--epochs', '0'], '--epochs 0 of exp1 is out of range: expected at least 1'),
+        (['exp1', '--epochs', '1.5'], "Invalid value for '--epochs'"),
+        (['exp1', '--lr', 'nan'], '--lr nan of exp1 is out of range: expected a finite number'),
+        (['exp1', '--seed', '-1'], '--seed -1: expected 0 or more'),
+        (['exp1', '--data', 'nowhere'], 'no data at nowhere'),
+        (['exp1', '--data', 'empty'], 'found no images, it is empty; expected <class>/<image>'),
+        (['teacher', '--data', 'few'], '6 training images are fewer than the smallest batch, 8'),
+        (['./no.py'], 'no recipe file at ./no.py'),
+    ],
+)
 def test_bad_input_is_one_line_and_status_2_before_anything_is_made(kdfast, tmp_path, monkeypatch, arguments, said):
     from conftest import draw
+
     monkeypatch.chdir(tmp_path)
-    (tmp_path/'empty').mkdir()
-    draw(tmp_path/'few'/'train', 2, seed=0), draw(tmp_path/'few'/'valid', 2, seed=1)
+    (tmp_path / 'empty').mkdir()
+    draw(tmp_path / 'few' / 'train', 2, seed=0), draw(tmp_path / 'few' / 'valid', 2, seed=1)
     done = kdfast('run', *arguments)
     errors = [line for line in done.err.splitlines() if not line.startswith(('kdfast: reading', 'kdfast: training'))]
     assert done.status == 2 and done.out == '' and len(errors) == 1
     assert errors[0].startswith('kdfast: error: ') and said in errors[0]
-    assert not (tmp_path/'runs').exists()
+    assert not (tmp_path / 'runs').exists()
 
 
 def test_no_argument_leads_out_of_the_runs_folder(kdfast, images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    recipe(tmp_path/'mine.py', 'pass', 'words:str="a"')
-    for words in ('../../../canary', 'a/b', 'C:\\b', 'x'*300):
+    recipe(tmp_path / 'mine.py', 'pass', 'words:str="a"')
+    for words in ('../../../canary', 'a/b', 'C:\\b', 'x' * 300):
         assert 'trained nothing' in kdfast('run', './mine.py', '--words', words, '--data', images).err
-    assert {f.name for f in tmp_path.iterdir()} <= {'mine.py', 'runs'} and [f.name for f in (tmp_path/'runs').iterdir()] == ['tiny']
+    assert {f.name for f in tmp_path.iterdir()} <= {'mine.py', 'runs'} and [
+        f.name for f in (tmp_path / 'runs').iterdir()
+    ] == ['tiny']
     done = kdfast('run', './mine.py', '--words', 'a\x1b[31m', '--data', images)
     assert done.status == 2 and 'trained nothing' in done.err and '\x1b' not in done.err
 
 
-@pytest.mark.parametrize('arguments,said', [([], 'Commands:'), (['run'], 'exp1'), (['--version'], 'kdfast 0.'), (['cp', '--help'], 'Copy a recipe')])
+@pytest.mark.parametrize(
+    'arguments,said',
+    [([], 'Commands:'), (['run'], 'exp1'), (['--version'], 'kdfast 0.'), (['cp', '--help'], 'Copy a recipe')],
+)
 def test_help_and_version(kdfast, arguments, said):
     done = kdfast(*arguments)
     assert done.status == 0 and said in done.out and done.err == ''
 
 
-@pytest.mark.parametrize('arguments,said', [(['runn'], 'runn'), (['compare', '--jsn'], '--jsn'), (['confusion'], 'Missing argument'), (['run', 'exp1', '--epochs'], '--epochs')])
+@pytest.mark.parametrize(
+    'arguments,said',
+    [
+        (['runn'], 'runn'),
+        (['compare', '--jsn'], '--jsn'),
+        (['confusion'], 'Missing argument'),
+        (['run', 'exp1', '--epochs'], '--epochs'),
+    ],
+)
 def test_usage_errors_are_one_line_too(kdfast, arguments, said):
     done = kdfast(*arguments)
-    assert done.status == 2 and done.err.startswith('kdfast: error: ') and said in done.err and done.err.count('\n') == 1
+    assert (
+        done.status == 2 and done.err.startswith('kdfast: error: ') and said in done.err and done.err.count('\n') == 1
+    )
 
 
 def test_compare_is_the_reports_table(study, kdfast):
     done = kdfast('compare', '--runs', study.parent)
     header = next(line for line in done.out.splitlines() if 'teacher' in line).split()
     assert header == ['teacher', 'baseline', 'kd', 'hint', 'exp1', 'exp2']
-    for label in ('loss', 'training accuracy', 'validation accuracy', 'fit loss', 'soft loss', 'hard loss', 'parameters', 'multiply-adds', 'epochs', 'time'):
+    for label in (
+        'loss',
+        'training accuracy',
+        'validation accuracy',
+        'fit loss',
+        'soft loss',
+        'hard loss',
+        'parameters',
+        'multiply-adds',
+        'epochs',
+        'time',
+    ):
         assert label in done.out
-    accuracy = json.loads((study/'exp1'/'0'/'result.json').read_text())['valid_accuracy']
-    assert f'{100*accuracy:.2f} %' in done.out and 'one seed each: a difference may be chance' in done.out
+    accuracy = json.loads((study / 'exp1' / '0' / 'result.json').read_text())['valid_accuracy']
+    assert f'{100 * accuracy:.2f} %' in done.out and 'one seed each: a difference may be chance' in done.out
 
 
 def test_compare_for_scripts(study, kdfast):
     rows = json.loads(kdfast('compare', '--json', '--runs', study.parent).out)
     table = list(csv.DictReader(io.StringIO(kdfast('compare', '--csv', '--runs', study.parent).out)))
-    accuracy = json.loads((study/'exp1'/'0'/'result.json').read_text())['valid_accuracy']
-    assert next(r for r in rows if r['recipe'] == 'exp1')['valid_accuracy'] == dict(mean=accuracy, sd=None, values=[accuracy])
+    accuracy = json.loads((study / 'exp1' / '0' / 'result.json').read_text())['valid_accuracy']
+    assert next(r for r in rows if r['recipe'] == 'exp1')['valid_accuracy'] == dict(
+        mean=accuracy, sd=None, values=[accuracy]
+    )
     assert float(next(r for r in table if r['recipe'] == 'exp1')['valid_accuracy']) == accuracy
 
 
@@ -103,10 +139,15 @@ def test_confusion_beside_another(study, kdfast):
     assert done.status == 0 and 'most confused' in done.out and 'points' in done.out
     facts = json.loads(kdfast('confusion', 'exp2', '--against', 'teacher', '--json', '--runs', study.parent).out)
     matrix = facts['confusion']
-    assert facts['class_accuracy']['bee'] == matrix[1][1]/sum(matrix[1]) and sum(map(sum, facts['against_confusion'])) == 36
+    assert (
+        facts['class_accuracy']['bee'] == matrix[1][1] / sum(matrix[1])
+        and sum(map(sum, facts['against_confusion'])) == 36
+    )
 
 
-@pytest.mark.parametrize('arguments,said', [(['exp9'], 'no finished run exp9'), (['hint'], 'its recipe classifies nothing')])
+@pytest.mark.parametrize(
+    'arguments,said', [(['exp9'], 'no finished run exp9'), (['hint'], 'its recipe classifies nothing')]
+)
 def test_confusion_of_what_is_not_there(study, kdfast, arguments, said):
     done = kdfast('confusion', *arguments, '--runs', study.parent)
     assert done.status == 2 and said in done.err
@@ -115,122 +156,177 @@ def test_confusion_of_what_is_not_there(study, kdfast, arguments, said):
 def test_a_copied_recipe_runs_as_ones_own(kdfast, images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert kdfast('cp', 'baseline', 'mine.py').status == 0
-    source = (tmp_path/'mine.py').read_text()
-    (tmp_path/'mine.py').write_text(source.replace('epochs:int=32', 'epochs:int=1').replace('The baseline', 'My own'))
+    source = (tmp_path / 'mine.py').read_text()
+    (tmp_path / 'mine.py').write_text(source.replace('epochs:int=32', 'epochs:int=1').replace('The baseline', 'My own'))
     done = kdfast('run', './mine.py', '--data', images, '--json')
     assert done.status == 0, done.err
     assert json.loads(done.out)['epochs'] == 1
-    assert (tmp_path/'runs'/'tiny'/'mine'/'0'/'recipe.py').read_text() == (tmp_path/'mine.py').read_text()
-    (tmp_path/'mine.py').write_text(source)
+    assert (tmp_path / 'runs' / 'tiny' / 'mine' / '0' / 'recipe.py').read_text() == (tmp_path / 'mine.py').read_text()
+    (tmp_path / 'mine.py').write_text(source)
     changed = kdfast('run', './mine.py', '--data', images)
     assert changed.status == 2 and 'another version of mine.py' in changed.err
 
 
-@pytest.mark.parametrize('arguments,said', [(['exp1', 'there.py'], 'exists already'), (['exp1', 'exp1.py'], 'the name of a recipe of kdfast'),
-                                            (['exp1', 'mine'], 'a recipe is a Python file'), (['exp9', 'mine.py'], 'no recipe exp9')])
+@pytest.mark.parametrize(
+    'arguments,said',
+    [
+        (['exp1', 'there.py'], 'exists already'),
+        (['exp1', 'exp1.py'], 'the name of a recipe of kdfast'),
+        (['exp1', 'mine'], 'a recipe is a Python file'),
+        (['exp9', 'mine.py'], 'no recipe exp9'),
+    ],
+)
 def test_cp_refuses(kdfast, tmp_path, monkeypatch, arguments, said):
     monkeypatch.chdir(tmp_path)
-    (tmp_path/'there.py').write_text('kept')
+    (tmp_path / 'there.py').write_text('kept')
     done = kdfast('cp', *arguments)
-    assert done.status == 2 and said in done.err and (tmp_path/'there.py').read_text() == 'kept'
+    assert done.status == 2 and said in done.err and (tmp_path / 'there.py').read_text() == 'kept'
     assert [f.name for f in tmp_path.iterdir()] == ['there.py']
 
 
 def test_other_images_of_the_same_name_have_runs_of_their_own(study, kdfast, tmp_path):
     from conftest import draw
-    shutil.copytree(study, tmp_path/'runs'/'tiny')
-    draw(tmp_path/'tiny'/'train', 24, seed=5), draw(tmp_path/'tiny'/'valid', 12, seed=6)
-    def others(): return sorted(f.name for f in (tmp_path/'runs').iterdir() if f.name != 'tiny')
-    done = kdfast('run', 'baseline', '--epochs', 1, '--data', tmp_path/'tiny', '--runs', tmp_path/'runs')
-    assert done.status == 0 and 'has runs on other images; runs on these are in' in done.err and len(others()) == 1 and others()[0].startswith('tiny-'), done.err
-    assert 'nothing to train' in kdfast('run', 'baseline', '--epochs', 1, '--data', tmp_path/'tiny', '--runs', tmp_path/'runs').err and len(others()) == 1
+
+    shutil.copytree(study, tmp_path / 'runs' / 'tiny')
+    draw(tmp_path / 'tiny' / 'train', 24, seed=5), draw(tmp_path / 'tiny' / 'valid', 12, seed=6)
+
+    def others():
+        return sorted(f.name for f in (tmp_path / 'runs').iterdir() if f.name != 'tiny')
+
+    done = kdfast('run', 'baseline', '--epochs', 1, '--data', tmp_path / 'tiny', '--runs', tmp_path / 'runs')
+    assert (
+        done.status == 0
+        and 'has runs on other images; runs on these are in' in done.err
+        and len(others()) == 1
+        and others()[0].startswith('tiny-')
+    ), done.err
+    assert (
+        'nothing to train'
+        in kdfast('run', 'baseline', '--epochs', 1, '--data', tmp_path / 'tiny', '--runs', tmp_path / 'runs').err
+        and len(others()) == 1
+    )
 
 
 def test_an_unfinished_run_is_begun_anew(kdfast, images, tmp_path):
-    folder = tmp_path/'tiny'/'baseline,epochs=1'/'0'
+    folder = tmp_path / 'tiny' / 'baseline,epochs=1' / '0'
     folder.mkdir(parents=True)
-    (folder/'run.json').write_text('{"status": "running"}')
-    (folder/'left.over').write_text('x')
+    (folder / 'run.json').write_text('{"status": "running"}')
+    (folder / 'left.over').write_text('x')
     assert kdfast('run', 'baseline', '--epochs', 1, '--data', images, '--runs', tmp_path).status == 0
-    assert json.loads((folder/'run.json').read_text())['status'] == 'finished' and not (folder/'left.over').exists()
+    assert json.loads((folder / 'run.json').read_text())['status'] == 'finished' and not (folder / 'left.over').exists()
 
 
 def test_a_failing_recipe_is_on_record_and_its_traceback_is_for_debug(kdfast, images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    recipe(tmp_path/'mine.py', 'raise RuntimeError("no luck")')
+    recipe(tmp_path / 'mine.py', 'raise RuntimeError("no luck")')
     done = kdfast('run', './mine.py', '--data', images)
-    assert done.status == 2 and done.err == f'kdfast: error: {tmp_path/"mine.py"}, line 7: RuntimeError: no luck\n'
-    state = json.loads((tmp_path/'runs'/'tiny'/'mine'/'0'/'run.json').read_text())
+    assert done.status == 2 and done.err == f'kdfast: error: {tmp_path / "mine.py"}, line 7: RuntimeError: no luck\n'
+    state = json.loads((tmp_path / 'runs' / 'tiny' / 'mine' / '0' / 'run.json').read_text())
     assert state['status'] == 'failed' and 'no luck' in state['reason']
-    with pytest.raises(RuntimeError, match='no luck'): kdfast('run', './mine.py', '--data', images, '--debug')
+    with pytest.raises(RuntimeError, match='no luck'):
+        kdfast('run', './mine.py', '--data', images, '--debug')
 
 
 def test_an_interrupted_run_says_so_and_starts_again(kdfast, images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    recipe(tmp_path/'mine.py', '__import__("signal").raise_signal(2)')
+    recipe(tmp_path / 'mine.py', '__import__("signal").raise_signal(2)')
     done = kdfast('run', './mine.py', '--data', images)
     assert done.status == 130 and done.err.endswith('kdfast: error: interrupted; the same command goes on from there\n')
-    assert json.loads((tmp_path/'runs'/'tiny'/'mine'/'0'/'run.json').read_text())['status'] == 'interrupted'
+    assert json.loads((tmp_path / 'runs' / 'tiny' / 'mine' / '0' / 'run.json').read_text())['status'] == 'interrupted'
 
 
 def test_a_holdouts_runs_stay_apart(kdfast, images, tmp_path):
-    done = kdfast('run', 'baseline', '--epochs', 1, '--data', images, '--holdout', .25, '--runs', tmp_path)
+    done = kdfast('run', 'baseline', '--epochs', 1, '--data', images, '--holdout', 0.25, '--runs', tmp_path)
     assert done.status == 0, done.err
-    assert json.loads((tmp_path/'tiny,holdout=0.25'/'baseline,epochs=1'/'0'/'result.json').read_text())['data'] == 'tiny,holdout=0.25'
+    assert (
+        json.loads((tmp_path / 'tiny,holdout=0.25' / 'baseline,epochs=1' / '0' / 'result.json').read_text())['data']
+        == 'tiny,holdout=0.25'
+    )
     assert f'kdfast run teacher --data {images} --holdout 0.25 --runs {tmp_path}' in done.out
 
 
 def test_images_that_grow(kdfast, images, tmp_path):
     "Training sees 4×4 at first and 8×8 in the end, in every recipe alike; what the teacher said of them is asked once"
-    asked = ['--data', images, '--grow', .5, '--runs', tmp_path]
+    asked = ['--data', images, '--grow', 0.5, '--runs', tmp_path]
     for recipe in ('kd', 'exp2'):
         done = kdfast('run', recipe, '--epochs', 2, *asked)
         assert done.status == 0, done.err
         following = f'kdfast run baseline --epochs 2 --data {images} --grow 0.5 --runs {tmp_path}'
-        if recipe == 'kd': assert following in done.out
-    (outputs,) = (tmp_path/'tiny,grow=0.5'/'teacher'/'0'/'outputs').glob('*.safetensors')
-    assert len(load_file(outputs)['batches']) == 2*9 + 1
+        if recipe == 'kd':
+            assert following in done.out
+    (outputs,) = (tmp_path / 'tiny,grow=0.5' / 'teacher' / '0' / 'outputs').glob('*.safetensors')
+    assert len(load_file(outputs)['batches']) == 2 * 9 + 1
     refused = kdfast('run', 'kd', '--grow', 1.5, '--data', images)
-    assert refused.status == 2 and "--grow 1.5: expected a share of the images' height and width, above 0 and up to 1" in refused.err
+    assert (
+        refused.status == 2
+        and "--grow 1.5: expected a share of the images' height and width, above 0 and up to 1" in refused.err
+    )
 
 
 def test_what_cannot_see_small_images_is_refused_at_once(kdfast, images, tmp_path):
-    (tmp_path/'nets.py').write_text('from torch import nn\ndef flat(n_classes): return nn.Sequential(nn.Flatten(), nn.Linear(192, n_classes))\n')
-    asked = ['run', 'baseline', '--student', f'{tmp_path}/nets.py:flat', '--data', images, '--runs', tmp_path/'runs', '--epochs', 1]
-    refused = kdfast(*asked, '--grow', .5)
-    assert refused.status == 2 and 'flat cannot see images of 4×4' in refused.err and 'begins at that size with --grow 0.5' in refused.err and not (tmp_path/'runs').exists()
+    (tmp_path / 'nets.py').write_text(
+        'from torch import nn\ndef flat(n_classes): return nn.Sequential(nn.Flatten(), nn.Linear(192, n_classes))\n'
+    )
+    asked = [
+        'run',
+        'baseline',
+        '--student',
+        f'{tmp_path}/nets.py:flat',
+        '--data',
+        images,
+        '--runs',
+        tmp_path / 'runs',
+        '--epochs',
+        1,
+    ]
+    refused = kdfast(*asked, '--grow', 0.5)
+    assert (
+        refused.status == 2
+        and 'flat cannot see images of 4×4' in refused.err
+        and 'begins at that size with --grow 0.5' in refused.err
+        and not (tmp_path / 'runs').exists()
+    )
     assert kdfast(*asked).status == 0
 
 
 def test_a_regressor_for_images_of_one_size_is_refused_where_they_grow(kdfast, images, tmp_path):
-    refused = kdfast('run', 'hint', '--hint', 'stage3:stage2', '--data', images, '--grow', .5, '--runs', tmp_path)
-    assert refused.status == 2 and '--grow 0.5: between these layers stands a convolution of 2×2' in refused.err, refused.err
+    refused = kdfast('run', 'hint', '--hint', 'stage3:stage2', '--data', images, '--grow', 0.5, '--runs', tmp_path)
+    assert refused.status == 2 and '--grow 0.5: between these layers stands a convolution of 2×2' in refused.err, (
+        refused.err
+    )
 
 
 def test_check_names_what_is_wrong_with_a_run(study, kdfast, tmp_path):
     from conftest import beside
+
     beside(study, tmp_path, 'teacher', 'kd')
     whole = kdfast('check', tmp_path)
     assert whole.status == 0 and whole.out.count(': whole') == 2
-    weights = tmp_path/'tiny'/'kd'/'0'/'weights.safetensors'
+    weights = tmp_path / 'tiny' / 'kd' / '0' / 'weights.safetensors'
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    (tmp_path/'tiny'/'kd'/'0'/'confusion.csv').unlink()
+    (tmp_path / 'tiny' / 'kd' / '0' / 'confusion.csv').unlink()
     done = kdfast('check', tmp_path)
-    assert done.status == 2 and 'kd/0: confusion.csv is missing; weights.safetensors is not as it was written' in done.out and '1 of 2 runs' in done.err
+    assert (
+        done.status == 2
+        and 'kd/0: confusion.csv is missing; weights.safetensors is not as it was written' in done.out
+        and '1 of 2 runs' in done.err
+    )
 
 
 def test_check_of_a_data_set(kdfast, images, tmp_path):
     done = kdfast('check', images)
     assert done.status == 0 and '72 training and 36 validation images of 8×8 in 3 classes' in done.out
-    held = kdfast('check', images, '--holdout', .25)
+    held = kdfast('check', images, '--holdout', 0.25)
     assert held.status == 0 and '54 training and 18 validation images' in held.out
-    assert kdfast('check', tmp_path, '--holdout', .25).status == 2
-    assert kdfast('check', tmp_path/'nowhere').status == 2 and kdfast('check', tmp_path).status == 2
+    assert kdfast('check', tmp_path, '--holdout', 0.25).status == 2
+    assert kdfast('check', tmp_path / 'nowhere').status == 2 and kdfast('check', tmp_path).status == 2
 
 
-@pytest.mark.parametrize('words', [(), ('run',), ('lr-find',), ('cache',), ('study',), ('run', 'exp1'), ('check',)], ids=' '.join)
+@pytest.mark.parametrize(
+    'words', [(), ('run',), ('lr-find',), ('cache',), ('study',), ('run', 'exp1'), ('check',)], ids=' '.join
+)
 def test_no_line_of_help_is_cut_off_or_too_wide(kdfast, monkeypatch, words):
     monkeypatch.setenv('COLUMNS', '80')
     lines = kdfast(*words, '--help').out.splitlines()
@@ -247,8 +343,10 @@ def test_threads_give_way_to_other_work_unless_the_user_says_how_they_wait(given
 def test_a_program_can_read_what_every_recipe_takes(kdfast, tmp_path):
     listed = json.loads(kdfast('ls', '--json', '--runs', tmp_path).out)['recipes']
     options = {o['name']: o for o in listed['kd']['options']}
-    assert listed['kd']['purpose'].startswith('The student, distilled') and listed.keys() == set(recipes.names())
-    assert options['alpha'] == dict(name='alpha', type='float', default=.9, help='Share of the soft loss', range='from 0 to 1')
+    assert listed['kd']['purpose'].startswith('The student, distilled') and listed.keys() == set(recipe_names())
+    assert options['alpha'] == dict(
+        name='alpha', type='float', default=0.9, help='Share of the soft loss', range='from 0 to 1'
+    )
     assert options['optimizer']['range'] == 'sgd or muon' and options['epochs']['type'] == 'int'
 
 
@@ -263,8 +361,9 @@ def test_an_option_that_was_mistyped_is_named_as_it_is_typed(kdfast):
 
 
 def test_a_few_images_train_in_batches_that_they_fill(kdfast, tmp_path):
-    for split,n in ('train', 2), ('valid', 1): draw(tmp_path/'few'/split, n, seed=n)
-    asked = ['run', 'baseline', '--epochs', 1, '--data', tmp_path/'few', '--runs', tmp_path/'runs']
+    for split, n in ('train', 2), ('valid', 1):
+        draw(tmp_path / 'few' / split, n, seed=n)
+    asked = ['run', 'baseline', '--epochs', 1, '--data', tmp_path / 'few', '--runs', tmp_path / 'runs']
     assert '6 training images are fewer than the smallest batch, 8' in kdfast(*asked).err
     done = kdfast(*asked, '--batch-size', 2)
     assert done.status == 0, done.err

@@ -1,4 +1,5 @@
 "A study on a Ray cluster: this machine's, of one head."
+
 import json
 import subprocess
 import sys
@@ -14,8 +15,23 @@ ray = pytest.importorskip('ray')
 def address():
     "A cluster that ends with the tests"
     port = 6399
-    head = subprocess.Popen([Path(sys.executable).with_name('ray'), 'start', '--head', '--block', '--port', str(port), '--num-cpus', '2', '--include-dashboard', 'false', '--disable-usage-stats'],
-                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    head = subprocess.Popen(
+        [
+            Path(sys.executable).with_name('ray'),
+            'start',
+            '--head',
+            '--block',
+            '--port',
+            str(port),
+            '--num-cpus',
+            '2',
+            '--include-dashboard',
+            'false',
+            '--disable-usage-stats',
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     yield f'127.0.0.1:{port}'
     head.terminate()
     head.wait()
@@ -23,19 +39,40 @@ def address():
 
 def study(images, runs, *more):
     "As a process of its own: a cluster is joined once in a process's life"
-    return subprocess.run([sys.executable, '-P', '-m', 'kdfast', 'study', *more, '--data', images, '--runs', runs], capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, '-P', '-m', 'kdfast', 'study', *more, '--data', images, '--runs', runs],
+        capture_output=True,
+        text=True,
+    )
 
 
 def test_the_same_folders_and_the_same_weights_as_here(address, kdfast, images, tmp_path):
-    recipe(tmp_path/'mine.py', 'raise RuntimeError("no luck")')
-    for attempt in range(20): # the cluster needs a moment to begin
-        there = study(images, tmp_path/'there', 'baseline', tmp_path/'mine.py', '--epochs', '1', '--seeds', '2', '--ray', address)
-        if 'no Ray cluster' not in there.stderr: break
+    recipe(tmp_path / 'mine.py', 'raise RuntimeError("no luck")')
+    for attempt in range(20):  # the cluster needs a moment to begin
+        there = study(
+            images,
+            tmp_path / 'there',
+            'baseline',
+            tmp_path / 'mine.py',
+            '--epochs',
+            '1',
+            '--seeds',
+            '2',
+            '--ray',
+            address,
+        )
+        if 'no Ray cluster' not in there.stderr:
+            break
     assert there.returncode == 2 and 'line 7: RuntimeError: no luck' in there.stderr, there.stderr
     for seed in '01':
-        assert kdfast('run', 'baseline', '--epochs', 1, '--seed', seed, '--data', images, '--runs', tmp_path/'here').status == 0
-        one,two = (tmp_path/where/'tiny'/'baseline,epochs=1'/seed for where in ('here', 'there'))
-        assert equal(weights(one), weights(two)) and json.loads((two/'run.json').read_text())['status'] == 'finished'
+        assert (
+            kdfast(
+                'run', 'baseline', '--epochs', 1, '--seed', seed, '--data', images, '--runs', tmp_path / 'here'
+            ).status
+            == 0
+        )
+        one, two = (tmp_path / where / 'tiny' / 'baseline,epochs=1' / seed for where in ('here', 'there'))
+        assert equal(weights(one), weights(two)) and json.loads((two / 'run.json').read_text())['status'] == 'finished'
 
 
 def test_no_cluster(kdfast, images, tmp_path):

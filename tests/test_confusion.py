@@ -1,51 +1,61 @@
 import numpy as np
 import pytest
 from conftest import make
-from kdfast import confusion
-from kdfast.errors import KdfastError
-from kdfast.stats import mcnemar
 from rich.console import Console
 
-ACTUAL = [0]*10 + [1]*10 + [2]*4
+from kdfast.analysis.confusion import confusion_summary
+from kdfast.core.errors import KdfastError
+from kdfast.report.confusion import confusion_view
+from kdfast.stats.intervals import mcnemar
+
+ACTUAL = [0] * 10 + [1] * 10 + [2] * 4
 
 
 def run(runs, recipe, predicted, actual=ACTUAL, classes='abc'):
     "A run whose confusion matrix is that of its predictions"
     matrix = np.zeros((3, 3), int)
-    for a,p in zip(actual, predicted): matrix[a][p] += 1
+    for a, p in zip(actual, predicted):
+        matrix[a][p] += 1
     folder = make(runs, recipe, 0, confusion=matrix.tolist(), classes=classes)
-    np.savez(folder/'predictions.npz', actual=actual, predicted=predicted)
+    np.savez(folder / 'predictions.npz', actual=actual, predicted=predicted)
     return folder
 
 
 @pytest.fixture
-def mine(tmp_path): return run(tmp_path, 'exp2', [0]*8 + [1]*2 + [1]*5 + [0]*5 + [2]*4)
+def mine(tmp_path):
+    return run(tmp_path, 'exp2', [0] * 8 + [1] * 2 + [1] * 5 + [0] * 5 + [2] * 4)
 
 
 @pytest.fixture
-def other(tmp_path): return run(tmp_path, 'teacher', [0]*9 + [1] + [0] + [1]*9 + [2]*3 + [1])
+def other(tmp_path):
+    return run(tmp_path, 'teacher', [0] * 9 + [1] + [0] + [1] * 9 + [2] * 3 + [1])
 
 
 def test_one_run_by_hand(mine):
-    found = confusion.facts(mine)
-    assert found['confusion'] == [[8, 2, 0], [5, 5, 0], [0, 0, 4]] and found['shares'][0] == [.8, .2, 0]
-    assert found['class_accuracy'] == dict(a=.8, b=.5, c=1.)
+    found = confusion_summary(mine)
+    assert found['confusion'] == [[8, 2, 0], [5, 5, 0], [0, 0, 4]] and found['shares'][0] == [0.8, 0.2, 0]
+    assert found['class_accuracy'] == dict(a=0.8, b=0.5, c=1.0)
     assert found['worst_pairs'] == [['b', 'a', 5], ['a', 'b', 2]] and found['most_alike'] == ['a', 'b', 7]
 
 
 def test_beside_another_by_hand(mine, other):
-    found = confusion.facts(mine, other)
-    assert found['against_class_accuracy'] == dict(a=.9, b=.9, c=.75) and found['against_worst_pairs'] == [['b', 'a', 1], ['a', 'b', 1]]
+    found = confusion_summary(mine, other)
+    assert found['against_class_accuracy'] == dict(a=0.9, b=0.9, c=0.75) and found['against_worst_pairs'] == [
+        ['b', 'a', 1],
+        ['a', 'b', 1],
+    ]
     assert (found['only_right'], found['only_against_right'], found['images']) == (2, 6, 24)
-    assert found['agreement'] == pytest.approx(16/24)
-    uncorrected = mcnemar([1]*5 + [0]*5, [0] + [1]*9) # class b: one image only this run has right, five only the other
-    assert found['class_p']['b'] == pytest.approx(3*uncorrected) and found['class_p']['a'] == 1
+    assert found['agreement'] == pytest.approx(16 / 24)
+    uncorrected = mcnemar(
+        [1] * 5 + [0] * 5, [0] + [1] * 9
+    )  # class b: one image only this run has right, five only the other
+    assert found['class_p']['b'] == pytest.approx(3 * uncorrected) and found['class_p']['a'] == 1
 
 
 def test_what_is_seen(mine, other):
     console = Console(width=80, record=True, file=open('/dev/null', 'w'))
-    console.print(confusion.view(confusion.facts(mine, other), ('exp2', 'teacher'), 80))
-    console.print(confusion.view(confusion.facts(mine), ('exp2', None), 80, as_shares=True))
+    console.print(confusion_view(confusion_summary(mine, other), ('exp2', 'teacher'), 80))
+    console.print(confusion_view(confusion_summary(mine), ('exp2', None), 80, as_shares=True))
     text = console.export_text()
     assert 'exp2 is ahead of teacher in c; by more than chance (p < 0.05) in no class.' in text
     assert 'Confused most, both ways together: a and b, 7 images.' in text and '80.0  20.0     ·' in text
@@ -54,10 +64,15 @@ def test_what_is_seen(mine, other):
 
 def test_names_of_classes_are_text_and_no_markup(tmp_path):
     console = Console(width=80, record=True, file=open('/dev/null', 'w'))
-    console.print(confusion.view(confusion.facts(run(tmp_path, 'kd', [1]*24, classes=['[red]x', '[/b]', 'c'])), ('kd', None), 80))
+    console.print(
+        confusion_view(
+            confusion_summary(run(tmp_path, 'kd', [1] * 24, classes=['[red]x', '[/b]', 'c'])), ('kd', None), 80
+        )
+    )
     assert '[red]x taken for [/b]' in console.export_text()
 
 
 def test_other_classes_or_images_do_not_compare(mine, tmp_path):
     for wrong in (dict(classes='xyz'), dict(actual=ACTUAL[::-1])):
-        with pytest.raises(KdfastError, match='only runs on the same data compare'): confusion.facts(mine, run(tmp_path/'zoo', 'kd', [0]*24, **wrong))
+        with pytest.raises(KdfastError, match='only runs on the same data compare'):
+            confusion_summary(mine, run(tmp_path / 'zoo', 'kd', [0] * 24, **wrong))

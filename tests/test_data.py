@@ -6,157 +6,236 @@ import zipfile
 import numpy as np
 import pytest
 from conftest import CLASSES, draw
-from kdfast import arrays, data as kdata, decode, files, pixels
-from kdfast.errors import KdfastError
 from PIL import Image
+
+from kdfast.core.cache_home import cache_home
+from kdfast.core.errors import KdfastError
+from kdfast.data import archives, arrays, decode, load
 
 
 @pytest.fixture
 def folder(tmp_path):
-    draw(tmp_path/'pets'/'train', 3, seed=0)
-    draw(tmp_path/'pets'/'test', 2, seed=1)
-    return tmp_path/'pets'
+    draw(tmp_path / 'pets' / 'train', 3, seed=0)
+    draw(tmp_path / 'pets' / 'test', 2, seed=1)
+    return tmp_path / 'pets'
 
 
 def test_a_folder_is_decoded_in_order_of_class_and_name(folder):
-    found = kdata.load(str(folder))
+    found = load(str(folder))
     assert found.name == 'pets' and found.classes == CLASSES
-    assert found.train[0].shape == (9, 8, 8, 3) and found.train[1].tolist() == [0,0,0,1,1,1,2,2,2]
-    assert (found.train[0][4] == np.asarray(Image.open(folder/'train'/'bee'/'001.png'))).all()
-    assert found.mean[0] == pytest.approx(found.train[0][..., 0].mean()/255)
+    assert found.train[0].shape == (9, 8, 8, 3) and found.train[1].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert (found.train[0][4] == np.asarray(Image.open(folder / 'train' / 'bee' / '001.png'))).all()
+    assert found.mean[0] == pytest.approx(found.train[0][..., 0].mean() / 255)
 
 
 @pytest.mark.parametrize('suffix', ['.tar.xz', '.tar.gz', '.tar.bz2', '.zip'])
 @pytest.mark.parametrize('top', ['', 'inside/'])
 def test_an_archive_is_the_folder_that_it_holds(folder, tmp_path, suffix, top):
-    archive = tmp_path/f'pets{suffix}'
-    files = sorted((f for f in folder.rglob('*.png')), reverse=True) # in another order
+    archive = tmp_path / f'pets{suffix}'
+    files = sorted((f for f in folder.rglob('*.png')), reverse=True)  # in another order
     if suffix == '.zip':
         with zipfile.ZipFile(archive, 'w') as z:
-            for f in files: z.write(f, top + f.relative_to(folder).as_posix())
+            for f in files:
+                z.write(f, top + f.relative_to(folder).as_posix())
     else:
         with tarfile.open(archive, 'w:' + suffix.rpartition('.')[2]) as t:
-            for f in files: t.add(f, top + f.relative_to(folder).as_posix())
-    a,b = kdata.load(str(archive)),kdata.load(str(folder))
+            for f in files:
+                t.add(f, top + f.relative_to(folder).as_posix())
+    a, b = load(str(archive)), load(str(folder))
     assert a.fingerprint == b.fingerprint and a.name == 'pets' and (a.train[0] == b.train[0]).all()
 
 
 def test_the_second_time_nothing_is_decoded(folder, monkeypatch):
-    first = kdata.load(str(folder))
+    first = load(str(folder))
     monkeypatch.setattr(decode, 'picture', None)
-    second = kdata.load(str(folder))
+    second = load(str(folder))
     assert second.fingerprint == first.fingerprint and isinstance(second.train[0], np.memmap)
 
 
 def test_a_changed_folder_is_read_again(folder):
-    before = kdata.load(str(folder)).fingerprint
-    Image.new('RGB', (8, 8)).save(folder/'train'/'ape'/'000.png')
-    assert kdata.load(str(folder)).fingerprint != before
+    before = load(str(folder)).fingerprint
+    Image.new('RGB', (8, 8)).save(folder / 'train' / 'ape' / '000.png')
+    assert load(str(folder)).fingerprint != before
 
 
 def test_val_is_taken_before_test(folder):
-    draw(folder/'val', 1, seed=2)
-    assert len(kdata.load(str(folder)).valid[1]) == 3
+    draw(folder / 'val', 1, seed=2)
+    assert len(load(str(folder)).valid[1]) == 3
 
 
 def test_grey_and_palette_images_become_colour(folder):
-    Image.open(folder/'train'/'ape'/'000.png').convert('L').save(folder/'train'/'ape'/'000.png')
-    Image.open(folder/'train'/'ape'/'001.png').convert('P').save(folder/'train'/'ape'/'001.png')
-    assert kdata.load(str(folder)).train[0].shape == (9, 8, 8, 3)
+    Image.open(folder / 'train' / 'ape' / '000.png').convert('L').save(folder / 'train' / 'ape' / '000.png')
+    Image.open(folder / 'train' / 'ape' / '001.png').convert('P').save(folder / 'train' / 'ape' / '001.png')
+    assert load(str(folder)).train[0].shape == (9, 8, 8, 3)
 
 
-def break_image(f): (f/'train'/'cat'/'001.png').write_bytes(b'not an image')
-def empty_file(f): (f/'train'/'cat'/'001.png').write_bytes(b'')
-def break_many(f): [(f/'train'/'cat'/f'{i:03}.png').write_bytes(b'<svg/>') for i in range(12)]
-def not_finite(f): Image.fromarray(np.full((8, 8), np.nan, np.float32)).save(f/'train'/'cat'/'001.tif')
-def huge(f): Image.new('1', (10_000, 10_000)).save(f/'train'/'cat'/'001.png')
-def empty_class(f): (f/'train'/'dog').mkdir(), (f/'test'/'dog').mkdir()
-def escape(f): [(f/s/'cat').rename(f/s/'c\x1b[31mt') for s in ('train', 'test')]
-def dangling(f): (f/'train'/'cat'/'gone.png').symlink_to('nowhere.png')
-def truncate(f): (f/'train'/'cat'/'001.png').write_bytes((f/'train'/'cat'/'001.png').read_bytes()[:60])
-def enlarge(f): Image.new('RGB', (9, 8)).save(f/'train'/'cat'/'001.png')
-def drop_class(f): shutil.rmtree(f/'train'/'bee')
-def only_test(f): shutil.rmtree(f/'train')
-def one_class(f): [shutil.rmtree(f/s/c) for s in ('train', 'test') for c in CLASSES[1:]]
-def flatten(f): shutil.rmtree(f/'train'), shutil.rmtree(f/'test')
+def break_image(f):
+    (f / 'train' / 'cat' / '001.png').write_bytes(b'not an image')
 
 
-@pytest.mark.parametrize('damage,said', [
-    (break_image, 'train/cat/001.png (no image but text) cannot be read'), (truncate, 'train/cat/001.png (it breaks off: '), (empty_file, 'train/cat/001.png (an empty file)'),
-    (break_many, 'train/cat/009.png (SVG: render it as PNG) and 2 more cannot be read'), (huge, '10000×10000 is more than 67,108,864 pixels: give a --size'),
-    (not_finite, 'train/cat/001.tif (some of its values are no finite numbers)'),
-    (empty_class, 'no images in train/dog: fill or remove'), (escape, "names of classes 'c\\x1b[31mt'"), (dangling, 'train/cat/gone.png is a link to nothing'),
-    (enlarge, 'train/cat/001.png is 9×8'), (drop_class, 'no training image of bee, which the validation images have'),
-    (one_class, 'found one class, ape'), (flatten, 'found no images, it is empty; expected <class>/<image>, train/<class>/<image>'),
-    (only_test, 'found 6 images for test and none to train on'),
-])
+def empty_file(f):
+    (f / 'train' / 'cat' / '001.png').write_bytes(b'')
+
+
+def break_many(f):
+    [(f / 'train' / 'cat' / f'{i:03}.png').write_bytes(b'<svg/>') for i in range(12)]
+
+
+def not_finite(f):
+    Image.fromarray(np.full((8, 8), np.nan, np.float32)).save(f / 'train' / 'cat' / '001.tif')
+
+
+def huge(f):
+    Image.new('1', (10_000, 10_000)).save(f / 'train' / 'cat' / '001.png')
+
+
+def empty_class(f):
+    (f / 'train' / 'dog').mkdir(), (f / 'test' / 'dog').mkdir()
+
+
+def escape(f):
+    [(f / s / 'cat').rename(f / s / 'c\x1b[31mt') for s in ('train', 'test')]
+
+
+def dangling(f):
+    (f / 'train' / 'cat' / 'gone.png').symlink_to('nowhere.png')
+
+
+def truncate(f):
+    (f / 'train' / 'cat' / '001.png').write_bytes((f / 'train' / 'cat' / '001.png').read_bytes()[:60])
+
+
+def enlarge(f):
+    Image.new('RGB', (9, 8)).save(f / 'train' / 'cat' / '001.png')
+
+
+def drop_class(f):
+    shutil.rmtree(f / 'train' / 'bee')
+
+
+def only_test(f):
+    shutil.rmtree(f / 'train')
+
+
+def one_class(f):
+    [shutil.rmtree(f / s / c) for s in ('train', 'test') for c in CLASSES[1:]]
+
+
+def flatten(f):
+    shutil.rmtree(f / 'train'), shutil.rmtree(f / 'test')
+
+
+@pytest.mark.parametrize(
+    'damage,said',
+    [
+        (break_image, 'train/cat/001.png (no image but text) cannot be read'),
+        (truncate, 'train/cat/001.png (it breaks off: '),
+        (empty_file, 'train/cat/001.png (an empty file)'),
+        (break_many, 'train/cat/009.png (SVG: render it as PNG) and 2 more cannot be read'),
+        (huge, '10000×10000 is more than 67,108,864 pixels: give a --size'),
+        (not_finite, 'train/cat/001.tif (some of its values are no finite numbers)'),
+        (empty_class, 'no images in train/dog: fill or remove'),
+        (escape, "names of classes 'c\\x1b[31mt'"),
+        (dangling, 'train/cat/gone.png is a link to nothing'),
+        (enlarge, 'train/cat/001.png is 9×8'),
+        (drop_class, 'no training image of bee, which the validation images have'),
+        (one_class, 'found one class, ape'),
+        (flatten, 'found no images, it is empty; expected <class>/<image>, train/<class>/<image>'),
+        (only_test, 'found 6 images for test and none to train on'),
+    ],
+)
 def test_what_is_wrong_is_named_and_nothing_is_kept(folder, damage, said):
-    before = set(kdata.cache_home().glob('*'))
+    before = set(cache_home().glob('*'))
     damage(folder)
-    with pytest.raises(KdfastError) as e: kdata.load(str(folder))
+    with pytest.raises(KdfastError) as e:
+        load(str(folder))
     assert said in e.value.message
-    assert set(kdata.cache_home().glob('*')) == before
+    assert set(cache_home().glob('*')) == before
 
 
 def test_a_broken_archive_is_named(tmp_path):
     for name in ('a.tar.xz', 'b.zip', 'c.tar.gz'):
-        (tmp_path/name).write_bytes(b'PK or not')
-        with pytest.raises(KdfastError, match=f'{name} is not a readable archive'): kdata.load(str(tmp_path/name))
+        (tmp_path / name).write_bytes(b'PK or not')
+        with pytest.raises(KdfastError, match=f'{name} is not a readable archive'):
+            load(str(tmp_path / name))
 
 
-def test_a_path_that_is_not_there(): 
-    with pytest.raises(KdfastError, match='no data at /nowhere'): kdata.load('/nowhere')
+def test_a_path_that_is_not_there():
+    with pytest.raises(KdfastError, match='no data at /nowhere'):
+        load('/nowhere')
 
 
 def test_digits_come_with_the_installation():
-    digits = kdata.load('digits')
+    digits = load('digits')
     assert digits.train[0].shape == (599, 16, 16, 3) and len(digits.valid[1]) == 1198 and digits.augment == 'shift'
-    assert digits.fingerprint == kdata.load('digits').fingerprint
+    assert digits.fingerprint == load('digits').fingerprint
 
 
 def test_a_holdout_comes_out_of_the_training_images_class_by_class(folder):
-    draw(folder/'val', 1, seed=2)
-    whole,held = kdata.load(str(folder)),kdata.load(str(folder), holdout=1/3)
-    assert held.name == f'pets,holdout={1/3}' and held.classes == CLASSES
-    assert held.train[1].tolist() == [0,0,1,1,2,2] and held.valid[1].tolist() == [0,1,2]
-    both = sorted(image.tobytes() for images,_ in (held.train, held.valid) for image in images)
+    draw(folder / 'val', 1, seed=2)
+    whole, held = load(str(folder)), load(str(folder), holdout=1 / 3)
+    assert held.name == f'pets,holdout={1 / 3}' and held.classes == CLASSES
+    assert held.train[1].tolist() == [0, 0, 1, 1, 2, 2] and held.valid[1].tolist() == [0, 1, 2]
+    both = sorted(image.tobytes() for images, _ in (held.train, held.valid) for image in images)
     assert both == sorted(image.tobytes() for image in whole.train[0])
-    assert kdata.load(str(folder), holdout=1/3).fingerprint == held.fingerprint != whole.fingerprint
+    assert load(str(folder), holdout=1 / 3).fingerprint == held.fingerprint != whole.fingerprint
 
 
 def test_a_holdout_is_no_copy(folder):
-    whole,held = kdata.load(str(folder)),kdata.load(str(folder), holdout=1/3)
-    for images,_ in (held.train, held.valid): assert isinstance(images.array, np.memmap) and images.array.filename == whole.train[0].filename
+    whole, held = load(str(folder)), load(str(folder), holdout=1 / 3)
+    for images, _ in (held.train, held.valid):
+        assert isinstance(images.array, np.memmap) and images.array.filename == whole.train[0].filename
     rows = held.train[0]
-    assert rows.shape == (6, 8, 8, 3) and (rows[[5, 0]] == whole.train[0][rows.rows[[5, 0]]]).all() and rows[1:3].shape == (2, 8, 8, 3)
+    assert (
+        rows.shape == (6, 8, 8, 3)
+        and (rows[[5, 0]] == whole.train[0][rows.rows[[5, 0]]]).all()
+        and rows[1:3].shape == (2, 8, 8, 3)
+    )
 
 
 @pytest.mark.parametrize('shape', [(72, 8, 8, 3), (333, 9, 7, 3), (50, 33, 33, 3)])
 def test_statistics_are_numpys_to_the_bit_whatever_is_in_memory_at_once(shape, monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    expected = [[float(images[..., c].mean(dtype=float))/255 for c in range(3)], [float(images[..., c].std(dtype=float)/255) for c in range(3)]]
+    expected = [
+        [float(images[..., c].mean(dtype=float)) / 255 for c in range(3)],
+        [float(images[..., c].std(dtype=float) / 255) for c in range(3)],
+    ]
     monkeypatch.setattr(arrays, 'ROWS', 7)
     for piece in (128, 1000, 2**24):
         monkeypatch.setattr(arrays, 'PIECE', piece)
-        for whole in (images, arrays.Rows(images, np.arange(len(images)))): assert list(arrays.statistics(whole)) == expected
+        for whole in (images, arrays.Rows(images, np.arange(len(images)))):
+            assert list(arrays.statistics(whole)) == expected
 
 
-@pytest.mark.parametrize('share,said', [(1., 'from 0 to below 1'), (-.1, 'from 0 to below 1'), (float('nan'), 'from 0 to below 1'), (.01, 'takes none of the 9 training images, of 3 classes')])
+@pytest.mark.parametrize(
+    'share,said',
+    [
+        (1.0, 'from 0 to below 1'),
+        (-0.1, 'from 0 to below 1'),
+        (float('nan'), 'from 0 to below 1'),
+        (0.01, 'takes none of the 9 training images, of 3 classes'),
+    ],
+)
 def test_a_holdout_out_of_range(folder, share, said):
-    with pytest.raises(KdfastError, match=said): kdata.load(str(folder), holdout=share)
+    with pytest.raises(KdfastError, match=said):
+        load(str(folder), holdout=share)
 
 
-def save(image, folder, **how): image.save(folder/'train'/'ape'/'000.png', **how)
+def save(image, folder, **how):
+    image.save(folder / 'train' / 'ape' / '000.png', **how)
 
 
-def first(folder): return kdata.load(str(folder)).train[0][0]
+def first(folder):
+    return load(str(folder)).train[0][0]
 
 
 def test_16_bits_are_scaled_and_not_cut(folder):
     deep = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
     save(Image.fromarray(deep), folder)
-    found = kdata.load(str(folder))
-    assert (found.train[0][0] == (deep/257).round()[..., None]).all() and found.notes == ['scaled from 16 bits (0 … 65535) to 8 bits: 1 (train/ape/000.png)']
+    found = load(str(folder))
+    assert (found.train[0][0] == (deep / 257).round()[..., None]).all() and found.notes == [
+        'scaled from 16 bits (0 … 65535) to 8 bits: 1 (train/ape/000.png)'
+    ]
 
 
 def test_what_is_transparent_is_shown_on_white(folder):
@@ -168,20 +247,25 @@ def test_what_is_transparent_is_shown_on_white(folder):
 
 
 def test_an_image_is_turned_as_its_camera_was(folder):
-    exif,picture = Image.Exif(),np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
-    exif[0x0112] = 6 # to be turned by 90 degrees, clockwise
+    exif, picture = Image.Exif(), np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
+    exif[0x0112] = 6  # to be turned by 90 degrees, clockwise
     save(Image.fromarray(picture), folder, exif=exif)
     assert (first(folder) == np.rot90(picture, -1)).all()
 
 
 def test_what_a_user_should_know_is_said(folder, capsys):
-    (folder/'train'/'ape'/'notes.txt').write_text('x'), (folder/'train'/'ape'/'logo.svg').write_text('x')
-    shutil.copy(folder/'train'/'ape'/'000.png', folder/'test'/'cat'/'000.png')
-    for split in ('train', 'test'): shutil.copytree(folder/split/'bee', folder/split/'Bee')
-    found = kdata.load(str(folder))
-    assert found.notes == ['left out, not images: 2 (train/ape/logo.svg, …)', 'classes whose names differ in case or accents alone: 1 (bee)', 'training images that are there more than once: 3 of 12',
-                           'validation images that are training images, too: 1 of 8']
-    assert all(note in capsys.readouterr().err for note in found.notes[:1]) and kdata.load(str(folder)).notes == found.notes
+    (folder / 'train' / 'ape' / 'notes.txt').write_text('x'), (folder / 'train' / 'ape' / 'logo.svg').write_text('x')
+    shutil.copy(folder / 'train' / 'ape' / '000.png', folder / 'test' / 'cat' / '000.png')
+    for split in ('train', 'test'):
+        shutil.copytree(folder / split / 'bee', folder / split / 'Bee')
+    found = load(str(folder))
+    assert found.notes == [
+        'left out, not images: 2 (train/ape/logo.svg, …)',
+        'classes whose names differ in case or accents alone: 1 (bee)',
+        'training images that are there more than once: 3 of 12',
+        'validation images that are training images, too: 1 of 8',
+    ]
+    assert all(note in capsys.readouterr().err for note in found.notes[:1]) and load(str(folder)).notes == found.notes
 
 
 def tar(path, change=lambda member: member, more=()):
@@ -193,39 +277,53 @@ def tar(path, change=lambda member: member, more=()):
             member = tarfile.TarInfo(name)
             member.size = len(png.getvalue())
             t.addfile(change(member), io.BytesIO(png.getvalue()))
-        for member in more: t.addfile(member)
+        for member in more:
+            t.addfile(member)
     return path
 
 
 def member(name, kind=tarfile.REGTYPE, link='', size=0):
     m = tarfile.TarInfo(name)
-    m.type,m.linkname,m.size = kind,link,size
+    m.type, m.linkname, m.size = kind, link, size
     return m
 
 
-@pytest.mark.parametrize('more,said', [
-    (member('../../canary.png'), 'leads out of the archive'), (member('/tmp/canary.png'), 'leads out of the archive'), (member('C:\\canary.png'), 'leads out of the archive'),
-    (member('train/a/2.png', tarfile.SYMTYPE, '/etc/passwd'), 'is a link'), (member('train/a/2.png', tarfile.LNKTYPE, 'train/a/1.png'), 'is a link'),
-    (member('train/a/2.png', tarfile.CHRTYPE), 'is a link, a device'), (member('train/a/2.png', tarfile.FIFOTYPE), 'is a link, a device or a pipe'),
-    (member('train/a/1.png'), 'is there twice'),
-])
+@pytest.mark.parametrize(
+    'more,said',
+    [
+        (member('../../canary.png'), 'leads out of the archive'),
+        (member('/tmp/canary.png'), 'leads out of the archive'),
+        (member('C:\\canary.png'), 'leads out of the archive'),
+        (member('train/a/2.png', tarfile.SYMTYPE, '/etc/passwd'), 'is a link'),
+        (member('train/a/2.png', tarfile.LNKTYPE, 'train/a/1.png'), 'is a link'),
+        (member('train/a/2.png', tarfile.CHRTYPE), 'is a link, a device'),
+        (member('train/a/2.png', tarfile.FIFOTYPE), 'is a link, a device or a pipe'),
+        (member('train/a/1.png'), 'is there twice'),
+    ],
+)
 def test_an_archive_that_could_do_harm_is_refused(tmp_path, more, said):
-    with pytest.raises(KdfastError, match=said): kdata.load(str(tar(tmp_path/'x.tar', more=[more])))
+    with pytest.raises(KdfastError, match=said):
+        load(str(tar(tmp_path / 'x.tar', more=[more])))
 
 
 def test_an_archive_has_limits(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, 'MEMBER_LIMIT', 3)
-    with pytest.raises(KdfastError, match='more than 3'): kdata.load(str(tar(tmp_path/'x.tar')))
-    monkeypatch.setattr(files, 'MEMBER_LIMIT', 9), monkeypatch.setattr(files, 'ARCHIVE_LIMIT', 200)
-    with pytest.raises(KdfastError, match='more than 0 GB unpacked'): kdata.load(str(tar(tmp_path/'x.tar')))
-    monkeypatch.setattr(files, 'ARCHIVE_LIMIT', 10**6), monkeypatch.setattr(files, 'FILE_LIMIT', 20)
-    with pytest.raises(KdfastError, match=r'train/a/1.png \(more than 0 MB\)'): kdata.load(str(tar(tmp_path/'x.tar')))
+    monkeypatch.setattr(archives, 'MEMBER_LIMIT', 3)
+    with pytest.raises(KdfastError, match='more than 3'):
+        load(str(tar(tmp_path / 'x.tar')))
+    monkeypatch.setattr(archives, 'MEMBER_LIMIT', 9), monkeypatch.setattr(archives, 'ARCHIVE_LIMIT', 200)
+    with pytest.raises(KdfastError, match='more than 0 GB unpacked'):
+        load(str(tar(tmp_path / 'x.tar')))
+    monkeypatch.setattr(archives, 'ARCHIVE_LIMIT', 10**6), monkeypatch.setattr(archives, 'FILE_LIMIT', 20)
+    with pytest.raises(KdfastError, match=r'train/a/1.png \(more than 0 MB\)'):
+        load(str(tar(tmp_path / 'x.tar')))
 
 
 def test_an_encrypted_or_lying_zip_is_named(tmp_path):
-    with zipfile.ZipFile(tmp_path/'x.zip', 'w') as z:
+    with zipfile.ZipFile(tmp_path / 'x.zip', 'w') as z:
         for split in ('train', 'test'):
-            for label in 'ab': z.writestr(f'{split}/{label}/1.png', b'secret')
-    content = (tmp_path/'x.zip').read_bytes()
-    (tmp_path/'x.zip').write_bytes(content.replace(b'PK\1\2\x14\x03\x14\0\0\0', b'PK\1\2\x14\x03\x14\0\1\0'))
-    with pytest.raises(KdfastError, match='encrypted'): kdata.load(str(tmp_path/'x.zip'))
+            for label in 'ab':
+                z.writestr(f'{split}/{label}/1.png', b'secret')
+    content = (tmp_path / 'x.zip').read_bytes()
+    (tmp_path / 'x.zip').write_bytes(content.replace(b'PK\1\2\x14\x03\x14\0\0\0', b'PK\1\2\x14\x03\x14\0\1\0'))
+    with pytest.raises(KdfastError, match='encrypted'):
+        load(str(tmp_path / 'x.zip'))

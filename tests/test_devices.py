@@ -1,4 +1,5 @@
 "What a step needs of a GPU, without one: the steps of recipes on a fake one; and what is set for a run and set back."
+
 import gc
 import os
 
@@ -6,19 +7,23 @@ import fastai.callback.mixup
 import pytest
 import torch
 from fastai.vision.all import Callback, CrossEntropyLossFlat, Learner, ProgressCallback, noop
-from torch._subclasses.fake_tensor import DynamicOutputShapeException
 from slow.fake_cuda import FakeCuda, steps, summary
+from torch._subclasses.fake_tensor import DynamicOutputShapeException
 
-from kdfast import study
-from kdfast.devices import device_name, repeatable
-from kdfast.loader import RESIDENT, as_bytes, loaders, moved, resident
-from kdfast.mixup import MixUp
-from kdfast.models import thin
+from kdfast.data.dataloaders import RESIDENT, as_bytes, loaders, moved, resident
+from kdfast.distill.mixup import MixUp
+from kdfast.models.study_networks import thin
+from kdfast.study.schedule import default_jobs
+from kdfast.training.devices import device_name, repeatable
 
 CUDA = torch.device('cuda')
 
 
-@pytest.mark.parametrize('recipe,options', [('crd', dict(optimizer='muon')), ('dkd', dict(free=0)), ('funmatch', dict())], ids=['crd', 'dkd', 'funmatch'])
+@pytest.mark.parametrize(
+    'recipe,options',
+    [('crd', dict(optimizer='muon')), ('dkd', dict(free=0)), ('funmatch', dict())],
+    ids=['crd', 'dkd', 'funmatch'],
+)
 def test_a_recipes_steps_do_not_wait_for_the_gpu(recipe, options):
     "Labels, crops and places of the batch go there in one copy; all recipes: tests/slow/fake_cuda.py"
     found = summary(steps(recipe, **options))
@@ -29,35 +34,61 @@ def test_a_fake_gpu_sees_what_a_gpu_would():
     "Refused: two devices at once. Counted: values that the host looks at, and copies"
     gpu = FakeCuda()
     with gpu.installed():
-        there,here = torch.ones(4, device='cuda', requires_grad=True),torch.rand(4)
-        with pytest.raises(RuntimeError, match='same device'): there + here
+        there, here = torch.ones(4, device='cuda', requires_grad=True), torch.rand(4)
+        with pytest.raises(RuntimeError, match='same device'):
+            there + here
         assert not gpu.seen
         float(there.sum().detach()), there.cpu(), there.tolist(), here.copy_(there.detach())
-        for values_decide in (lambda: there[there > 0], there.nonzero): # on the shape: nothing can be computed with it
-            with pytest.raises(DynamicOutputShapeException): values_decide()
-        assert {kind for kind,_ in gpu.seen} == {'wait'} and sum(gpu.seen.values()) == 4 + 3 + 2, gpu.seen # a list is looked at item by item
+        for values_decide in (lambda: there[there > 0], there.nonzero):  # on the shape: nothing can be computed with it
+            with pytest.raises(DynamicOutputShapeException):
+                values_decide()
+        assert {kind for kind, _ in gpu.seen} == {'wait'} and sum(gpu.seen.values()) == 4 + 3 + 2, (
+            gpu.seen
+        )  # a list is looked at item by item
         gpu.seen.clear()
-        here.to('cuda'), there.detach().copy_(here), there[torch.tensor([1, 2])], here.to('cuda', non_blocking=True), moved(CUDA, here)
-        assert sorted(kind for kind,n in gpu.seen.items() for kind in [kind[0]]*n) == ['copy'] + 4*['waiting copy']
-        (there*2).sum().backward()
+        (
+            here.to('cuda'),
+            there.detach().copy_(here),
+            there[torch.tensor([1, 2])],
+            here.to('cuda', non_blocking=True),
+            moved(CUDA, here),
+        )
+        assert sorted(kind for kind, n in gpu.seen.items() for kind in [kind[0]] * n) == ['copy'] + 4 * ['waiting copy']
+        (there * 2).sum().backward()
         assert there.grad.device.type == 'cuda' and there.grad.shape == (4,) and torch.equal(here + 1, here + 1)
 
 
 @pytest.mark.parametrize('shapes', [[(3,)], [(2, 5), (4, 8, 8, 3)], [(0,), (1, 2)]])
 def test_tensors_arrive_as_they_left(shapes, monkeypatch):
     "In one copy, whatever their kinds"
-    kinds = [torch.int64, torch.float32, torch.uint8][-len(shapes):]
-    sent = [torch.randint(0, 99, shape).to(kind) for shape,kind in zip(shapes, kinds)]
+    kinds = [torch.int64, torch.float32, torch.uint8][-len(shapes) :]
+    sent = [torch.randint(0, 99, shape).to(kind) for shape, kind in zip(shapes, kinds)]
     copies = []
-    def to(tensor, device, non_blocking): return copies.append(device) or tensor.clone()
+
+    def to(tensor, device, non_blocking):
+        return copies.append(device) or tensor.clone()
+
     monkeypatch.setattr(torch.Tensor, 'to', to)
     arrived = moved(torch.device('mps'), *sent)
     assert copies == [torch.device('mps')]
-    for a,b in zip(sent, arrived, strict=True): assert torch.equal(a, b) and a.dtype == b.dtype
+    for a, b in zip(sent, arrived, strict=True):
+        assert torch.equal(a, b) and a.dtype == b.dtype
 
 
-@pytest.mark.parametrize('tensor', [torch.arange(6)[::2], torch.arange(8)[::8], torch.tensor(3.), torch.empty(0, 3), torch.randn(3, 4).T, torch.ones(1).expand(8),
-                                    torch.randn(16, 1, 1, 1).to(memory_format=torch.channels_last), torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last)], ids=lambda t: f'{tuple(t.shape)}-{t.stride()}')
+@pytest.mark.parametrize(
+    'tensor',
+    [
+        torch.arange(6)[::2],
+        torch.arange(8)[::8],
+        torch.tensor(3.0),
+        torch.empty(0, 3),
+        torch.randn(3, 4).T,
+        torch.ones(1).expand(8),
+        torch.randn(16, 1, 1, 1).to(memory_format=torch.channels_last),
+        torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last),
+    ],
+    ids=lambda t: f'{tuple(t.shape)}-{t.stride()}',
+)
 def test_any_layout_has_bytes(tensor):
     "Such as the share of a process among several: every second image"
     assert torch.equal(as_bytes(tensor).view(tensor.dtype).view(tensor.shape), tensor)
@@ -67,7 +98,7 @@ def test_a_gpu_holds_the_images_of_several_runs_once(data, monkeypatch):
     monkeypatch.setattr('torch.cuda.mem_get_info', lambda device: (2**30, 2**30))
     with FakeCuda().installed():
         images = data.train[0]
-        one,other = resident(images, CUDA),resident(images, CUDA)
+        one, other = resident(images, CUDA), resident(images, CUDA)
         assert one is other and one.device.type == 'cuda' and resident(data.valid[0], CUDA) is not one
         del one, other
         gc.collect()
@@ -75,48 +106,74 @@ def test_a_gpu_holds_the_images_of_several_runs_once(data, monkeypatch):
 
 
 def test_a_studys_runs_take_turns_on_a_gpu(monkeypatch):
-    assert study.default_jobs(10**6) == 1
+    assert default_jobs(10**6) == 1
     monkeypatch.setattr('os.cpu_count', lambda: 8)
-    assert study.default_jobs(2) == 4
+    assert default_jobs(2) == 4
     monkeypatch.setattr('torch.backends.mps.is_available', lambda: True)
-    assert study.default_jobs(2) == 1
+    assert default_jobs(2) == 1
 
 
-def test_devices_have_names(): assert [device_name(torch.device(kind)) for kind in ('cpu', 'mps')] == ['cpu', 'mps']
+def test_devices_have_names():
+    assert [device_name(torch.device(kind)) for kind in ('cpu', 'mps')] == ['cpu', 'mps']
 
 
 def test_deterministic_algorithms_are_for_a_run_on_cuda_alone(monkeypatch):
     monkeypatch.delenv('CUBLAS_WORKSPACE_CONFIG', raising=False)
-    def state(): return torch.are_deterministic_algorithms_enabled(),torch.is_deterministic_algorithms_warn_only_enabled(),torch.backends.cudnn.benchmark
+
+    def state():
+        return (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+            torch.backends.cudnn.benchmark,
+        )
+
     before = state()
-    with repeatable(torch.device('cpu')): assert state() == before and 'CUBLAS_WORKSPACE_CONFIG' not in os.environ
+    with repeatable(torch.device('cpu')):
+        assert state() == before and 'CUBLAS_WORKSPACE_CONFIG' not in os.environ
     torch.backends.cudnn.benchmark = True
     try:
         with pytest.raises(KeyboardInterrupt), repeatable(CUDA):
             assert state() == (True, True, False) and os.environ['CUBLAS_WORKSPACE_CONFIG'] == ':4096:8'
             raise KeyboardInterrupt
         assert state() == (*before[:2], True)
-    finally: torch.backends.cudnn.benchmark = before[2]
+    finally:
+        torch.backends.cudnn.benchmark = before[2]
 
 
 @pytest.mark.parametrize('stacked', [True, False])
 def test_mixed_images_are_fastais(data, stacked):
     "Images, labels, shares and the loss; where the loss blends the labels, and where they are numbers of their own"
+
     def seen(kind):
         batches = []
+
         class Look(Callback):
             order = 1
+
             def before_batch(self):
-                if self.training: batches.append((*self.xb, *self.yb, self.mix_up.lam, *self.mix_up.yb1))
-            def after_loss(self): batches.append((self.loss,))
+                if self.training:
+                    batches.append((*self.xb, *self.yb, self.mix_up.lam, *self.mix_up.yb1))
+
+            def after_loss(self):
+                batches.append((self.loss,))
+
         class Numbers(Callback):
             order = -1
-            def before_batch(self): self.learn.yb = (torch.nn.functional.one_hot(torch.Tensor(self.y).long(), 3).float(),)
+
+            def before_batch(self):
+                self.learn.yb = (torch.nn.functional.one_hot(torch.Tensor(self.y).long(), 3).float(),)
+
         torch.manual_seed(0)
-        learn = Learner(loaders(data), thin(3), CrossEntropyLossFlat() if stacked else torch.nn.MSELoss(), cbs=[kind(.4), Look(), *([] if stacked else [Numbers()])])
+        learn = Learner(
+            loaders(data),
+            thin(3),
+            CrossEntropyLossFlat() if stacked else torch.nn.MSELoss(),
+            cbs=[kind(0.4), Look(), *([] if stacked else [Numbers()])],
+        )
         learn.remove_cbs(ProgressCallback)
         learn.logger = noop
-        learn.fit(1, .01)
+        learn.fit(1, 0.01)
         return [t for batch in batches for t in batch]
-    ours,fastais = seen(MixUp),seen(fastai.callback.mixup.MixUp)
-    assert len(ours) > 9*5 and all(torch.equal(a, b) for a,b in zip(ours, fastais, strict=True))
+
+    ours, fastais = seen(MixUp), seen(fastai.callback.mixup.MixUp)
+    assert len(ours) > 9 * 5 and all(torch.equal(a, b) for a, b in zip(ours, fastais, strict=True))

@@ -3,19 +3,32 @@ from functools import partial
 import pytest
 import torch
 from conftest import equal
-from fastai.vision.all import SGD, Callback, CrossEntropyLossFlat, GradientAccumulation, Learner, MixUp, ProgressCallback, accuracy, noop
-from kdfast.distill import Distill
-from kdfast.errors import KdfastError
-from kdfast.loader import loaders
-from kdfast.losses import kd_loss
-from kdfast.match import Match
-from kdfast.models import thin, wide
+from fastai.vision.all import (
+    SGD,
+    Callback,
+    CrossEntropyLossFlat,
+    GradientAccumulation,
+    Learner,
+    MixUp,
+    ProgressCallback,
+    accuracy,
+    noop,
+)
 from torch import nn
+
+from kdfast.core.errors import KdfastError
+from kdfast.data.dataloaders import loaders
+from kdfast.distill.distill import Distill
+from kdfast.distill.losses.logits import kd_loss
+from kdfast.distill.match import Match
+from kdfast.models.study_networks import thin, wide
 
 
 def student(data, **kwargs):
     torch.manual_seed(0)
-    learn = Learner(loaders(data), thin(3), CrossEntropyLossFlat(), opt_func=partial(SGD, mom=.9), metrics=accuracy, **kwargs)
+    learn = Learner(
+        loaders(data), thin(3), CrossEntropyLossFlat(), opt_func=partial(SGD, mom=0.9), metrics=accuracy, **kwargs
+    )
     learn.remove_cbs(ProgressCallback)
     learn.logger = noop
     return learn
@@ -26,27 +39,29 @@ def teacher():
     return wide(3)
 
 
-def copy(net): return {name: t.clone() for name,t in net.state_dict().items()}
+def copy(net):
+    return {name: t.clone() for name, t in net.state_dict().items()}
 
 
 def test_alpha_0_is_plain_training_to_the_bit(data):
-    plain,distilled = student(data),student(data)
-    plain.fit_one_cycle(2, .1)
-    distilled.fit_one_cycle(2, .1, cbs=Distill(teacher(), alpha=0.))
+    plain, distilled = student(data), student(data)
+    plain.fit_one_cycle(2, 0.1)
+    distilled.fit_one_cycle(2, 0.1, cbs=Distill(teacher(), alpha=0.0))
     assert equal(copy(plain.model), copy(distilled.model))
 
 
 def test_alpha_1_forgets_the_labels(data):
-    a,b = student(data),student(data)
+    a, b = student(data), student(data)
     b.dls.train_ds.labels = 2 - b.dls.train_ds.labels
-    for learn in (a, b): learn.fit_one_cycle(1, .1, cbs=Distill(teacher(), alpha=1.))
+    for learn in (a, b):
+        learn.fit_one_cycle(1, 0.1, cbs=Distill(teacher(), alpha=1.0))
     assert equal(copy(a.model), copy(b.model))
 
 
 def test_the_teacher_stays_as_it_was(data):
-    net,learn = teacher(),student(data)
+    net, learn = teacher(), student(data)
     before = copy(net)
-    learn.fit_one_cycle(1, .1, cbs=Distill(net))
+    learn.fit_one_cycle(1, 0.1, cbs=Distill(net))
     assert equal(before, copy(net))
     assert all(p.grad is None for p in net.parameters())
     held = {id(p) for p in learn.opt.all_params().itemgot(0)}
@@ -54,18 +69,25 @@ def test_the_teacher_stays_as_it_was(data):
 
 
 def test_training_minimises_the_blend_and_validation_loss_is_plain_cross_entropy(data):
-    net,learn,kd = teacher(),student(data),Distill(teacher(), T=3., alpha=.7)
+    net, learn, kd = teacher(), student(data), Distill(teacher(), T=3.0, alpha=0.7)
     seen = []
+
     class Look(Callback):
         order = 3
-        def after_loss(self): seen.append((self.training, self.loss_grad.detach().clone(), self.pred.detach().clone(), self.xb[0], self.yb[0]))
-    learn.fit(1, 0., cbs=[kd, Look()])
+
+        def after_loss(self):
+            seen.append(
+                (self.training, self.loss_grad.detach().clone(), self.pred.detach().clone(), self.xb[0], self.yb[0])
+            )
+
+    learn.fit(1, 0.0, cbs=[kd, Look()])
     net.eval()
-    for training,loss,pred,x,y in seen:
+    for training, loss, pred, x, y in seen:
         hard = torch.nn.functional.cross_entropy(pred, y)
-        with torch.no_grad(): blend = .3*hard + .7*kd_loss(pred, net(x), 3.)
+        with torch.no_grad():
+            blend = 0.3 * hard + 0.7 * kd_loss(pred, net(x), 3.0)
         torch.testing.assert_close(loss, blend if training else hard, rtol=1e-5, atol=1e-6)
-    assert {training for training,*_ in seen} == {True, False}
+    assert {training for training, *_ in seen} == {True, False}
     recorded = learn.recorder.values[-1][1]
     assert recorded == pytest.approx(learn.validate()[0], rel=1e-6)
 
@@ -73,7 +95,7 @@ def test_training_minimises_the_blend_and_validation_loss_is_plain_cross_entropy
 def test_nothing_is_left_on_the_learner(data):
     learn = student(data)
     before = [type(cb) for cb in learn.cbs]
-    learn.fit_one_cycle(1, .1, cbs=Distill(teacher()))
+    learn.fit_one_cycle(1, 0.1, cbs=Distill(teacher()))
     assert [type(cb) for cb in learn.cbs] == before and not hasattr(learn, 'distill')
 
 
@@ -83,45 +105,74 @@ def test_a_learner_is_taken_for_its_network(data):
 
 
 def test_gradient_accumulation_scales_the_whole_blend(data):
-    net,learn,n_acc = teacher(),student(data),16
+    net, learn, n_acc = teacher(), student(data), 16
+
     class Look(Callback):
-        order = 7 # after GradientAccumulation
+        order = 7  # after GradientAccumulation
+
         def after_loss(self):
-            if not self.training: return
+            if not self.training:
+                return
             hard = torch.nn.functional.cross_entropy(self.pred, self.yb[0])
-            with torch.no_grad(): blend = .1*hard + .9*kd_loss(self.pred, net(self.xb[0]), 4.)
-            torch.testing.assert_close(self.loss_grad.detach(), blend.detach()*len(self.yb[0])/n_acc, rtol=1e-5, atol=1e-6)
+            with torch.no_grad():
+                blend = 0.1 * hard + 0.9 * kd_loss(self.pred, net(self.xb[0]), 4.0)
+            torch.testing.assert_close(
+                self.loss_grad.detach(), blend.detach() * len(self.yb[0]) / n_acc, rtol=1e-5, atol=1e-6
+            )
             self.learn.looked = True
-    learn.fit(1, .01, cbs=[Distill(net), GradientAccumulation(n_acc), Look()])
+
+    learn.fit(1, 0.01, cbs=[Distill(net), GradientAccumulation(n_acc), Look()])
     assert learn.looked
 
 
 @pytest.mark.parametrize('wrong,said', [(wide, 'the function wide; call it first'), ('wide', 'found str')])
 def test_what_is_no_network_is_refused(wrong, said):
-    with pytest.raises(TypeError, match=said): Distill(wrong)
+    with pytest.raises(TypeError, match=said):
+        Distill(wrong)
 
 
-@pytest.mark.parametrize('options', [dict(T=0.), dict(T=-1.), dict(T=float('nan')), dict(alpha=1.1), dict(alpha=-.1)])
+@pytest.mark.parametrize(
+    'options', [dict(T=0.0), dict(T=-1.0), dict(T=float('nan')), dict(alpha=1.1), dict(alpha=-0.1)]
+)
 def test_options_out_of_range(options):
-    with pytest.raises(ValueError): Distill(teacher(), **options)
+    with pytest.raises(ValueError):
+        Distill(teacher(), **options)
 
 
-@pytest.mark.parametrize('other,said', [(wide(1), '×1, the student'), (nn.Sequential(wide(3), nn.Unflatten(1, (3, 1))), '×3×1, the student'),
-                                        (nn.Sequential(nn.Flatten(), nn.LSTM(192, 3)), 'tuple, the student')])
+@pytest.mark.parametrize(
+    'other,said',
+    [
+        (wide(1), '×1, the student'),
+        (nn.Sequential(wide(3), nn.Unflatten(1, (3, 1))), '×3×1, the student'),
+        (nn.Sequential(nn.Flatten(), nn.LSTM(192, 3)), 'tuple, the student'),
+    ],
+)
 @pytest.mark.parametrize('kind', [Distill, lambda teacher: Match(teacher, kd_loss)])
 def test_a_teacher_of_other_classes_is_refused_and_both_sides_are_named(data, kind, other, said):
     "One column would be broadcast to all classes without a word"
-    with pytest.raises(KdfastError, match=said): student(data).fit(1, cbs=kind(other))
+    with pytest.raises(KdfastError, match=said):
+        student(data).fit(1, cbs=kind(other))
 
 
 def test_the_teacher_sees_the_mixed_image(data):
     inputs = []
+
     class Watched(torch.nn.Module):
-        def __init__(self): super().__init__(); self.net = teacher()
-        def forward(self, x): inputs.append(x); return self.net(x)
+        def __init__(self):
+            super().__init__()
+            self.net = teacher()
+
+        def forward(self, x):
+            inputs.append(x)
+            return self.net(x)
+
     learn = student(data)
+
     class Look(Callback):
         order = 3
-        def after_loss(self): assert torch.equal(inputs[-1], self.xb[0])
-    learn.fit(1, .01, cbs=[MixUp(), Distill(Watched()), Look()])
+
+        def after_loss(self):
+            assert torch.equal(inputs[-1], self.xb[0])
+
+    learn.fit(1, 0.01, cbs=[MixUp(), Distill(Watched()), Look()])
     assert inputs

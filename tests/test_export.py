@@ -1,4 +1,5 @@
 "Out of the door: an exported file says what its run said, of the run's images and of any other."
+
 import json
 
 import numpy as np
@@ -6,144 +7,196 @@ import onnxruntime
 import pytest
 import torch
 from conftest import CLASSES
-from kdfast import export, networks, predict
-from kdfast.errors import KdfastError
-from kdfast.runs import Folder
 from PIL import Image
+
+from kdfast.core.errors import KdfastError
+from kdfast.export import export, predict
+from kdfast.models.saved import load_network
+from kdfast.runs.run_dir import RunDir
 
 
 @pytest.fixture(scope='module')
 def onnx(study, kdfast, tmp_path_factory):
     "exp2, exported by the command line; what it said"
-    file = tmp_path_factory.mktemp('out')/'exp2.onnx'
-    done = kdfast('export', study/'exp2'/'0', '--to', file)
+    file = tmp_path_factory.mktemp('out') / 'exp2.onnx'
+    done = kdfast('export', study / 'exp2' / '0', '--to', file)
     assert done.status == 0, done.err
-    return file,done.out
+    return file, done.out
 
 
 def test_an_onnx_file_takes_plain_pixels_and_gives_the_runs_classes(study, data, onnx):
     "With nothing but onnxruntime: no mean, no spread, no class names from elsewhere; any number of images"
-    file,said = onnx
+    file, said = onnx
     assert 'it takes 0 for another class' in said and '36 validation images' in said
     session = onnxruntime.InferenceSession(file)
-    pixels = np.stack([np.asarray(image, np.float32).transpose(2, 0, 1)/255 for image in data.valid[0]])
+    pixels = np.stack([np.asarray(image, np.float32).transpose(2, 0, 1) / 255 for image in data.valid[0]])
     (probabilities,) = session.run(None, dict(images=pixels))
     (alone,) = session.run(None, dict(images=pixels[:1]))
-    kept = Folder(study/'exp2'/'0').arrays('predictions.npz')
+    kept = RunDir(study / 'exp2' / '0').arrays('predictions.npz')
     assert (probabilities.argmax(1) == kept['predicted']).all()
-    assert np.allclose(probabilities, torch.tensor(kept['logits']).float().softmax(1), atol=2e-3) # kept in half precision
+    assert np.allclose(
+        probabilities, torch.tensor(kept['logits']).float().softmax(1), atol=2e-3
+    )  # kept in half precision
     assert np.allclose(probabilities[:1], alone, atol=1e-6)
     assert json.loads(session.get_modelmeta().custom_metadata_map['kdfast'])['classes'] == CLASSES
 
 
 def test_a_file_that_says_something_else_is_refused(study, data, onnx):
-    network,kept = networks.load(Folder(study/'exp2'/'0')),Folder(study/'exp2'/'0').arrays('predictions.npz')['predicted']
+    network, kept = (
+        load_network(RunDir(study / 'exp2' / '0')),
+        RunDir(study / 'exp2' / '0').arrays('predictions.npz')['predicted'],
+    )
     assert export.check(onnx[0], network, data, kept)[0] == 0
     with pytest.raises(KdfastError, match='classes 1 of 36 validation images otherwise'):
         export.check(onnx[0], network, data, np.where(np.arange(36) == 7, (kept + 1) % 3, kept))
-    other = networks.load(Folder(study/'baseline'/'0'))
-    assert export.check(onnx[0], other, data, kept)[1] > .01 # the difference that is printed
+    other = load_network(RunDir(study / 'baseline' / '0'))
+    assert export.check(onnx[0], other, data, kept)[1] > 0.01  # the difference that is printed
 
 
 def test_what_is_not_the_run_is_not_left_behind(study, tmp_path, monkeypatch):
-    monkeypatch.setattr(networks, 'load', lambda folder, load=networks.load: load(Folder(study/'baseline'/'0')))
+    monkeypatch.setattr(
+        export, 'load_network', lambda folder, load=load_network: load(RunDir(study / 'baseline' / '0'))
+    )
     for name in ('x.onnx', 'x.safetensors'):
-        if name == 'x.safetensors': monkeypatch.setattr(export, 'to_safetensors', lambda folder, file: file.write_bytes((study/'baseline'/'0'/'weights.safetensors').read_bytes()))
-        with pytest.raises(KdfastError, match='validation images otherwise'): export.export(Folder(study/'exp2'/'0'), tmp_path/name)
+        if name == 'x.safetensors':
+            monkeypatch.setattr(
+                export,
+                'to_safetensors',
+                lambda folder, file: file.write_bytes((study / 'baseline' / '0' / 'weights.safetensors').read_bytes()),
+            )
+        with pytest.raises(KdfastError, match='validation images otherwise'):
+            export.export(RunDir(study / 'exp2' / '0'), tmp_path / name)
     assert not list(tmp_path.iterdir())
 
 
 def test_what_builds_the_network_goes_along_and_overwrites_nobodys_file(kdfast, images, tmp_path):
-    mine,there = tmp_path/'mine.py',tmp_path/'there'
+    mine, there = tmp_path / 'mine.py', tmp_path / 'there'
     source = 'from torch import nn\ndef tiny(n): return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, n))\n'
     mine.write_text(source), there.mkdir()
-    assert kdfast('run', 'baseline', '--student', f'{mine}:tiny', '--epochs', 1, '--data', images, '--runs', tmp_path/'runs').status == 0
+    assert (
+        kdfast(
+            'run', 'baseline', '--student', f'{mine}:tiny', '--epochs', 1, '--data', images, '--runs', tmp_path / 'runs'
+        ).status
+        == 0
+    )
     (run,) = tmp_path.glob('runs/*/*/0')
-    assert kdfast('export', run, '--to', there/'x.safetensors').status == 0 and (there/'source'/'mine.py').read_text() == source
-    assert kdfast('predict', there/'x.safetensors', images/'valid'/'bee'/'000.png').status == 0
-    (there/'source'/'mine.py').write_text(source + '# worked on since\n')
-    done = kdfast('export', run, '--to', there/'y.safetensors')
+    assert (
+        kdfast('export', run, '--to', there / 'x.safetensors').status == 0
+        and (there / 'source' / 'mine.py').read_text() == source
+    )
+    assert kdfast('predict', there / 'x.safetensors', images / 'valid' / 'bee' / '000.png').status == 0
+    (there / 'source' / 'mine.py').write_text(source + '# worked on since\n')
+    done = kdfast('export', run, '--to', there / 'y.safetensors')
     assert done.status == 2 and 'is not the file that the network was trained with' in done.err
-    assert (there/'source'/'mine.py').read_text().endswith('since\n') and not (there/'y.safetensors').exists()
+    assert (there / 'source' / 'mine.py').read_text().endswith('since\n') and not (there / 'y.safetensors').exists()
 
 
-@pytest.mark.parametrize('arguments,said', [
-    (['--to', 'x.pt'], 'ends in .onnx or .safetensors'),
-    (['--to', 'nowhere/x.onnx'], 'nowhere is no folder'),
-    (['--to', 'x.onnx', '--images', 'moved'], 'no data at moved'),
-    (['--to', 'x.onnx', '--images', 'digits'], 'these are not the images of'),
-])
+@pytest.mark.parametrize(
+    'arguments,said',
+    [
+        (['--to', 'x.pt'], 'ends in .onnx or .safetensors'),
+        (['--to', 'nowhere/x.onnx'], 'nowhere is no folder'),
+        (['--to', 'x.onnx', '--images', 'moved'], 'no data at moved'),
+        (['--to', 'x.onnx', '--images', 'digits'], 'these are not the images of'),
+    ],
+)
 def test_wrong_exports(study, kdfast, tmp_path, monkeypatch, arguments, said):
     monkeypatch.chdir(tmp_path)
-    done = kdfast('export', study/'exp2'/'0', *arguments)
+    done = kdfast('export', study / 'exp2' / '0', *arguments)
     assert done.status == 2 and said in done.err and done.err.count('\n') == 1 and not list(tmp_path.iterdir())
 
 
 def test_a_run_that_classifies_nothing_is_not_exported(study, kdfast, tmp_path):
-    done = kdfast('export', study/'hint'/'0', '--to', tmp_path/'x.onnx')
+    done = kdfast('export', study / 'hint' / '0', '--to', tmp_path / 'x.onnx')
     assert done.status == 2 and 'classifies nothing' in done.err and not list(tmp_path.iterdir())
 
 
 def test_the_same_is_predicted_by_a_run_and_by_its_files(study, kdfast, images, onnx, tmp_path):
-    file = tmp_path/'exp2.safetensors'
-    assert kdfast('export', study/'exp2'/'0', '--to', file).status == 0
-    shown = sorted((images/'valid').glob('*/*.png'))
-    answers = [json.loads(kdfast('predict', what, *shown, '--json').out) for what in (study/'exp2'/'0', file, onnx[0])]
-    assert [[said['classes'] for said in answer] for answer in answers].count([said['classes'] for said in answers[0]]) == 3
-    assert [CLASSES.index(said['classes'][0]) for said in answers[0]] == Folder(study/'exp2'/'0').arrays('predictions.npz')['predicted'].tolist()
-    for said in answers[0]: assert abs(sum(said['probabilities']) - 1) < 1e-5 and said['probabilities'] == sorted(said['probabilities'], reverse=True)
+    file = tmp_path / 'exp2.safetensors'
+    assert kdfast('export', study / 'exp2' / '0', '--to', file).status == 0
+    shown = sorted((images / 'valid').glob('*/*.png'))
+    answers = [
+        json.loads(kdfast('predict', what, *shown, '--json').out) for what in (study / 'exp2' / '0', file, onnx[0])
+    ]
+    assert [[said['classes'] for said in answer] for answer in answers].count(
+        [said['classes'] for said in answers[0]]
+    ) == 3
+    assert [CLASSES.index(said['classes'][0]) for said in answers[0]] == RunDir(study / 'exp2' / '0').arrays(
+        'predictions.npz'
+    )['predicted'].tolist()
+    for said in answers[0]:
+        assert abs(sum(said['probabilities']) - 1) < 1e-5 and said['probabilities'] == sorted(
+            said['probabilities'], reverse=True
+        )
 
 
 def test_people_are_shown_the_likeliest_classes(study, kdfast, images):
-    done = kdfast('predict', study/'exp2'/'0', images/'valid'/'bee'/'000.png')
-    assert done.status == 0 and 'bee/000.png' in done.out and all(f'{name} ' in done.out for name in CLASSES) and done.out.count('%') == 3 and done.out.count('\n') == 1
+    done = kdfast('predict', study / 'exp2' / '0', images / 'valid' / 'bee' / '000.png')
+    assert (
+        done.status == 0
+        and 'bee/000.png' in done.out
+        and all(f'{name} ' in done.out for name in CLASSES)
+        and done.out.count('%') == 3
+        and done.out.count('\n') == 1
+    )
 
 
 def test_an_image_of_another_size_is_made_as_the_validation_images_were(study, tmp_path):
     "Eight times as large and as wide again: scaled, and the middle taken"
-    _,facts = predict.classifier(study/'exp2'/'0'/'weights.safetensors')
+    _, facts = predict.classifier(study / 'exp2' / '0' / 'weights.safetensors')
     image = np.zeros((64, 128, 3), np.uint8)
     image[:, 32:96] = np.repeat(np.repeat(np.arange(192, dtype=np.uint8).reshape(8, 8, 3), 8, 0), 8, 1)
-    Image.fromarray(image).save(tmp_path/'large.png')
-    fitted = predict.fitted(tmp_path/'large.png', facts)
+    Image.fromarray(image).save(tmp_path / 'large.png')
+    fitted = predict.fitted(tmp_path / 'large.png', facts)
     assert fitted.shape == (8, 8, 3)
     assert np.abs(fitted.astype(int)[1:-1, 1:-1] - np.arange(192).reshape(8, 8, 3)[1:-1, 1:-1]).max() <= 8
 
 
 @pytest.mark.parametrize('what,said', [('text', 'no image'), ('folder', 'is a folder'), ('nothing', 'no image')])
 def test_what_is_no_image(study, kdfast, tmp_path, what, said):
-    (tmp_path/'text').write_text('a cat'), (tmp_path/'folder').mkdir()
-    done = kdfast('predict', study/'exp2'/'0', tmp_path/what)
+    (tmp_path / 'text').write_text('a cat'), (tmp_path / 'folder').mkdir()
+    done = kdfast('predict', study / 'exp2' / '0', tmp_path / what)
     assert done.status == 2 and said in done.err and what in done.err
 
 
-@pytest.mark.parametrize('name,content,said', [
-    ('x.onnx', None, 'no file'), ('x.onnx', b'a cat', 'is no ONNX file'), ('x.safetensors', b'a cat', 'is no file of weights'),
-])
+@pytest.mark.parametrize(
+    'name,content,said',
+    [
+        ('x.onnx', None, 'no file'),
+        ('x.onnx', b'a cat', 'is no ONNX file'),
+        ('x.safetensors', b'a cat', 'is no file of weights'),
+    ],
+)
 def test_what_is_no_network(kdfast, images, tmp_path, name, content, said):
-    if content: (tmp_path/name).write_bytes(content)
-    done = kdfast('predict', tmp_path/name, images/'valid'/'bee'/'000.png')
+    if content:
+        (tmp_path / name).write_bytes(content)
+    done = kdfast('predict', tmp_path / name, images / 'valid' / 'bee' / '000.png')
     assert done.status == 2 and said in done.err and done.err.count('\n') == 1
 
 
 def test_a_strangers_onnx_file_says_no_classes(kdfast, images, onnx, tmp_path):
     import onnx as library
+
     model = library.load(onnx[0])
     del model.metadata_props[:]
-    library.save(model, tmp_path/'x.onnx')
-    done = kdfast('predict', tmp_path/'x.onnx', images/'valid'/'bee'/'000.png')
+    library.save(model, tmp_path / 'x.onnx')
+    done = kdfast('predict', tmp_path / 'x.onnx', images / 'valid' / 'bee' / '000.png')
     assert done.status == 2 and 'does not say what its classes are' in done.err
 
 
 def test_a_run_on_held_out_photographs_is_checked_a_batch_at_a_time(kdfast, images, tmp_path, monkeypatch):
-    from kdfast import export
-    shown_as = '--data', images, '--holdout', .25, '--size', 8
-    done = kdfast('run', 'baseline', *shown_as, '--epochs', 1, '--runs', tmp_path/'runs')
+    from kdfast.export import export
+
+    shown_as = '--data', images, '--holdout', 0.25, '--size', 8
+    done = kdfast('run', 'baseline', *shown_as, '--epochs', 1, '--runs', tmp_path / 'runs')
     assert done.status == 0, done.err
-    seen,probabilities = [],export.probabilities
+    seen, probabilities = [], export.probabilities
     monkeypatch.setattr(export, 'BATCH', 5)
-    def counted(classify, batch): return seen.append(len(batch)) or probabilities(classify, batch)
+
+    def counted(classify, batch):
+        return seen.append(len(batch)) or probabilities(classify, batch)
+
     monkeypatch.setattr(export, 'probabilities', counted)
-    done = kdfast('export', 'baseline', '--to', tmp_path/'net.safetensors', '--runs', tmp_path/'runs')
+    done = kdfast('export', 'baseline', '--to', tmp_path / 'net.safetensors', '--runs', tmp_path / 'runs')
     assert done.status == 0 and 'of 18 validation images it takes 0 for another class' in done.out, done.err
     assert seen == [5, 5, 5, 5, 5, 5, 3, 3]

@@ -1,4 +1,5 @@
 "A frozen front ends with the bits that it began with, whatever kinds of modules it has; what is behind it moves."
+
 from collections import OrderedDict
 from functools import partial
 
@@ -6,49 +7,62 @@ import pytest
 import torch
 from conftest import equal
 from fastai.vision.all import CrossEntropyLossFlat, Learner, ProgressCallback, noop
-from kdfast.errors import KdfastError
-from kdfast.freeze import FreezeNorm
-from kdfast.front import front_back
-from kdfast.loader import loaders
-from kdfast.together import synchronize_norms
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
+
+from kdfast.core.errors import KdfastError
+from kdfast.data.dataloaders import loaders
+from kdfast.distill.freeze import FreezeNorm
+from kdfast.models.front import front_back
+from kdfast.training.together import synchronize_norms
 
 
 class OwnNorm(nn.Module):
     "A norm that PyTorch knows nothing of"
+
     def __init__(self, channels):
         super().__init__()
         self.scale = nn.Parameter(torch.ones(channels, 1, 1))
         self.register_buffer('average', torch.ones(1))
 
     def forward(self, x):
-        if self.training: self.average.lerp_(x.detach().square().mean(), .1)
-        return self.scale*x/self.average.sqrt()
+        if self.training:
+            self.average.lerp_(x.detach().square().mean(), 0.1)
+        return self.scale * x / self.average.sqrt()
 
 
 class Counts(nn.Module):
     "No parameter, and nothing that is a floating-point number"
+
     def __init__(self, channels):
         super().__init__()
         self.register_buffer('times', torch.tensor(0))
 
     def forward(self, x):
-        if self.training: self.times += 1
+        if self.training:
+            self.times += 1
         return x
 
 
-NORMS = dict(batch=nn.BatchNorm2d, without_parameters=partial(nn.BatchNorm2d, affine=False), synchronized=nn.SyncBatchNorm,
-             instance=partial(nn.InstanceNorm2d, track_running_stats=True), lazy=lambda channels: nn.LazyBatchNorm2d(), own=OwnNorm, counts=Counts)
+NORMS = dict(
+    batch=nn.BatchNorm2d,
+    without_parameters=partial(nn.BatchNorm2d, affine=False),
+    synchronized=nn.SyncBatchNorm,
+    instance=partial(nn.InstanceNorm2d, track_running_stats=True),
+    lazy=lambda channels: nn.LazyBatchNorm2d(),
+    own=OwnNorm,
+    counts=Counts,
+)
 
 
 class Net(nn.Module):
     "No Sequential: `layer` is the front's last, or what is in it; the same norm stands in it and right behind it"
+
     def __init__(self, norm):
         super().__init__()
-        self.stem,self.norm1 = nn.Conv2d(3, 8, 3, 2, 1),norm(8)
+        self.stem, self.norm1 = nn.Conv2d(3, 8, 3, 2, 1), norm(8)
         self.guided = nn.Conv2d(8, 8, 3, padding=1)
-        self.norm2,self.last,self.norm3 = norm(8),nn.Conv2d(8, 8, 3, padding=1),norm(8)
+        self.norm2, self.last, self.norm3 = norm(8), nn.Conv2d(8, 8, 3, padding=1), norm(8)
         self.head = nn.Linear(8, 3)
 
     def forward(self, x):
@@ -59,26 +73,48 @@ class Net(nn.Module):
 
 def sequential(norm):
     net = Net(norm)
-    return nn.Sequential(OrderedDict(stem=net.stem, norm1=net.norm1, act=nn.ReLU(), guided=net.guided, norm2=net.norm2, last=net.last, norm3=net.norm3,
-                                     pool=nn.AdaptiveAvgPool2d(1), flat=nn.Flatten(), head=net.head))
+    return nn.Sequential(
+        OrderedDict(
+            stem=net.stem,
+            norm1=net.norm1,
+            act=nn.ReLU(),
+            guided=net.guided,
+            norm2=net.norm2,
+            last=net.last,
+            norm3=net.norm3,
+            pool=nn.AdaptiveAvgPool2d(1),
+            flat=nn.Flatten(),
+            head=net.head,
+        )
+    )
 
 
 def fit(data, net, *cbs, layer='guided', freeze=True):
     dls = loaders(data)
-    with torch.no_grad(): net.eval()(dls.one_batch()[0]) # lazy modules
-    learn = Learner(dls, net, CrossEntropyLossFlat(), splitter=partial(front_back, layer=layer, xb=dls.one_batch()[0][:2]), train_bn=False)
+    with torch.no_grad():
+        net.eval()(dls.one_batch()[0])  # lazy modules
+    learn = Learner(
+        dls,
+        net,
+        CrossEntropyLossFlat(),
+        splitter=partial(front_back, layer=layer, xb=dls.one_batch()[0][:2]),
+        train_bn=False,
+    )
     learn.remove_cbs(ProgressCallback)
     learn.logger = noop
-    if freeze: learn.freeze()
+    if freeze:
+        learn.freeze()
     before = state(net)
-    learn.fit(2, .01, cbs=[*cbs])
-    return before,state(net)
+    learn.fit(2, 0.01, cbs=[*cbs])
+    return before, state(net)
 
 
-def state(net): return {name: t.clone() for name,t in net.state_dict().items()}
+def state(net):
+    return {name: t.clone() for name, t in net.state_dict().items()}
 
 
-def parts(before, after, inside): return [{name: t for name,t in part.items() if name.startswith(inside)} for part in (before, after)]
+def parts(before, after, inside):
+    return [{name: t for name, t in part.items() if name.startswith(inside)} for part in (before, after)]
 
 
 @pytest.mark.parametrize('make', [Net, sequential], ids=['module', 'sequential'])
@@ -87,7 +123,7 @@ def test_the_front_up_to_a_layer_stays_and_the_rest_moves(data, make, norm):
     states = fit(data, make(norm), FreezeNorm('guided'))
     assert equal(*parts(*states, ('stem', 'norm1', 'guided')))
     for name in ('norm2', 'norm3', 'last', 'head'):
-        before,after = parts(*states, name)
+        before, after = parts(*states, name)
         assert before and not equal(before, after), name
 
 
@@ -99,18 +135,33 @@ def test_without_a_layer_frozen_parameters_say_what_stays(data, norm):
 
 
 def test_what_has_no_parameters_goes_with_its_surroundings(data):
-    def block(): return nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8, affine=False))
-    net = nn.Sequential(OrderedDict(stem=nn.Conv2d(3, 8, 3, 2, 1), guided=block(), last=block(), pool=nn.AdaptiveAvgPool2d(1), flat=nn.Flatten(), head=nn.Linear(8, 3)))
+    def block():
+        return nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8, affine=False))
+
+    net = nn.Sequential(
+        OrderedDict(
+            stem=nn.Conv2d(3, 8, 3, 2, 1),
+            guided=block(),
+            last=block(),
+            pool=nn.AdaptiveAvgPool2d(1),
+            flat=nn.Flatten(),
+            head=nn.Linear(8, 3),
+        )
+    )
     states = fit(data, net, FreezeNorm())
     assert equal(*parts(*states, ('stem', 'guided'))) and not equal(*parts(*states, 'last.1'))
 
 
 def test_a_parametrization_that_is_renewed_by_training_stays(data):
-    def normed(conv): return spectral_norm(conv, n_power_iterations=2)
+    def normed(conv):
+        return spectral_norm(conv, n_power_iterations=2)
+
     net = Net(nn.BatchNorm2d)
-    net.stem,net.last = normed(net.stem),normed(net.last)
+    net.stem, net.last = normed(net.stem), normed(net.last)
     states = fit(data, net, FreezeNorm('guided'))
-    assert equal(*parts(*states, ('stem', 'norm1', 'guided'))) and not equal(*parts(*states, 'last.parametrizations.weight.0'))
+    assert equal(*parts(*states, ('stem', 'norm1', 'guided'))) and not equal(
+        *parts(*states, 'last.parametrizations.weight.0')
+    )
 
 
 def test_a_norm_that_the_front_shares_with_the_rest_stays(data):
@@ -126,29 +177,51 @@ def test_nothing_frozen_nothing_held(data):
 
 
 def test_a_layer_that_is_not_there_is_named_before_the_fit(data):
-    with pytest.raises(KdfastError, match='Net has no layer guide; did you mean guided'): fit(data, Net(nn.BatchNorm2d), FreezeNorm('guide'))
+    with pytest.raises(KdfastError, match='Net has no layer guide; did you mean guided'):
+        fit(data, Net(nn.BatchNorm2d), FreezeNorm('guide'))
 
 
 # Several processes
 
+
 class WithActivation(nn.BatchNorm2d):
     "Holds its activation, as timm's does"
-    def forward(self, x): return super().forward(x).relu()
+
+    def forward(self, x):
+        return super().forward(x).relu()
 
 
 def test_norms_are_synchronized_for_a_fit_and_plain_again(data):
     "The same modules throughout; kinds of a user's own are left alone, whose forward pass would be lost"
-    net = nn.Sequential(OrderedDict(stem=nn.Conv2d(3, 8, 3, 2, 1), norm=nn.BatchNorm2d(8), guided=nn.Sequential(nn.Conv2d(8, 8, 3), WithActivation(8)),
-                                    last=nn.Conv2d(8, 8, 1), back=nn.BatchNorm2d(8), again=nn.Identity(), pool=nn.AdaptiveAvgPool2d(1), flat=nn.Flatten(), head=nn.Linear(8, 3)))
-    net.again = net.back # one module twice
-    modules,before = dict(net.named_modules(remove_duplicate=False)),state(net)
+    net = nn.Sequential(
+        OrderedDict(
+            stem=nn.Conv2d(3, 8, 3, 2, 1),
+            norm=nn.BatchNorm2d(8),
+            guided=nn.Sequential(nn.Conv2d(8, 8, 3), WithActivation(8)),
+            last=nn.Conv2d(8, 8, 1),
+            back=nn.BatchNorm2d(8),
+            again=nn.Identity(),
+            pool=nn.AdaptiveAvgPool2d(1),
+            flat=nn.Flatten(),
+            head=nn.Linear(8, 3),
+        )
+    )
+    net.again = net.back  # one module twice
+    modules, before = dict(net.named_modules(remove_duplicate=False)), state(net)
     calls = []
     net.back.register_forward_hook(lambda *_: calls.append(1))
     kinds = synchronize_norms(net)
-    assert [type(net.get_submodule(name)) for name in ('norm', 'back', 'again', 'guided.1')] == 3*[nn.SyncBatchNorm] + [WithActivation]
-    assert net.back is net.again and dict(net.named_modules(remove_duplicate=False)) == modules and equal(before, state(net))
+    assert [type(net.get_submodule(name)) for name in ('norm', 'back', 'again', 'guided.1')] == 3 * [
+        nn.SyncBatchNorm
+    ] + [WithActivation]
+    assert (
+        net.back is net.again
+        and dict(net.named_modules(remove_duplicate=False)) == modules
+        and equal(before, state(net))
+    )
     states = fit(data, net, FreezeNorm('guided'))
     assert equal(*parts(*states, ('stem', 'norm.', 'guided'))) and not equal(*parts(*states, 'back'))
-    assert calls # what was there before the fit still is
-    for module,kind in kinds.items(): module.__class__ = kind
+    assert calls  # what was there before the fit still is
+    for module, kind in kinds.items():
+        module.__class__ = kind
     assert type(net.norm) is type(net.back) is nn.BatchNorm2d and equal(states[1], state(net))

@@ -2,40 +2,45 @@ import pytest
 import torch
 from conftest import equal
 from fastai.vision.all import Callback, Learner, ProgressCallback, noop
-from kdfast.hint import Hint, regressor
-from kdfast.front import front, front_back
-from kdfast.loader import loaders
-from kdfast.losses import hint_loss
-from kdfast.models import thin, wide
 from torch import nn
 
+from kdfast.data.dataloaders import loaders
+from kdfast.distill.hint import Hint
+from kdfast.distill.losses.features import hint_loss
+from kdfast.distill.regressor import regressor
+from kdfast.models.front import front, front_back
+from kdfast.models.study_networks import thin, wide
 
-def copy(net): return {name: t.clone() for name,t in net.state_dict().items()}
+
+def copy(net):
+    return {name: t.clone() for name, t in net.state_dict().items()}
 
 
 @pytest.fixture
 def stage_one(data):
     torch.manual_seed(0)
-    teacher,student,dls = wide(3),thin(3),loaders(data)
+    teacher, student, dls = wide(3), thin(3), loaders(data)
     matrix = regressor(front(student), front(teacher), dls.one_batch()[0])
     learn = Learner(dls, nn.Sequential(front(student), matrix), hint_loss)
     learn.remove_cbs(ProgressCallback)
     learn.logger = noop
-    return learn,teacher,student,matrix
+    return learn, teacher, student, matrix
 
 
 def test_the_gradient_reaches_the_first_convolution_and_the_regressor(stage_one):
-    learn,teacher,student,matrix = stage_one
+    learn, teacher, student, matrix = stage_one
+
     class Look(Callback):
         def before_step(self):
             assert student.stem[0].weight.grad.abs().max() > 0 and matrix.weight.grad.abs().max() > 0
             self.learn.looked = True
+
     learn.fit(1, 1e-3, cbs=[Hint(front(teacher)), Look()])
     assert learn.looked
 
 
 def test_the_front_learns_and_the_rest_stays(stage_one):
-    learn,teacher,student,matrix = stage_one
+    learn, teacher, student, matrix = stage_one
     before = dict(front=copy(front(student)), back=copy(student[3:]), teacher=copy(teacher), matrix=copy(matrix))
     learn.fit(1, 1e-2, cbs=Hint(front(teacher)))
     assert not equal(before['front'], copy(front(student))) and not equal(before['matrix'], copy(matrix))
@@ -44,27 +49,31 @@ def test_the_front_learns_and_the_rest_stays(stage_one):
 
 
 def test_the_hint_is_the_teachers_feature_map_in_training_and_validation(stage_one):
-    learn,teacher,_,_ = stage_one
-    modes,hint = set(),front(teacher)
+    learn, teacher, _, _ = stage_one
+    modes, hint = set(), front(teacher)
+
     class Look(Callback):
         order = 11
+
         def before_batch(self):
-            with torch.no_grad(): assert not hint.training and torch.allclose(self.yb[0], hint(self.xb[0]), atol=1e-5)
+            with torch.no_grad():
+                assert not hint.training and torch.allclose(self.yb[0], hint(self.xb[0]), atol=1e-5)
             modes.add(self.training)
+
     learn.fit(1, 1e-3, cbs=[Hint(hint), Look()])
     assert modes == {True, False}
 
 
 def test_the_fit_loss_falls(stage_one):
-    learn,teacher,*_ = stage_one
+    learn, teacher, *_ = stage_one
     learn.fit_one_cycle(6, 1e-2, cbs=Hint(front(teacher)))
     losses = [row[0] for row in learn.recorder.values]
-    assert losses[-1] < losses[0]/2
+    assert losses[-1] < losses[0] / 2
 
 
 def test_a_regressor_maps_channels_and_changes_neither_front():
-    student,teacher = front(thin()),front(wide())
-    before = copy(student),copy(teacher)
+    student, teacher = front(thin()), front(wide())
+    before = copy(student), copy(teacher)
     matrix = regressor(student, teacher, torch.randn(4, 3, 32, 32))
     assert matrix.weight.shape == (84, 40, 1, 1)
     assert equal(before[0], copy(student)) and equal(before[1], copy(teacher)) and student.training
@@ -75,4 +84,6 @@ def test_the_split_holds_every_parameter_once():
     groups = front_back(net)
     held = [id(p) for group in groups for p in group]
     assert sorted(held) == sorted(id(p) for p in net.parameters())
-    assert {id(p) for p in groups[0]} == {id(p) for name,p in net.named_parameters() if name.split('.')[0] in ('stem', 'stage1', 'stage2')}
+    assert {id(p) for p in groups[0]} == {
+        id(p) for name, p in net.named_parameters() if name.split('.')[0] in ('stem', 'stage1', 'stage2')
+    }

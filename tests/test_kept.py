@@ -1,26 +1,51 @@
 "Whatever ends a run, what it has trained is kept, and the next start goes on from there."
+
 import errno
 import json
 import re
-import shutil
 
 import pytest
 import torch
 from conftest import beside
 from fastai.basics import Callback
-from kdfast import checkpoint, networks, recipe as recipes, report, trainer
-from kdfast.errors import Diverged, KdfastError
-from kdfast.runs import Folder, find_all
 from rich.console import Console
 from test_resume import same
 
+from kdfast.core.errors import Diverged, KdfastError
+from kdfast.report.tables import run_summary, run_table
+from kdfast.runs.find import find_runs
+from kdfast.runs.recipes import find_recipe
+from kdfast.runs.run_dir import RunDir
+from kdfast.training import evaluation, execute
+from kdfast.training.run import Run
+
 GIVEN = dict(epochs=2)
-FAILS = dict( # what may happen to anybody, and how run.json has it
-    memory=(torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20.00 MiB.\nSee the manual'), 'failed', 'out of memory (OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB.)'),
-    of_the_cpu=(RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"), 'failed', 'out of memory (RuntimeError: [enforce'),
-    device=(RuntimeError('CUDA error: unspecified launch failure\nCUDA kernel errors might be asynchronous'), 'failed', 'the device, or the connection to it, failed (RuntimeError: CUDA error'),
-    network=(torch.distributed.DistBackendError('NCCL communicator was aborted on rank 1.'), 'failed', 'the device, or the connection to it, failed (DistBackendError'),
-    disk=(OSError(errno.ENOSPC, 'No space left on device', 'weights.safetensors'), 'interrupted', '[Errno 28] No space left'),
+FAILS = dict(  # what may happen to anybody, and how run.json has it
+    memory=(
+        torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20.00 MiB.\nSee the manual'),
+        'failed',
+        'out of memory (OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB.)',
+    ),
+    of_the_cpu=(
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"),
+        'failed',
+        'out of memory (RuntimeError: [enforce',
+    ),
+    device=(
+        RuntimeError('CUDA error: unspecified launch failure\nCUDA kernel errors might be asynchronous'),
+        'failed',
+        'the device, or the connection to it, failed (RuntimeError: CUDA error',
+    ),
+    network=(
+        torch.distributed.DistBackendError('NCCL communicator was aborted on rank 1.'),
+        'failed',
+        'the device, or the connection to it, failed (DistBackendError',
+    ),
+    disk=(
+        OSError(errno.ENOSPC, 'No space left on device', 'weights.safetensors'),
+        'interrupted',
+        '[Errno 28] No space left',
+    ),
     defect=(ValueError('a defect'), 'failed', 'ValueError: a defect'),
     key=(KeyError('name'), 'failed', 'KeyError: name'),
     silent=(AssertionError(), 'failed', 'AssertionError'),
@@ -32,69 +57,97 @@ FAILS = dict( # what may happen to anybody, and how run.json has it
 
 class Fail(Callback):
     "Raises at one step; or counts the steps"
-    order,steps = 90,0
-    def __init__(self, error=None, at=(1, 4)): self.error,self.at = error,at
+
+    order, steps = 90, 0
+
+    def __init__(self, error=None, at=(1, 4)):
+        self.error, self.at = error, at
+
     def after_step(self):
         Fail.steps += 1
-        if self.error is not None and (self.epoch, self.iter) == self.at: raise self.error
+        if self.error is not None and (self.epoch, self.iter) == self.at:
+            raise self.error
 
 
 def train(data, runs, cb=None, recipe='baseline'):
     Fail.steps = 0
-    return trainer.train(recipes.find(recipe), data, 0, GIVEN, runs, [lambda _: cb or Fail()])
+    return execute.train(find_recipe(recipe), data, 0, GIVEN, runs, [lambda _: cb or Fail()])
 
 
-def folder_of(runs, recipe='baseline'): return Folder(runs/'tiny'/f'{recipe},epochs=2'/'0')
+def folder_of(runs, recipe='baseline'):
+    return RunDir(runs / 'tiny' / f'{recipe},epochs=2' / '0')
 
 
 @pytest.fixture(scope='module')
-def whole(data, tmp_path_factory): return train(data, tmp_path_factory.mktemp('whole'))
+def whole(data, tmp_path_factory):
+    return train(data, tmp_path_factory.mktemp('whole'))
 
 
 @pytest.mark.parametrize('name', FAILS)
 def test_a_training_that_fails_goes_on(data, whole, tmp_path, capsys, name):
-    error,status,reason = FAILS[name]
-    with pytest.raises(BaseException): train(data, tmp_path, Fail(error))
+    error, status, reason = FAILS[name]
+    with pytest.raises(BaseException):
+        train(data, tmp_path, Fail(error))
     folder = folder_of(tmp_path)
     assert folder.status == status and folder.run['reason'].startswith(reason) and '\n' not in folder.run['reason']
     assert same(train(data, tmp_path), whole) and Fail.steps == 9 and 'goes on from epoch 2' in capsys.readouterr().err
 
 
-LATER = dict(judging=(trainer, 'judge'), saving=(networks, 'save'), finishing=(Folder, 'finish'))
+LATER = dict(judging=(evaluation, 'evaluate'), saving=(evaluation, 'save_network'), finishing=(RunDir, 'finish'))
 
 
 @pytest.mark.parametrize('name', LATER)
-@pytest.mark.parametrize('error', [RuntimeError("DefaultCPUAllocator: can't allocate memory"), OSError(errno.ENOSPC, 'No space left on device'), IndexError('a defect')])
+@pytest.mark.parametrize(
+    'error',
+    [
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        OSError(errno.ENOSPC, 'No space left on device'),
+        IndexError('a defect'),
+    ],
+)
 def test_what_fails_after_training_is_done_again_and_nothing_else(data, whole, tmp_path, monkeypatch, name, error):
-    owner,what = LATER[name]
+    owner, what = LATER[name]
     real = getattr(owner, what)
+
     def fail(*args, **kwargs):
-        if not (tmp_path/'tiny').exists() or Fail.steps == 0: return real(*args, **kwargs) # in the rehearsal
+        if not (tmp_path / 'tiny').exists() or Fail.steps == 0:
+            return real(*args, **kwargs)  # in the rehearsal
         raise error
+
     with monkeypatch.context() as patched:
         patched.setattr(owner, what, fail)
-        with pytest.raises(type(error) if 'memory' not in str(error) else KdfastError): train(data, tmp_path)
+        with pytest.raises(type(error) if 'memory' not in str(error) else KdfastError):
+            train(data, tmp_path)
     assert Fail.steps == 18 and not folder_of(tmp_path).finished
     assert same(train(data, tmp_path), whole) and Fail.steps == 0
 
 
 def test_a_teacher_is_not_trained_again_for_its_student(study, data, tmp_path):
     runs = beside(study, tmp_path, 'teacher')
-    before = (runs/'tiny'/'teacher'/'0'/'run.json').read_bytes()
-    with pytest.raises(ValueError): train(data, runs, Fail(ValueError('x')), 'kd')
-    assert train(data, runs, recipe='kd').finished and (runs/'tiny'/'teacher'/'0'/'run.json').read_bytes() == before
+    before = (runs / 'tiny' / 'teacher' / '0' / 'run.json').read_bytes()
+    with pytest.raises(ValueError):
+        train(data, runs, Fail(ValueError('x')), 'kd')
+    assert (
+        train(data, runs, recipe='kd').finished
+        and (runs / 'tiny' / 'teacher' / '0' / 'run.json').read_bytes() == before
+    )
 
 
 def test_people_are_told_what_to_do(kdfast, images, data, tmp_path, monkeypatch):
-    learner = trainer.Run.learner
+    learner = Run.learner
+
     def failing(self, *args, **kwargs):
         learn = learner(self, *args, **kwargs)
-        if not self.rehearsal: learn.add_cb(Fail(torch.OutOfMemoryError('CUDA out of memory.'), (0, 3)))
+        if not self.rehearsal:
+            learn.add_cb(Fail(torch.OutOfMemoryError('CUDA out of memory.'), (0, 3)))
         return learn
-    monkeypatch.setattr(trainer.Run, 'learner', failing)
+
+    monkeypatch.setattr(Run, 'learner', failing)
     done = kdfast('run', 'baseline', '--epochs', 2, '--data', images, '--runs', tmp_path)
-    assert done.status == 2 and done.err.splitlines()[-1] == ('kdfast: error: out of memory (OutOfMemoryError: CUDA out of memory.): end what else uses it, or take smaller networks '
-                                                              'or images (--size). What is trained is kept: the same command goes on from there')
+    assert done.status == 2 and done.err.splitlines()[-1] == (
+        'kdfast: error: out of memory (OutOfMemoryError: CUDA out of memory.): end what else uses it, or take smaller networks '
+        'or images (--size). What is trained is kept: the same command goes on from there'
+    )
     listed = kdfast('ls', '--runs', tmp_path)
     assert 'failed' in listed.out and 'out of memory' in ' '.join(listed.out.split())
     [run] = json.loads(kdfast('ls', '--json', '--runs', tmp_path).out)['runs']
@@ -103,11 +156,16 @@ def test_people_are_told_what_to_do(kdfast, images, data, tmp_path, monkeypatch)
 
 def test_the_list_of_runs_has_reasons(tmp_path):
     from conftest import make
-    make(tmp_path, 'kd', 0, valid_accuracy=.8, seconds=1), make(tmp_path, 'exp1', 1, status='failed'), make(tmp_path, 'exp2', 1, status='diverged')
+
+    (
+        make(tmp_path, 'kd', 0, valid_accuracy=0.8, seconds=1),
+        make(tmp_path, 'exp1', 1, status='failed'),
+        make(tmp_path, 'exp2', 1, status='diverged'),
+    )
     console = Console(width=100, record=True, file=open('/dev/null', 'w'))
-    console.print(report.run_table(find_all(tmp_path)))
+    console.print(run_table(find_runs(tmp_path)))
     lines = console.export_text().splitlines()
-    assert 'reason' in lines[0] and [line.split()[-2:] for line in lines[2:]] == [['no', 'luck']]*2
+    assert 'reason' in lines[0] and [line.split()[-2:] for line in lines[2:]] == [['no', 'luck']] * 2
 
 
 # What changed since
@@ -118,42 +176,68 @@ SOURCE = '"Mine."\nfrom kdfast.all import *\nimport helper\n\ndef main(run, epoc
 @pytest.fixture
 def mended(data, tmp_path):
     "A run whose own code failed, and has been mended since: its folder, and how to start it"
-    (tmp_path/'mine.py').write_text(SOURCE), (tmp_path/'helper.py').write_text('LR = .1\n')
+    (tmp_path / 'mine.py').write_text(SOURCE), (tmp_path / 'helper.py').write_text('LR = .1\n')
+
     def start(cb=None):
-        return trainer.train(recipes.find(str(tmp_path/'mine.py')), data, 0, {}, tmp_path/'runs', [lambda _: cb or Fail()])
-    with pytest.raises(ValueError): start(Fail(ValueError('no luck')))
-    return Folder(tmp_path/'runs'/'tiny'/'mine'/'0'),start
+        return train(find_recipe(str(tmp_path / 'mine.py')), data, 0, {}, tmp_path / 'runs', [lambda _: cb or Fail()])
+
+    with pytest.raises(ValueError):
+        start(Fail(ValueError('no luck')))
+    return RunDir(tmp_path / 'runs' / 'tiny' / 'mine' / '0'), start
 
 
-@pytest.mark.parametrize('file,content,changed', [('mine.py', SOURCE.replace('Mine', 'Mended'), 'its recipe is another version'), ('helper.py', 'LR = .1 # mended\n', "'helper.py': ")])
+@pytest.mark.parametrize(
+    'file,content,changed',
+    [
+        ('mine.py', SOURCE.replace('Mine', 'Mended'), 'its recipe is another version'),
+        ('helper.py', 'LR = .1 # mended\n', "'helper.py': "),
+    ],
+)
 def test_code_that_was_mended_goes_on_when_the_user_says_so(mended, tmp_path, capsys, file, content, changed):
-    folder,start = mended
-    before = sorted((folder/'resume').iterdir())
-    (tmp_path/file).write_text(content)
-    with pytest.raises(KdfastError, match=f'was failed and cannot go on: .*{changed}.*Its checkpoints are kept: change that back to go on; remove .*recipe.py to go on nevertheless'): start()
-    assert sorted((folder/'resume').iterdir()) == before and folder.status == 'failed'
-    (folder/'recipe.py').unlink()
+    folder, start = mended
+    before = sorted((folder / 'resume').iterdir())
+    (tmp_path / file).write_text(content)
+    with pytest.raises(
+        KdfastError,
+        match=f'was failed and cannot go on: .*{changed}.*Its checkpoints are kept: change that back to go on; remove .*recipe.py to go on nevertheless',
+    ):
+        start()
+    assert sorted((folder / 'resume').iterdir()) == before and folder.status == 'failed'
+    (folder / 'recipe.py').unlink()
     Fail.steps = 0
     assert start().finished and Fail.steps == 9
     [note] = folder.run['notes']
-    assert note.startswith('nothing gives these weights again') and note in capsys.readouterr().err and re.search(changed.replace('is', 'may be'), note)
+    assert (
+        note.startswith('nothing gives these weights again')
+        and note in capsys.readouterr().err
+        and re.search(changed.replace('is', 'may be'), note)
+    )
     console = Console(width=300, record=True, file=open('/dev/null', 'w'))
-    console.print(report.summary(folder))
+    console.print(run_summary(folder))
     assert note in console.export_text()
 
 
 def test_what_is_trained_on_what_cannot_be_let_pass(mended):
-    folder,start = mended
-    (folder/'recipe.py').unlink()
+    folder, start = mended
+    (folder / 'recipe.py').unlink()
     run = folder.run
-    (folder/'run.json').write_text(json.dumps(run | dict(data_sha256='0'*64)))
-    with pytest.raises(KdfastError, match=r'cannot go on: data_sha256 was 00000000, is [0-9a-f]{8}. Its checkpoints are kept: change that back to go on; move the folder away'): start()
+    (folder / 'run.json').write_text(json.dumps(run | dict(data_sha256='0' * 64)))
+    with pytest.raises(
+        KdfastError,
+        match=r'cannot go on: data_sha256 was 00000000, is [0-9a-f]{8}. Its checkpoints are kept: change that back to go on; move the folder away',
+    ):
+        start()
     assert folder.has_checkpoints
 
 
 def test_a_change_stays_on_record_whatever_comes_then(mended, tmp_path):
-    folder,start = mended
-    (tmp_path/'helper.py').write_text('LR = .2\n')
-    (folder/'recipe.py').unlink()
-    with pytest.raises(ValueError): start(Fail(ValueError('again'), (1, 6)))
-    assert start().finished and len(folder.run['notes']) == 1 and 'nothing gives these weights again' in folder.run['notes'][0]
+    folder, start = mended
+    (tmp_path / 'helper.py').write_text('LR = .2\n')
+    (folder / 'recipe.py').unlink()
+    with pytest.raises(ValueError):
+        start(Fail(ValueError('again'), (1, 6)))
+    assert (
+        start().finished
+        and len(folder.run['notes']) == 1
+        and 'nothing gives these weights again' in folder.run['notes'][0]
+    )

@@ -6,27 +6,39 @@ import numpy as np
 import pytest
 import torch
 from fastai.vision.all import Callback, CrossEntropyLossFlat, Learner, ProgressCallback, load_learner, noop
-from kdfast import processes
-from kdfast.data import load, usual_batch_size
-from kdfast.errors import KdfastError
-from kdfast.loader import MEMORY, NEGATIVES, PROCESSES, Images, batch_size, crop_and_flip, generator, loaders, resident
-from kdfast.models import thin
-from kdfast.trainer import SameOrder
+
+from kdfast.core import distributed
+from kdfast.core.errors import KdfastError
+from kdfast.data import load
+from kdfast.data.dataloaders import (
+    MEMORY,
+    NEGATIVES,
+    PROCESSES,
+    Images,
+    batch_size,
+    crop_and_flip,
+    generator,
+    loaders,
+    resident,
+)
+from kdfast.data.dataset import usual_batch_size
+from kdfast.models.study_networks import thin
+from kdfast.training.run import SeededOrder
 
 
 def epoch(dls, e):
     dls.train.epoch = e
     batches = list(dls.train)
-    return torch.cat([x for x,_ in batches]),torch.cat([y for _,y in batches])
+    return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
 
 
 def test_seed_and_epoch_decide_everything(data):
     "Whatever else draws random numbers: a network's initial weights, another epoch before, another loader"
-    a,b = loaders(data, seed=3),loaders(data, seed=3)
-    xa,ya = epoch(a, 1)
+    a, b = loaders(data, seed=3), loaders(data, seed=3)
+    xa, ya = epoch(a, 1)
     torch.manual_seed(99), random.seed(99), np.random.seed(99)
     epoch(b, 0), torch.rand(7)
-    xb,yb = epoch(b, 1)
+    xb, yb = epoch(b, 1)
     assert (xa == xb).all() and (ya == yb).all()
 
 
@@ -34,13 +46,14 @@ def test_other_seeds_and_epochs_differ(data):
     dls = loaders(data, seed=3)
     order = [(setattr(dls.train, 'epoch', e), dls.train.get_idxs())[1] for e in (0, 1)]
     assert order[0] != order[1] and loaders(data, seed=4).train.get_idxs() not in order
-    x0,x1,other = epoch(dls, 0)[0],epoch(dls, 1)[0],epoch(loaders(data, seed=4), 0)[0]
+    x0, x1, other = epoch(dls, 0)[0], epoch(dls, 1)[0], epoch(loaders(data, seed=4), 0)[0]
     assert not (x0 == x1).all() and not (x0 == other).all()
 
 
 def test_whoever_tells_no_epoch_goes_on_to_the_next_one(data):
     dls = loaders(data, seed=3)
-    for e in range(3): assert (torch.cat([x for x,_ in dls.train]) == epoch(loaders(data, seed=3), e)[0]).all()
+    for e in range(3):
+        assert (torch.cat([x for x, _ in dls.train]) == epoch(loaders(data, seed=3), e)[0]).all()
 
 
 def test_an_epoch_shows_every_image_once(data):
@@ -49,76 +62,101 @@ def test_an_epoch_shows_every_image_once(data):
 
 
 def test_each_crop_is_the_image_shifted_over_zeros_and_perhaps_mirrored():
-    x = torch.arange(1, 1 + 40*3*32*32).reshape(40, 3, 32, 32)
+    x = torch.arange(1, 1 + 40 * 3 * 32 * 32).reshape(40, 3, 32, 32)
     seen = set()
-    for image,crop in zip(x, crop_and_flip(x, True, generator(0))):
+    for image, crop in zip(x, crop_and_flip(x, True, generator(0))):
         wide = torch.nn.functional.pad(image, (2, 2, 2, 2))
-        found = [(top, left, flip) for top in range(5) for left in range(5) for flip in (False, True)
-                 if (wide[:, top:top+32, left:left+32].flip(-1) if flip else wide[:, top:top+32, left:left+32]).equal(crop)]
+        found = [
+            (top, left, flip)
+            for top in range(5)
+            for left in range(5)
+            for flip in (False, True)
+            if (
+                wide[:, top : top + 32, left : left + 32].flip(-1)
+                if flip
+                else wide[:, top : top + 32, left : left + 32]
+            ).equal(crop)
+        ]
         assert len(found) == 1
         seen.update(found)
-    assert not any(crop.flip(-1).equal(image) for image,crop in zip(x, crop_and_flip(x, False, generator(0))))
-    assert {top for top,_,_ in seen} == {left for _,left,_ in seen} == set(range(5)) and {flip for *_,flip in seen} == {True, False}
+    assert not any(crop.flip(-1).equal(image) for image, crop in zip(x, crop_and_flip(x, False, generator(0))))
+    assert {top for top, _, _ in seen} == {left for _, left, _ in seen} == set(range(5)) and {
+        flip for *_, flip in seen
+    } == {True, False}
 
 
-def whole(images, device): return torch.from_numpy(np.array(images[:])).to(device)
+def whole(images, device):
+    return torch.from_numpy(np.array(images[:])).to(device)
 
 
-@pytest.mark.parametrize('options', [dict(), dict(holdout=.25), dict(size=8), dict(grow=.5)], ids=['plain', 'some rows', 'cut out', 'growing'])
+@pytest.mark.parametrize(
+    'options',
+    [dict(), dict(holdout=0.25), dict(size=8), dict(grow=0.5)],
+    ids=['plain', 'some rows', 'cut out', 'growing'],
+)
 def test_images_in_the_devices_memory_give_the_same_batches(images, monkeypatch, options):
     data = load(str(images), **options)
+
     def shown():
         dls = loaders(data, seed=3)
         plain = dls.train.new(dls.train_ds.plain(), shuffle=False, drop_last=False)
-        dls.train.progress = .3
-        return [(x.cpu(), y.cpu()) for dl in (dls.train, dls.train, dls.valid, plain) for x,y in dl]
+        dls.train.progress = 0.3
+        return [(x.cpu(), y.cpu()) for dl in (dls.train, dls.train, dls.valid, plain) for x, y in dl]
+
     mapped = shown()
-    monkeypatch.setattr('kdfast.loader.resident', whole)
-    for (x,y),(other,label) in zip(mapped, shown(), strict=True): assert torch.equal(x, other) and torch.equal(y, label)
+    monkeypatch.setattr('kdfast.data.dataloaders.resident', whole)
+    for (x, y), (other, label) in zip(mapped, shown(), strict=True):
+        assert torch.equal(x, other) and torch.equal(y, label)
 
 
 def test_images_stay_mapped_on_a_cpu_and_live_on_a_gpu_that_has_room(data, monkeypatch):
     images = data.train[0]
     assert resident(images, torch.device('cpu')) is images
-    monkeypatch.setattr('torch.cuda.mem_get_info', lambda device: (4*images.size - 1, 0))
+    monkeypatch.setattr('torch.cuda.mem_get_info', lambda device: (4 * images.size - 1, 0))
     assert resident(images, torch.device('cuda')) is images
-    if not torch.cuda.is_available(): return
+    if not torch.cuda.is_available():
+        return
     monkeypatch.undo()
     there = resident(images, torch.device('cuda'))
     assert there.device.type == 'cuda' and (there.cpu().numpy() == images).all()
 
 
 def test_validation_images_are_shown_as_they_are(data):
-    x,y = next(iter(loaders(data).valid))
-    mean,std = torch.tensor(data.mean)[:,None,None],torch.tensor(data.std)[:,None,None]
+    x, y = next(iter(loaders(data).valid))
+    mean, std = torch.tensor(data.mean)[:, None, None], torch.tensor(data.std)[:, None, None]
     as_stored = torch.from_numpy(np.array(data.valid[0])).permute(0, 3, 1, 2)
-    torch.testing.assert_close((torch.Tensor(x)*std + mean)*255, as_stored.float(), rtol=0, atol=1e-3)
+    torch.testing.assert_close((torch.Tensor(x) * std + mean) * 255, as_stored.float(), rtol=0, atol=1e-3)
     assert y.tolist() == data.valid[1].tolist()
 
 
 @pytest.mark.parametrize('resides', [False, True], ids=['mapped', 'resident'])
 def test_a_batch_tells_the_places_of_its_images(data, monkeypatch, resides):
     "In the training set, whatever order; of this process's share"
-    if resides: monkeypatch.setattr('kdfast.loader.resident', whole)
-    mean,std = (torch.tensor(o)[:,None,None] for o in (data.mean, data.std))
-    for rank,size in (0, 1),(1, 2):
-        monkeypatch.setattr(processes, 'rank', rank), monkeypatch.setattr(processes, 'size', size)
-        dls = loaders(replace(data, size=8), seed=3) # as large as they are: not shifted
+    if resides:
+        monkeypatch.setattr('kdfast.data.dataloaders.resident', whole)
+    mean, std = (torch.tensor(o)[:, None, None] for o in (data.mean, data.std))
+    for rank, size in (0, 1), (1, 2):
+        monkeypatch.setattr(distributed, 'rank', rank), monkeypatch.setattr(distributed, 'size', size)
+        dls = loaders(replace(data, size=8), seed=3)  # as large as they are: not shifted
         monkeypatch.setattr(dls.train.dataset, 'mirror', False)
         seen = []
-        for x,y in dls.train:
+        for x, y in dls.train:
             seen += dls.train.batch_idx.tolist()
             assert (torch.as_tensor(data.train[1])[dls.train.batch_idx] == y).all()
             stored = torch.from_numpy(np.array(data.train[0]))[dls.train.batch_idx].permute(0, 3, 1, 2)
-            torch.testing.assert_close((torch.Tensor(x)*std + mean)*255, stored.float(), rtol=0, atol=1e-3)
-        assert len(set(seen)) == len(seen) == 72//size
+            torch.testing.assert_close((torch.Tensor(x) * std + mean) * 255, stored.float(), rtol=0, atol=1e-3)
+        assert len(set(seen)) == len(seen) == 72 // size
         next(iter(dls.valid))
         assert dls.valid.batch_idx.tolist() == list(range(36))
 
 
 def test_streams_of_random_numbers_are_apart_and_those_of_epochs_as_ever():
     "An epoch's order and crops keep their seeds: a study depends on them"
-    assert [generator(*entropy).initial_seed() for entropy in ((0, 0, 0), (0, 0, 1), (3, 7, 0))] == [2968811710, 3831201730, 2580024465]
+    assert [generator(*entropy).initial_seed() for entropy in ((0, 0, 0), (0, 0, 1), (3, 7, 0))] == [
+        2968811710,
+        3831201730,
+        2580024465,
+    ]
     streams = (None, MEMORY, NEGATIVES, PROCESSES)
     entropies = [(seed, *rest) for seed in range(8) for rest in ((), (0,), (0, 0), (1,), (1, 0), (0, 1))]
     of_stream = [{generator(*entropy, stream=stream).initial_seed() for entropy in entropies} for stream in streams]
@@ -130,84 +168,118 @@ def test_batches_are_channels_last(data):
 
 
 @pytest.mark.parametrize('n,bs', [(50000, 128), (1024, 128), (599, 64), (72, 8), (8, 8)])
-def test_batch_size(n, bs): assert usual_batch_size(n) == bs
+def test_batch_size(n, bs):
+    assert usual_batch_size(n) == bs
 
 
 @pytest.mark.parametrize('asked,steps', [(None, 9), (8, 9), (2, 36), (5, 14), (72, 1)])
 def test_a_batch_size_of_ones_own_is_that_of_all_runs_on_the_data(images, asked, steps):
     data = load(str(images), batch_size=asked)
     dls = loaders(data)
-    assert len(dls.train) == steps and next(iter(dls.train))[0].shape[0] == (asked or 8) and data.name == ('tiny' if asked in (None, 8) else f'tiny,batch_size={asked}')
+    assert (
+        len(dls.train) == steps
+        and next(iter(dls.train))[0].shape[0] == (asked or 8)
+        and data.name == ('tiny' if asked in (None, 8) else f'tiny,batch_size={asked}')
+    )
 
 
-@pytest.mark.parametrize('asked,said', [(1, '--batch-size 1: expected at least 2 images'), (0, 'at least 2'), (-3, 'at least 2'), (73, '--batch-size 73: expected at most 72, the number of training images')])
+@pytest.mark.parametrize(
+    'asked,said',
+    [
+        (1, '--batch-size 1: expected at least 2 images'),
+        (0, 'at least 2'),
+        (-3, 'at least 2'),
+        (73, '--batch-size 73: expected at most 72, the number of training images'),
+    ],
+)
 def test_a_batch_size_that_cannot_be_is_refused(images, asked, said):
-    with pytest.raises(KdfastError, match=said): load(str(images), batch_size=asked)
+    with pytest.raises(KdfastError, match=said):
+        load(str(images), batch_size=asked)
 
 
 def test_fewer_images_than_a_batch():
     few = SimpleNamespace(train=(None, range(7)), batch_size=None)
-    with pytest.raises(KdfastError, match='7 training images'): batch_size(few)
+    with pytest.raises(KdfastError, match='7 training images'):
+        batch_size(few)
 
 
 def test_fastai_goes_on_working(data):
     "get_preds in the data set's order, show_batch with class names, new, vocab"
     dls = loaders(data)
     learn = Learner(dls, thin(3), CrossEntropyLossFlat())
-    with learn.no_bar(): _,actual = learn.get_preds(dl=dls.train.new(dls.train_ds.plain(), shuffle=False, drop_last=False))
+    with learn.no_bar():
+        _, actual = learn.get_preds(dl=dls.train.new(dls.train_ds.plain(), shuffle=False, drop_last=False))
     assert actual.tolist() == data.train[1].tolist()
     assert list(dls.vocab) == data.classes and dls.c == 3
-    _,_,items = dls.show_batch(show=False)
-    assert all(name in data.classes for _,name in items)
+    _, _, items = dls.show_batch(show=False)
+    assert all(name in data.classes for _, name in items)
 
 
 def test_a_list_of_indices_gives_a_batch(data):
-    x,y = Images(*data.train, data.classes)[[5, 0]]
+    x, y = Images(*data.train, data.classes)[[5, 0]]
     assert x.shape == (2, 3, 8, 8) and (x[1].permute(1, 2, 0).numpy() == data.train[0][0]).all()
 
 
 def test_an_exported_learner_holds_no_image_and_says_the_same(data, tmp_path):
     learn = Learner(loaders(data), thin(3), CrossEntropyLossFlat(), path=tmp_path)
     learn.export()
-    again = load_learner(tmp_path/'export.pkl')
-    x,_ = learn.dls.valid.one_batch()
-    with torch.no_grad(): assert (again.model.eval()(x) == learn.model.eval()(x)).all()
+    again = load_learner(tmp_path / 'export.pkl')
+    x, _ = learn.dls.valid.one_batch()
+    with torch.no_grad():
+        assert (again.model.eval()(x) == learn.model.eval()(x)).all()
     assert [len(dl.dataset) for dl in again.dls.loaders] == [0, 0] and again.dls.vocab == learn.dls.vocab
 
 
 def test_processes_share_every_batch(data, monkeypatch):
     "Augmented as one process would have it; validation images are for all"
-    (x,y),(valid,_) = loaders(data).train.one_batch(),loaders(data).valid.one_batch()
-    monkeypatch.setattr(processes, 'size', 2)
-    for rank in 0,1:
-        monkeypatch.setattr(processes, 'rank', rank)
+    (x, y), (valid, _) = loaders(data).train.one_batch(), loaders(data).valid.one_batch()
+    monkeypatch.setattr(distributed, 'size', 2)
+    for rank in 0, 1:
+        monkeypatch.setattr(distributed, 'rank', rank)
         dls = loaders(data)
-        (own,labels),(same,_) = dls.train.one_batch(),dls.valid.one_batch()
+        (own, labels), (same, _) = dls.train.one_batch(), dls.valid.one_batch()
         assert torch.equal(own, x[rank::2]) and torch.equal(labels, y[rank::2]) and torch.equal(same, valid)
 
 
 def test_images_grow(data):
     "Scaled down, not cut; whole for the last quarter, and for validation throughout; the same crops as ever"
-    grown,plain = replace(data, grow=.5),loaders(data, seed=3)
-    assert [replace(data, size=32, grow=.5).shape_at(e/8) for e in range(8)] == [(side, side) for side in (16, 20, 20, 24, 28, 28, 32, 32)] # 16 + 16·(e/8)/0.75, in fours
-    assert replace(data, size=30, grow=.45).shape_at(.75) == replace(data, size=30).shape_at(0) == (30, 30) # though no multiple of 4
-    assert np.mean([(replace(data, size=32, grow=.5).shape_at(e/32)[0]/32)**2 for e in range(32)]) == pytest.approx(2/3, abs=.02) # of the work
+    grown, plain = replace(data, grow=0.5), loaders(data, seed=3)
+    assert [replace(data, size=32, grow=0.5).shape_at(e / 8) for e in range(8)] == [
+        (side, side) for side in (16, 20, 20, 24, 28, 28, 32, 32)
+    ]  # 16 + 16·(e/8)/0.75, in fours
+    assert (
+        replace(data, size=30, grow=0.45).shape_at(0.75) == replace(data, size=30).shape_at(0) == (30, 30)
+    )  # though no multiple of 4
+    assert np.mean(
+        [(replace(data, size=32, grow=0.5).shape_at(e / 32)[0] / 32) ** 2 for e in range(32)]
+    ) == pytest.approx(2 / 3, abs=0.02)  # of the work
     dls = loaders(grown, seed=3)
-    dls.train.progress = 0.
-    small,whole = dls.train.one_batch()[0],plain.train.one_batch()[0]
+    dls.train.progress = 0.0
+    small, whole = dls.train.one_batch()[0], plain.train.one_batch()[0]
     assert small.shape[2:] == (4, 4) and dls.valid.one_batch()[0].shape[2:] == (8, 8)
-    means = whole.unflatten(2, (4, 2)).unflatten(4, (4, 2)).mean((3, 5)) # antialiasing looks a little farther than the 2×2 pixels
-    assert np.corrcoef(small.flatten(), means.flatten())[0, 1] > .9
-    dls.train.progress,dls.train.epoch = .75,0
+    means = (
+        whole.unflatten(2, (4, 2)).unflatten(4, (4, 2)).mean((3, 5))
+    )  # antialiasing looks a little farther than the 2×2 pixels
+    assert np.corrcoef(small.flatten(), means.flatten())[0, 1] > 0.9
+    dls.train.progress, dls.train.epoch = 0.75, 0
     assert (dls.train.one_batch()[0] == loaders(data, seed=3).train.one_batch()[0]).all()
 
 
 def test_a_fit_tells_how_far_it_is(data):
     seen = []
+
     class Look(Callback):
-        def before_batch(self): seen.append((self.training, self.epoch, self.xb[0].shape[2]))
-    learn = Learner(loaders(replace(data, grow=.5)), thin(3), CrossEntropyLossFlat(), cbs=[SameOrder(), Look()])
+        def before_batch(self):
+            seen.append((self.training, self.epoch, self.xb[0].shape[2]))
+
+    learn = Learner(loaders(replace(data, grow=0.5)), thin(3), CrossEntropyLossFlat(), cbs=[SeededOrder(), Look()])
     learn.remove_cbs(ProgressCallback)
     learn.logger = noop
-    learn.fit(4, .01)
-    assert set(seen) == {(True, 0, 4), (True, 1, 4), (True, 2, 8), (True, 3, 8), *((False, epoch, 8) for epoch in range(4))} # 4 + 4·(epoch/4)/0.75, in fours
+    learn.fit(4, 0.01)
+    assert set(seen) == {
+        (True, 0, 4),
+        (True, 1, 4),
+        (True, 2, 8),
+        (True, 3, 8),
+        *((False, epoch, 8) for epoch in range(4)),
+    }  # 4 + 4·(epoch/4)/0.75, in fours

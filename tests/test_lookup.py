@@ -2,72 +2,86 @@ import json
 
 import pytest
 from conftest import make
-from kdfast import differences, matrix, report
-from kdfast.lookup import described, following, matching, settings
-from kdfast.recipe import find
-from kdfast.runs import as_run, changed, find_all
-from kdfast.writing import as_it_was, harmless, write_csv
 from test_matrix import BASE, folder_name, make_all
+
+from kdfast.analysis.differences import differences_from
+from kdfast.analysis.matrix import answer_question, questions_answered
+from kdfast.core.atomic import as_it_was, harmless, write_csv
+from kdfast.report.differences import difference_remarks
+from kdfast.report.matrix import answer_sentences
+from kdfast.report.tables import run_remarks
+from kdfast.runs.find import changed_arguments, find_runs, resolve_run_name
+from kdfast.runs.lookup import described, following, matching, settings
+from kdfast.runs.recipes import find_recipe
 
 
 def rename(folder):
     "What it is called has nothing to do with what it did"
-    folder.path.parent.rename(folder.path.parent.with_name('x'*20))
+    folder.path.parent.rename(folder.path.parent.with_name('x' * 20))
 
 
 def test_a_run_is_found_by_its_arguments_whatever_its_folder_is_called(tmp_path):
     make(tmp_path, 'kd,T=6.0,optimizer=muon', 0)
     rename(make(tmp_path, 'kd,T=2.0', 1))
     make(tmp_path, 'exp1,T=2.0', 1)
-    runs = find_all(tmp_path)
-    def seeds(**given): return list(matching(runs, find('kd'), given))
-    assert [seeds(T=6., optimizer='muon'), seeds(T=2.), seeds(T=6.), seeds()] == [[0], [1], [], []]
-    assert seeds(T=2., hint='a:b') == [1] # kd has no hint
-    assert [changed(f) for f in runs if f.run['recipe'] == 'kd'] == [dict(optimizer='muon', T=6.), dict(T=2.)]
-    named = {asked: as_run(runs, asked) for asked in ('kd,T=2.0', 'kd,optimizer=muon', 'kd,T=6.0')}
-    assert named == {'kd,T=2.0': 'x'*20, 'kd,optimizer=muon': None, 'kd,T=6.0': 'kd,T=6.0,optimizer=muon'}
+    runs = find_runs(tmp_path)
+
+    def seeds(**given):
+        return list(matching(runs, find_recipe('kd'), given))
+
+    assert [seeds(T=6.0, optimizer='muon'), seeds(T=2.0), seeds(T=6.0), seeds()] == [[0], [1], [], []]
+    assert seeds(T=2.0, hint='a:b') == [1]  # kd has no hint
+    assert [changed_arguments(f) for f in runs if f.run['recipe'] == 'kd'] == [
+        dict(optimizer='muon', T=6.0),
+        dict(T=2.0),
+    ]
+    named = {asked: resolve_run_name(runs, asked) for asked in ('kd,T=2.0', 'kd,optimizer=muon', 'kd,T=6.0')}
+    assert named == {'kd,T=2.0': 'x' * 20, 'kd,optimizer=muon': None, 'kd,T=6.0': 'kd,T=6.0,optimizer=muon'}
 
 
 def test_an_argument_that_a_recipe_has_got_since_was_at_its_default(tmp_path):
     folder = make(tmp_path, 'kd', 0)
     facts = folder.run
     del facts['arguments']['alpha']
-    (folder/'run.json').write_text(json.dumps(facts))
-    assert list(matching(find_all(tmp_path), find('kd'), {})) == [0] and changed(folder) == {}
+    (folder / 'run.json').write_text(json.dumps(facts))
+    assert list(matching(find_runs(tmp_path), find_recipe('kd'), {})) == [0] and changed_arguments(folder) == {}
 
 
 def test_sets_of_arguments(tmp_path):
-    for seed in (0, 1): make(tmp_path, 'exp1,optimizer=muon,student=matched', seed)
+    for seed in (0, 1):
+        make(tmp_path, 'exp1,optimizer=muon,student=matched', seed)
     make(tmp_path, 'exp1,student=matched', 0), make(tmp_path, 'exp1,student=matched,matrix=True', 0)
-    found = settings(find_all(tmp_path), but=('student', 'matrix'))
+    found = settings(find_runs(tmp_path), but=('student', 'matrix'))
     assert sorted(map(described, found)) == ['', 'optimizer=muon'] and len(found) == 2
 
 
-@pytest.mark.parametrize('more', [
-    dict(optimizer='muon'), dict(epochs=3), dict(epochs=3, optimizer='muon', lr=.1), dict(T=6.)])
+@pytest.mark.parametrize(
+    'more', [dict(optimizer='muon'), dict(epochs=3), dict(epochs=3, optimizer='muon', lr=0.1), dict(T=6.0)]
+)
 def test_the_page_answers_what_the_command_line_answers(tmp_path, more):
     make_all(tmp_path, more=more)
-    expected = matrix.facts(tmp_path, 'pets', range(3), more, .008)
-    assert matrix.answered(find_all(tmp_path), tmp_path, .008) == [expected] and expected['arguments'] == more
+    expected = answer_question(tmp_path, 'pets', range(3), more, 0.008)
+    assert questions_answered(find_runs(tmp_path), tmp_path, 0.008) == [expected] and expected['arguments'] == more
     assert [effect['raw']['verdict'] for effect in expected['effects']] == ['undecided', 'undecided']
 
 
 def test_the_page_answers_for_each_set_of_arguments_and_says_which(tmp_path, kdfast):
     make_all(tmp_path)
-    make_all(tmp_path, {key: [v/2 for v in values] for key,values in BASE.items()}, more=dict(optimizer='muon'))
-    make(tmp_path, folder_name('exp1', dict(student='matched', epochs=5)), 0) # alone, it answers nothing
+    make_all(tmp_path, {key: [v / 2 for v in values] for key, values in BASE.items()}, more=dict(optimizer='muon'))
+    make(tmp_path, folder_name('exp1', dict(student='matched', epochs=5)), 0)  # alone, it answers nothing
     finish(tmp_path)
-    found = {described(f['arguments']): f for f in matrix.answered(find_all(tmp_path), tmp_path, .008)}
+    found = {described(f['arguments']): f for f in questions_answered(find_runs(tmp_path), tmp_path, 0.008)}
     assert sorted(found) == ['', 'optimizer=muon']
     page = page_of(kdfast, tmp_path)
     assert '<h3>optimizer=muon</h3>' in page and '<h3>arguments at their defaults</h3>' in page
     assert page.count('Experiment 1: ') == 2
-    for answer in found.values(): assert all(text.plain in page for text in matrix.answers(answer))
+    for answer in found.values():
+        assert all(text.plain in page for text in answer_sentences(answer))
 
 
 def test_the_page_compares_with_each_baseline_where_none_is_as_it_is(tmp_path, kdfast):
     for name in ('baseline,epochs=5', 'baseline,optimizer=muon', 'kd,epochs=5'):
-        make(tmp_path, name, 0, right=[1]*60 + [0]*40)
+        make(tmp_path, name, 0, right=[1] * 60 + [0] * 40)
     finish(tmp_path)
     page = page_of(kdfast, tmp_path)
     assert 'Against the baseline: baseline,epochs=5' in page and 'Against the baseline: baseline,optimizer=muon' in page
@@ -75,39 +89,53 @@ def test_the_page_compares_with_each_baseline_where_none_is_as_it_is(tmp_path, k
 
 def finish(runs):
     "With what a page wants of every run besides"
-    for folder in find_all(runs):
+    for folder in find_runs(runs):
         classifies = folder.result['valid_accuracy'] is not None
-        more = dict(train_accuracy=.9, best_valid_accuracy=.9, train_loss=.1) if classifies else {}
-        (folder/'result.json').write_text(json.dumps(folder.parsed('result.json', json.loads) | more))
-        write_csv(folder/'metrics.csv', ['epoch', 'valid_accuracy'], [[1, .5]])
-        if more: write_csv(folder/'confusion.csv', ['', 'a', 'b'], [['a', 5, 1], ['b', 2, 5]])
+        more = dict(train_accuracy=0.9, best_valid_accuracy=0.9, train_loss=0.1) if classifies else {}
+        (folder / 'result.json').write_text(json.dumps(folder.parsed('result.json', json.loads) | more))
+        write_csv(folder / 'metrics.csv', ['epoch', 'valid_accuracy'], [[1, 0.5]])
+        if more:
+            write_csv(folder / 'confusion.csv', ['', 'a', 'b'], [['a', 5, 1], ['b', 2, 5]])
         folder.facts = folder.run
-        folder.finish(json.loads((folder/'result.json').read_text()))
+        folder.finish(json.loads((folder / 'result.json').read_text()))
 
 
 def page_of(kdfast, runs):
-    done = kdfast('report', '--runs', runs, '--out', runs/'r.html')
+    done = kdfast('report', '--runs', runs, '--out', runs / 'r.html')
     assert done.status == 0, done.err
-    return (runs/'r.html').read_text()
+    return (runs / 'r.html').read_text()
 
 
 # What to run next
 
-@pytest.mark.parametrize('ran,others,expected', [
-    ('kd', [], ('teacher', {})), ('kd', ['teacher'], ('baseline', {})),
-    ('kd,epochs=6', ['teacher', 'baseline'], ('baseline', dict(epochs=6))),
-    ('kd,epochs=6,optimizer=muon,T=2.0', ['teacher,optimizer=muon', 'baseline,epochs=6,optimizer=muon'],
-     ('hint', dict(optimizer='muon'))),
-    ('teacher,epochs=3', [], ('baseline', {})), ('kd', ['teacher', 'baseline', 'hint', 'exp1', 'exp2'], None)])
+
+@pytest.mark.parametrize(
+    'ran,others,expected',
+    [
+        ('kd', [], ('teacher', {})),
+        ('kd', ['teacher'], ('baseline', {})),
+        ('kd,epochs=6', ['teacher', 'baseline'], ('baseline', dict(epochs=6))),
+        (
+            'kd,epochs=6,optimizer=muon,T=2.0',
+            ['teacher,optimizer=muon', 'baseline,epochs=6,optimizer=muon'],
+            ('hint', dict(optimizer='muon')),
+        ),
+        ('teacher,epochs=3', [], ('baseline', {})),
+        ('kd', ['teacher', 'baseline', 'hint', 'exp1', 'exp2'], None),
+    ],
+)
 def test_what_comes_next_is_run_like_what_was_run(tmp_path, ran, others, expected):
     folder = make(tmp_path, ran, 0)
-    for name in others: make(tmp_path, name, 0)
+    for name in others:
+        make(tmp_path, name, 0)
     make(tmp_path, 'exp2', 1)
-    if 'exp1' not in others: make(tmp_path, 'exp1', 0, status='failed')
-    assert following(folder, find_all(tmp_path)) == expected
+    if 'exp1' not in others:
+        make(tmp_path, 'exp1', 0, status='failed')
+    assert following(folder, find_runs(tmp_path)) == expected
 
 
 # CSV
+
 
 @pytest.mark.parametrize('name', ['=x', "'=x", "''=x", "'x", "'", '-1', '+', '@a', "'@a", '\ty', 'plain', "it's", ''])
 def test_a_name_reads_back_as_it_was_and_does_nothing(tmp_path, name):
@@ -117,7 +145,8 @@ def test_a_name_reads_back_as_it_was_and_does_nothing(tmp_path, name):
 
 
 def test_printed_csv_does_nothing(tmp_path, kdfast):
-    for name in ('=1+1', 'baseline'): make(tmp_path, name, 0, right=[1]*60 + [0]*40)
+    for name in ('=1+1', 'baseline'):
+        make(tmp_path, name, 0, right=[1] * 60 + [0] * 40)
     for arguments in ([], ['--against', 'baseline']):
         done = kdfast('compare', '--csv', '--runs', tmp_path, *arguments)
         assert done.status == 0 and "'=1+1" in done.out and ',=1' not in done.out
@@ -125,47 +154,52 @@ def test_printed_csv_does_nothing(tmp_path, kdfast):
 
 # What makes runs differ besides their recipe
 
+
 def test_runs_of_one_seed_that_were_computed_otherwise_are_named(tmp_path):
     how = dict(precision='float32', device='cpu', threads=1, versions=dict(torch='2.11', numpy='2.0'))
-    make(tmp_path, 'baseline', 0, recorded=how, right=[1]*50 + [0]*50)
-    make(tmp_path, 'kd', 0, recorded=how | dict(precision='bfloat16', device='NVIDIA H100'), right=[1]*50 + [0]*50)
-    make(tmp_path, 'exp1', 0, recorded=how | dict(versions=dict(torch='2.14', numpy='2.0')), right=[1]*50 + [0]*50)
-    make(tmp_path, 'exp2', 1, recorded=how | dict(threads=8), right=[1]*50 + [0]*50) # of another seed: no partner
-    said = [note for note in report.remarks(find_all(tmp_path)) if note.startswith('runs of one seed differ')]
+    make(tmp_path, 'baseline', 0, recorded=how, right=[1] * 50 + [0] * 50)
+    make(tmp_path, 'kd', 0, recorded=how | dict(precision='bfloat16', device='NVIDIA H100'), right=[1] * 50 + [0] * 50)
+    make(tmp_path, 'exp1', 0, recorded=how | dict(versions=dict(torch='2.14', numpy='2.0')), right=[1] * 50 + [0] * 50)
+    make(tmp_path, 'exp2', 1, recorded=how | dict(threads=8), right=[1] * 50 + [0] * 50)  # of another seed: no partner
+    said = [note for note in run_remarks(find_runs(tmp_path)) if note.startswith('runs of one seed differ')]
     assert [note.split(' in ')[1].split(',')[0] for note in said] == ['device', 'precision', 'torch']
     assert 'float32: baseline, exp1' in said[1] and 'bfloat16: kd' in said[1] and '2.14: exp1' in said[2]
-    rows = {row['recipe']: row for row in differences.against(find_all(tmp_path), 'baseline', .008)}
+    rows = {row['recipe']: row for row in differences_from(find_runs(tmp_path), 'baseline', 0.008)}
     assert rows['kd']['differ_in'] == 'device, precision' and rows['exp1']['differ_in'] == 'torch'
-    assert any('differ in device, precision, torch, too' in note for note in differences.remarks(list(rows.values())))
+    assert any('differ in device, precision, torch, too' in note for note in difference_remarks(list(rows.values())))
 
 
 def test_runs_that_were_computed_alike_are_not(tmp_path):
     how = dict(precision='float32', device='cpu', threads=1, versions=dict(torch='2.11'))
-    for recipe in ('baseline', 'kd'): make(tmp_path, recipe, 0, recorded=how)
-    make(tmp_path, 'exp1', 0) # an old run, of which nothing is known
-    assert not any('differ in' in note for note in report.remarks(find_all(tmp_path)))
+    for recipe in ('baseline', 'kd'):
+        make(tmp_path, recipe, 0, recorded=how)
+    make(tmp_path, 'exp1', 0)  # an old run, of which nothing is known
+    assert not any('differ in' in note for note in run_remarks(find_runs(tmp_path)))
 
 
 def test_several_comparisons_are_said_to_be_uncorrected(tmp_path):
     for recipe in ('baseline', 'kd', 'exp1'):
-        for seed in (0, 1): make(tmp_path, recipe, seed, valid_accuracy=.8)
-    rows = differences.against(find_all(tmp_path), 'baseline', .008)
-    assert any(note.startswith('each interval stands alone: of 2 comparisons') for note in differences.remarks(rows))
-    assert not any('stands alone' in note for note in differences.remarks(rows[:1]))
-    assert any('on these validation images' in note for note in differences.remarks(rows))
+        for seed in (0, 1):
+            make(tmp_path, recipe, seed, valid_accuracy=0.8)
+    rows = differences_from(find_runs(tmp_path), 'baseline', 0.008)
+    assert any(note.startswith('each interval stands alone: of 2 comparisons') for note in difference_remarks(rows))
+    assert not any('stands alone' in note for note in difference_remarks(rows[:1]))
+    assert any('on these validation images' in note for note in difference_remarks(rows))
 
 
 def test_equal_accuracies_of_two_seeds_are_not_taken_for_certain(tmp_path):
     "Of 100 images; one image is a point"
     for recipe in ('baseline', 'kd'):
-        for seed in (0, 1): make(tmp_path, recipe, seed, valid_accuracy=.8, valid_images=100)
-    [row] = differences.against(find_all(tmp_path), 'baseline', .008)
-    assert row['verdict'] == 'undecided' and (row['low'], row['high']) == pytest.approx((-.127062, .127062), rel=1e-4)
+        for seed in (0, 1):
+            make(tmp_path, recipe, seed, valid_accuracy=0.8, valid_images=100)
+    [row] = differences_from(find_runs(tmp_path), 'baseline', 0.008)
+    assert row['verdict'] == 'undecided' and (row['low'], row['high']) == pytest.approx((-0.127062, 0.127062), rel=1e-4)
 
 
 def test_an_old_result_has_its_images_in_its_matrix(tmp_path):
     old = dict(valid_images=None, confusion=[[40, 10], [10, 40]])
     for recipe in ('baseline', 'kd'):
-        for seed in (0, 1): make(tmp_path, recipe, seed, valid_accuracy=.8, **old)
-    [row] = differences.against(find_all(tmp_path), 'baseline', .008)
-    assert (row['low'], row['high']) == pytest.approx((-.127062, .127062), rel=1e-4)
+        for seed in (0, 1):
+            make(tmp_path, recipe, seed, valid_accuracy=0.8, **old)
+    [row] = differences_from(find_runs(tmp_path), 'baseline', 0.008)
+    assert (row['low'], row['high']) == pytest.approx((-0.127062, 0.127062), rel=1e-4)

@@ -1,4 +1,5 @@
 "Muon: orthogonal steps for convolutions, those of SGD for all else."
+
 from functools import partial
 
 import pytest
@@ -8,16 +9,17 @@ from fastai.optimizer import SGD
 from torch import nn
 
 from kdfast.data import load
-from kdfast.muon import Muon, orthogonal
-from kdfast.recipe import find
-from kdfast.trainer import train
+from kdfast.runs.recipes import find_recipe
+from kdfast.training.execute import train
+from kdfast.training.muon import Muon, orthogonal
 
 
 def step(make, module, rounds=3, **hypers):
     "The module's parameters after some steps along random gradients, the same for every optimizer"
-    draws,optimizer = torch.Generator().manual_seed(5),make(list(module.parameters()), **hypers)
+    draws, optimizer = torch.Generator().manual_seed(5), make(list(module.parameters()), **hypers)
     for _ in range(rounds):
-        for p in module.parameters(): p.grad = torch.randn(p.shape, generator=draws)
+        for p in module.parameters():
+            p.grad = torch.randn(p.shape, generator=draws)
         optimizer.step()
     return [p.detach().clone() for p in module.parameters()]
 
@@ -25,12 +27,12 @@ def step(make, module, rounds=3, **hypers):
 @pytest.mark.parametrize('shape', [(8, 72), (72, 8), (16, 16)])
 def test_singular_values_become_nearly_one(shape):
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    u,s,vt = torch.linalg.svd(matrix, full_matrices=False)
+    u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
     within = u.T @ orthogonal(matrix) @ vt.T
-    kept = s > .1*s[0]
-    assert (within - within.diag().diag()).abs().max() < 1e-4 # the directions are the matrix's own
-    assert kept.sum() > 5 and ((.65 < within.diag()) & (within.diag() < 1.25))[kept].all(), within.diag()
-    assert torch.allclose(orthogonal(1e4*matrix), orthogonal(matrix), atol=1e-3) # however long the gradient is
+    kept = s > 0.1 * s[0]
+    assert (within - within.diag().diag()).abs().max() < 1e-4  # the directions are the matrix's own
+    assert kept.sum() > 5 and ((0.65 < within.diag()) & (within.diag() < 1.25))[kept].all(), within.diag()
+    assert torch.allclose(orthogonal(1e4 * matrix), orthogonal(matrix), atol=1e-3)  # however long the gradient is
     assert not orthogonal(torch.zeros(shape)).any()
 
 
@@ -38,47 +40,54 @@ def test_it_is_the_newton_schulz_iteration():
     x = torch.randn(20, 90, generator=torch.Generator().manual_seed(0))
     made = orthogonal(x)
     x /= x.norm()
-    for _ in range(5): x = 3.4445*x - 4.7750*x @ x.T @ x + 2.0315*x @ x.T @ x @ x.T @ x
+    for _ in range(5):
+        x = 3.4445 * x - 4.7750 * x @ x.T @ x + 2.0315 * x @ x.T @ x @ x.T @ x
     assert torch.allclose(made, x, atol=1e-4)
 
 
 def test_what_pytorch_makes_of_a_matrix():
     "torch.optim.Muon takes matrices alone, and computes in bfloat16"
-    if not hasattr(torch.optim, 'Muon'): pytest.skip('this PyTorch has no Muon')
-    conv,matrix = nn.Conv2d(12, 30, 1, bias=False),nn.Linear(12, 30, bias=False)
-    with torch.no_grad(): matrix.weight.copy_(conv.weight[..., 0, 0])
+    if not hasattr(torch.optim, 'Muon'):
+        pytest.skip('this PyTorch has no Muon')
+    conv, matrix = nn.Conv2d(12, 30, 1, bias=False), nn.Linear(12, 30, bias=False)
+    with torch.no_grad():
+        matrix.weight.copy_(conv.weight[..., 0, 0])
     began = matrix.weight.detach().clone()
-    peers = partial(torch.optim.Muon, lr=.02, momentum=.9, weight_decay=.01)
-    draws,peer = torch.Generator().manual_seed(5),peers(matrix.parameters())
+    peers = partial(torch.optim.Muon, lr=0.02, momentum=0.9, weight_decay=0.01)
+    draws, peer = torch.Generator().manual_seed(5), peers(matrix.parameters())
     for _ in range(3):
         matrix.weight.grad = torch.randn(30, 12, 1, 1, generator=draws)[..., 0, 0]
         peer.step()
-    (ours,) = step(Muon, conv, lr=.2, mom=.9, wd=.001)
+    (ours,) = step(Muon, conv, lr=0.2, mom=0.9, wd=0.001)
     moved = (matrix.weight - began).norm()
-    assert (ours[..., 0, 0] - matrix.weight).norm() < .03*moved
+    assert (ours[..., 0, 0] - matrix.weight).norm() < 0.03 * moved
 
 
 def test_a_kernel_is_one_matrix_of_all_that_a_filter_sees():
     conv = nn.Conv2d(3, 8, 3, bias=False)
     (began,) = [p.detach().clone() for p in conv.parameters()]
-    (ended,) = step(Muon, conv, rounds=1, lr=1., mom=.9)
+    (ended,) = step(Muon, conv, rounds=1, lr=1.0, mom=0.9)
     gradient = torch.randn(began.shape, generator=torch.Generator().manual_seed(5))
-    assert torch.allclose(began - ended, .1*orthogonal(gradient.flatten(1)).view_as(began), atol=1e-6)
+    assert torch.allclose(began - ended, 0.1 * orthogonal(gradient.flatten(1)).view_as(began), atol=1e-6)
 
 
-@pytest.mark.parametrize('module', [nn.Linear(5, 3), nn.BatchNorm2d(4), nn.Conv2d(6, 6, 3, groups=6)], ids=['linear', 'batch norm', 'depthwise'])
+@pytest.mark.parametrize(
+    'module',
+    [nn.Linear(5, 3), nn.BatchNorm2d(4), nn.Conv2d(6, 6, 3, groups=6)],
+    ids=['linear', 'batch norm', 'depthwise'],
+)
 def test_all_else_takes_the_steps_of_sgd(module):
-    began = {name: t.clone() for name,t in module.state_dict().items()}
-    ours = step(Muon, module, lr=.1, mom=.9, wd=.01)
+    began = {name: t.clone() for name, t in module.state_dict().items()}
+    ours = step(Muon, module, lr=0.1, mom=0.9, wd=0.01)
     module.load_state_dict(began)
-    assert all(torch.equal(a, b) for a,b in zip(ours, step(SGD, module, lr=.1, mom=.9, wd=.01)))
+    assert all(torch.equal(a, b) for a, b in zip(ours, step(SGD, module, lr=0.1, mom=0.9, wd=0.01)))
 
 
 def test_channels_last_changes_nothing():
     made = []
     for layout in (torch.contiguous_format, torch.channels_last):
         torch.manual_seed(1)
-        made += step(Muon, nn.Conv2d(3, 8, 3, bias=False).to(memory_format=layout), lr=.2, mom=.9)
+        made += step(Muon, nn.Conv2d(3, 8, 3, bias=False).to(memory_format=layout), lr=0.2, mom=0.9)
     assert torch.equal(*made)
 
 
@@ -87,9 +96,15 @@ def test_a_study_by_muon(kdfast, images, tmp_path):
     asked = ['--data', images, '--runs', tmp_path]
     done = kdfast('run', 'exp1', '--epochs', 2, '--optimizer', 'muon', *asked)
     assert done.status == 0, done.err
-    assert {folder.name for folder in (tmp_path/'tiny').iterdir()} == {'teacher,optimizer=muon', 'hint,optimizer=muon', 'exp1,epochs=2,optimizer=muon'}
+    assert {folder.name for folder in (tmp_path / 'tiny').iterdir()} == {
+        'teacher,optimizer=muon',
+        'hint,optimizer=muon',
+        'exp1,epochs=2,optimizer=muon',
+    }
     assert f'next  kdfast run baseline --epochs 2 --optimizer muon --data {images}' in done.out
-    hint,exp1 = (weights(tmp_path/'tiny'/name/'0') for name in ('hint,optimizer=muon', 'exp1,epochs=2,optimizer=muon'))
+    hint, exp1 = (
+        weights(tmp_path / 'tiny' / name / '0') for name in ('hint,optimizer=muon', 'exp1,epochs=2,optimizer=muon')
+    )
     front = {name for name in hint if name.startswith(('stem', 'stage1', 'stage2'))}
     assert equal({name: hint[name] for name in front}, {name: exp1[name] for name in front})
     refused = kdfast('run', 'kd', '--optimizer', 'adam', *asked)
@@ -98,5 +113,10 @@ def test_a_study_by_muon(kdfast, images, tmp_path):
 
 def test_muon_learns_more_in_few_epochs(tmp_path):
     digits = load('digits')
-    accuracy = {name: train(find('baseline'), digits, 0, dict(epochs=5, optimizer=name), tmp_path).result['valid_accuracy'] for name in ('sgd', 'muon')}
-    assert accuracy['muon'] > accuracy['sgd'] + .05, accuracy
+    accuracy = {
+        name: train(find_recipe('baseline'), digits, 0, dict(epochs=5, optimizer=name), tmp_path).result[
+            'valid_accuracy'
+        ]
+        for name in ('sgd', 'muon')
+    }
+    assert accuracy['muon'] > accuracy['sgd'] + 0.05, accuracy

@@ -1,4 +1,5 @@
 "Decoded once, whole or not at all, whatever ends the process and whoever else begins; and what takes long to find is found once."
+
 import os
 import platform
 import subprocess
@@ -6,81 +7,108 @@ import sys
 
 import pytest
 from conftest import draw
-from kdfast import data as kdata, processes
-from kdfast.once import facts_once, folder_once
+
+from kdfast.core import distributed
+from kdfast.core.cache_home import cache_home
+from kdfast.core.once import facts_once, folder_once
+from kdfast.data import dataset, load
 
 ABANDONED = '''
 import os, signal, sys
-from kdfast import decode, data
+from kdfast.data import decode, load
 decode.picture = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
-data.load(sys.argv[1])
+load(sys.argv[1])
 '''
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
-    draw(tmp_path/'pets'/'train', 8, seed=0)
-    draw(tmp_path/'pets'/'valid', 4, seed=1)
-    return tmp_path/'pets'
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    draw(tmp_path / 'pets' / 'train', 8, seed=0)
+    draw(tmp_path / 'pets' / 'valid', 4, seed=1)
+    return tmp_path / 'pets'
 
 
 def test_what_a_killed_process_left_goes_at_the_next_start(folder):
     assert subprocess.run([sys.executable, '-c', ABANDONED, folder]).returncode == -9
-    (left,) = kdata.cache_home().iterdir()
+    (left,) = cache_home().iterdir()
     assert left.name.startswith('new-')
-    mine,foreign = kdata.cache_home()/f'new-x-{platform.node()}-{os.getpid()}',kdata.cache_home()/'new-x-elsewhere-1'
+    mine, foreign = cache_home() / f'new-x-{platform.node()}-{os.getpid()}', cache_home() / 'new-x-elsewhere-1'
     mine.mkdir(), foreign.mkdir()
-    kdata.load(str(folder))
-    assert not left.exists() and mine.exists() and foreign.exists() and len(list(kdata.cache_home().iterdir())) == 3
+    load(str(folder))
+    assert not left.exists() and mine.exists() and foreign.exists() and len(list(cache_home().iterdir())) == 3
 
 
 def test_of_two_that_begin_at_once_the_first_that_is_done_counts(tmp_path):
-    folder,filled = tmp_path/'home'/'folder',[]
-    def other(new): filled.append('other'), (new/'whose').write_text('other')
+    folder, filled = tmp_path / 'home' / 'folder', []
+
+    def other(new):
+        filled.append('other'), (new / 'whose').write_text('other')
+
     def ours(new):
         filled.append('ours')
-        with pytest.MonkeyPatch.context() as patch: # as in another process
+        with pytest.MonkeyPatch.context() as patch:  # as in another process
             patch.setattr('os.getpid', lambda: 10**9)
             folder_once(folder, other)
-        (new/'whose').write_text('ours')
+        (new / 'whose').write_text('ours')
+
     folder_once(folder, ours)
-    assert filled == ['ours', 'other'] and (folder/'whose').read_text() == 'other' and [f.name for f in folder.parent.iterdir()] == ['folder']
+    assert (
+        filled == ['ours', 'other']
+        and (folder / 'whose').read_text() == 'other'
+        and [f.name for f in folder.parent.iterdir()] == ['folder']
+    )
     folder_once(folder, lambda new: pytest.fail('it is there'))
 
 
 def test_what_fails_leaves_nothing(tmp_path):
     def fail(new):
-        (new/'half').write_text('')
+        (new / 'half').write_text('')
         raise KeyboardInterrupt
-    with pytest.raises(KeyboardInterrupt): folder_once(tmp_path/'home'/'folder', fail)
-    assert not list((tmp_path/'home').iterdir())
-    def cannot(new): new.rmdir()
-    with pytest.raises(OSError): folder_once(tmp_path/'home'/'folder', cannot)
+
+    with pytest.raises(KeyboardInterrupt):
+        folder_once(tmp_path / 'home' / 'folder', fail)
+    assert not list((tmp_path / 'home').iterdir())
+
+    def cannot(new):
+        new.rmdir()
+
+    with pytest.raises(OSError):
+        folder_once(tmp_path / 'home' / 'folder', cannot)
 
 
 @pytest.mark.parametrize('rank', [0, 1])
 def test_the_first_of_several_processes_fills_it(tmp_path, monkeypatch, rank):
     "The others look when it is done; on a machine of their own they find nothing, and fill theirs"
     said = []
-    monkeypatch.setattr(processes, 'size', 2), monkeypatch.setattr(processes, 'rank', rank)
-    monkeypatch.setattr(processes, 'agreed', lambda decide: said.append('waited'))
-    folder_once(tmp_path/'home'/'folder', lambda new: said.append('filled'))
+    monkeypatch.setattr(distributed, 'size', 2), monkeypatch.setattr(distributed, 'rank', rank)
+    monkeypatch.setattr(distributed, 'agreed', lambda decide: said.append('waited'))
+    folder_once(tmp_path / 'home' / 'folder', lambda new: said.append('filled'))
     assert said == (['filled', 'waited'] if rank == 0 else ['waited', 'filled'])
 
 
 def test_a_holdouts_facts_are_found_once(folder, monkeypatch):
-    first = kdata.load(str(folder), holdout=.25)
-    for slow in ('statistics', 'fingerprint'): monkeypatch.setattr(kdata, slow, None)
-    again = kdata.load(str(folder), holdout=.25)
-    assert (again.mean, again.std, again.fingerprint, again.name) == (first.mean, first.std, first.fingerprint, first.name)
+    first = load(str(folder), holdout=0.25)
+    for slow in ('statistics', 'fingerprint'):
+        monkeypatch.setattr(dataset, slow, None)
+    again = load(str(folder), holdout=0.25)
+    assert (again.mean, again.std, again.fingerprint, again.name) == (
+        first.mean,
+        first.std,
+        first.fingerprint,
+        first.name,
+    )
     assert (again.train[1] == first.train[1]).all() and (again.valid[0].rows == first.valid[0].rows).all()
-    with pytest.raises(TypeError): kdata.load(str(folder), holdout=.5) # another share has facts of its own
+    with pytest.raises(TypeError):
+        load(str(folder), holdout=0.5)  # another share has facts of its own
 
 
 def test_facts_are_found_again_where_nothing_can_be_written(tmp_path, monkeypatch):
     found = []
-    def find(): return found.append(1) or dict(n=len(found))
-    assert facts_once(tmp_path/'a.json', find) == facts_once(tmp_path/'a.json', find) == dict(n=1)
+
+    def find():
+        return found.append(1) or dict(n=len(found))
+
+    assert facts_once(tmp_path / 'a.json', find) == facts_once(tmp_path / 'a.json', find) == dict(n=1)
     monkeypatch.setattr('os.access', lambda *_: False)
-    assert facts_once(tmp_path/'b.json', find) == dict(n=2) and not (tmp_path/'b.json').exists()
+    assert facts_once(tmp_path / 'b.json', find) == dict(n=2) and not (tmp_path / 'b.json').exists()

@@ -1,4 +1,5 @@
 "A small slice of the slow suite, which is `python tests/ordeal.py`."
+
 import subprocess
 import sys
 from pathlib import Path
@@ -7,5 +8,9 @@ NAMES = ('kill', 'checkpoint', 'stages', 'failures', 'damage', 'signals', 'start
 
 
 def test_a_slice():
-    done = subprocess.run([sys.executable, Path(__file__).with_name('ordeal.py'), *NAMES, '--share', '.02'], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name('ordeal.py'), *NAMES, '--share', '.02'],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0 and len(done.stdout.splitlines()) == len(NAMES), done.stdout + done.stderr

@@ -2,74 +2,142 @@ import shutil
 
 import pytest
 from conftest import make, seal
-from kdfast import report, upstream
-from kdfast.errors import KdfastError
-from kdfast.runs import as_run, find_all
 from rich.console import Console
+
+from kdfast.analysis.aggregate import aggregate
+from kdfast.core.errors import KdfastError
+from kdfast.core.format import count_text, percent
+from kdfast.report.tables import compare_table, run_remarks, run_summary, table_cell
+from kdfast.runs.find import find_runs, resolve_run_name
+from kdfast.runs.upstream import record_upstream
 
 
 def test_means_and_standard_deviations_by_hand(tmp_path):
-    for seed,accuracy in enumerate([.80, .82, .87]): make(tmp_path, 'kd', seed, valid_accuracy=accuracy, epochs=3)
-    [row] = report.aggregate(find_all(tmp_path))
+    for seed, accuracy in enumerate([0.80, 0.82, 0.87]):
+        make(tmp_path, 'kd', seed, valid_accuracy=accuracy, epochs=3)
+    [row] = aggregate(find_runs(tmp_path))
     assert row['n'] == 3 and row['seeds'] == [0, 1, 2]
-    assert row['valid_accuracy']['mean'] == pytest.approx(.83) and row['valid_accuracy']['sd'] == pytest.approx(.0360555, rel=1e-5)
+    assert row['valid_accuracy']['mean'] == pytest.approx(0.83) and row['valid_accuracy']['sd'] == pytest.approx(
+        0.0360555, rel=1e-5
+    )
     assert row['fit_loss'] is None and row['epochs']['sd'] == 0
-    assert report.cell(row['valid_accuracy'], report.percent) == '83.00 %\n± 3.61 %' and report.cell(row['epochs'], report.count) == '3'
+    assert (
+        table_cell(row['valid_accuracy'], percent) == '83.00 %\n± 3.61 %'
+        and table_cell(row['epochs'], count_text) == '3'
+    )
 
 
 def test_a_summary_has_the_teacher_beside_the_student(tmp_path):
-    teacher = make(tmp_path, 'teacher', 0, valid_accuracy=.87, params=1_330_000, latency=.002, epochs=18, best_epoch=None, worst_pairs=None)
-    student = make(tmp_path, 'kd', 0, valid_accuracy=.858, params=306_000, latency=.001, epochs=32, best_epoch=None, worst_pairs=None)
-    (teacher/'weights.safetensors').write_bytes(b'weights'), seal(teacher)
+    teacher = make(
+        tmp_path,
+        'teacher',
+        0,
+        valid_accuracy=0.87,
+        params=1_330_000,
+        latency=0.002,
+        epochs=18,
+        best_epoch=None,
+        worst_pairs=None,
+    )
+    student = make(
+        tmp_path,
+        'kd',
+        0,
+        valid_accuracy=0.858,
+        params=306_000,
+        latency=0.001,
+        epochs=32,
+        best_epoch=None,
+        worst_pairs=None,
+    )
+    (teacher / 'weights.safetensors').write_bytes(b'weights'), seal(teacher)
     student.facts['stands_on'] = []
-    upstream.record(student, 'teacher', teacher), student.set('finished')
+    record_upstream(student, 'teacher', teacher), student.set('finished')
+
     def lines(folder):
         console = Console(width=80, record=True, file=open('/dev/null', 'w'))
-        console.print(report.summary(folder))
+        console.print(run_summary(folder))
         return {' '.join(line.split()) for line in console.export_text().splitlines()}
-    assert {'validation accuracy 85.80 % teacher 87.00 %', 'parameters 306 k teacher 1.33 M', 'one image takes 1.00 ms teacher 2.00 ms', 'epochs 32'} <= lines(student)
+
+    assert {
+        'validation accuracy 85.80 % teacher 87.00 %',
+        'parameters 306 k teacher 1.33 M',
+        'one image takes 1.00 ms teacher 2.00 ms',
+        'epochs 32',
+    } <= lines(student)
     assert 'parameters 1.33 M' in lines(teacher)
     shutil.rmtree(teacher.path)
     assert 'parameters 306 k' in lines(student)
 
 
 def test_what_failed_or_diverged_is_listed_and_never_averaged(tmp_path):
-    make(tmp_path, 'kd', 0, valid_accuracy=.8)
+    make(tmp_path, 'kd', 0, valid_accuracy=0.8)
     make(tmp_path, 'kd', 1, status='diverged')
-    [row] = report.aggregate(find_all(tmp_path))
-    assert row['n'] == 1 and row['valid_accuracy']['values'] == [.8]
-    assert 'not in the table: kd, seed 1: diverged (no luck)' in report.remarks(find_all(tmp_path))
+    [row] = aggregate(find_runs(tmp_path))
+    assert row['n'] == 1 and row['valid_accuracy']['values'] == [0.8]
+    assert 'not in the table: kd, seed 1: diverged (no luck)' in run_remarks(find_runs(tmp_path))
 
 
 def test_different_teachers_are_said(tmp_path):
     make(tmp_path, 'kd', 0, teacher_sha256='x'), make(tmp_path, 'exp1', 0, teacher_sha256='y')
-    assert any('2 different teachers' in remark for remark in report.remarks(find_all(tmp_path)))
+    assert any('2 different teachers' in remark for remark in run_remarks(find_runs(tmp_path)))
 
 
 def test_recipes_come_in_the_reports_order(tmp_path):
-    for recipe in ('exp2', 'kd,T=6.0', 'mine', 'teacher', 'kd'): make(tmp_path, recipe, 0)
-    assert [r['recipe'] for r in report.aggregate(find_all(tmp_path))] == ['teacher', 'kd', 'kd,T=6.0', 'exp2', 'mine']
+    for recipe in ('exp2', 'kd,T=6.0', 'mine', 'teacher', 'kd'):
+        make(tmp_path, recipe, 0)
+    assert [r['recipe'] for r in aggregate(find_runs(tmp_path))] == ['teacher', 'kd', 'kd,T=6.0', 'exp2', 'mine']
 
 
 @pytest.mark.parametrize('width', [60, 80, 120])
 def test_the_table_fits_its_terminal(tmp_path, width):
     from rich.console import Console
-    far = 'teacher=runs_cifar10-images_teacher_epochs=14_optimizer=muon_0' # a long word
+
+    far = 'teacher=runs_cifar10-images_teacher_epochs=14_optimizer=muon_0'  # a long word
     for recipe in ('teacher', 'baseline', f'kd,{far}', 'hint', f'exp1,epochs=22,{far}', 'exp2'):
-        for seed in (0, 1): make(tmp_path, recipe, seed, valid_accuracy=.8 + seed/100, train_loss=.1, params=308642, seconds=1000 + seed)
+        for seed in (0, 1):
+            make(
+                tmp_path,
+                recipe,
+                seed,
+                valid_accuracy=0.8 + seed / 100,
+                train_loss=0.1,
+                params=308642,
+                seconds=1000 + seed,
+            )
     console = Console(width=width, record=True, file=open('/dev/null', 'w'))
-    for table in report.compare_table(report.aggregate(find_all(tmp_path)), width): console.print(table)
+    for table in compare_table(aggregate(find_runs(tmp_path)), width):
+        console.print(table)
     text = console.export_text()
     assert '…' not in text and text.count('80.50 %') == 6 and all(len(line) <= width for line in text.splitlines())
 
 
 def test_a_damaged_file_is_named(tmp_path):
     folder = make(tmp_path, 'kd', 0)
-    (folder/'result.json').write_text('{"a":')
-    with pytest.raises(KdfastError, match='result.json is not as it was written'): report.aggregate([folder])
+    (folder / 'result.json').write_text('{"a":')
+    with pytest.raises(KdfastError, match='result.json is not as it was written'):
+        aggregate([folder])
 
 
 def test_a_recipe_that_ran_with_another_teacher_optimizer_or_epochs_alone_stands_for_itself(tmp_path):
-    for name in ('kd,epochs=6', 'fitnets,optimizer=muon,teacher=runs_pets_teacher_epochs=3_0', 'exp1,epochs=6', 'exp1,epochs=8', 'exp2,epochs=6,T=3.0', 'baseline', 'baseline,epochs=6'): make(tmp_path, name, 0)
-    assert [as_run(find_all(tmp_path), name) for name in ('kd', 'exp1', 'exp2', 'baseline', 'teacher')] == ['kd,epochs=6', None, None, 'baseline', None]
-    assert as_run(find_all(tmp_path), 'fitnets') == 'fitnets,optimizer=muon,teacher=runs_pets_teacher_epochs=3_0'
+    for name in (
+        'kd,epochs=6',
+        'fitnets,optimizer=muon,teacher=runs_pets_teacher_epochs=3_0',
+        'exp1,epochs=6',
+        'exp1,epochs=8',
+        'exp2,epochs=6,T=3.0',
+        'baseline',
+        'baseline,epochs=6',
+    ):
+        make(tmp_path, name, 0)
+    assert [resolve_run_name(find_runs(tmp_path), name) for name in ('kd', 'exp1', 'exp2', 'baseline', 'teacher')] == [
+        'kd,epochs=6',
+        None,
+        None,
+        'baseline',
+        None,
+    ]
+    assert (
+        resolve_run_name(find_runs(tmp_path), 'fitnets')
+        == 'fitnets,optimizer=muon,teacher=runs_pets_teacher_epochs=3_0'
+    )

@@ -5,78 +5,114 @@ import sys
 
 import pytest
 from conftest import make, recipe
-from kdfast.errors import KdfastError
-from kdfast.runs import Folder, find
-from kdfast.writing import write
+
+from kdfast.core.atomic import write
+from kdfast.core.errors import KdfastError
+from kdfast.runs.find import find_run
+from kdfast.runs.run_dir import RunDir
 
 
 def test_files_are_written_whole_and_leave_nothing_else(tmp_path):
-    write(tmp_path/'a', 'old')
-    with pytest.raises(TypeError): write(tmp_path/'a', 5)
-    assert (tmp_path/'a').read_text() == 'old' and [f.name for f in tmp_path.iterdir()] == ['a']
-    write(tmp_path/'a', 'new')
-    assert (tmp_path/'a').read_text() == 'new' and [f.name for f in tmp_path.iterdir()] == ['a']
+    write(tmp_path / 'a', 'old')
+    with pytest.raises(TypeError):
+        write(tmp_path / 'a', 5)
+    assert (tmp_path / 'a').read_text() == 'old' and [f.name for f in tmp_path.iterdir()] == ['a']
+    write(tmp_path / 'a', 'new')
+    assert (tmp_path / 'a').read_text() == 'new' and [f.name for f in tmp_path.iterdir()] == ['a']
 
 
 def write_often(file, letter):
-    for _ in range(60): write(file, letter*100_000)
+    for _ in range(60):
+        write(file, letter * 100_000)
 
 
 def test_two_processes_may_write_one_file(tmp_path):
-    writers = [multiprocessing.get_context('spawn').Process(target=write_often, args=(tmp_path/'a', letter)) for letter in 'xy']
-    for writer in writers: writer.start()
-    for writer in writers: writer.join()
-    assert [writer.exitcode for writer in writers] == [0, 0] and (tmp_path/'a').read_text() in ('x'*100_000, 'y'*100_000)
+    writers = [
+        multiprocessing.get_context('spawn').Process(target=write_often, args=(tmp_path / 'a', letter))
+        for letter in 'xy'
+    ]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0, 0] and (tmp_path / 'a').read_text() in (
+        'x' * 100_000,
+        'y' * 100_000,
+    )
 
 
 def test_find(tmp_path):
-    one,two = make(tmp_path, 'kd', 3),make(tmp_path, 'kd', 5)
-    assert find(tmp_path, 'kd').path == one.path and find(tmp_path, 'kd', seed=5).path == two.path == find(tmp_path, str(two)).path
-    with pytest.raises(KdfastError, match='no finished run exp1 .*; there are kd'): find(tmp_path, 'exp1')
+    one, two = make(tmp_path, 'kd', 3), make(tmp_path, 'kd', 5)
+    assert (
+        find_run(tmp_path, 'kd').path == one.path
+        and find_run(tmp_path, 'kd', seed=5).path == two.path == find_run(tmp_path, str(two)).path
+    )
+    with pytest.raises(KdfastError, match='no finished run exp1 .*; there are kd'):
+        find_run(tmp_path, 'exp1')
     make(tmp_path, 'kd', 0, data='zoo')
-    with pytest.raises(KdfastError, match='ran on pets, zoo: choose one with --data'): find(tmp_path, 'kd')
+    with pytest.raises(KdfastError, match='ran on pets, zoo: choose one with --data'):
+        find_run(tmp_path, 'kd')
 
 
 def test_a_recipes_name_alone_means_its_only_run(tmp_path):
     one = make(tmp_path, 'kd,epochs=6,teacher=runs_pets_teacher_epochs=3_0', 0)
     make(tmp_path, 'kd,T=2.0', 0)
-    assert find(tmp_path, 'kd').path == one.path
+    assert find_run(tmp_path, 'kd').path == one.path
     make(tmp_path, 'kd,epochs=8', 0)
-    with pytest.raises(KdfastError, match='no finished run kd in .*; there are kd,T=2.0, kd,epochs=6,teacher=.*, kd,epochs=8$'): find(tmp_path, 'kd')
+    with pytest.raises(
+        KdfastError, match='no finished run kd in .*; there are kd,T=2.0, kd,epochs=6,teacher=.*, kd,epochs=8$'
+    ):
+        find_run(tmp_path, 'kd')
     plain = make(tmp_path, 'kd', 0)
-    assert find(tmp_path, 'kd').path == plain.path
+    assert find_run(tmp_path, 'kd').path == plain.path
 
 
 def hold(path, held):
-    with Folder(path).locked():
-        Folder(path).path.mkdir(), (path/'run.json').write_text('{"status": "running", "pid": 4321, "host": "elsewhere"}')
+    with RunDir(path).locked():
+        (
+            RunDir(path).path.mkdir(),
+            (path / 'run.json').write_text('{"status": "running", "pid": 4321, "host": "elsewhere"}'),
+        )
         held.set()
         signal.pause()
 
 
 def test_one_process_writes_and_a_killed_one_is_never_in_the_way(kdfast, images, tmp_path):
-    spawn,path = multiprocessing.get_context('spawn'),tmp_path/'tiny'/'baseline,epochs=1'/'0'
+    spawn, path = multiprocessing.get_context('spawn'), tmp_path / 'tiny' / 'baseline,epochs=1' / '0'
     held = spawn.Event()
     holder = spawn.Process(target=hold, args=(path, held))
     holder.start()
     assert held.wait(60)
-    before = (path/'run.json').read_bytes()
+    before = (path / 'run.json').read_bytes()
     command = ('run', 'baseline', '--epochs', 1, '--data', images, '--runs', tmp_path)
     refused = kdfast(*command)
-    assert refused.status == 3 and 'is being trained by process 4321 on elsewhere' in refused.err and (path/'run.json').read_bytes() == before
+    assert (
+        refused.status == 3
+        and 'is being trained by process 4321 on elsewhere' in refused.err
+        and (path / 'run.json').read_bytes() == before
+    )
     holder.kill()
     holder.join()
-    assert kdfast(*command).status == 0 and Folder(path).finished
+    assert kdfast(*command).status == 0 and RunDir(path).finished
 
 
-@pytest.mark.parametrize('number,status,said', [(signal.SIGTERM, 143, 'terminated'), (signal.SIGINT, 130, 'interrupted')])
+@pytest.mark.parametrize(
+    'number,status,said', [(signal.SIGTERM, 143, 'terminated'), (signal.SIGINT, 130, 'interrupted')]
+)
 def test_a_signal_ends_a_run_that_says_so(images, tmp_path, number, status, said):
-    recipe(tmp_path/'mine.py', 'print("training", flush=True); __import__("signal").pause()')
-    process = subprocess.Popen([sys.executable, '-P', '-m', 'kdfast', 'run', tmp_path/'mine.py', '--data', images, '--runs', tmp_path],
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    recipe(tmp_path / 'mine.py', 'print("training", flush=True); __import__("signal").pause()')
+    process = subprocess.Popen(
+        [sys.executable, '-P', '-m', 'kdfast', 'run', tmp_path / 'mine.py', '--data', images, '--runs', tmp_path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout.readline() == 'training\n'
     process.send_signal(number)
-    _,err = process.communicate()
-    assert process.returncode == status and err.splitlines()[-1] == f'kdfast: error: {said}; the same command goes on from there'
-    state = Folder(tmp_path/'tiny'/'mine'/'0').run
+    _, err = process.communicate()
+    assert (
+        process.returncode == status
+        and err.splitlines()[-1] == f'kdfast: error: {said}; the same command goes on from there'
+    )
+    state = RunDir(tmp_path / 'tiny' / 'mine' / '0').run
     assert (state['status'], state['reason']) == ('interrupted', 'by a signal')

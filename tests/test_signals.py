@@ -1,4 +1,5 @@
 "Ctrl-C and SIGTERM: the step is finished and kept, the exit status says what came, and no process stays behind."
+
 import signal
 import subprocess
 import sys
@@ -6,21 +7,29 @@ import sys
 import pytest
 from conftest import beside
 from fastai.basics import Callback
-from kdfast import recipe as recipes, signals, trainer
-from kdfast.runs import Folder
 from test_resume import same
 
-PER_EPOCH = 9 # steps
+from kdfast.core import signals
+from kdfast.runs.recipes import find_recipe
+from kdfast.runs.run_dir import RunDir
+from kdfast.training.execute import train
+
+PER_EPOCH = 9  # steps
 
 
 class Send(Callback):
     "Signals, at one moment of a fit"
+
     order = 90
+
     def __init__(self, epoch, step, event='after_pred', times=1):
         self.sent = 0
+
         def act():
             if (self.epoch, self.iter) == (epoch, step) and self.learn.metrics_log.fitting:
-                for self.sent in range(1, times + 1): signal.raise_signal(signal.SIGTERM)
+                for self.sent in range(1, times + 1):
+                    signal.raise_signal(signal.SIGTERM)
+
         setattr(self, event, act)
 
 
@@ -29,46 +38,76 @@ def heard():
     handlers = [(number, signal.getsignal(number)) for number in signals.SAID]
     signals.listen()
     yield
-    for number,handler in handlers: signal.signal(number, handler)
+    for number, handler in handlers:
+        signal.signal(number, handler)
     signals.asked = None
 
 
 @pytest.fixture(scope='module')
 def whole(study, data, tmp_path_factory):
-    return trainer.train(recipes.find('kd'), data, 0, dict(epochs=2), beside(study, tmp_path_factory.mktemp('whole'), 'teacher'))
+    return train(find_recipe('kd'), data, 0, dict(epochs=2), beside(study, tmp_path_factory.mktemp('whole'), 'teacher'))
 
 
-@pytest.mark.parametrize('epoch,step,event,kept', [
-    (0, 4, 'after_pred', '0000-000005'), (1, PER_EPOCH - 1, 'after_step', '0001-000009'), (1, PER_EPOCH - 1, 'after_train', '0001-000000'), (1, 0, 'after_validate', 'end')])
+@pytest.mark.parametrize(
+    'epoch,step,event,kept',
+    [
+        (0, 4, 'after_pred', '0000-000005'),
+        (1, PER_EPOCH - 1, 'after_step', '0001-000009'),
+        (1, PER_EPOCH - 1, 'after_train', '0001-000000'),
+        (1, 0, 'after_validate', 'end'),
+    ],
+)
 def test_the_step_under_way_is_finished_and_kept(study, data, whole, tmp_path, heard, epoch, step, event, kept):
-    runs,kd = beside(study, tmp_path, 'teacher'),recipes.find('kd')
+    runs, kd = beside(study, tmp_path, 'teacher'), find_recipe('kd')
     with pytest.raises(signals.Interrupted) as e:
-        trainer.train(kd, data, 0, dict(epochs=2), runs, [lambda _: Send(epoch, step, event)])
-    folder = Folder(tmp_path/'tiny'/'kd,epochs=2'/'0')
+        train(kd, data, 0, dict(epochs=2), runs, [lambda _: Send(epoch, step, event)])
+    folder = RunDir(tmp_path / 'tiny' / 'kd,epochs=2' / '0')
     assert e.value.code == 143 and folder.status == 'interrupted'
-    assert any(kept in file.name for file in (folder/'resume').iterdir()), sorted((folder/'resume').iterdir())
+    assert any(kept in file.name for file in (folder / 'resume').iterdir()), sorted((folder / 'resume').iterdir())
     signals.listen()
-    assert same(trainer.train(kd, data, 0, dict(epochs=2), runs), whole)
+    assert same(train(kd, data, 0, dict(epochs=2), runs), whole)
 
 
 def test_the_second_signal_waits_for_nothing(study, data, whole, tmp_path, heard):
-    runs,kd,send = beside(study, tmp_path, 'teacher'),recipes.find('kd'),Send(0, 4, times=2)
-    with pytest.raises(signals.Interrupted): trainer.train(kd, data, 0, dict(epochs=2), runs, [lambda _: send])
-    folder = Folder(tmp_path/'tiny'/'kd,epochs=2'/'0')
-    assert send.sent == 2 and [file.name[:14] for file in (folder/'resume').iterdir()] == ['01-0000-000000'] # the step was not kept
+    runs, kd, send = beside(study, tmp_path, 'teacher'), find_recipe('kd'), Send(0, 4, times=2)
+    with pytest.raises(signals.Interrupted):
+        train(kd, data, 0, dict(epochs=2), runs, [lambda _: send])
+    folder = RunDir(tmp_path / 'tiny' / 'kd,epochs=2' / '0')
+    assert send.sent == 2 and [file.name[:14] for file in (folder / 'resume').iterdir()] == [
+        '01-0000-000000'
+    ]  # the step was not kept
     signals.listen()
-    assert same(trainer.train(kd, data, 0, dict(epochs=2), runs), whole)
+    assert same(train(kd, data, 0, dict(epochs=2), runs), whole)
 
 
 @pytest.mark.parametrize('number,status', [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_no_process_of_a_study_stays_behind(images, tmp_path, number, status):
     "Not even where the study is killed and can tell them nothing"
-    command = [sys.executable, '-P', '-m', 'kdfast', 'study', 'baseline', '--seeds', '2', '--epochs', '500', '--jobs', '2', '--data', images, '--runs', tmp_path]
+    command = [
+        sys.executable,
+        '-P',
+        '-m',
+        'kdfast',
+        'study',
+        'baseline',
+        '--seeds',
+        '2',
+        '--epochs',
+        '500',
+        '--jobs',
+        '2',
+        '--data',
+        images,
+        '--runs',
+        tmp_path,
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    folders = [Folder(tmp_path/'tiny'/'baseline,epochs=500'/seed) for seed in '01']
-    while not all((folder/'metrics.csv').exists() for folder in folders): assert process.poll() is None, process.stderr.read()
+    folders = [RunDir(tmp_path / 'tiny' / 'baseline,epochs=500' / seed) for seed in '01']
+    while not all((folder / 'metrics.csv').exists() for folder in folders):
+        assert process.poll() is None, process.stderr.read()
     process.send_signal(number)
     process.wait()
     assert process.returncode == status
-    while any(folder.held for folder in folders): pass # each holds its folder as long as it lives
-    assert [folder.run['status'] for folder in folders] == ['interrupted']*2
+    while any(folder.held for folder in folders):
+        pass  # each holds its folder as long as it lives
+    assert [folder.run['status'] for folder in folders] == ['interrupted'] * 2

@@ -1,15 +1,22 @@
 "The user's own code: every module that builds a network belongs to its run, none meets another of its name, and an error names its line."
+
 import inspect
 import json
 import pickle
 import shutil
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from kdfast import identity, networks, recipe as recipes, source, trust
-from kdfast.errors import KdfastError
+
+from kdfast.core.errors import KdfastError
+from kdfast.core.installed import is_installed
+from kdfast.core.source import PREFIX, named_function, of_package
+from kdfast.models.build import build_network
+from kdfast.models.saved import build_for, load_network_file, save_network
+from kdfast.runs import trust
+from kdfast.runs.recipes import find_recipe, recipe_names
+from kdfast.training import identity
 
 NET = '''from torch import nn
 import blocks
@@ -19,83 +26,171 @@ BLOCKS = 'from torch import nn\ndef conv(n_in, n_out): return nn.Conv2d(n_in, n_
 
 
 def write(folder, files=(), **more):
-    for name,text in (dict(files) | more).items():
-        file = folder/f'{name}.py'
+    for name, text in (dict(files) | more).items():
+        file = folder / f'{name}.py'
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
     return folder
 
 
 @pytest.fixture
-def project(tmp_path): return write(tmp_path/'project', nets=NET, blocks=BLOCKS.format(size=3))
+def project(tmp_path):
+    return write(tmp_path / 'project', nets=NET, blocks=BLOCKS.format(size=3))
 
 
-def build(name): return networks.build(str(name), 3)
+def build(name):
+    return build_network(str(name), 3)
 
 
 # Modules of one name
 
+
 def test_files_of_one_name_in_two_folders_do_not_meet(tmp_path, project):
-    other = write(tmp_path/'other', nets=NET, blocks=BLOCKS.format(size=5))
+    other = write(tmp_path / 'other', nets=NET, blocks=BLOCKS.format(size=5))
     sizes = [build(f'{folder}/nets.py:tiny')[0].kernel_size for folder in (project, other, project)]
     assert sizes == [(3, 3), (5, 5), (3, 3)] and 'blocks' not in sys.modules
 
 
 def test_what_lies_beside_it_hides_an_installed_module_from_it_alone(tmp_path):
-    write(tmp_path, nets='import colorsys\nfrom torch import nn\ndef net(n): return nn.Linear(colorsys.size, n)\n', colorsys='size = 7\n')
+    write(
+        tmp_path,
+        nets='import colorsys\nfrom torch import nn\ndef net(n): return nn.Linear(colorsys.size, n)\n',
+        colorsys='size = 7\n',
+    )
     assert build(f'{tmp_path}/nets.py:net').in_features == 7
     import colorsys
+
     assert hasattr(colorsys, 'rgb_to_hsv')
 
 
 def test_a_folder_without_a_package_hides_nothing(tmp_path):
-    (tmp_path/'json').mkdir()
+    (tmp_path / 'json').mkdir()
     write(tmp_path, nets='import json\nfrom torch import nn\ndef net(n): return nn.Linear(json.loads("7"), n)\n')
     assert build(f'{tmp_path}/nets.py:net').in_features == 7
 
 
 def test_a_change_is_seen_and_what_was_built_before_stays_in_use(project):
-    before = build(project/'nets.py:tiny')
-    assert type(build(project/'nets.py:tiny')) is type(before)
-    (project/'blocks.py').write_text(BLOCKS.format(size=5)) # of the same length, within the same second
-    assert build(project/'nets.py:tiny')[0].kernel_size == (5, 5) and before[0].kernel_size == (3, 3)
+    before = build(project / 'nets.py:tiny')
+    assert type(build(project / 'nets.py:tiny')) is type(before)
+    (project / 'blocks.py').write_text(BLOCKS.format(size=5))  # of the same length, within the same second
+    assert build(project / 'nets.py:tiny')[0].kernel_size == (5, 5) and before[0].kernel_size == (3, 3)
 
 
 # Ways to import
 
-@pytest.mark.parametrize('files,name', [
-    ({'nets': 'from torch import nn\ndef net(n):\n    from late import width\n    return nn.Linear(width, n)\n', 'late': 'width = 7\n'}, 'nets.py:net'),
-    ({'nets': 'import parts.a.b as b\nfrom torch import nn\ndef net(n): return nn.Linear(b.width, n)\n', 'parts/__init__': '', 'parts/a/__init__': '', 'parts/a/b': 'width = 7\n'}, 'nets.py:net'),
-    ({'nets': 'import parts.b\nfrom torch import nn\ndef net(n): return nn.Linear(parts.b.width, n)\n', 'parts/b': 'width = 7\n'}, 'nets.py:net'),
-    ({'pkg/__init__': '', 'pkg/nets': 'from .b import width\nfrom torch import nn\ndef net(n): return nn.Linear(width, n)\n', 'pkg/b': 'width = 7\n'}, 'pkg/nets.py:net'),
-    ({'pkg/__init__': '', 'pkg/nets': 'from pkg.b import width\nfrom torch import nn\ndef net(n): return nn.Linear(width, n)\n', 'pkg/b': 'width = 7\n'}, 'pkg/nets.py:net'),
-    ({'pkg/__init__': '', 'pkg/nets': 'from b import *\nfrom torch import nn\ndef net(n): return nn.Linear(width, n)\n', 'pkg/b': 'width = 7\n'}, 'pkg/nets.py:net'),
-    ({'my-nets': 'from b import width\nfrom torch import nn\ndef net(n): return nn.Linear(width, n)\n', 'b': 'import typing\nwidth = 7\n'}, 'my-nets.py:net'),
-    ({'nets.v2': 'from b import width\nfrom torch import nn\ndef net(n): return nn.Linear(width, n)\n', 'b': 'width = 7\n'}, 'nets.v2.py:net'),
-], ids=['late', 'package', 'folder', 'relative', 'absolute', 'script in a package', 'name with a dash', 'name with a dot'])
+
+@pytest.mark.parametrize(
+    'files,name',
+    [
+        (
+            {
+                'nets': 'from torch import nn\ndef net(n):\n    from late import width\n    return nn.Linear(width, n)\n',
+                'late': 'width = 7\n',
+            },
+            'nets.py:net',
+        ),
+        (
+            {
+                'nets': 'import parts.a.b as b\nfrom torch import nn\ndef net(n): return nn.Linear(b.width, n)\n',
+                'parts/__init__': '',
+                'parts/a/__init__': '',
+                'parts/a/b': 'width = 7\n',
+            },
+            'nets.py:net',
+        ),
+        (
+            {
+                'nets': 'import parts.b\nfrom torch import nn\ndef net(n): return nn.Linear(parts.b.width, n)\n',
+                'parts/b': 'width = 7\n',
+            },
+            'nets.py:net',
+        ),
+        (
+            {
+                'pkg/__init__': '',
+                'pkg/nets': 'from .b import width\nfrom torch import nn\ndef net(n): return nn.Linear(width, n)\n',
+                'pkg/b': 'width = 7\n',
+            },
+            'pkg/nets.py:net',
+        ),
+        (
+            {
+                'pkg/__init__': '',
+                'pkg/nets': 'from pkg.b import width\nfrom torch import nn\ndef net(n): return nn.Linear(width, n)\n',
+                'pkg/b': 'width = 7\n',
+            },
+            'pkg/nets.py:net',
+        ),
+        (
+            {
+                'pkg/__init__': '',
+                'pkg/nets': 'from b import *\nfrom torch import nn\ndef net(n): return nn.Linear(width, n)\n',
+                'pkg/b': 'width = 7\n',
+            },
+            'pkg/nets.py:net',
+        ),
+        (
+            {
+                'my-nets': 'from b import width\nfrom torch import nn\ndef net(n): return nn.Linear(width, n)\n',
+                'b': 'import typing\nwidth = 7\n',
+            },
+            'my-nets.py:net',
+        ),
+        (
+            {
+                'nets.v2': 'from b import width\nfrom torch import nn\ndef net(n): return nn.Linear(width, n)\n',
+                'b': 'width = 7\n',
+            },
+            'nets.v2.py:net',
+        ),
+    ],
+    ids=[
+        'late',
+        'package',
+        'folder',
+        'relative',
+        'absolute',
+        'script in a package',
+        'name with a dash',
+        'name with a dot',
+    ],
+)
 def test_every_way_to_import_what_lies_beside(tmp_path, data, files, name):
     "And it all is kept: the network is built again from the copy, when the originals are gone"
-    write(tmp_path/'mine', files)
-    network,project = networks.build_for(f'{tmp_path}/mine/{name}', data)
+    write(tmp_path / 'mine', files)
+    network, project = build_for(f'{tmp_path}/mine/{name}', data)
     assert network.in_features == 7 and len(project.hashes) == len(files)
     trust.keep(project.sources, tmp_path)
     trust.accept(network.built_by)
-    networks.save(network, tmp_path/'weights.safetensors')
-    shutil.rmtree(tmp_path/'mine')
-    assert (networks.load_file(tmp_path/'weights.safetensors').weight == network.weight).all()
+    save_network(network, tmp_path / 'weights.safetensors')
+    shutil.rmtree(tmp_path / 'mine')
+    assert (load_network_file(tmp_path / 'weights.safetensors').weight == network.weight).all()
 
 
 def test_a_package_of_the_users_is_kept_and_an_installed_one_is_not(tmp_path, data, monkeypatch):
-    write(tmp_path, {'mine/__init__': '', 'mine/nets': 'from .b import width\nfrom mine import b\nfrom torch import nn\ndef net(n): return nn.Linear(b.width, n)\n', 'mine/b': 'width = 7\n'})
+    write(
+        tmp_path,
+        {
+            'mine/__init__': '',
+            'mine/nets': 'from .b import width\nfrom mine import b\nfrom torch import nn\ndef net(n): return nn.Linear(b.width, n)\n',
+            'mine/b': 'width = 7\n',
+        },
+    )
     monkeypatch.syspath_prepend(tmp_path)
-    network,project = networks.build_for('mine.nets:net', data)
-    assert set(network.built_by['source']) == {'mine/__init__.py', 'mine/nets.py', 'mine/b.py'} and network.built_by['network'] == 'mine.nets:net'
-    assert source.of_package('torch.nn') is None and source.of_package('kdfast.models') is None
-    with pytest.raises(ModuleNotFoundError): source.of_package('no.such')
+    network, project = build_for('mine.nets:net', data)
+    assert (
+        set(network.built_by['source']) == {'mine/__init__.py', 'mine/nets.py', 'mine/b.py'}
+        and network.built_by['network'] == 'mine.nets:net'
+    )
+    assert of_package('torch.nn') is None and of_package('kdfast.models.study_networks') is None
+    with pytest.raises(ModuleNotFoundError):
+        of_package('no.such')
 
 
 def test_dataclasses_annotations_pickles_and_the_source_work_as_in_any_module(tmp_path):
-    write(tmp_path, nets='''from __future__ import annotations
+    write(
+        tmp_path,
+        nets='''from __future__ import annotations
 from dataclasses import dataclass
 from typing import get_type_hints
 from torch import nn
@@ -111,7 +206,8 @@ class Net(nn.Linear):
 def net(n):
     assert get_type_hints(Config) == dict(width=int)
     return Net(n, Config())
-''')
+''',
+    )
     network = build(f'{tmp_path}/nets.py:net')
     assert (pickle.loads(pickle.dumps(network)).weight == network.weight).all()
     assert 'class Net' in inspect.getsource(type(network))
@@ -119,42 +215,83 @@ def net(n):
 
 # Identity
 
-def test_a_run_of_several_modules_is_known_by_all_of_them_and_loads_elsewhere(kdfast, images, project, tmp_path, monkeypatch):
+
+def test_a_run_of_several_modules_is_known_by_all_of_them_and_loads_elsewhere(
+    kdfast, images, project, tmp_path, monkeypatch
+):
     monkeypatch.chdir(project)
-    command = ('run', 'baseline', '--student', 'nets.py:tiny(width=4)', '--epochs', 1, '--data', images, '--runs', tmp_path/'runs')
+    command = (
+        'run',
+        'baseline',
+        '--student',
+        'nets.py:tiny(width=4)',
+        '--epochs',
+        1,
+        '--data',
+        images,
+        '--runs',
+        tmp_path / 'runs',
+    )
     done = kdfast(*command)
     assert done.status == 0, done.err
-    (folder,) = (tmp_path/'runs').glob('*/*/0')
-    facts = json.loads((folder/'run.json').read_text())
-    assert {'nets.py', 'blocks.py'} == set(facts['sources']['nets.py']) and {'source/nets.py', 'source/blocks.py'} <= set(facts['files'])
+    (folder,) = (tmp_path / 'runs').glob('*/*/0')
+    facts = json.loads((folder / 'run.json').read_text())
+    assert {'nets.py', 'blocks.py'} == set(facts['sources']['nets.py']) and {
+        'source/nets.py',
+        'source/blocks.py',
+    } <= set(facts['files'])
     assert kdfast(*command).status == 0
-    (project/'blocks.py').write_text(BLOCKS.format(size=3) + '# another\n')
+    (project / 'blocks.py').write_text(BLOCKS.format(size=3) + '# another\n')
     again = kdfast(*command)
-    assert again.status == 2 and 'was made with sources that have changed since' in again.err and 'blocks.py' in again.err
+    assert (
+        again.status == 2 and 'was made with sources that have changed since' in again.err and 'blocks.py' in again.err
+    )
     shutil.rmtree(project)
     monkeypatch.chdir(tmp_path)
-    shutil.move(folder, tmp_path/'elsewhere')
-    image = images/'valid'/'bee'/'000.png'
-    assert kdfast('predict', tmp_path/'elsewhere', image).status == 0
-    assert kdfast('export', tmp_path/'elsewhere', '--to', tmp_path/'x.safetensors').status == 0 and (tmp_path/'source'/'blocks.py').exists()
-    assert kdfast('predict', tmp_path/'x.safetensors', image).status == 0
-    (tmp_path/'source'/'blocks.py').write_text(BLOCKS.format(size=3) + '# another\n')
-    assert 'blocks.py is not the file that the network was trained with' in kdfast('predict', tmp_path/'x.safetensors', image).err
-    done = kdfast('run', 'kd', '--teacher', tmp_path/'elsewhere', '--epochs', 1, '--data', images, '--runs', tmp_path/'runs')
+    shutil.move(folder, tmp_path / 'elsewhere')
+    image = images / 'valid' / 'bee' / '000.png'
+    assert kdfast('predict', tmp_path / 'elsewhere', image).status == 0
+    assert (
+        kdfast('export', tmp_path / 'elsewhere', '--to', tmp_path / 'x.safetensors').status == 0
+        and (tmp_path / 'source' / 'blocks.py').exists()
+    )
+    assert kdfast('predict', tmp_path / 'x.safetensors', image).status == 0
+    (tmp_path / 'source' / 'blocks.py').write_text(BLOCKS.format(size=3) + '# another\n')
+    assert (
+        'blocks.py is not the file that the network was trained with'
+        in kdfast('predict', tmp_path / 'x.safetensors', image).err
+    )
+    done = kdfast(
+        'run', 'kd', '--teacher', tmp_path / 'elsewhere', '--epochs', 1, '--data', images, '--runs', tmp_path / 'runs'
+    )
     assert done.status == 0, done.err
 
 
 def test_what_a_network_reads_elsewhere_shows_in_its_structure(kdfast, images, tmp_path):
-    write(tmp_path, nets=f'''from pathlib import Path
+    write(
+        tmp_path,
+        nets=f'''from pathlib import Path
 from torch import nn
 def net(n):
-    width = int(Path({str(tmp_path/'width.txt')!r}).read_text())
+    width = int(Path({str(tmp_path / 'width.txt')!r}).read_text())
     return nn.Sequential(nn.Conv2d(3, width, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, n))
-''')
-    (tmp_path/'width.txt').write_text('4')
-    command = ('run', 'baseline', '--student', f'{tmp_path}/nets.py:net', '--epochs', 1, '--data', images, '--runs', tmp_path/'runs')
+''',
+    )
+    (tmp_path / 'width.txt').write_text('4')
+    command = (
+        'run',
+        'baseline',
+        '--student',
+        f'{tmp_path}/nets.py:net',
+        '--epochs',
+        1,
+        '--data',
+        images,
+        '--runs',
+        tmp_path / 'runs',
+    )
     assert [kdfast(*command).status for _ in range(2)] == [0, 0]
-    (tmp_path/'width.txt').write_text('5')
+    (tmp_path / 'width.txt').write_text('5')
     again = kdfast(*command)
     assert again.status == 2 and 'another network' in again.err
 
@@ -178,64 +315,98 @@ def main(run:Run, epochs:int=1, width:int=4):
 
 
 def test_a_recipes_own_modules_belong_to_its_run_and_its_own_network_loads_again(kdfast, images, tmp_path):
-    write(tmp_path/'mine', mine=RECIPE, my_losses='from fastai.basics import CrossEntropyLossFlat\nloss = CrossEntropyLossFlat()\n')
-    command = ('run', tmp_path/'mine'/'mine.py', '--data', images, '--runs', tmp_path/'runs')
+    write(
+        tmp_path / 'mine',
+        mine=RECIPE,
+        my_losses='from fastai.basics import CrossEntropyLossFlat\nloss = CrossEntropyLossFlat()\n',
+    )
+    command = ('run', tmp_path / 'mine' / 'mine.py', '--data', images, '--runs', tmp_path / 'runs')
     done = kdfast(*command)
     assert done.status == 0, done.err
-    folder = tmp_path/'runs'/'tiny'/'mine'/'0'
-    facts = json.loads((folder/'run.json').read_text())
-    assert set(facts['recipe_sources']) == {'my_losses.py'} and {'source/mine.py', 'source/my_losses.py'} <= set(facts['files'])
-    assert kdfast('predict', folder, images/'valid'/'bee'/'000.png').status == 0
-    with (tmp_path/'mine'/'my_losses.py').open('a') as f: f.write('# another\n')
+    folder = tmp_path / 'runs' / 'tiny' / 'mine' / '0'
+    facts = json.loads((folder / 'run.json').read_text())
+    assert set(facts['recipe_sources']) == {'my_losses.py'} and {'source/mine.py', 'source/my_losses.py'} <= set(
+        facts['files']
+    )
+    assert kdfast('predict', folder, images / 'valid' / 'bee' / '000.png').status == 0
+    with (tmp_path / 'mine' / 'my_losses.py').open('a') as f:
+        f.write('# another\n')
     again = kdfast(*command)
     assert again.status == 2 and 'my_losses.py' in again.err
 
 
 def test_initial_weights_follow_from_the_seed_whatever_was_loaded_before(tmp_path, data):
     write(tmp_path, nets='import torch\nfrom torch import nn\ntorch.rand(5)\ndef net(n): return nn.Linear(3, n)\n')
+
     def weights(name):
         torch.manual_seed(3)
-        return next(networks.build_for(name, data)[0].parameters())
-    for name in (f'{tmp_path}/nets.py:net', 'timm:test_vit2'): assert (weights(name) == weights(name)).all()
+        return next(build_for(name, data)[0].parameters())
+
+    for name in (f'{tmp_path}/nets.py:net', 'timm:test_vit2'):
+        assert (weights(name) == weights(name)).all()
 
 
 # Errors
 
-@pytest.mark.parametrize('text,said', [
-    ('import no_such_module\n', 'nets.py: No module named \'no_such_module\' (nets.py, line 1)'),
-    ('from torch import nn\n\nx = dict(a=1)["b"]\n', "nets.py: KeyError: 'b' (nets.py, line 3)"),
-    ('def net(n):\n    return other(n)\ndef other(n):\n    return n.no\n', "nets.py:net could not be built for 3 classes: AttributeError: 'int' object has no attribute 'no' (nets.py, line 4)"),
-    ('import argparse\nargparse.ArgumentParser().parse_args(["--no"])\n', 'nets.py: SystemExit: 2 (nets.py, line 2)'),
-    ('import blocks\ndef net(n): return blocks.wrong(n)\n', 'could not be built for 3 classes: ZeroDivisionError: division by zero (blocks.py, line 1)'),
-    ('import broken\n', 'broken.py, line 1: '),
-    ('from torch import nn\nfrom blocks import *\n', 'nets.py has no function net; did you mean nest?'),
-    ('net = 5\n', 'nets.py has no function net'),
-])
+
+@pytest.mark.parametrize(
+    'text,said',
+    [
+        ('import no_such_module\n', 'nets.py: No module named \'no_such_module\' (nets.py, line 1)'),
+        ('from torch import nn\n\nx = dict(a=1)["b"]\n', "nets.py: KeyError: 'b' (nets.py, line 3)"),
+        (
+            'def net(n):\n    return other(n)\ndef other(n):\n    return n.no\n',
+            "nets.py:net could not be built for 3 classes: AttributeError: 'int' object has no attribute 'no' (nets.py, line 4)",
+        ),
+        (
+            'import argparse\nargparse.ArgumentParser().parse_args(["--no"])\n',
+            'nets.py: SystemExit: 2 (nets.py, line 2)',
+        ),
+        (
+            'import blocks\ndef net(n): return blocks.wrong(n)\n',
+            'could not be built for 3 classes: ZeroDivisionError: division by zero (blocks.py, line 1)',
+        ),
+        ('import broken\n', 'broken.py, line 1: '),
+        ('from torch import nn\nfrom blocks import *\n', 'nets.py has no function net; did you mean nest?'),
+        ('net = 5\n', 'nets.py has no function net'),
+    ],
+)
 def test_what_a_users_code_raises_names_the_function_and_the_line(tmp_path, text, said):
     write(tmp_path, nets=text, blocks='def wrong(n): return 1/0\ndef nest(n): pass\n', broken='def (\n')
-    with pytest.raises(KdfastError) as error: build(f'{tmp_path}/nets.py:net')
-    assert said in error.value.message and '\n' not in error.value.message and source.PREFIX not in error.value.message
+    with pytest.raises(KdfastError) as error:
+        build(f'{tmp_path}/nets.py:net')
+    assert said in error.value.message and '\n' not in error.value.message and PREFIX not in error.value.message
 
 
 def test_an_interrupt_is_none_of_its_errors(tmp_path):
     write(tmp_path, nets='def net(n): raise KeyboardInterrupt\n')
-    with pytest.raises(KeyboardInterrupt): build(f'{tmp_path}/nets.py:net')
+    with pytest.raises(KeyboardInterrupt):
+        build(f'{tmp_path}/nets.py:net')
 
 
 def test_functions_that_can_be_found_again_have_a_name():
     from functools import partial
-    from kdfast.models import thin, wide
-    assert source.named(wide) == ('wide', None) and source.named(partial(thin)) == ('thin', None)
-    for nameless in (lambda n: None, partial(wide, 3), write, partial(thin, size=torch.zeros(3))): assert source.named(nameless) == (None, None)
+
+    from kdfast.models.study_networks import thin, wide
+
+    assert named_function(wide) == ('wide', None) and named_function(partial(thin)) == ('thin', None)
+    for nameless in (lambda n: None, partial(wide, 3), write, partial(thin, size=torch.zeros(3))):
+        assert named_function(nameless) == (None, None)
 
 
 def test_every_recipe_of_kdfast_is_executed_as_it_is_and_is_no_source_of_a_users():
-    assert all(recipes.find(name).main().__name__ == 'main' and not identity.beside(recipes.find(name)) for name in recipes.names())
+    assert all(
+        find_recipe(name).main().__name__ == 'main' and not identity.beside(find_recipe(name))
+        for name in recipe_names()
+    )
 
 
 def test_what_pip_puts_into_any_folder_is_installed_and_what_lies_beside_it_is_not(tmp_path):
     "As with pip install --target"
-    (tmp_path/'library').mkdir(), (tmp_path/'library-1.0.dist-info').mkdir()
-    (tmp_path/'library-1.0.dist-info'/'RECORD').write_text('library/__init__.py,,\nlibrary-1.0.dist-info/RECORD,,\n')
-    for file in ('library/__init__.py', 'nets.py'): (tmp_path/file).write_text('')
-    assert source.is_installed(tmp_path/'library'/'__init__.py') and not source.is_installed(tmp_path/'nets.py')
+    (tmp_path / 'library').mkdir(), (tmp_path / 'library-1.0.dist-info').mkdir()
+    (tmp_path / 'library-1.0.dist-info' / 'RECORD').write_text(
+        'library/__init__.py,,\nlibrary-1.0.dist-info/RECORD,,\n'
+    )
+    for file in ('library/__init__.py', 'nets.py'):
+        (tmp_path / file).write_text('')
+    assert is_installed(tmp_path / 'library' / '__init__.py') and not is_installed(tmp_path / 'nets.py')

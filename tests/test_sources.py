@@ -1,89 +1,137 @@
 "Data sets of Python: DataFrames, arrays, Datasets."
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 import written
-from kdfast.data import load
-from kdfast.errors import KdfastError
-from kdfast.sources import from_arrays, from_dataset, from_frame
 from PIL import Image
 from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset
 
-TRAIN,VALID,TEST = ((np.stack(images), np.array(labels)) for images,
-                    labels in map(written.stack, ('train', 'valid', 'test')))
+from kdfast.core.errors import KdfastError
+from kdfast.data import load
+from kdfast.data.from_python import from_arrays, from_dataset, from_frame
+
+TRAIN, VALID, TEST = (
+    (np.stack(images), np.array(labels)) for images, labels in map(written.stack, ('train', 'valid', 'test'))
+)
 
 
 @pytest.fixture(scope='module')
 def reference(tmp_path_factory):
-    folder = written.to_folder(tmp_path_factory.mktemp('data')/'photos', written.files_of('train, valid, test', 'PNG'))
+    folder = written.to_folder(
+        tmp_path_factory.mktemp('data') / 'photos', written.files_of('train, valid, test', 'PNG')
+    )
     return load(str(folder))
 
 
 class Pictures(Dataset):
     "Of PIL images, with names of classes, as torchvision's"
+
     classes = written.CLASSES
-    def __init__(self, arrays, change=lambda image: image): self.arrays,self.change = arrays,change
-    def __len__(self): return len(self.arrays[1])
-    def __getitem__(self, i): return self.change(Image.fromarray(self.arrays[0][i])),int(self.arrays[1][i])
+
+    def __init__(self, arrays, change=lambda image: image):
+        self.arrays, self.change = arrays, change
+
+    def __len__(self):
+        return len(self.arrays[1])
+
+    def __getitem__(self, i):
+        return self.change(Image.fromarray(self.arrays[0][i])), int(self.arrays[1][i])
 
 
 class Records(Dataset):
     "Of dicts, as Hugging Face's"
-    def __init__(self, arrays): self.arrays = arrays
-    def __len__(self): return len(self.arrays[1])
+
+    def __init__(self, arrays):
+        self.arrays = arrays
+
+    def __len__(self):
+        return len(self.arrays[1])
+
     def __getitem__(self, i):
         return dict(image=Image.fromarray(self.arrays[0][i]), label=written.CLASSES[self.arrays[1][i]])
 
 
 def to_tensor(arrays):
-    return TensorDataset(torch.from_numpy(arrays[0]).movedim(-1, 1).float()/255, torch.from_numpy(arrays[1]))
+    return TensorDataset(torch.from_numpy(arrays[0]).movedim(-1, 1).float() / 255, torch.from_numpy(arrays[1]))
 
 
 def same(found, reference):
     for split in ('train', 'valid', 'test'):
-        (images,labels),(expected,actual) = getattr(found, split),getattr(reference, split)
+        (images, labels), (expected, actual) = getattr(found, split), getattr(reference, split)
         assert (images[:] == expected[:]).all() and (labels == actual).all()
     return found.classes == reference.classes
 
 
-@pytest.mark.parametrize('make', [
-    lambda: from_arrays(TRAIN, VALID, TEST, written.CLASSES),
-    lambda: from_arrays((TRAIN[0].transpose(0, 3, 1, 2), TRAIN[1][:, None]), VALID, TEST, written.CLASSES),
-    lambda: from_arrays(*((images, np.array(written.CLASSES)[labels]) for images,labels in (TRAIN, VALID, TEST))),
-    lambda: from_arrays((TRAIN[0], np.eye(3)[TRAIN[1]]), VALID, TEST, written.CLASSES),
-    lambda: from_arrays((torch.from_numpy(TRAIN[0]), torch.from_numpy(TRAIN[1])), VALID, TEST, written.CLASSES),
-    lambda: from_arrays((TRAIN[0]/255, TRAIN[1]), (VALID[0]/255, VALID[1]), (TEST[0]/255, TEST[1]), written.CLASSES),
-    lambda: from_dataset(*map(Pictures, (TRAIN, VALID, TEST))),
-    lambda: from_dataset(*map(to_tensor, (TRAIN, VALID, TEST)), classes=written.CLASSES),
-    lambda: from_dataset(*map(Records, (TRAIN, VALID, TEST))),
-    lambda: from_dataset(Subset(Pictures(TRAIN), range(12)), ConcatDataset([Pictures(VALID)]), list(zip(*TEST)),
-                         classes=written.CLASSES),
-], ids=['arrays', 'channels first', 'names', 'one-hot', 'tensors', 'floats', 'PIL', 'ToTensor', 'dicts',
-        'subsets, lists'])
-def test_what_python_has_is_what_files_would_be(make, reference): assert same(make(), reference)
+@pytest.mark.parametrize(
+    'make',
+    [
+        lambda: from_arrays(TRAIN, VALID, TEST, written.CLASSES),
+        lambda: from_arrays((TRAIN[0].transpose(0, 3, 1, 2), TRAIN[1][:, None]), VALID, TEST, written.CLASSES),
+        lambda: from_arrays(*((images, np.array(written.CLASSES)[labels]) for images, labels in (TRAIN, VALID, TEST))),
+        lambda: from_arrays((TRAIN[0], np.eye(3)[TRAIN[1]]), VALID, TEST, written.CLASSES),
+        lambda: from_arrays((torch.from_numpy(TRAIN[0]), torch.from_numpy(TRAIN[1])), VALID, TEST, written.CLASSES),
+        lambda: from_arrays(
+            (TRAIN[0] / 255, TRAIN[1]), (VALID[0] / 255, VALID[1]), (TEST[0] / 255, TEST[1]), written.CLASSES
+        ),
+        lambda: from_dataset(*map(Pictures, (TRAIN, VALID, TEST))),
+        lambda: from_dataset(*map(to_tensor, (TRAIN, VALID, TEST)), classes=written.CLASSES),
+        lambda: from_dataset(*map(Records, (TRAIN, VALID, TEST))),
+        lambda: from_dataset(
+            Subset(Pictures(TRAIN), range(12)),
+            ConcatDataset([Pictures(VALID)]),
+            list(zip(*TEST)),
+            classes=written.CLASSES,
+        ),
+    ],
+    ids=[
+        'arrays',
+        'channels first',
+        'names',
+        'one-hot',
+        'tensors',
+        'floats',
+        'PIL',
+        'ToTensor',
+        'dicts',
+        'subsets, lists',
+    ],
+)
+def test_what_python_has_is_what_files_would_be(make, reference):
+    assert same(make(), reference)
 
 
 @pytest.fixture
 def frame(tmp_path):
-    names = {(split, label, i): f'{split}{label}{i}.png' for split,label,i,_ in written.all_pixels(written.ALL)}
-    written.to_folder(tmp_path, {name: written.plain('PNG')(written.pixels(*key)) for key,name in names.items()})
-    return pd.DataFrame([dict(path=name, category=written.CLASSES[label], set=split) for (split,label,_),
-                         name in names.items()])
+    names = {(split, label, i): f'{split}{label}{i}.png' for split, label, i, _ in written.all_pixels(written.ALL)}
+    written.to_folder(tmp_path, {name: written.plain('PNG')(written.pixels(*key)) for key, name in names.items()})
+    return pd.DataFrame(
+        [dict(path=name, category=written.CLASSES[label], set=split) for (split, label, _), name in names.items()]
+    )
 
 
 def test_a_frame_of_paths(frame, tmp_path, reference):
     assert same(from_frame(frame, tmp_path), reference)
-    assert same(from_frame(frame.assign(path=[str(tmp_path/name) for name in frame.path])), reference) # absolute ones
-    assert same(from_frame(frame.rename(columns=dict(path='where', category='what', set='which')), tmp_path,
-                           columns='name=where,label=what,split=which'), reference)
+    assert same(
+        from_frame(frame.assign(path=[str(tmp_path / name) for name in frame.path])), reference
+    )  # absolute ones
+    assert same(
+        from_frame(
+            frame.rename(columns=dict(path='where', category='what', set='which')),
+            tmp_path,
+            columns='name=where,label=what,split=which',
+        ),
+        reference,
+    )
 
 
 def test_numbers_that_are_floats_because_some_are_missing(frame, tmp_path):
     numbered = frame.assign(category=[float(written.CLASSES.index(name)) for name in frame.category])
-    numbered.loc[3, 'category'],numbered.loc[5, 'path'] = np.nan,'gone.png'
-    with pytest.raises(KdfastError,
-                       match=r'frame: row 3: train03.png has no label; row 5: there is no file .*gone.png'):
+    numbered.loc[3, 'category'], numbered.loc[5, 'path'] = np.nan, 'gone.png'
+    with pytest.raises(
+        KdfastError, match=r'frame: row 3: train03.png has no label; row 5: there is no file .*gone.png'
+    ):
         from_frame(numbered, tmp_path)
     found = from_frame(numbered, tmp_path, skip_broken=True)
     assert found.classes == ['0', '1', '2'] and len(found.train[1]) == 10
@@ -96,50 +144,69 @@ def test_it_lies_in_the_cache_and_goes_by_its_path_from_there_on(kdfast, tmp_pat
     assert from_arrays(TRAIN, VALID, name='shapes', size=8).asked == data.asked
     done = kdfast('run', 'baseline', '--data', data.asked['source'], '--size', 8, '--epochs', 1, '--runs', tmp_path)
     assert done.status == 0 and [f.name for f in tmp_path.iterdir()] == ['shapes,size=8'], done.err
-    with pytest.raises(KdfastError, match='was decoded for --size 8'): load(data.asked['source'])
+    with pytest.raises(KdfastError, match='was decoded for --size 8'):
+        load(data.asked['source'])
 
 
 def test_without_validation_images_a_fifth_is_held_out_class_by_class():
     assert from_arrays(TRAIN).valid[1].tolist() == [0, 1, 2]
-    assert from_arrays(TRAIN, holdout=.5).valid[1].tolist() == [0, 0, 1, 1, 2, 2]
+    assert from_arrays(TRAIN, holdout=0.5).valid[1].tolist() == [0, 0, 1, 1, 2, 2]
 
 
 class Endless(IterableDataset):
-    def __iter__(self): yield from zip(*TRAIN)
+    def __iter__(self):
+        yield from zip(*TRAIN)
 
 
-@pytest.mark.parametrize('make,said', [
-    (lambda: from_dataset(Pictures(TRAIN, lambda image: image.rotate(float(torch.rand(1))*360))),
-     'gives another image each time: take its random transforms away'),
-    (lambda: from_dataset(Endless()), 'has no length or cannot be indexed: expected a map-style'),
-    (lambda: from_dataset([]), 'is empty'), (lambda: from_dataset([1, 2]), r'is a int: expected \(image, label\)'),
-    (lambda: from_dataset([dict(a=1)]), 'has a: expected image and label'),
-    (lambda: from_dataset(list(zip(TRAIN[0], [[1, 2]]*12))),
-     r'label of train image 0 is \[1, 2\]: expected the number or the name of one class'),
-    (lambda: from_dataset(list(zip(TRAIN[0], [.5]*12))), 'is 0.5: expected'),
-    (lambda: from_dataset(list(zip(TRAIN[0], [7]*12)), classes=written.CLASSES), 'is 7, and there are 3 classes'),
-    (lambda: from_dataset(list(zip(np.zeros((12, 4, 4, 4, 4), np.uint8), TRAIN[1]))),
-     r'train/00 \(an array of uint8 4×4×4×4: expected height × width'),
-    (lambda: from_arrays((TRAIN[0], TRAIN[1][:5])), '12 images and 5 labels'),
-    (lambda: from_arrays((TRAIN[0], np.ones((12, 4)))), '4 labels an image: expected one class an image'),
-    (lambda: from_arrays(TRAIN, holdout=2.), 'from 0 to below 1'),
-    (lambda: from_arrays(TRAIN, size=3), '--size 3: expected 8'),
-    (lambda: from_arrays((np.full((12, 4, 4), np.nan), TRAIN[1])), 'no finite numbers'),
-])
+@pytest.mark.parametrize(
+    'make,said',
+    [
+        (
+            lambda: from_dataset(Pictures(TRAIN, lambda image: image.rotate(float(torch.rand(1)) * 360))),
+            'gives another image each time: take its random transforms away',
+        ),
+        (lambda: from_dataset(Endless()), 'has no length or cannot be indexed: expected a map-style'),
+        (lambda: from_dataset([]), 'is empty'),
+        (lambda: from_dataset([1, 2]), r'is a int: expected \(image, label\)'),
+        (lambda: from_dataset([dict(a=1)]), 'has a: expected image and label'),
+        (
+            lambda: from_dataset(list(zip(TRAIN[0], [[1, 2]] * 12))),
+            r'label of train image 0 is \[1, 2\]: expected the number or the name of one class',
+        ),
+        (lambda: from_dataset(list(zip(TRAIN[0], [0.5] * 12))), 'is 0.5: expected'),
+        (lambda: from_dataset(list(zip(TRAIN[0], [7] * 12)), classes=written.CLASSES), 'is 7, and there are 3 classes'),
+        (
+            lambda: from_dataset(list(zip(np.zeros((12, 4, 4, 4, 4), np.uint8), TRAIN[1]))),
+            r'train/00 \(an array of uint8 4×4×4×4: expected height × width',
+        ),
+        (lambda: from_arrays((TRAIN[0], TRAIN[1][:5])), '12 images and 5 labels'),
+        (lambda: from_arrays((TRAIN[0], np.ones((12, 4)))), '4 labels an image: expected one class an image'),
+        (lambda: from_arrays(TRAIN, holdout=2.0), 'from 0 to below 1'),
+        (lambda: from_arrays(TRAIN, size=3), '--size 3: expected 8'),
+        (lambda: from_arrays((np.full((12, 4, 4), np.nan), TRAIN[1])), 'no finite numbers'),
+    ],
+)
 def test_what_cannot_be_read_is_refused(make, said):
     before = set(__import__('kdfast.data').data.cache_home().glob('*'))
-    with pytest.raises(KdfastError, match=said): make()
+    with pytest.raises(KdfastError, match=said):
+        make()
     assert set(__import__('kdfast.data').data.cache_home().glob('*')) == before
 
 
 def test_arrays_are_read_a_few_images_at_a_time(tmp_path):
     "A mapped file never is in memory as a whole"
+
     class Mapped:
-        def __init__(self, array): self.array,self.asked = array,[]
-        def __len__(self): return len(self.array)
+        def __init__(self, array):
+            self.array, self.asked = array, []
+
+        def __len__(self):
+            return len(self.array)
+
         def __getitem__(self, i):
             self.asked.append(i)
             return self.array[i]
+
     images = Mapped(TRAIN[0])
     from_arrays((images, TRAIN[1]))
-    assert images.asked == [0, 0, *range(12)] # twice the first, to see that it is the same each time
+    assert images.asked == [0, 0, *range(12)]  # twice the first, to see that it is the same each time

@@ -3,115 +3,176 @@ import os
 
 import pytest
 from conftest import equal, recipe, weights
-from kdfast import recipe as recipes, study
-from kdfast.recipe import find
 from rich.console import Console
+
+from kdfast.runs.recipes import find_recipe, study_order
+from kdfast.study import schedule
+from kdfast.study.plan import plan
+from kdfast.study.schedule import Board, Process, run_tasks, stop_processes
 
 
 def test_everything_is_planned_once_and_behind_what_it_needs(tmp_path):
-    tasks = study.plan([(find('exp1'), dict(epochs=2)), (find('exp2'), {}), (find('kd'), {})], range(2), 'pets', tmp_path)
+    tasks = plan(
+        [(find_recipe('exp1'), dict(epochs=2)), (find_recipe('exp2'), {}), (find_recipe('kd'), {})],
+        range(2),
+        'pets',
+        tmp_path,
+    )
     names = [task.name for task in tasks]
-    assert sorted(names) == sorted(f'{r}, seed {s}' for r in ('teacher', 'hint', 'exp1,epochs=2', 'exp2', 'kd') for s in (0, 1))
-    for task in tasks: assert all(names.index(need.name) < names.index(task.name) for need in task.needs)
-    assert [need.name for task in tasks if task.name == 'exp1,epochs=2, seed 1' for need in task.needs] == ['teacher, seed 1', 'hint, seed 1']
+    assert sorted(names) == sorted(
+        f'{r}, seed {s}' for r in ('teacher', 'hint', 'exp1,epochs=2', 'exp2', 'kd') for s in (0, 1)
+    )
+    for task in tasks:
+        assert all(names.index(need.name) < names.index(task.name) for need in task.needs)
+    assert [need.name for task in tasks if task.name == 'exp1,epochs=2, seed 1' for need in task.needs] == [
+        'teacher, seed 1',
+        'hint, seed 1',
+    ]
 
 
 def test_arguments_are_passed_on_to_what_is_needed(tmp_path):
-    tasks = study.plan([(find('exp2'), dict(student='matched', matrix=True))], range(1), 'pets', tmp_path)
-    assert [task.folder.recipe for task in tasks] == ['teacher', 'hint,student=matched,matrix=True', 'exp2,student=matched,matrix=True']
+    tasks = plan([(find_recipe('exp2'), dict(student='matched', matrix=True))], range(1), 'pets', tmp_path)
+    assert [task.folder.recipe for task in tasks] == [
+        'teacher',
+        'hint,student=matched,matrix=True',
+        'exp2,student=matched,matrix=True',
+    ]
     assert tasks[-1].command([])[-3:] == ['--student', 'matched', '--matrix']
 
 
-@pytest.mark.parametrize('given', [{}, dict(student='matched'), dict(epochs=3, T=6.), dict(student='matched', matrix=True)])
+@pytest.mark.parametrize(
+    'given', [{}, dict(student='matched'), dict(epochs=3, T=6.0), dict(student='matched', matrix=True)]
+)
 def test_a_commands_options_are_those_of_its_folder(tmp_path, given):
     "What a task's command line says is read back by the recipe's own command"
     from kdfast import cli
-    for task in study.plan([(find('exp2'), given)], range(3, 4), 'pets', tmp_path):
+
+    for task in plan([(find_recipe('exp2'), given)], range(3, 4), 'pets', tmp_path):
         words = task.command(['--data', 'pets'])[6:]
         read = cli.command(task.recipe, cli.run_recipe).make_context('run', words).params
         arguments = task.recipe.resolve({o.name: read[o.name] for o in task.recipe.options})
-        assert task.folder.path == tmp_path/'pets'/task.recipe.folder_name(arguments)/str(read['seed'])
+        assert task.folder.path == tmp_path / 'pets' / task.recipe.folder_name(arguments) / str(read['seed'])
 
 
-def run(kdfast, images, runs, *arguments): return kdfast('study', *arguments, '--data', images, '--runs', runs)
+def run(kdfast, images, runs, *arguments):
+    return kdfast('study', *arguments, '--data', images, '--runs', runs)
 
 
 def test_the_number_of_jobs_changes_no_weight(kdfast, images, tmp_path):
     for jobs in (1, 2):
-        done = run(kdfast, images, tmp_path/str(jobs), 'baseline', '--seeds', 2, '--epochs', 1, '--jobs', jobs)
+        done = run(kdfast, images, tmp_path / str(jobs), 'baseline', '--seeds', 2, '--epochs', 1, '--jobs', jobs)
         assert done.status == 0, done.err
         assert 'mean ± standard deviation over seeds' in done.out and '2 of 2  baseline,epochs=1, seed' in done.err
     for seed in (0, 1):
-        one,two = (weights(tmp_path/jobs/'tiny'/'baseline,epochs=1'/str(seed)) for jobs in '12')
+        one, two = (weights(tmp_path / jobs / 'tiny' / 'baseline,epochs=1' / str(seed)) for jobs in '12')
         assert equal(one, two)
-    again = run(kdfast, images, tmp_path/'2', 'baseline', '--seeds', 2, '--epochs', 1)
-    assert again.status == 0 and again.err == '' # nothing was left to train
+    again = run(kdfast, images, tmp_path / '2', 'baseline', '--seeds', 2, '--epochs', 1)
+    assert again.status == 0 and again.err == ''  # nothing was left to train
 
 
 def test_what_most_wait_for_goes_first(tmp_path, monkeypatch):
     "Teachers, then stage ones, then the rest, whatever their seeds"
     from conftest import make
+
     begun = []
+
     class Instant:
-        ended,failure = True,''
+        ended, failure = True, ''
+
         def __init__(self, command, threads):
             begun.append(command[5])
-            make(tmp_path, command[5], int(command[command.index('--seed') + 1]), valid_accuracy=.5, seconds=1)
-    monkeypatch.setattr(study, 'Process', Instant), monkeypatch.setattr(study, 'LOOK_EVERY', 0), monkeypatch.setattr(study, 'stop', lambda _: None)
-    tasks = study.plan([(find('baseline'), {}), (find('kd'), {}), (find('exp1'), {})], range(2), 'pets', tmp_path)
-    assert study.execute(tasks, [], 1, 1, Console(quiet=True)) == []
-    assert begun == ['teacher']*2 + ['hint']*2 + ['baseline', 'kd', 'exp1']*2
+            make(tmp_path, command[5], int(command[command.index('--seed') + 1]), valid_accuracy=0.5, seconds=1)
+
+    (
+        monkeypatch.setattr(schedule, 'Process', Instant),
+        monkeypatch.setattr(schedule, 'LOOK_EVERY', 0),
+        monkeypatch.setattr(schedule, 'stop_processes', lambda _: None),
+    )
+    tasks = plan(
+        [(find_recipe('baseline'), {}), (find_recipe('kd'), {}), (find_recipe('exp1'), {})], range(2), 'pets', tmp_path
+    )
+    assert run_tasks(tasks, [], 1, 1, Console(quiet=True)) == []
+    assert begun == ['teacher'] * 2 + ['hint'] * 2 + ['baseline', 'kd', 'exp1'] * 2
 
 
 def test_one_failure_holds_up_nothing_else_and_is_named(kdfast, images, tmp_path):
-    recipe(tmp_path/'mine.py', 'if run.seed == 1: raise RuntimeError("no luck")\n    return baseline.main(run, epochs=1)')
-    done = run(kdfast, images, tmp_path/'runs', tmp_path/'mine.py', '--seeds', 3, '--jobs', 3)
-    assert done.status == 2 and f'no result: mine, seed 1: {tmp_path/"mine.py"}, line 7: RuntimeError: no luck' in done.err
+    recipe(
+        tmp_path / 'mine.py', 'if run.seed == 1: raise RuntimeError("no luck")\n    return baseline.main(run, epochs=1)'
+    )
+    done = run(kdfast, images, tmp_path / 'runs', tmp_path / 'mine.py', '--seeds', 3, '--jobs', 3)
+    assert (
+        done.status == 2
+        and f'no result: mine, seed 1: {tmp_path / "mine.py"}, line 7: RuntimeError: no luck' in done.err
+    )
     assert 'not in the table: mine, seed 1: failed (RuntimeError: no luck)' in done.out.replace('\n', ' ')
-    status = {seed: json.loads((tmp_path/'runs'/'tiny'/'mine'/str(seed)/'run.json').read_text())['status'] for seed in range(3)}
+    status = {
+        seed: json.loads((tmp_path / 'runs' / 'tiny' / 'mine' / str(seed) / 'run.json').read_text())['status']
+        for seed in range(3)
+    }
     assert status == {0: 'finished', 1: 'failed', 2: 'finished'}
 
 
 def test_what_needs_a_failed_run_is_not_tried(tmp_path):
-    tasks = study.plan([(find('exp1'), {})], range(1), 'pets', tmp_path)
+    tasks = plan([(find_recipe('exp1'), {})], range(1), 'pets', tmp_path)
     tasks[0].folder.start({}, ''), tasks[0].folder.set('diverged', reason='the hard loss became nan')
-    failed = study.execute(tasks, [], 1, 1, Console(quiet=True))
-    assert [task.failure.split(';')[0] for task in failed] == ['diverged before (the hard loss became nan)',
-        'it needs teacher, seed 0, which has no result', 'it needs teacher, seed 0, which has no result']
+    failed = run_tasks(tasks, [], 1, 1, Console(quiet=True))
+    assert [task.failure.split(';')[0] for task in failed] == [
+        'diverged before (the hard loss became nan)',
+        'it needs teacher, seed 0, which has no result',
+        'it needs teacher, seed 0, which has no result',
+    ]
 
 
 def test_stopped_processes_are_gone():
-    processes = [study.Process(['python', '-c', 'import signal; signal.pause()'], threads=1) for _ in range(2)]
+    processes = [Process(['python', '-c', 'import signal; signal.pause()'], threads=1) for _ in range(2)]
     assert not any(process.ended for process in processes)
-    study.stop(processes)
+    stop_processes(processes)
     assert all(process.ended for process in processes)
     for process in processes:
-        with pytest.raises(ProcessLookupError): os.kill(process.process.pid, 0)
+        with pytest.raises(ProcessLookupError):
+            os.kill(process.process.pid, 0)
 
 
 def test_the_board_shows_how_all_stand(tmp_path):
     from conftest import make
-    from kdfast.writing import write_csv
-    make(tmp_path, 'teacher', 0, valid_accuracy=.87, seconds=5), make(tmp_path, 'hint', 0, fit_loss=.0312)
+
+    from kdfast.core.atomic import write_csv
+
+    make(tmp_path, 'teacher', 0, valid_accuracy=0.87, seconds=5), make(tmp_path, 'hint', 0, fit_loss=0.0312)
     make(tmp_path, 'exp1', 0, status='running'), make(tmp_path, 'exp2', 0, status='running')
-    tasks = study.plan([(find('exp1'), {}), (find('exp2'), {}), (find('baseline'), {}), (find('kd'), {})], range(1), 'pets', tmp_path)
-    teacher,hint,exp1,exp2,baseline,kd = tasks
-    write_csv(exp1.folder/'metrics.csv', ['epoch', 'valid_accuracy'], [[1, .5], [2, .714]])
+    tasks = plan(
+        [(find_recipe('exp1'), {}), (find_recipe('exp2'), {}), (find_recipe('baseline'), {}), (find_recipe('kd'), {})],
+        range(1),
+        'pets',
+        tmp_path,
+    )
+    teacher, hint, exp1, exp2, baseline, kd = tasks
+    write_csv(exp1.folder / 'metrics.csv', ['epoch', 'valid_accuracy'], [[1, 0.5], [2, 0.714]])
     kd.failure = 'no luck'
     console = Console(width=80, record=True, file=open('/dev/null', 'w'))
-    console.print(study.Board(tasks, {exp1: None, exp2: None}, console).table())
+    console.print(Board(tasks, {exp1: None, exp2: None}, console).table())
     lines = {line.split()[0]: line.split()[1:] for line in console.export_text().splitlines()[1:]}
-    assert lines == dict(teacher=['87.00', '%'], baseline=['waiting'], kd=['failed'], hint=['fit', '0.031'], exp1=['2/32', '71.40', '%'], exp2=['0/32'])
+    assert lines == dict(
+        teacher=['87.00', '%'],
+        baseline=['waiting'],
+        kd=['failed'],
+        hint=['fit', '0.031'],
+        exp1=['2/32', '71.40', '%'],
+        exp2=['0/32'],
+    )
 
 
 @pytest.mark.parametrize('seeds', [1, 3, 10, 200])
 def test_the_board_fits_a_terminal_with_any_number_of_seeds(tmp_path, seeds):
     from conftest import make
-    from kdfast import matrix
-    tasks = study.plan(matrix.wanted(dict(epochs=6)), range(seeds), 'pets', tmp_path)
-    for task in tasks[::50]: make(tmp_path, task.folder.recipe, task.seed, valid_accuracy=.87, fit_loss=.1)
+
+    from kdfast.analysis.matrix import question_runs
+
+    tasks = plan(question_runs(dict(epochs=6)), range(seeds), 'pets', tmp_path)
+    for task in tasks[::50]:
+        make(tmp_path, task.folder.recipe, task.seed, valid_accuracy=0.87, fit_loss=0.1)
     console = Console(width=80, record=True, file=open('/dev/null', 'w'))
-    console.print(study.Board(tasks, {tasks[-1]: None}, console).table())
+    console.print(Board(tasks, {tasks[-1]: None}, console).table())
     lines = console.export_text().splitlines()
     assert len(lines) == 1 + 12 and max(map(len, lines)) <= 80
-    assert [line.split()[0] for line in lines[1:]] == sorted({task.folder.recipe for task in tasks}, key=recipes.study_order)
+    assert [line.split()[0] for line in lines[1:]] == sorted({task.folder.recipe for task in tasks}, key=study_order)

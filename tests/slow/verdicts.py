@@ -9,82 +9,88 @@ images), the largest share of wrong verdicts over all discordances and true diff
 and, as a negative control, for those that know nothing of counts; then passed/tried. Ends with 1 where kdfast's are
 wrong more often than 5 % and the sampling error, or the control's never are.
 """
+
 import argparse
 import sys
 
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
-from kdfast.stats import MARGIN, MORE_IMAGES
+from kdfast.stats.intervals import MARGIN, MORE_IMAGES
 
 IMAGES = 16, 36, 100, 250, 400, 1198, 10000
-DISCORDANCES = None, .01, .02, .03, .06, .1, .2, .3 # None: no more than the true difference needs, all one way
+DISCORDANCES = None, 0.01, 0.02, 0.03, 0.06, 0.1, 0.2, 0.3  # None: no more than the true difference needs, all one way
 SEEDS = 2, 3, 4, 5, 6, 8, 10, 15, 20
-TRUE = 0., .5, 1., -1., 1.2, 3. # margins
-MARGINS = MARGIN, .001, .02
-SAMPLING = 4 # standard errors: the largest of some hundred estimates lies three above what it estimates
+TRUE = 0.0, 0.5, 1.0, -1.0, 1.2, 3.0  # margins
+MARGINS = MARGIN, 0.001, 0.02
+SAMPLING = 4  # standard errors: the largest of some hundred estimates lies three above what it estimates
 
 
 def share_wrong(
-    random:np.random.Generator,
-    images:int, # Of the validation set
-    discordance:float, # Share of the images that one network alone has right
-    true:float, # Difference of their accuracies
-    n:int, # Seeds
-    studies:int,
-    interval, # Function of (right alone, wrong alone), each (studies, seeds), and the number of images
-    margin:float,
+    random: np.random.Generator,
+    images: int,  # Of the validation set
+    discordance: float,  # Share of the images that one network alone has right
+    true: float,  # Difference of their accuracies
+    n: int,  # Seeds
+    studies: int,
+    interval,  # Function of (right alone, wrong alone), each (studies, seeds), and the number of images
+    margin: float,
 ) -> float:
     "The share of the studies whose verdict is wrong."
-    ahead, behind = (discordance + true)/2, (discordance - true)/2
+    ahead, behind = (discordance + true) / 2, (discordance - true) / 2
     only = random.binomial(images, ahead, (studies, n))
-    other_only = random.binomial(images - only, max(0., behind)/(1 - ahead))
+    other_only = random.binomial(images - only, max(0.0, behind) / (1 - ahead))
     low, high = interval(only, other_only, images)
     better, worse, alike = low > margin, high < -margin, (low > -margin) & (high < margin)
-    return float((better*(true <= margin) + worse*(true >= -margin) + alike*(abs(true) >= margin)).mean())
+    return float((better * (true <= margin) + worse * (true >= -margin) + alike * (abs(true) >= margin)).mean())
 
 
 def over_seeds(only, other_only, images, more):
-    differences, n = (only - other_only)/images, only.shape[1]
-    half = stdtrit(n - 1, .975)*np.sqrt(n*differences.var(1, ddof=1) + more/images**2)/n
+    differences, n = (only - other_only) / images, only.shape[1]
+    half = stdtrit(n - 1, 0.975) * np.sqrt(n * differences.var(1, ddof=1) + more / images**2) / n
     return differences.mean(1) - half, differences.mean(1) + half
 
 
-def new_over_seeds(only, other_only, images): return over_seeds(only, other_only, images, MORE_IMAGES)
+def new_over_seeds(only, other_only, images):
+    return over_seeds(only, other_only, images, MORE_IMAGES)
 
 
-def old_over_seeds(only, other_only, images): return over_seeds(only, other_only, images, 0)
+def old_over_seeds(only, other_only, images):
+    return over_seeds(only, other_only, images, 0)
 
 
 def new_over_images(only, other_only, images):
-    mean = (only[:, 0] - other_only[:, 0])/images
-    half = ndtri(.975)*np.sqrt(only[:, 0] + other_only[:, 0] - images*mean**2 + MORE_IMAGES)/images
+    mean = (only[:, 0] - other_only[:, 0]) / images
+    half = ndtri(0.975) * np.sqrt(only[:, 0] + other_only[:, 0] - images * mean**2 + MORE_IMAGES) / images
     return mean - half, mean + half
 
 
 def old_over_images(only, other_only, images):
     "Agresti and Min's, with half an image more in each cell of the 2×2 table: right on average, not at its worst"
     n = images + 2
-    mean = (only[:, 0] - other_only[:, 0])/n
-    half = ndtri(.975)*np.sqrt((only[:, 0] + other_only[:, 0] + 1)/n - mean**2)/np.sqrt(n)
+    mean = (only[:, 0] - other_only[:, 0]) / n
+    half = ndtri(0.975) * np.sqrt((only[:, 0] + other_only[:, 0] + 1) / n - mean**2) / np.sqrt(n)
     return mean - half, mean + half
 
 
 def trials(margin):
     "(true difference, discordance), as far as there can be one with the other"
-    for true in sorted({share*margin for share in TRUE}):
+    for true in sorted({share * margin for share in TRUE}):
         for discordance in DISCORDANCES:
             enough = abs(true) if discordance is None else discordance
-            if enough and enough >= abs(true): yield true, enough
+            if enough and enough >= abs(true):
+                yield true, enough
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--studies', type=int, default=20000)
     studies = parser.parse_args().studies
-    limit, passed, tried, control = .05 + SAMPLING*(.05*.95/studies)**.5, 0, 0, 0
-    print('largest share of wrong verdicts, in %; in brackets that of the intervals that know nothing of counts; '
-          f'limit {100*limit:.2f} %\n')
+    limit, passed, tried, control = 0.05 + SAMPLING * (0.05 * 0.95 / studies) ** 0.5, 0, 0, 0
+    print(
+        'largest share of wrong verdicts, in %; in brackets that of the intervals that know nothing of counts; '
+        f'limit {100 * limit:.2f} %\n'
+    )
     print('images'.rjust(7), *(f'{n} seed{"s" if n > 1 else ""}'.rjust(13) for n in (1, *SEEDS)))
     for images in IMAGES:
         cells = []
@@ -99,10 +105,11 @@ def main():
             passed += sum(share <= limit for share in shares[new])
             tried += len(shares[new])
             control += sum(share > limit for share in shares[old])
-            cells.append(f'{100*max(shares[new]):.1f} ({100*max(shares[old]):.1f})'.rjust(13))
+            cells.append(f'{100 * max(shares[new]):.1f} ({100 * max(shares[old]):.1f})'.rjust(13))
         print(str(images).rjust(7), *cells, flush=True)
     print(f'\nverdicts: {passed}/{tried} passed; negative control: {control}/{tried} fail, as they should')
     sys.exit(passed < tried or not control)
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

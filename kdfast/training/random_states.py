@@ -1,0 +1,34 @@
+"""The states of all random number generators."""
+
+import random
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+def random_states():
+    "Of every generator that is not an object of the run's"
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+    return dict(python=random.getstate(), numpy=np.random.get_state(), torch=torch.get_rng_state(), cuda=cuda, mps=mps)
+
+
+def set_random_states(states):
+    random.setstate(states['python'])
+    np.random.set_state(states['numpy'])
+    torch.set_rng_state(states['torch'])
+    if states['cuda']:
+        torch.cuda.set_rng_state_all(states['cuda'])
+    if states['mps'] is not None:
+        torch.mps.set_rng_state(states['mps'])
+
+
+@contextmanager
+def random_states_kept():
+    "Random numbers afterwards are those that there would have been without it."
+    states = random_states()
+    try:
+        yield
+    finally:
+        set_random_states(states)
