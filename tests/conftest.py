@@ -24,7 +24,7 @@ CLASSES = ['ape', 'bee', 'cat']
 LONG = {
     f'test_{name}.py'
     for name in (
-        'ordeal',
+        'fault_injection',
         'study',
         'resume',
         'rehearsal',

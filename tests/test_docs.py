@@ -100,7 +100,7 @@ def test_what_a_guide_refers_to_is_there(guide):
         assert (DOCS / page).exists(), page
     for name in re.findall(r'`(kdfast(?:\.\w+)+)`', text):
         assert pkgutil.resolve_name(name), name
-    for test in re.findall(r'`(tests/\w+\.py)`', text):
+    for test in re.findall(r'`(tests/[\w/]+\.py)`', text):
         assert (DOCS.parent / test).exists(), test
 
 

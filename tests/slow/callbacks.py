@@ -21,18 +21,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from kdfast.data import load
-from kdfast.data.dataloaders import loaders
-from kdfast.distill.distill import Distill
-from kdfast.runs.recipes import find_recipe
-from kdfast.training import checkpoints
-from kdfast.training.execute import train
-from kdfast.training.precision import Bfloat16, multiplies_bfloat16
-from kdfast.training.run import SeededOrder
 
 os.environ['OMP_NUM_THREADS'] = os.environ['MKL_NUM_THREADS'] = '1'  # equal bits whatever else runs
 TESTS = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(TESTS), str(TESTS / 'slow')]
+sys.path.insert(0, str(TESTS))
+import paths  # noqa: F401
 
 import fastai
 import matplotlib
@@ -46,6 +39,16 @@ from fastai.test_utils import VerboseCallback
 from fastai.vision.all import *
 from test_resume import same
 
+from kdfast.data import load
+from kdfast.data.dataloaders import loaders
+from kdfast.distill.distill import Distill
+from kdfast.runs.recipes import find_recipe
+from kdfast.training import checkpoints
+from kdfast.training.execute import train
+from kdfast.training.precision import Bfloat16, multiplies_bfloat16
+from kdfast.training.run import SeededOrder
+from kdfast.all import *
+
 matplotlib.use('Agg')  # of this process alone
 PER_EPOCH = 9  # steps: 72 images, 8 a batch
 EPOCHS = 3
@@ -54,7 +57,6 @@ RECIPE = f'''"A fit with callbacks."
 import sys
 sys.path.insert(0, {str(TESTS / 'slow')!r})
 import callbacks
-from kdfast.all import *
 
 def main(run, case:str='', distill:bool=False):
     case = callbacks.CASES[case]

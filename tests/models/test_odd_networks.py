@@ -14,7 +14,7 @@ from kdfast.models.build import check_network
 from kdfast.models.saved import build_for, save_network
 from kdfast.runs import trust
 
-FILE = Path(__file__).with_name('odd_networks.py')
+FILE = Path(__file__).parents[1] / 'odd_networks.py'
 FOUND = re.findall(r'^def (\w+)\(n(?:, width)?\):.*?(?:# refused: (.*))?$', FILE.read_text(), re.M)
 KEPT, REFUSED = [name for name, words in FOUND if not words], [pair for pair in FOUND if pair[1]]
 

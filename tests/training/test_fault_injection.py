@@ -1,4 +1,4 @@
-"A small slice of the slow suite, which is `python tests/ordeal.py`."
+"A small slice of the slow suite, which is `python tests/slow/fault_injection.py`."
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ NAMES = ('kill', 'checkpoint', 'stages', 'failures', 'damage', 'signals', 'start
 
 def test_a_slice():
     done = subprocess.run(
-        [sys.executable, Path(__file__).with_name('ordeal.py'), *NAMES, '--share', '.02'],
+        [sys.executable, Path(__file__).parents[1] / 'slow' / 'fault_injection.py', *NAMES, '--share', '.02'],
         capture_output=True,
         text=True,
     )

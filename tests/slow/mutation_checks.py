@@ -1,6 +1,6 @@
 """Can the slow suite fail? What each of its ordeals is about is broken once, and the ordeal must notice.
 
-python tests/mutants.py [name …] [--seed 0]
+python tests/slow/mutation_checks.py [name …] [--seed 0]
 
 Prints, for each, what was left out and how many trials passed nevertheless; ends with 1 where all of an ordeal's did.
 """
@@ -12,7 +12,7 @@ import sys
 import tempfile
 import traceback
 
-import ordeal  # before anything of kdfast: it sets the threads
+import fault_injection as ordeal  # before anything of kdfast: it sets the threads
 import test_resume
 
 from kdfast.core import atomic, signals

@@ -1,6 +1,6 @@
 """The slow suite: what kdfast promises when things go wrong, tried many times over and printed as passed/tried.
 
-python tests/ordeal.py [name …] [--share 0.1] [--seed 0]
+python tests/slow/fault_injection.py [name …] [--share 0.1] [--seed 0]
 """
 
 import argparse
@@ -17,15 +17,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from kdfast.core import append, atomic
-from kdfast.distill.fit import FitCallback
-from kdfast.models.saved import load_network
-from kdfast.runs.run_dir import RunDir
-from kdfast.training import checkpoints, evaluation
-from kdfast.training.checkpoints import END, Checkpoints
-from kdfast.training.run import Run
 
 os.environ['OMP_NUM_THREADS'] = os.environ['MKL_NUM_THREADS'] = '1'  # equal bits whatever else runs
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import paths  # noqa: F401
 import pytest
 import torch
 from conftest import draw
@@ -33,6 +28,13 @@ from test_record import Poison
 from test_resume import same
 
 from kdfast import cli
+from kdfast.core import append, atomic
+from kdfast.distill.fit import FitCallback
+from kdfast.models.saved import load_network
+from kdfast.runs.run_dir import RunDir
+from kdfast.training import checkpoints, evaluation
+from kdfast.training.checkpoints import END, Checkpoints
+from kdfast.training.run import Run
 
 torch.set_num_threads(1)
 EPOCHS = 2
@@ -605,7 +607,7 @@ ORDEALS = {  # what it is, the ordeal, and how many
     'studies': ('a study of two jobs killed, or one of its runs', killed_studies, 25),
     'controls': (
         'an item left out of the checkpoint is noticed',
-        tests(f'{HERE}/test_resume.py', '-k', 'every_item'),
+        tests(f'{HERE.parent}/training/test_resume.py', '-k', 'every_item'),
         1,
     ),
     'disk': ('the k-th call to the disk fails', faults_of_the_disk, 1),
@@ -616,17 +618,17 @@ ORDEALS = {  # what it is, the ordeal, and how many
     'inputs': (
         'bad inputs',
         tests(
-            f'{HERE}/test_data.py',
-            f'{HERE}/test_labels.py',
-            f'{HERE}/test_photos.py',
-            f'{HERE}/test_cli.py',
-            f'{HERE}/test_recipe.py',
+            f'{HERE.parent}/data/test_data.py',
+            f'{HERE.parent}/data/test_labels.py',
+            f'{HERE.parent}/data/test_photos.py',
+            f'{HERE.parent}/cli/test_cli.py',
+            f'{HERE.parent}/runs/test_recipe.py',
             '-k',
             'wrong or bad_input or usage or range or refused or unknown or no_recipe or broken or harm or limits or lying or leads',
         ),
         1,
     ),
-    'hostile': ('hostile files', tests(f'{HERE}/test_security.py'), 1),
+    'hostile': ('hostile files', tests(f'{HERE.parent}/test_security.py'), 1),
     'reload': ('weights reloaded in a fresh process', reloaded, 1),
 }
 

@@ -7,7 +7,7 @@ import pytest
 import timm
 import torchvision
 
-SUITE = Path(__file__).parent / 'slow' / 'students.py'
+SUITE = Path(__file__).parents[1] / 'slow' / 'students.py'
 LARGEST = {'regnet_y_128gf', 'regnet_y_32gf', 'vit_h_14', 'vit_l_16', 'vit_l_32', 'convnext_large'}
 
 

@@ -33,7 +33,7 @@ from kdfast.core.errors import KdfastError
 from kdfast.training import checkpoints
 from kdfast.training.checkpoints import Checkpoints
 
-sys.path.append(str(Path(__file__).parent / 'slow'))
+sys.path.append(str(Path(__file__).parents[1] / 'slow'))
 import callbacks
 from callbacks import Case, Interrupt, constant, plain_net
 
