@@ -35,20 +35,31 @@ GUIDES = [
     'digits',
 ]  # in the order of reading
 REFERENCE = [
-    'distill',
-    'hint',
-    'match',
-    'losses',
-    'learned_losses',
-    'muon',
-    'models',
-    'networks',
-    'layers',
-    'data',
-    'loader',
-    'trainer',
-    'recipe',
-    'errors',
+    'distill.distill',
+    'distill.hint',
+    'distill.match',
+    'distill.regressor',
+    'distill.losses.logits',
+    'distill.losses.features',
+    'distill.losses.crd',
+    'distill.losses.regressed',
+    'distill.losses.review',
+    'distill.losses.vid',
+    'training.muon',
+    'models.study_networks',
+    'models.build',
+    'models.saved',
+    'models.front',
+    'models.layers',
+    'data.sources',
+    'data.dataset',
+    'data.from_python',
+    'data.dataloaders',
+    'training.run',
+    'training.execute',
+    'runs.recipes',
+    'runs.run_dir',
+    'core.errors',
 ]
 TITLES = {'index': 'Start', 'digits': 'A notebook'}  # titles that the sidebar has in place of a guide's own
 
@@ -159,7 +170,9 @@ def short(signature):
 
 
 def reference() -> dict[str, pdoc.doc.Module]:
-    fit_hint = Learner.fit_hint  # a method that kdfast gives to Learners: documented where it is written
+    import kdfast.distill.hint
+
+    kdfast.distill.hint.fit_hint = Learner.fit_hint  # a method that kdfast gives to Learners: documented where it is written
     return {
         name: pdoc.doc.Module(importlib.import_module(name)) for name in (f'kdfast.{module}' for module in REFERENCE)
     }

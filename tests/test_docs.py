@@ -119,19 +119,19 @@ def test_the_pages_show_what_stands_beside_the_arguments(tmp_path):
     build = runpy.run_path(str(DOCS / 'build.py'))
     build['build'](tmp_path)
     pages = {page.relative_to(tmp_path).as_posix(): page.read_text() for page in tmp_path.rglob('*.html')}
-    assert set(pages) >= {'index.html', 'losses.html', 'digits.html', 'kdfast/match.html'}
+    assert set(pages) >= {'index.html', 'losses.html', 'digits.html', 'kdfast/distill/match.html'}
     for page, comment in {
-        'kdfast/distill.html': 'Share of the soft loss, 0 to 1',
-        'kdfast/losses.html': 'Logits of the student, (batch, classes)',
-        'kdfast/hint.html': 'Passed to fit_one_cycle: wd, cbs …',
-        'kdfast/data.html': 'SHA-256 of classes, labels and pixels',
-        'kdfast/trainer.html': 'Some images, to see what networks make of them',
+        'kdfast/distill/distill.html': 'Share of the soft loss, 0 to 1',
+        'kdfast/distill/losses/logits.html': 'Logits of the student, (batch, classes)',
+        'kdfast/distill/hint.html': 'Passed to fit_one_cycle: wd, cbs …',
+        'kdfast/data/dataset.html': 'SHA-256 of classes, labels and pixels',
+        'kdfast/training/run.html': 'Some images, to see what networks make of them',
     }.items():
         assert comment in pages[page], page
     assert (
-        'href="data.html#Data"' in pages['kdfast/trainer.html']
-        and 'href="kdfast/losses.html#kd_loss"' in pages['losses.html']
-        and 'id="same_size"' not in pages['kdfast/losses.html']
+        'href="../data/dataset.html#Data"' in pages['kdfast/training/run.html']
+        and 'href="kdfast/distill/losses/logits.html#kd_loss"' in pages['losses.html']
+        and 'id="pool_to_smaller"' not in pages['kdfast/distill/losses/features.html']
     )
     for page, text in pages.items():
         for link in re.findall(r'href="([^"#:]+\.html)', text):

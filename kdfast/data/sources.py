@@ -10,6 +10,7 @@ from kdfast.core.atomic import sha256
 from kdfast.core.cache_home import cache_home
 from kdfast.core.errors import KdfastError
 from kdfast.data import imagenette, published
+from kdfast.data.augment import AUGMENTS
 from kdfast.data.cache import cached_dataset, decoded_before
 from kdfast.data.dataset import Data, digits, usual_batch_size
 from kdfast.data.decode import Reading, decode, is_table
@@ -79,8 +80,8 @@ def check_options(holdout, size, grow, augment, batch_size):
         raise KdfastError(f'--size {size}: expected {SMALLEST} to {LARGEST} pixels')
     if not 0 < grow <= 1:
         raise KdfastError(f'--grow {grow}: expected a share of the images\' height and width, above 0 and up to 1')
-    if augment not in (None, *augment.AUGMENTS):
-        raise KdfastError(f'--augment {augment}: expected {", ".join(augment.AUGMENTS)}')
+    if augment not in (None, *AUGMENTS):
+        raise KdfastError(f'--augment {augment}: expected {", ".join(AUGMENTS)}')
     if batch_size is not None and batch_size < 2:
         raise KdfastError(f'--batch-size {batch_size}: expected at least 2 images, which batch norm needs')
 
