@@ -6,12 +6,8 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import paths  # noqa: E402, F401
-
 warnings.filterwarnings('ignore')
 
 

@@ -17,7 +17,9 @@ def main():
     if len(sys.argv) < 2 or not (HERE / f'{sys.argv[1]}.py').is_file():
         sys.exit(f'{__doc__}\nSuites: {", ".join(suites)}')
     del sys.argv[0]
-    sys.path.insert(0, str(HERE))
+    sys.path.insert(0, str(HERE.parent))
+    import paths  # noqa: F401
+
     runpy.run_path(str(HERE / f'{sys.argv[0]}.py'), run_name='__main__')
 
 
