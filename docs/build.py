@@ -172,7 +172,9 @@ def short(signature):
 def reference() -> dict[str, pdoc.doc.Module]:
     import kdfast.distill.hint
 
-    kdfast.distill.hint.fit_hint = Learner.fit_hint  # a method that kdfast gives to Learners: documented where it is written
+    kdfast.distill.hint.fit_hint = (
+        Learner.fit_hint
+    )  # a method that kdfast gives to Learners: documented where it is written
     return {
         name: pdoc.doc.Module(importlib.import_module(name)) for name in (f'kdfast.{module}' for module in REFERENCE)
     }

@@ -11,7 +11,7 @@ exact Poisson limit for a count of 0 is 3.7. Imports no torch.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from math import inf, sqrt
+from math import inf, log, sqrt
 
 import numpy as np
 from scipy.special import stdtrit
@@ -60,26 +60,35 @@ class Difference:
         return next(settles, None)
 
 
-def half_width(sd, n, step=0.0):
-    "Half the length of Student's 95 % interval for the mean of n values, which one image moves by `step`"
-    return inf if sd < 1e-9 and not step else t_quantile(n - 1) * sqrt(n * sd**2 + MORE_IMAGES * step**2) / n
+def half_width(sd, n, step=0.0, confidence=CONFIDENCE):
+    "Half the length of Student's interval for the mean of n values, which one image moves by `step`"
+    if sd < 1e-9 and not step:
+        return inf
+    return t_quantile(n - 1, confidence) * sqrt(n * sd**2 + more_images(confidence) * step**2) / n
 
 
 @cache
-def t_quantile(df):
-    return float(stdtrit(df, (1 + CONFIDENCE) / 2))
+def t_quantile(df, confidence=CONFIDENCE):
+    return float(stdtrit(df, (1 + confidence) / 2))
+
+
+@cache
+def more_images(confidence):
+    "In the variance of a count, so that of equal values the interval reaches the exact Poisson limit for a count of 0"
+    return max(MORE_IMAGES, (log(2 / (1 - confidence)) / t_quantile(inf, confidence)) ** 2)
 
 
 def over_seeds(
     values: Sequence[float],  # A paired difference a seed, two at least
     step: float = 0.0,  # By how much one image moves a value: 1/images for accuracies; 0 where the values are no counts
+    confidence: float = CONFIDENCE,  # Of the interval; higher where a study is looked at several times
 ) -> Difference:
     """Student's interval for the mean of paired differences: what other seeds would give on the same validation images.
 
     Of equal values whose step is not known, it is unbounded.
     """
     mean, sd, n = float(np.mean(values)), float(np.std(values, ddof=1)), len(values)
-    half = half_width(sd, n, step)
+    half = half_width(sd, n, step, confidence)
     return Difference(mean, mean - half, mean + half, n, sd, 'seeds', step)
 
 

@@ -157,7 +157,9 @@ def test_a_copied_recipe_runs_as_ones_own(kdfast, images, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     assert kdfast('cp', 'baseline', 'mine.py').status == 0
     source = (tmp_path / 'mine.py').read_text()
-    (tmp_path / 'mine.py').write_text(source.replace('epochs: int = 32', 'epochs: int = 1').replace('The baseline', 'My own'))
+    (tmp_path / 'mine.py').write_text(
+        source.replace('epochs: int = 32', 'epochs: int = 1').replace('The baseline', 'My own')
+    )
     done = kdfast('run', './mine.py', '--data', images, '--json')
     assert done.status == 0, done.err
     assert json.loads(done.out)['epochs'] == 1

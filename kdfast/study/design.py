@@ -1,0 +1,108 @@
+"""The design of a study that runs until its verdicts are decided: written down before the first look, never changed.
+
+Imports no torch.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from kdfast.core.atomic import write_json
+from kdfast.core.errors import KdfastError
+from kdfast.runs.run_dir import locate_run, utc_now
+from kdfast.stats.sequential import Design
+
+FOLDER = 'designs'  # beside the recipes of a data set
+
+
+@dataclass(frozen=True)
+class Declared:
+    "What a study compares, and when it is looked at."
+
+    against: str  # The baseline, as its directory is called
+    recipes: tuple[str, ...]  # Compared with it, likewise
+    looks: tuple[int, ...]  # Seeds at each look
+    margin: float  # Smallest difference that matters, as a fraction of accuracy
+    declared: str = ''  # When, UTC
+    finished_before: int = 0  # Runs of these recipes that were finished then, and may have been looked at
+
+    @property
+    def design(self) -> Design:
+        "The looks and their confidence; the 5 % are shared by all recipes."
+        return Design(self.looks, len(self.recipes))
+
+
+def design_file(
+    runs_dir: Path,  # Where runs are kept
+    data: str,  # Name of the data set
+    against: str,  # The baseline
+    recipes: tuple[str, ...],  # Compared with it
+) -> Path:
+    "Where the design of such a study is kept: one of any set of recipes."
+    key = hashlib.sha256(json.dumps([against, sorted(recipes)]).encode()).hexdigest()[:12]
+    return Path(runs_dir) / data / FOLDER / f'{key}.json'
+
+
+def declare(
+    runs_dir: Path,  # Where runs are kept
+    data: str,  # Name of the data set
+    asked: Declared,
+) -> Declared:  # As it was declared the first time
+    "Write a design before its first look. Raises KdfastError where the same study was declared otherwise before."
+    Design(asked.looks, len(asked.recipes))  # refuse what is no design before anything is written
+    file = design_file(runs_dir, data, asked.against, asked.recipes)
+    if file.exists():
+        known = read_design(file)
+        if (known.looks, known.margin) != (asked.looks, asked.margin):
+            raise KdfastError(
+                f'this study was declared on {known.declared[:10]} with looks at {listed_looks(known.looks)} seeds and '
+                f'a margin of {100 * known.margin:g} points ({file}), and its error rate holds for that alone. Leave '
+                'the options out or give them the same values, or start a study of its own with --runs'
+            )
+        return known
+    finished = sum(
+        locate_run(runs_dir, data, name, seed).finished
+        for name in (asked.against, *asked.recipes)
+        for seed in range(asked.looks[-1])
+    )
+    made = Declared(asked.against, asked.recipes, asked.looks, asked.margin, utc_now(), finished)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, asdict(made))
+    return made
+
+
+def read_design(
+    file: Path,  # That `declare` wrote
+) -> Declared:
+    "Read a design. Raises KdfastError where the file holds none."
+    try:
+        found = json.loads(file.read_text())
+        return Declared(**found | dict(recipes=tuple(found['recipes']), looks=tuple(found['looks'])))
+    except (OSError, ValueError, TypeError, KeyError) as e:
+        raise KdfastError(
+            f'{file} is not the design of a study: {e}. Move it away, and the study can be declared'
+        ) from e
+
+
+def find_designs(
+    runs_dir: Path,  # Where runs are kept
+    data: str,  # Name of the data set
+) -> list[Declared]:
+    "The designs of the studies on a data set, the oldest first."
+    files = (Path(runs_dir) / data / FOLDER).glob('*.json')
+    return sorted((read_design(file) for file in files), key=lambda found: found.declared)
+
+
+def parse_looks(
+    text: str,  # 3,5,8,12,20
+) -> tuple[int, ...]:
+    "Numbers of seeds. Raises KdfastError for anything else."
+    try:
+        return tuple(int(word) for word in text.split(','))
+    except ValueError:
+        raise KdfastError(f'--looks {text}: expected numbers of seeds, such as 3,5,8,12,20') from None
+
+
+def listed_looks(looks):
+    return f'{", ".join(map(str, looks[:-1]))} and {looks[-1]}' if len(looks) > 1 else str(looks[0])

@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+from scipy.stats import t
+
+from kdfast.core.errors import KdfastError
+from kdfast.stats.intervals import MARGIN
+from kdfast.stats.sequential import LOOKS, Design, decide
+
+
+@pytest.mark.parametrize('looks', [LOOKS, (2, 20), (5,), tuple(range(2, 21))])
+@pytest.mark.parametrize('comparisons', [1, 3, 15])
+def test_all_looks_and_comparisons_together_spend_5_percent(looks, comparisons):
+    design = Design(looks, comparisons)
+    spent = sum(comparisons * design.alpha(look) for look in looks)
+    assert spent == pytest.approx(0.05) and all(design.alpha(look) > 0 for look in looks)
+
+
+def test_an_interval_by_hand():
+    "Looks 5 and 10 of one comparison: .025 each, so Student's quantile at .9875 with 4 degrees of freedom"
+    design, values = Design((5, 10)), [0.01, 0.02, 0.015, 0.025, 0.03]
+    found = decide(design, values, margin=0.001)
+    half = t.ppf(0.9875, 4) * np.std(values, ddof=1) / 5**0.5
+    assert (found.low, found.high) == pytest.approx((0.02 - half, 0.02 + half))
+
+
+def test_what_a_look_decided_stands():
+    clear = [0.05, 0.051, 0.049]
+    design = Design((3, 6))
+    assert decide(design, clear).verdict() == 'better'
+    again = decide(design, [*clear, -0.05, -0.05, -0.05])
+    assert again.n == 3 and again.verdict() == 'better'
+
+
+def test_between_looks_nothing_is_decided():
+    design, values = Design((3, 6)), [0.0, 0.03, -0.02, 0.05, 0.05]
+    assert decide(design, values[:2]) is None
+    assert decide(design, values).n == 3 and decide(design, values).verdict() == 'undecided'
+    assert design.following(5) == 6 and design.following(6) is None and design.reached(5) == [3]
+
+
+def test_seeds_behind_the_last_look_are_not_used():
+    values = [0.0, 0.03, -0.02]
+    assert decide(Design((3,)), [*values, 9.0]) == decide(Design((3,)), values)
+
+
+@pytest.mark.parametrize('looks', [(), (1, 5), (5, 5), (8, 3), tuple(range(2, 60))])
+def test_what_is_no_design_is_refused(looks):
+    with pytest.raises(KdfastError, match='expected numbers of seeds that increase'):
+        Design(looks)
+
+
+@pytest.mark.parametrize('images,recipes', [(100, 1), (250, 4), (10000, 1), (10000, 15)])
+def test_at_most_one_study_in_twenty_is_wrong_and_the_naive_procedure_is_not(images, recipes):
+    "A slice of tests/slow/sequential.py, on the margin"
+    from slow.sequential import differences, look_at
+
+    studies = 3000
+    limit = 0.05 + 3 * (0.05 * 0.95 / studies) ** 0.5
+    values = differences(np.random.default_rng(images), studies, recipes, LOOKS[-1], images, 0.06, MARGIN)
+    declared, naive = (look_at(values, Design(LOOKS, recipes), images, MARGIN, MARGIN, fixed)[0] for fixed in (0, 1))
+    assert declared.mean() <= limit
+    if images > 100:
+        assert naive.mean() > limit
