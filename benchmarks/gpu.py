@@ -281,9 +281,9 @@ def loops(asked):
     from kdfast.data.dataset import assemble
     from kdfast.models.study_networks import thin, wide
     from kdfast.runs.recipes import find_recipe
-    from kdfast.training.execute import train
     from kdfast.runs.run_dir import RunDir
     from kdfast.training import evaluation
+    from kdfast.training.execute import train
     from kdfast.training.run import Run
 
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')

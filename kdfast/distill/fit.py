@@ -95,6 +95,8 @@ class FitCallback(Callback):
             vars(self)['fitting'] = caller(self.learn) == 'fit'
         if not (self.fitting or self.in_predictions):
             return None
+        if not (event_name == 'after_fit' or hasattr(type(self), event_name) or event_name in vars(self)):
+            return None  # fastai would look for it everywhere
         result = super().__call__(event_name)
         if event_name == 'after_fit':
             vars(self)['fitting'] = False

@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from kdfast.core.errors import KdfastError
+from kdfast.distill.cuda_graphs.replay import Answers
 from kdfast.models.folding import faster
+from kdfast.models.held import Held
 from kdfast.models.inference import PARALLEL, ask, copies, is_compiled, tensors, unwrapped
 
 
@@ -38,7 +40,8 @@ class Teacher:
             detached_copy(given) if shared or recurrent else given
         )  # two that ask a recurrent network would advance it twice
         self.source = self.original if shared else given
-        self.network, self.writes, self.weights = None, False, None
+        self.network, self.writes, self.held, self.weights = None, False, None, None
+        self.answers = Answers()
         precisions = {t.dtype for t in tensors(self.original) if t.is_floating_point()}
         self.precision = precisions.pop() if len(precisions) == 1 else None  # of several, it decides itself
         self.came_from = move(self.original, next(student.parameters()).device)
@@ -58,9 +61,9 @@ class Teacher:
         if self.network is None:
             return self.first(xb)
         xb = self.suited(xb)
-        if versions(tensors(self.source)) != self.weights:
+        if self.network is not self.source and not self.unchanged:
             self.network = self.source
-        return ask(self.network, copies(xb) if self.writes else xb, self.layers, self.choose)
+        return self.answers(self.network, copies(xb) if self.writes else xb, self.layers, self.choose)
 
     def first(self, xb):
         "Of the first batch, before which a faster copy is tried; notes whether a network writes into what it is given"
@@ -71,13 +74,19 @@ class Teacher:
         self.stop_looking()
         xb = self.suited(xb)
         self.network = faster(self.original, xb, self.layers, self.choose)
-        self.weights, self.sums = versions(tensors(self.source)), sums(self.source)
+        self.held, self.sums = Held(self.source), sums(self.source)
+        self.weights = versions(self.held.tensors)
         self.forget()
         given = copies(xb)
         before = versions(given)
         outputs = ask(self.network, given, self.layers, self.choose)
         self.writes = versions(given) != before
         return outputs
+
+    @property
+    def unchanged(self):
+        "Whether the weights are those of the first batch, and nothing was written to them"
+        return self.held.same and versions(self.held.tensors) == self.weights
 
     def suited(self, xb):
         "The batch in the teacher's precision, which need not be the student's"
@@ -100,6 +109,7 @@ class Teacher:
     def leave(self):
         "The teacher goes back to the device and the modes that it came from."
         self.stop_looking()
+        self.answers.forget()
         for module in self.in_training:
             module.training = True
         if self.came_from:

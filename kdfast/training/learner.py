@@ -5,13 +5,14 @@ import inspect
 from fastai.basics import Learner, OptimWrapper
 from fastai.callback.progress import ProgressCallback
 from fastai.data.transforms import Normalize
-from fastai.learner import CancelEpochException, CancelFitException
+from fastai.learner import CancelBackwardException, CancelEpochException, CancelFitException, CancelStepException
 from fastai.vision.core import IntToFloatTensor
 
 from kdfast.core import signals
 from kdfast.core.errors import KdfastError
 from kdfast.data.dataloaders import ImageBatches
 from kdfast.training.kinds import type_text
+from kdfast.training.steps import step, zero_grad
 
 
 class RunLearner(Learner):
@@ -39,6 +40,15 @@ class RunLearner(Learner):
             raise KdfastError(
                 f'{type_text(self.opt.opt)} computes the loss several times a step, which fastai has no way to do: choose another optimizer'
             )
+
+    def _step(self):
+        step(self.opt)
+
+    def _do_grad_opt(self):
+        "As fastai does, but for all weights at once"
+        self._with_events(self._backward, 'backward', CancelBackwardException)
+        self._with_events(self._step, 'step', CancelStepException)
+        zero_grad(self.opt)
 
     def _do_fit(self):
         if self.checkpoints is None:

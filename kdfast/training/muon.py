@@ -13,31 +13,36 @@ SHARE = 0.1  # of the learning rate for orthogonal steps, so that one rate serve
 
 
 def orthogonal(
-    matrix: torch.Tensor,  # (rows, columns)
-) -> torch.Tensor:  # (rows, columns)
+    matrix: torch.Tensor,  # (rows, columns), or a batch of such
+) -> torch.Tensor:  # The same shape
     """Nearly U·Vᵀ of the matrix U·S·Vᵀ: its directions, with singular values of about 0.7 to 1.2 in place of its own.
 
     Those below a thousandth of the matrix's norm remain smaller; a matrix of zeros is left as it is.
     """
-    a, b, c = QUINTIC
-    if len(matrix) > matrix.shape[1]:
-        return orthogonal(matrix.T).T  # the smaller square is the cheaper
-    x = matrix / (matrix.norm() + 1e-7)
-    square, factor = x @ x.T, None
+    (a, b, c), (rows, columns), one = QUINTIC, matrix.shape[-2:], matrix.dim() == 2
+    if rows > columns:
+        return orthogonal(matrix.mT).mT  # the smaller square is the cheaper
+    x = matrix / ((matrix.norm() if one else matrix.norm(dim=(1, 2), keepdim=True)) + 1e-7)
+    square, factor, add = x @ x.mT, None, torch.addmm if one else torch.baddbmm
     for left in reversed(
         range(ROUNDS)
     ):  # of x ← (a + b·xxᵀ + c·(xxᵀ)²)·x all but the last product: what stands before x, and xxᵀ, commute
-        step = torch.addmm(square, square, square, beta=b, alpha=c)
-        step.diagonal().add_(a)
+        step = add(square, square, square, beta=b, alpha=c)
+        step.diagonal(dim1=-2, dim2=-1).add_(a)
         factor = step if factor is None else step @ factor
         if left:
             square = step @ square @ step
     return factor @ x
 
 
+def is_matrix(p):
+    "Whether it is the filters of a convolution that share their input"
+    return p.ndim >= 4 and p.shape[1] != 1
+
+
 def muon_step(p, lr, mom, grad_avg, **kwargs):
     "SGD's step; that of a convolution along Nesterov's momentum, as an orthogonal matrix of (channels out, all that one of them sees)"
-    if p.ndim < 4 or p.shape[1] == 1:
+    if not is_matrix(p):
         return p.data.add_(grad_avg, alpha=-lr)
     ahead = (p.grad.data + mom * grad_avg).flatten(1)
     rows, columns = ahead.shape

@@ -16,6 +16,7 @@ from kdfast.core.errors import KdfastError
 from kdfast.core.names import is_run
 from kdfast.data.dataloaders import loaders
 from kdfast.data.dataset import Data
+from kdfast.distill.cuda_graphs.replay import CudaGraphs
 from kdfast.distill.fit import FitCallback
 from kdfast.distill.regressor import regressor
 from kdfast.models.adapt import adapt_teacher, scaling_note
@@ -243,6 +244,8 @@ class Run:
             **settings,
         )
         learn.checkpoints, learn.watchers = self.checkpoints, [watch(self.folder) for watch in self.watch]
+        if self.dls.device.type == 'cuda' and distributed.size == 1:
+            learn.watchers.append(CudaGraphs(self.say))  # changes no bit, and is in no checkpoint
         learn.add_cbs(learn.watchers)
         learn.remove_cbs(ProgressCallback)
         learn.logger = noop

@@ -1,0 +1,68 @@
+"""What a recording froze: it is used as long as all of that is as it was."""
+
+import torch
+from torch import Tensor, nn
+
+from kdfast.models.held import Held
+
+
+class State:
+    "All that a call depends on but for the values of tensors; alive, so that nothing else gets its address."
+
+    def __init__(
+        self,
+        network: nn.Module,  # Without `problem`
+        x: Tensor,  # What it is called with
+    ):
+        self.network, self.situation, self.held = network, situation(x), Held(network)
+        self.modules = [(m, type(m), type(m).forward, vars(m), contents(m)) for m in self.held.modules]
+        self.weights = [(t, place(t)) for t in self.held.tensors]
+
+    def holds(self, network: nn.Module, x: Tensor) -> bool:
+        "Whether all of it is so for this call, too."
+        if network is not self.network or situation(x) != self.situation:
+            return False
+        try:
+            return (
+                all(
+                    type(m) is kind and kind.forward is forward and own == was
+                    for m, kind, forward, own, was in self.modules
+                )
+                and self.held.same
+                and all(place(t) == was for t, was in self.weights)
+            )
+        except Exception:
+            return False  # values that cannot be compared
+
+
+def situation(x):
+    "The input but for its values, and how the process computes"
+    kind = x.device.type
+    return (
+        type(x),
+        x.shape,
+        x.stride(),
+        x.dtype,
+        x.device,
+        torch.is_grad_enabled(),
+        torch.is_autocast_enabled(kind),
+        torch.get_autocast_dtype(kind),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.get_float32_matmul_precision(),
+        torch.backends.cudnn.enabled,
+        torch.backends.cudnn.benchmark,
+        torch.backends.cudnn.deterministic,
+        torch.backends.cudnn.allow_tf32,
+    )
+
+
+def contents(m):
+    "Modes, numbers and hooks of a module, as they are now; what it holds is `Held`'s, for tensors have no plain =="
+    return {
+        name: dict(value) if isinstance(value, dict) and name not in ('_parameters', '_buffers', '_modules') else value
+        for name, value in vars(m).items()
+    }
+
+
+def place(t):
+    return t.data_ptr(), t.shape, t.stride(), t.requires_grad

@@ -1,0 +1,106 @@
+"""A step of fastai's SGD, and of Muon, for all weights at once, where fastai takes one after the other.
+
+The same numbers, in fewer calls. The optimizer stays fastai's, with its hyper-parameters, its state and its
+checkpoints. One that does anything else steps as ever.
+"""
+
+from collections import defaultdict
+
+import torch
+from fastai.optimizer import Optimizer, average_grad, momentum_step, weight_decay
+
+from kdfast.training.muon import SHARE, is_matrix, muon_step, orthogonal
+
+KNOWN = ([weight_decay, average_grad, momentum_step], [weight_decay, average_grad, muon_step])
+
+
+def step(
+    opt,  # A Learner's optimizer, of any kind
+):
+    "What `opt.step()` does."
+    if not known(opt):
+        return opt.step()
+    move = along_momentum if momentum_step in opt.cbs else along_matrices
+    for params, hyper in zip(opt.param_lists, opt.hypers):
+        step_together(opt, params, move, **hyper)
+
+
+def zero_grad(
+    opt,  # A Learner's optimizer, of any kind
+):
+    "What `opt.zero_grad()` does."
+    if type(opt) is not Optimizer or 'zero_grad' in vars(opt):
+        return opt.zero_grad()
+    gradients = [p.grad for params in opt.param_lists for p in params if p.grad is not None]
+    for gradient in gradients:
+        if gradient.requires_grad:
+            gradient.detach_()
+    if gradients:
+        torch._foreach_zero_(gradients)
+
+
+def known(opt):
+    "Whether it is one of the two, as fastai makes them: nothing put into it, no weight twice"
+    if type(opt) is not Optimizer or 'step' in vars(opt) or list(opt.cbs) not in KNOWN:
+        return False
+    params = [p for params in opt.param_lists for p in params]
+    return (
+        len({*map(id, params)}) == len(params)
+        and all(hyper.keys() == {'lr', 'wd', 'mom'} for hyper in opt.hypers)
+        and all(p.grad is None or p.grad.layout is torch.strided for p in params)
+    )
+
+
+def step_together(opt, params, move, lr, wd, mom):
+    "Of one list of parameters: decay, add up the gradients, move"
+    states = [opt.state[p] for p in params]  # of all of them, as fastai makes them
+    states = [state for p, state in zip(params, states) if p.grad is not None]
+    params = [p for p in params if p.grad is not None]
+    if not params:
+        return
+    gradients = [p.grad.data for p in params]
+    for state, gradient in zip(states, gradients):
+        if state.get('grad_avg') is None:
+            state['grad_avg'] = torch.zeros_like(gradient)
+    averages, decayed = (
+        [state['grad_avg'] for state in states],
+        [p.data for p, state in zip(params, states) if state.get('do_wd', True)],
+    )
+    if wd != 0 and decayed:
+        torch._foreach_mul_(decayed, 1 - lr * wd)
+    torch._foreach_mul_(averages, mom)
+    torch._foreach_add_(averages, gradients)
+    move(params, averages, lr, mom)
+
+
+def along_momentum(params, averages, lr, mom):
+    if params:
+        torch._foreach_add_([p.data for p in params], averages, alpha=-lr)
+
+
+def along_matrices(params, averages, lr, mom):
+    "Muon's"
+    matrices, others = [
+        [(p, average) for p, average in zip(params, averages) if is_matrix(p) == wanted] for wanted in (True, False)
+    ]
+    along_momentum([p for p, _ in others], [average for _, average in others], lr, mom)
+    if not all(p.is_cuda for p, _ in matrices):  # on a CPU, which waits for products and not for calls, one by one
+        for p, average in matrices:
+            muon_step(p, lr, mom, average)
+    else:
+        step_alike(matrices, lr, mom)
+
+
+def step_alike(matrices, lr, mom):
+    "Those of one shape as one batch of matrices"
+    alike = defaultdict(list)
+    for p, average in matrices:
+        alike[p.flatten(1).shape, p.dtype, p.device].append((p, (p.grad.data + mom * average).flatten(1)))
+    for ((rows, columns), *_), group in alike.items():
+        params, ahead = zip(*group)
+        steps = orthogonal(torch.stack(ahead)).unbind()
+        torch._foreach_add_(
+            [p.data for p in params],
+            [s.view_as(p) for s, p in zip(steps, params)],
+            alpha=-lr * SHARE * max(1, rows / columns) ** 0.5,
+        )
