@@ -4,6 +4,7 @@ import contextlib
 import html
 import io
 import json
+import os
 import pkgutil
 import re
 import runpy
@@ -23,6 +24,7 @@ GUIDES = sorted(file.stem for file in DOCS.glob('*.md'))
 FENCE = re.compile(r'(?P<before>[^\n]*)\n+```(?P<kind>python|sh|text)\n(?P<body>.*?)^```$', re.M | re.S)
 FILE = re.compile(r'`([\w-]+\.py)`:$')  # the line before a block that is the content of a file
 RUN = '<!-- run -->'  # the line before commands that are run, not only parsed
+UPDATE = os.environ.get('UPDATE_GUIDES')  # write what is printed into the guides, after a change of wording
 TRAINING = {'run', 'study', 'matrix', 'lr-find'}  # commands of the README that are parsed only: they take minutes
 
 
@@ -63,13 +65,17 @@ def test_examples_of_a_guide_run_and_print_what_it_shows(guide, kdfast, tmp_path
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('COLUMNS', '100')
     warnings.simplefilter('ignore')
+    file = DOCS / f'{guide}.md'
     names, printed = dict(__name__=guide), None
-    for fence in FENCE.finditer((DOCS / f'{guide}.md').read_text()):
+    for fence in FENCE.finditer(file.read_text()):
         before, body = fence['before'], fence['body']
-        if fence['kind'] == 'text':
+        if fence['kind'] == 'text' and UPDATE:
+            shown = f'```text\n{body}```'
+            file.write_text(file.read_text().replace(shown, f'```text\n{printed.strip()}\n```', 1))
+        elif fence['kind'] == 'text':
             assert printed.strip() == body.strip()
-        elif fence['kind'] == 'python' and (file := FILE.search(before)):
-            Path(file[1]).write_text(body)
+        elif fence['kind'] == 'python' and (named := FILE.search(before)):
+            Path(named[1]).write_text(body)
         elif fence['kind'] == 'python':
             printed = output_of(body, names)
         elif before == RUN:
