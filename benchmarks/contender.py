@@ -1,6 +1,7 @@
-"""One way to train, in a process of its own: epochs of distillation on request, and how long they took.
+"""Train in one way, in a process of its own, and measure epochs of distillation on request.
 
-Started by speed.py. Reads a JSON object a line (what to do), answers with one a line; whatever else is printed goes to stderr.
+Started by speed.py. Reads requests from stdin, one JSON object per line, and writes one answer per line to stdout.
+Everything else that is printed goes to stderr.
 """
 
 import json
@@ -12,9 +13,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from time import perf_counter
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from kdfast.models.study_networks import thin, wide
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 answers = os.fdopen(os.dup(1), 'w')
 os.dup2(2, 1)
 
@@ -34,11 +35,11 @@ def network(factory, home):
 
 
 def arrays(home):
-    with np.load(home / 'images.npz') as kept:
-        return {name: kept[name] for name in kept.files}
+    with np.load(home / 'images.npz') as file:
+        return {name: file[name] for name in file.files}
 
 
-def normalised(images, mean, std):
+def normalized(images, mean, std):
     return (torch.from_numpy(images).movedim(-1, 1).float() / 255 - mean) / std
 
 
@@ -59,7 +60,7 @@ class Contender:
         self.teacher, self.student = network(wide, home).eval(), network(thin, home)
 
     def fixed_batch(self):
-        x = normalised(self.images['train_images'][:BATCH], self.mean, self.std).contiguous(
+        x = normalized(self.images['train_images'][:BATCH], self.mean, self.std).contiguous(
             memory_format=torch.channels_last
         )
         return x, torch.from_numpy(self.images['train_labels'][:BATCH])
@@ -313,7 +314,7 @@ def Clock(Callback):
 
 
 class Kdfast(Contender):
-    "kdfast's own recipes, through its own front door; the teacher and the front are given, not trained."
+    "Run kdfast's recipes through its public interface; teacher and front are passed in, not trained."
 
     def __init__(self, *args):
         super().__init__(*args)

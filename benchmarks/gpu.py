@@ -1,19 +1,19 @@
-"""What holds on this machine's GPU, and how fast it is: one JSON file.
+"""Test and time kdfast on this machine's GPU; write one JSON file.
 
 python benchmarks/gpu.py [cifar10-images.tar.xz] [--parts recipes,speed,…] [--out gpu.json]
 
-recipes  every recipe for two epochs on the digits, on the GPU and on the CPU: what each of the two validates at
-repeat   recipes again with the same seed: the same bits?
-accuracy the report's five rows on the digits, two seeds, on the GPU and on the CPU
-resume   runs killed in the middle and started again: the same bits as undisturbed ones?
-fastai   Distill, Hint and Match on a plain Learner, in three precisions: are targets the teacher's outputs?
-export   a run of the GPU's as ONNX and its predictions, against the run
-speed    images a second: a bare loop, kdfast, and a loop over a DataLoader, all with bfloat16 autocast; interleaved
-jobs     16 runs, 1, 2, 4, 8 and 16 side by side
-rows     the report's five rows on CIFAR-10: accuracies and seconds
+recipes   every recipe for two epochs on the digits, on GPU and CPU: validation accuracy of both
+repeat    the recipes again with the same seed: equal weights?
+accuracy  the study's five rows on the digits, two seeds, on GPU and CPU
+resume    runs killed and resumed: weights equal to those of undisturbed runs?
+fastai    Distill, Hint and Match on a plain Learner, in three precisions: are targets the teacher's outputs?
+export    a run on the GPU exported to ONNX: its predictions against the run's
+speed     images per second of a bare loop, kdfast and a DataLoader loop, all in bfloat16 autocast; interleaved
+jobs      16 runs, of which 1, 2, 4, 8 and 16 at a time
+rows      the study's five rows on CIFAR-10: accuracies and seconds
 
-kdfast is the one that is installed. Each part is a process of its own, and a failure is put on record as such. Without
-a GPU all of it runs on the CPU, as a rehearsal.
+Uses the installed kdfast. Each part runs in a process of its own, and failures are recorded. Without a GPU, all parts
+run on the CPU.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def trained(name, runs, watch=(), **given):
 # Parts: what each gives is put on record
 
 
-def of_recipes(asked):
+def of_recipes(args):
     "Accuracies, losses and weights of all recipes for two epochs"
     from kdfast.runs.recipes import recipe_names
 
@@ -64,7 +64,7 @@ def of_recipes(asked):
     for name in recipe_names():
         began = perf_counter()
         try:
-            folder = trained(name, asked.runs, epochs=2)
+            folder = trained(name, args.runs, epochs=2)
         except Exception as e:
             found[name] = dict(error=f'{type(e).__name__}: {e}'[:500])
         else:
@@ -95,26 +95,26 @@ def first_losses(folder):
     ]
 
 
-def part_recipes(asked):
+def part_recipes(args):
     gpu, cpu = (
-        begin('of_recipes', asked, runs=asked.home / where, **env)
+        begin('of_recipes', args, runs=args.home / where, **env)
         for where, env in (('gpu', {}), ('cpu', dict(CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='4')))
     )
     gpu, cpu = finish(gpu), finish(cpu)
     return dict(gpu=gpu, cpu=cpu)
 
 
-def part_repeat(asked):
+def part_repeat(args):
     "Whether every recipe, with the same seed, gives the same bits again"
-    first = json.loads(asked.out.read_text()).get('recipes', {}).get('gpu') or finish(
-        begin('of_recipes', asked, runs=asked.home / 'gpu')
+    first = json.loads(args.out.read_text()).get('recipes', {}).get('gpu') or finish(
+        begin('of_recipes', args, runs=args.home / 'gpu')
     )
-    again = finish(begin('of_recipes', asked, runs=asked.home / 'again'))
+    again = finish(begin('of_recipes', args, runs=args.home / 'again'))
     same = {name: first[name].get('sha256') == again[name].get('sha256') and 'sha256' in again[name] for name in first}
     return dict(passed=sum(same.values()), tried=len(same), differ=[name for name in same if not same[name]])
 
 
-def killed(asked):
+def killed(args):
     "A run that ends itself with SIGKILL after some steps of its second fit, or of its first"
     from fastai.basics import Callback
 
@@ -127,23 +127,23 @@ def killed(asked):
 
         def after_batch(self):
             Kill.steps += self.training
-            if Kill.steps == asked.at:
+            if Kill.steps == args.at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    trained(asked.recipe, asked.runs, [lambda folder: Kill()], epochs=2)
+    trained(args.recipe, args.runs, [lambda folder: Kill()], epochs=2)
 
 
-def part_accuracy(asked):
+def part_accuracy(args):
     "Of each row and seed, in percent"
 
     def study(where, **env):
-        runs = asked.home / f'accuracy-{where}'
+        runs = args.home / f'accuracy-{where}'
         return runs, subprocess.Popen(
             [sys.executable, '-P', '-m', 'kdfast', 'study', '--seeds', '2', '--jobs', '4', '--runs', str(runs)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            env=asked.env | env,
+            env=args.env | env,
         )
 
     started, found = (
@@ -168,15 +168,15 @@ def results(runs):
     }
 
 
-def part_resume(asked):
+def part_resume(args):
     def trial(name):
-        runs = asked.home / f'killed-{name}'
+        runs = args.home / f'killed-{name}'
         whole, ended = (
-            begin('one', asked, runs=asked.home / f'whole-{name}', recipe=name),
-            begin('killed', asked, runs=runs, recipe=name, at=7),
+            begin('one', args, runs=args.home / f'whole-{name}', recipe=name),
+            begin('killed', args, runs=runs, recipe=name, at=7),
         )
         ended.process.wait()
-        resumed = finish(begin('one', asked, runs=runs, recipe=name))
+        resumed = finish(begin('one', args, runs=runs, recipe=name))
         return dict(killed=ended.process.returncode == -signal.SIGKILL, same=resumed == finish(whole))
 
     with ThreadPoolExecutor() as pool:
@@ -184,11 +184,11 @@ def part_resume(asked):
     return found | dict(passed=sum(one['killed'] and one['same'] for one in found.values()), tried=len(found))
 
 
-def one(asked):
-    return digest(trained(asked.recipe, asked.runs, epochs=2))
+def one(args):
+    return digest(trained(args.recipe, args.runs, epochs=2))
 
 
-def part_fastai(asked):
+def part_fastai(args):
     import torch
     from fastai.vision.all import Callback, CrossEntropyLossFlat, DataLoaders, Learner, ProgressCallback, noop
 
@@ -250,18 +250,18 @@ def part_fastai(asked):
     return results
 
 
-def part_export(asked):
+def part_export(args):
     command = [sys.executable, '-P', '-m', 'kdfast']
 
     def do(*words):
-        return subprocess.run([*command, *map(str, words)], capture_output=True, text=True, env=asked.env)
+        return subprocess.run([*command, *map(str, words)], capture_output=True, text=True, env=args.env)
 
-    runs, onnx = asked.home / 'export', asked.home / 'student.onnx'
+    runs, onnx = args.home / 'export', args.home / 'student.onnx'
     steps = dict(run=do('run', 'kd', '--epochs', 1, '--runs', runs))
     folder = next(runs.glob('*/kd*/0'), runs)
     steps |= dict(
         onnx=do('export', folder, '--to', onnx),
-        safetensors=do('export', folder, '--to', asked.home / 'student.safetensors'),
+        safetensors=do('export', folder, '--to', args.home / 'student.safetensors'),
         check=do('check', runs),
     )
     return {name: dict(status=done.returncode, said=(done.stdout + done.stderr)[-600:]) for name, done in steps.items()}
@@ -270,7 +270,7 @@ def part_export(asked):
 # Speed
 
 
-def loops(asked):
+def loops(args):
     "Seconds of an epoch for each way to train, round by round"
     import torch
     from fastai.basics import Callback
@@ -287,8 +287,8 @@ def loops(asked):
     from kdfast.training.run import Run
 
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    data = load(asked.data or 'digits')
-    images, labels = (part[: asked.images] for part in data.train)
+    data = load(args.data or 'digits')
+    images, labels = (part[: args.images] for part in data.train)
     data = assemble('bench', data.classes, (images, labels), tuple(part[:256] for part in data.valid))
     mean, std = (torch.tensor(each, device=device).float().view(3, 1, 1) for each in (data.mean, data.std))
 
@@ -395,7 +395,7 @@ def loops(asked):
         'baseline kdfast': lambda: kdfast('baseline'),
     }
     seconds = {name: [] for name in ways}
-    for turn in range(asked.rounds + 1):  # the first warms up
+    for turn in range(args.rounds + 1):  # the first warms up
         names = list(ways)
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             took = ways[name]()
@@ -404,12 +404,12 @@ def loops(asked):
     return dict(
         seconds=seconds,
         images=len(labels) // BATCH * BATCH,
-        precision=Run(RunDir(asked.home / 'x'), data, 0, asked.home).precision,
+        precision=Run(RunDir(args.home / 'x'), data, 0, args.home).precision,
     )
 
 
-def part_speed(asked):
-    found = finish(begin('loops', asked))
+def part_speed(args):
+    found = finish(begin('loops', args))
     rates = {name: [found['images'] / s for s in took] for name, took in found['seconds'].items()}
 
     def spread(values):
@@ -429,10 +429,10 @@ def part_speed(asked):
     )
 
 
-def part_jobs(asked):
+def part_jobs(args):
     "16 runs of the baseline for one epoch"
     found = {}
-    for jobs in asked.jobs:
+    for jobs in args.jobs:
         began = perf_counter()
         done = subprocess.run(
             [
@@ -445,30 +445,30 @@ def part_jobs(asked):
                 '--seeds',
                 '16',
                 '--epochs',
-                str(asked.epochs or 5),
+                str(args.epochs or 5),
                 '--jobs',
                 str(jobs),
                 '--data',
-                str(asked.data or 'digits'),
+                str(args.data or 'digits'),
                 '--runs',
-                str(asked.home / f'jobs{jobs}'),
+                str(args.home / f'jobs{jobs}'),
             ],
             capture_output=True,
             text=True,
-            env=asked.env,
+            env=args.env,
         )
         found[jobs] = dict(
             seconds=perf_counter() - began, status=done.returncode, said=done.stderr[-300:] if done.returncode else ''
         )
         found[jobs]['weights'] = hashlib.sha256(
             ''.join(
-                sorted(digest(file.parent) for file in (asked.home / f'jobs{jobs}').glob('*/*/*/weights.safetensors'))
+                sorted(digest(file.parent) for file in (args.home / f'jobs{jobs}').glob('*/*/*/weights.safetensors'))
             ).encode()
         ).hexdigest()
     return found
 
 
-def part_rows(asked):
+def part_rows(args):
     "One seed of the report's study"
     began = perf_counter()
     done = subprocess.run(
@@ -483,19 +483,19 @@ def part_rows(asked):
             '--jobs',
             '5',
             '--data',
-            str(asked.data or 'digits'),
+            str(args.data or 'digits'),
             '--runs',
-            str(asked.home / 'rows'),
-            *(['--epochs', str(asked.epochs)] if asked.epochs else []),
+            str(args.home / 'rows'),
+            *(['--epochs', str(args.epochs)] if args.epochs else []),
         ],
         capture_output=True,
         text=True,
-        env=asked.env,
+        env=args.env,
     )
     return dict(
         seconds=perf_counter() - began,
         status=done.returncode,
-        rows=results(asked.home / 'rows'),
+        rows=results(args.home / 'rows'),
         said=done.stderr[-600:] if done.returncode else '',
     )
 
@@ -508,28 +508,28 @@ class Started:
         self.process, self.answer = process, answer
 
 
-def begin(part, asked, runs=None, recipe=None, at=None, **env):
-    answer = Path(tempfile.mkstemp(dir=asked.home)[1])
+def begin(part, args, runs=None, recipe=None, at=None, **env):
+    answer = Path(tempfile.mkstemp(dir=args.home)[1])
     words = dict(
         part=part,
         answer=answer,
         runs=runs,
         recipe=recipe,
         at=at,
-        home=asked.home,
-        out=asked.out,
-        images=asked.images,
-        rounds=asked.rounds,
-        epochs=asked.epochs,
+        home=args.home,
+        out=args.out,
+        images=args.images,
+        rounds=args.rounds,
+        epochs=args.epochs,
     )
     command = [
         sys.executable,
         '-P',
         __file__,
-        *([asked.data] if asked.data else []),
+        *([args.data] if args.data else []),
         *(word for name, value in words.items() if value is not None for word in (f'--{name}', str(value))),
         '--jobs',
-        ','.join(map(str, asked.jobs)),
+        ','.join(map(str, args.jobs)),
     ]
     log = open(f'{answer}.log', 'w')
     return Started(
@@ -571,21 +571,21 @@ def main():
     parser.add_argument('--jobs', type=lambda text: [int(n) for n in text.split(',')], default=[1, 2, 4, 8, 16])
     for hidden, kind in dict(part=str, answer=Path, runs=Path, recipe=str, at=int, home=Path).items():
         parser.add_argument(f'--{hidden}', type=kind, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    asked.env = os.environ | dict(PYTHONWARNINGS='ignore')
-    if asked.part:
-        return asked.answer.write_text(json.dumps(globals()[asked.part](asked)))
-    asked.home = Path(tempfile.mkdtemp())
+    args = parser.parse_args()
+    args.env = os.environ | dict(PYTHONWARNINGS='ignore')
+    if args.part:
+        return args.answer.write_text(json.dumps(globals()[args.part](args)))
+    args.home = Path(tempfile.mkdtemp())
     found = {}
-    for part in ['about', *asked.parts.split(',')]:
+    for part in ['about', *args.parts.split(',')]:
         began = perf_counter()
         name = part if part == 'about' else f'part_{part}'
         try:
-            found[part] = about() if part == 'about' else finish(begin(name, asked))
+            found[part] = about() if part == 'about' else finish(begin(name, args))
         except RuntimeError as e:
             found[part] = dict(error=str(e))
         print(f'{part}, {perf_counter() - began:.0f} s: {json.dumps(found[part])[:1500]}', flush=True)
-        asked.out.write_text(json.dumps(found, indent=1))
+        args.out.write_text(json.dumps(found, indent=1))
 
 
 if __name__ == '__main__':

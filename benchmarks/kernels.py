@@ -1,9 +1,9 @@
-"""What would make a step faster: memory layout, torch.compile, bfloat16, batch size, threads; and what Muon adds to it; each against what kdfast does.
+"""Time a step with other memory layouts, torch.compile, bfloat16, batch sizes, threads and Muon, against kdfast's.
 
 python benchmarks/kernels.py [--rounds 5] [--threads 2] [--images 1024] [--side 32]
 
-Interleaved: every round times every variant on the same random images, in memory; printed are the medians of images a second,
-and their ratio to the first line with its spread over rounds. torch.compile needs a C++ compiler; its compilation is timed apart.
+Every round times every variant on the same random images in memory. Prints medians of images per second, and ratios to
+the first line with their range over rounds. torch.compile needs a C++ compiler; compilation is timed separately.
 """
 
 import argparse
@@ -15,12 +15,12 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from kdfast.models.folding import faster
 from kdfast.models.study_networks import thin, wide
 from kdfast.training.muon import Muon
 from kdfast.training.precision import multiplies_bfloat16
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from fastai.optimizer import SGD
 from torch.nn.functional import cross_entropy
@@ -59,8 +59,8 @@ def trains(make: Callable, variant: Variant) -> Callable:
     return step
 
 
-def asks(make: Callable, variant: Variant) -> Callable:
-    "The teacher's forward pass, its batch norms folded"
+def predicts(make: Callable, variant: Variant) -> Callable:
+    "Return the forward pass of the teacher with folded batch norms"
     network = variant.prepare(faster(make().eval(), (torch.randn(2, 3, 32, 32),)))
 
     @torch.no_grad()
@@ -83,10 +83,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in dict(rounds=5, threads=2, images=1024, side=32).items():
         parser.add_argument(f'--{name}', type=int, default=default)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     torch.manual_seed(0)
-    x, y = torch.randn(asked.images, 3, asked.side, asked.side), torch.randint(10, (asked.images,))
-    same = dict(threads=asked.threads)
+    x, y = torch.randn(args.images, 3, args.side, args.side), torch.randint(10, (args.images,))
+    same = dict(threads=args.threads)
     variants = {
         'as kdfast does': Variant(**same),
         'one thread': Variant(threads=1),
@@ -100,7 +100,7 @@ def main():
     for what, kind, make in (
         ('student trains', trains, thin),
         ('teacher trains', trains, wide),
-        ('teacher is asked', asks, wide),
+        ('teacher predicts', predicts, wide),
     ):
         steps, inputs = {}, {}
         tried = variants | (dict(Muon=Variant(optimizer=Muon, **same)) if kind is trains else {})
@@ -112,12 +112,13 @@ def main():
                 print(f'{what}: compiled in {perf_counter() - began:.0f} s')
         rounds = [
             {name: images_a_second(steps[name], variant, inputs[name], y) for name, variant in tried.items()}
-            for _ in range(asked.rounds)
+            for _ in range(args.rounds)
         ]
         for name in tried:
             ratios = [speeds[name] / speeds['as kdfast does'] for speeds in rounds]
             print(
-                f'{what:<18}{name:<16}{median(speeds[name] for speeds in rounds):7.0f} images/s{median(ratios):7.2f} ({min(ratios):.2f} … {max(ratios):.2f})',
+                f'{what:<18}{name:<16}{median(speeds[name] for speeds in rounds):7.0f} images/s'
+                f'{median(ratios):7.2f} ({min(ratios):.2f} … {max(ratios):.2f})',
                 flush=True,
             )
 

@@ -1,9 +1,9 @@
-"""What Distill and Hint add to a fastai Learner's step, beyond the teacher's own forward pass.
+"""Measure what Distill and Hint add to a fastai Learner's step, beyond the teacher's own forward pass.
 
 python benchmarks/overhead.py [--batches 30] [--rounds 7] [--threads 2]
 
-Each round times, in an order that changes: the Learner alone, the teacher alone (folded, without gradient), and the Learner with the
-callback; printed is with/(alone + teacher) - 1, in float32, on batches of 128 random images of 32×32 that lie in memory.
+Each round times, in a changing order, the Learner alone, the teacher alone (folded, without gradient), and the Learner
+with the callback. Prints with/(alone + teacher) − 1, in float32, for batches of 128 random 32×32 images in memory.
 """
 
 import argparse
@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from kdfast.distill.distill import Distill
 from kdfast.distill.hint import Hint
 from kdfast.distill.losses.features import hint_loss
@@ -20,7 +21,6 @@ from kdfast.models.folding import faster
 from kdfast.models.front import front
 from kdfast.models.study_networks import thin, wide
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from fastai.vision.all import SGD, CrossEntropyLossFlat, DataLoaders, Learner, ProgressCallback, noop
 
@@ -71,13 +71,13 @@ def main():
         parser.add_argument('--rounds', type=int, default=7),
         parser.add_argument('--threads', type=int, default=2),
     )
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads), torch.manual_seed(0)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads), torch.manual_seed(0)
 
     def last(net):
         return net.to(memory_format=torch.channels_last)
 
-    images = [last(torch.randn(128, 3, 32, 32)) for _ in range(asked.batches)]
+    images = [last(torch.randn(128, 3, 32, 32)) for _ in range(args.batches)]
     labelled = [(x, torch.randint(10, (128,))) for x in images]
     teacher, student = last(wide(10)), last(thin(10))
     matrix = torch.nn.Sequential(front(student), last(regressor(front(student), front(teacher), images[0])))
@@ -89,7 +89,7 @@ def main():
     }
     for name, (learn, network, batches, callback) in pairs.items():
         quick, added = faster(network.eval(), batches[0][:1]), []
-        for turn in range(asked.rounds + 1):  # the first warms up
+        for turn in range(args.rounds + 1):  # the first warms up
             ways = [
                 ('alone', lambda: fit(learn)),
                 ('teacher', lambda: ask(quick, batches)),
@@ -98,7 +98,8 @@ def main():
             took = {what: time() for what, time in ways[turn % 3 :] + ways[: turn % 3]}
             if turn:
                 added.append(took['with'] / (took['alone'] + took['teacher']) - 1)
-        print(f'{name:<8} adds {median(added):+.1%} ({min(added):+.1%} … {max(added):+.1%}) over {asked.rounds} rounds')
+        spread = f'{min(added):+.1%} … {max(added):+.1%}'
+        print(f'{name:<8} adds {median(added):+.1%} ({spread}) over {args.rounds} rounds')
 
 
 if __name__ == '__main__':

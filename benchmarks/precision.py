@@ -1,4 +1,4 @@
-"""Does bfloat16 cost accuracy? The same recipe and seeds in both precisions; paired differences, judged.
+"""Compare accuracies in bfloat16 and float32: same recipe and seeds, paired differences, verdict.
 
 python benchmarks/precision.py [--data digits] [--holdout 0] [--recipe baseline] [--seeds 5] [--epochs N]
 """
@@ -8,6 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from kdfast.analysis.differences import with_verdict
 from kdfast.core.format import interval_text, signed_points
 from kdfast.data import load
@@ -16,7 +17,6 @@ from kdfast.stats.intervals import over_seeds
 from kdfast.training.execute import train
 from kdfast.training.run import Run
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 
 
@@ -32,16 +32,16 @@ def main():
         parser.add_argument('--epochs', type=int),
         parser.add_argument('--threads', type=int, default=1),
     )
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     images, recipe, given = (
-        load(asked.data, asked.holdout),
-        find_recipe(asked.recipe),
-        {} if asked.epochs is None else dict(epochs=asked.epochs),
+        load(args.data, args.holdout),
+        find_recipe(args.recipe),
+        {} if args.epochs is None else dict(epochs=args.epochs),
     )
     differences = []
     with tempfile.TemporaryDirectory() as runs:
-        for seed in range(asked.seeds):
+        for seed in range(args.seeds):
             results = {}
             for precision in ('float32', 'bfloat16'):
                 Run.precision = precision
@@ -55,10 +55,11 @@ def main():
                 ),
                 flush=True,
             )
-    if asked.seeds > 1:
+    if args.seeds > 1:
         found = with_verdict(over_seeds(differences, 1 / len(images.valid[1])), 0.008)
         print(
-            f'bfloat16 − float32: {signed_points(found["difference"])} points, 95 % interval {interval_text(found)}: {found["verdict"]}'
+            f'bfloat16 − float32: {signed_points(found["difference"])} points, '
+            f'95 % interval {interval_text(found)}: {found["verdict"]}'
         )
 
 

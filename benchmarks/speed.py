@@ -1,10 +1,10 @@
-"""How fast kdfast trains, against a bare loop and against the tools people use instead; interleaved, as ratios.
+"""Compare the training speed of kdfast with a bare loop and with other tools; interleaved, as ratios.
 
 python benchmarks/speed.py cifar10-images.tar.xz [--images 6400] [--rounds 5] [--threads 2] [--peers .peers]
 
-Every contender has the same networks, images, batch size, augmentation, float32 and threads, in a process of its own;
-the first column says how many images a second it trained, the others how that compares. The two last contenders compute in
-bfloat16 and compare with each other alone. The peers are installed from the package index into an environment of their own.
+All contenders use the same networks, images, batch size, augmentation, float32 and threads, each in a process of its
+own. The first column has images per second, the others ratios. The last two contenders compute in bfloat16 and are
+compared with each other only. Other tools are installed from the package index into an environment of their own.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from time import perf_counter, sleep
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 PEERS = ('fasterai', 'torchdistill')
-TASKS = {  # what is timed, and who does it
+TASKS = {  # what is timed: its contenders
     'kd': [
         'floor',
         'torchvision',
@@ -170,19 +170,17 @@ def main():
         parser.add_argument('--threads', type=int, default=2),
         parser.add_argument('--peers', type=Path, default=Path('.peers')),
     )
-    asked = parser.parse_args()
+    args = parser.parse_args()
     home = Path(tempfile.mkdtemp())
-    prepare(asked.data, asked.images, home)
-    peers = environment(asked.peers)
+    prepare(args.data, args.images, home)
+    peers = environment(args.peers)
     names = list(dict.fromkeys(name for who in TASKS.values() for name in who))
-    contenders = {
-        name: Process(name, home, asked.threads, peers if name in PEERS else sys.executable) for name in names
-    }
+    contenders = {name: Process(name, home, args.threads, peers if name in PEERS else sys.executable) for name in names}
     losses = {name: contender.ask('loss')['answer'] for name, contender in contenders.items()}
     assert max(losses.values()) - min(losses.values()) < 1e-4 * max(losses.values()), losses
     print(f'the same loss of a fixed batch: {", ".join(f"{name} {value:.5f}" for name, value in losses.items())}')
     seconds, memory = {(task, name): [] for task, who in TASKS.items() for name in who}, {}
-    for turn in range(asked.rounds + 1):  # the first warms up, and fills the caches of outputs
+    for turn in range(args.rounds + 1):  # the first warms up, and fills the caches of outputs
         for task, who in TASKS.items():
             for name in who[turn % len(who) :] + who[: turn % len(who)]:
                 answer = contenders[name].ask(task)
@@ -192,10 +190,11 @@ def main():
     for contender in contenders.values():
         contender.process.kill()
     print(
-        f'\nimages a second: median (lowest … highest) of {asked.rounds} rounds of {asked.images:,} images, {asked.threads} threads'
+        f'\nimages per second: median (lowest … highest) of {args.rounds} rounds '
+        f'of {args.images:,} images, {args.threads} threads'
     )
     for (task, name), took in seconds.items():
-        print(f'{task:<12} {name:<16} {spread([asked.images / s for s in took])}')
+        print(f'{task:<12} {name:<16} {spread([args.images / s for s in took])}')
     print('\nratios of seconds, round by round')
     peer = max(
         (name for name in TASKS['kd'] if name in (*PEERS, 'torchvision', 'torchvision2', 'torchvision4')),
@@ -205,9 +204,9 @@ def main():
         print(f'{what:<46} {spread([a / b for a, b in zip(seconds[task, name or peer], seconds[other])])}  {goal}')
     print(f'the best peer is {peer}')
     print('\nmegabytes above importing torch: ' + ', '.join(f'{name} {mb:.0f}' for name, mb in memory.items()))
-    print(f'seconds to read and check {asked.data} once: {scan(asked.data):.1f}')
+    print(f'seconds to read and check {args.data} once: {scan(args.data):.1f}')
     print(
-        f'seconds from the command to the first step: {spread([start_up(asked.data, asked.threads) for _ in range(3)])}'
+        f'seconds from the command to the first step: {spread([start_up(args.data, args.threads) for _ in range(3)])}'
     )
     shutil.rmtree(home)
 

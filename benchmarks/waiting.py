@@ -1,11 +1,11 @@
-"""How threads should wait for each other, beside other work: OpenMP settings, quiet and loaded, interleaved.
+"""Compare OpenMP settings for waiting threads, on a quiet and on a loaded machine; interleaved.
 
 python benchmarks/waiting.py [--rounds 3] [--steps 40] [--threads 2] [--preload libiomp5.so]
 
-Threads of a training step wait actively for the slowest of them. Where another process has its core, all of them lose that time.
-Every cell is a process of its own that trains the study's student from its teacher, on random images in memory, in bfloat16 where
-the CPU multiplies it; printed are medians of images a second. With --preload an OpenMP library other than torch's own (Intel's,
-LLVM's) takes its place. The same setting must give the same loss to the last bit: the last line says so.
+Threads of a training step wait actively for the slowest one; if another process occupies its core, all threads lose
+that time. Every cell is a process of its own that distills the study's student on random images in memory, in bfloat16
+where the CPU multiplies it. Prints medians of images per second. --preload replaces torch's OpenMP library (by Intel's
+or LLVM's). The last line tells whether equal settings gave equal losses, to the bit.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Does cost grow as work does? An epoch of distillation for more images and for larger ones: seconds, and memory.
+"""Measure how time and memory of an epoch of distillation grow with the number and size of images.
 
 python benchmarks/work.py cifar10-images.tar.xz [--rounds 2] [--threads 2]
 
-Each point is an epoch, and the validation of 1,000 images, in a process of its own; points are interleaved. The last columns say how
-many images a second it trained, per pixel compared with the first row, and how much memory it took above importing torch and fastai.
+Each point is an epoch and the validation of 1,000 images, in a process of its own; points are interleaved. The last
+columns are images per second, time per pixel relative to the first row, and memory above that of the imports.
 """
 
 import argparse
@@ -17,7 +17,14 @@ from statistics import median
 
 HERE = Path(__file__).resolve()
 sys.path.insert(0, str(HERE.parents[1]))
-POINTS = [(10_000, 32), (20_000, 32), (40_000, 32), (60_000, 32), (10_000, 64), (10_000, 96)]  # images, and their side
+POINTS = [
+    (10_000, 32),
+    (20_000, 32),
+    (40_000, 32),
+    (60_000, 32),
+    (10_000, 64),
+    (10_000, 96),
+]  # number of images, side in pixels
 
 
 def epoch(source, n, side, threads):
@@ -66,15 +73,15 @@ def main():
         parser.add_argument('--threads', type=int, default=2),
     )
     parser.add_argument('--point', type=int, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.point is not None:
-        return print(json.dumps(epoch(asked.data, *POINTS[asked.point], asked.threads)))
+    args = parser.parse_args()
+    if args.point is not None:
+        return print(json.dumps(epoch(args.data, *POINTS[args.point], args.threads)))
     found = {point: [] for point in POINTS}
-    env = os.environ | dict(OMP_NUM_THREADS=str(asked.threads), PYTHONWARNINGS='ignore')
-    for _ in range(asked.rounds):
+    env = os.environ | dict(OMP_NUM_THREADS=str(args.threads), PYTHONWARNINGS='ignore')
+    for _ in range(args.rounds):
         for i, point in enumerate(POINTS):
             said = subprocess.run(
-                [sys.executable, HERE, asked.data, '--threads', str(asked.threads), '--point', str(i)],
+                [sys.executable, HERE, args.data, '--threads', str(args.threads), '--point', str(i)],
                 stdout=subprocess.PIPE,
                 text=True,
                 check=True,
@@ -91,8 +98,9 @@ def main():
     print(f'{"images":>8} {"pixels":>8} {"seconds":>26} {"images/s":>9} {"per pixel":>10} {"MB":>6}')
     for (n, side), those in found.items():
         took = [s for s, _ in those]
+        seconds_text = f'{median(took):.1f} ({min(took):.1f} … {max(took):.1f})'
         print(
-            f'{n:>8,} {f"{side}×{side}":>8} {f"{median(took):.1f} ({min(took):.1f} … {max(took):.1f})":>26} {n / median(took):>9.0f} '
+            f'{n:>8,} {f"{side}×{side}":>8} {seconds_text:>26} {n / median(took):>9.0f} '
             f'{per_pixel[n, side] / per_pixel[POINTS[0]]:>10.2f} {max(mb for _, mb in those):>6.0f}'
         )
 

@@ -1,4 +1,8 @@
-"Builds the documentation, guides and reference, as a folder of HTML: python docs/build.py [FOLDER], docs/site unless given. Needs kdfast[docs]."
+"""Build the documentation as HTML: guides, commands, reference and search.
+
+python docs/build.py           writes docs/site; needs kdfast[docs]
+python docs/build.py FOLDER    writes another folder
+"""
 
 import ast
 import importlib
@@ -18,6 +22,10 @@ import pdoc
 from fastai.basics import Callback, Learner
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+from command_pages import command_pages  # noqa: E402
+
 GUIDES = [
     'README',
     'your-network',
@@ -34,42 +42,39 @@ GUIDES = [
     'questions',
     'digits',
 ]  # in the order of reading
-REFERENCE = [
-    'distill.distill',
-    'distill.hint',
-    'distill.match',
-    'distill.regressor',
-    'distill.losses.logits',
-    'distill.losses.features',
-    'distill.losses.crd',
-    'distill.losses.regressed',
-    'distill.losses.review',
-    'distill.losses.vid',
-    'training.muon',
-    'models.study_networks',
-    'models.build',
-    'models.saved',
-    'models.front',
-    'models.layers',
-    'data.sources',
-    'data.dataset',
-    'data.from_python',
-    'data.dataloaders',
-    'training.run',
-    'training.execute',
-    'runs.recipes',
-    'runs.run_dir',
-    'core.errors',
-]
-TITLES = {'index': 'Start', 'digits': 'A notebook'}  # titles that the sidebar has in place of a guide's own
+PACKAGES = [
+    'distill',
+    'training',
+    'models',
+    'data',
+    'runs',
+    'analysis',
+    'stats',
+    'study',
+    'report',
+    'export',
+    'core',
+]  # in the order of the sidebar
+TITLES = {'index': 'Start', 'digits': 'Notebook'}  # in the sidebar, in place of a guide's own title
 
 
 # Guides
 
 
 def guides() -> list[pdoc.doc.Module]:
-    "Each guide as a module that is nothing but its docstring: pdoc then renders it, links the names in it and searches it."
-    return [pdoc.doc.Module(ModuleType(page(name), for_the_site(text(name)))) for name in GUIDES]
+    "Return each guide as a module that has only a docstring, which pdoc renders, links and searches."
+    return [as_module(page(name), for_the_site(text(name))) for name in GUIDES]
+
+
+def commands() -> list[pdoc.doc.Module]:
+    "Return a page per command, made from the Typer app, in the same way."
+    from kdfast import cli
+
+    return [as_module(name, text) for name, text in command_pages(cli.app).items()]
+
+
+def as_module(name, text):
+    return pdoc.doc.Module(ModuleType(name, text))
 
 
 def page(name):
@@ -77,7 +82,7 @@ def page(name):
 
 
 def text(name):
-    "A guide as Markdown; a notebook's cells and outputs one behind the other"
+    "Return a guide as Markdown; of a notebook, its cells and outputs in order"
     if (file := HERE / f'{name}.md').exists():
         return file.read_text()
     cells = json.loads((HERE / f'{name}.ipynb').read_text())['cells']
@@ -92,7 +97,7 @@ def markdown(cell):
 
 
 def shown(output):
-    "An output of a cell: its picture, its table, or else its text"
+    "Return an output of a cell as Markdown: its picture, else its table, else its text"
     data = output.get('data', {'text/plain': output.get('text', '')})
     if 'image/png' in data:
         return f'<img alt="" src="data:image/png;base64,{"".join(data["image/png"]).strip()}"/>'
@@ -102,7 +107,7 @@ def shown(output):
 
 
 def for_the_site(text):
-    "Links to other guides become links to their pages"
+    "Turn links to other guides into links to their pages"
     return re.sub(r'\]\(([\w-]+)\.(?:md|ipynb)(#[\w-]*)?\)', lambda m: f']({page(m[1])}.html{m[2] or ""})', text)
 
 
@@ -114,7 +119,7 @@ def title(guide):
 
 
 def comments(obj) -> dict[str, str]:
-    "What stands beside each parameter of a function, or each field of a dataclass; 'return' for what it gives."
+    "Return the comment beside each parameter of a function or field of a dataclass, 'return' for the result."
     source = dedent(inspect.getsource(obj))
     beside = {
         token.start[0]: token.string.lstrip('# ')
@@ -133,13 +138,13 @@ def comments(obj) -> dict[str, str]:
 
 
 def documented(doc) -> dict[str, str]:
-    "Its comments, where it has some: a dataclass's are those of its fields, any other class's stand at its __init__"
+    "Return the comments of a function or dataclass; those of another class are beside the parameters of its __init__"
     has_some = is_dataclass(doc.obj) if doc.kind == 'class' else doc.kind == 'function' and doc.source
     return comments(doc.obj) if has_some else {}
 
 
 def is_public(doc) -> bool:
-    "Meant for users: what says what it is, and explains each of its arguments. A module's helpers and a callback's inner life are not."
+    "Whether something has a docstring and, if it has parameters, comments on them; events of callbacks do not."
     if doc.kind == 'module':
         return True
     if doc.name.startswith('_') and doc.name != '__init__':
@@ -153,53 +158,65 @@ def is_public(doc) -> bool:
 
 
 def owner(doc):
-    "The class that an attribute belongs to"
+    "Return the class that an attribute belongs to"
     found = pkgutil.resolve_name(f'{doc.modulename}:{doc.qualname.rpartition(".")[0]}')
     return found if inspect.isclass(found) else object
 
 
-def short(signature):
-    "Without the modules in which other libraries keep their classes: Module for torch.nn.modules.module.Module"
-    return type(signature)(
-        re.sub(
-            r'(<span class="n">\w+</span><span class="o">\.</span>)+',
-            lambda m: m[0] if '>kdfast<' in m[0] else '',
-            signature,
-        )
-    )
+def format_signature(*args, **kwargs):
+    "Format a signature without the modules of other libraries: Module for torch.nn.modules.module.Module"
+    signature = pdoc.render.format_signature(*args, **kwargs)
+    prefix = r'(<span class="n">\w+</span><span class="o">\.</span>)+'
+    return type(signature)(re.sub(prefix, lambda m: m[0] if '>kdfast<' in m[0] else '', signature))
 
 
-def reference() -> dict[str, pdoc.doc.Module]:
-    import kdfast.distill.hint
+def reference() -> dict[str, dict[str, pdoc.doc.Module]]:
+    "Return the modules that have something for users, by package. Modules that need a missing extra are left out."
+    hint = importlib.import_module('kdfast.distill.hint')
+    hint.fit_hint = Learner.fit_hint  # a method that this module adds to Learner; the module itself has no such name
+    packages = {f'kdfast.{name}': modules_of(f'kdfast.{name}') for name in PACKAGES}
+    return {name: modules for name, modules in packages.items() if modules}
 
-    kdfast.distill.hint.fit_hint = (
-        Learner.fit_hint
-    )  # a method that kdfast gives to Learners: documented where it is written
-    return {
-        name: pdoc.doc.Module(importlib.import_module(name)) for name in (f'kdfast.{module}' for module in REFERENCE)
-    }
+
+def modules_of(package):
+    "Return the documented modules of a package and its subpackages, by name"
+    found = {}
+    for name in (package, *submodule_names(importlib.import_module(package))):
+        try:
+            module = pdoc.doc.Module(importlib.import_module(name))
+        except ImportError as e:
+            print(f'left out {name}: {e}', file=sys.stderr)
+            continue
+        if any(is_public(member) for member in module.members.values() if member.kind != 'module'):
+            found[name] = module
+    return found
+
+
+def submodule_names(package):
+    return [info.name for info in pkgutil.walk_packages(package.__path__, f'{package.__name__}.')]
 
 
 def build(
-    folder: Path,  # Made where it is missing
+    folder: Path,  # Created if missing
 ):
-    "Write every page, and the index that the search box looks into."
-    pages, modules = guides(), reference()
+    "Write every page, and the index of the search box."
+    guide_pages, command_texts, packages = guides(), commands(), reference()
+    modules = {name: module for members in packages.values() for name, module in members.items()}
     pdoc.render.configure(docformat='markdown', template_directory=HERE / 'template')
     pdoc.render.env.globals.update(
-        guides=[(guide.name, title(guide)) for guide in pages],
-        reference=list(modules),
+        guides=[(guide.name, title(guide)) for guide in guide_pages],
+        commands=[(command.fullname, title(command)) for command in command_texts],
+        reference={package: list(members) for package, members in packages.items()},
         documented=documented,
         is_for_users=is_public,
     )
-    pdoc.render.env.filters['format_signature'] = lambda *args, **kwargs: short(
-        pdoc.render.format_signature(*args, **kwargs)
-    )
-    for module in (*pages, *modules.values()):
+    pdoc.render.env.filters['format_signature'] = format_signature
+    for module in (*guide_pages, *command_texts, *modules.values()):
         file = folder / f'{module.fullname.replace(".", "/")}.html'
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(pdoc.render.html_module(module, modules))
-    (folder / 'search.js').write_text(pdoc.render.search_index({page.name: page for page in pages} | modules))
+    texts = {page.fullname: page for page in (*guide_pages, *command_texts)}
+    (folder / 'search.js').write_text(pdoc.render.search_index(texts | modules))
     print(f'wrote {folder / "index.html"}')
 
 

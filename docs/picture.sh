@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Draws docs/exp1.svg: what `kdfast run exp1` leaves on a terminal of 80 columns. Needs tmux, and kdfast on the PATH.
+# Draw docs/exp1.svg: the output of `kdfast run exp1` on a terminal of 80 columns. Needs tmux, and kdfast on the PATH.
 set -euo pipefail
 to=$(realpath "$(dirname "$0")")/exp1.svg
 command -v kdfast >/dev/null || { echo "install kdfast first: it is not on the PATH"; exit 1; }
