@@ -5,6 +5,7 @@ python benchmarks/gpu.py [cifar10-images.tar.xz] [--parts recipes,speed,…] [--
 recipes   every recipe for two epochs on the digits, on GPU and CPU: validation accuracy of both
 repeat    the recipes again with the same seed: equal weights?
 accuracy  the study's five rows on the digits, two seeds, on GPU and CPU
+graphs    runs of two epochs with CUDA graphs and without: equal weights? milliseconds a step of both
 resume    runs killed and resumed: weights equal to those of undisturbed runs?
 fastai    Distill, Hint and Match on a plain Learner, in three precisions: are targets the teacher's outputs?
 export    a run on the GPU exported to ONNX: its predictions against the run's
@@ -31,6 +32,7 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
+REPLAYED = 'teacher', 'baseline', 'hint', 'kd', 'exp1', 'exp2', 'at'
 RESUMED = 'teacher', 'kd', 'exp1', 'exp2', 'crd', 'funmatch'
 BATCH, T, ALPHA, SHIFT = 128, 4.0, 0.9, 2
 
@@ -186,6 +188,125 @@ def part_resume(args):
 
 def one(args):
     return digest(trained(args.recipe, args.runs, epochs=2))
+
+
+def part_graphs(args):
+    "Of each recipe with graphs and without: weights, milliseconds a step in the second epoch, and what was replayed"
+    from kdfast.data import load
+    from kdfast.distill.cuda_graphs import passes, replay
+    from kdfast.runs.recipes import find_recipe
+    from kdfast.training import execute
+    from kdfast.training.run import Run
+
+    data, replays, on_gpu = load('digits'), [], replay.on_gpu
+    for kind in passes.Training, passes.Inference:
+        counted(kind, replays)
+
+    def train(recipe, runs, watch, given):
+        return execute.train(recipe, data, 0, given | dict(epochs=2), runs, watch, rehearsed=True)
+
+    Run.train = lambda run, name, given: train(find_recipe(name), run.runs, (), given)
+
+    def tried(name, graphs):
+        replay.on_gpu = on_gpu if graphs else lambda x: False
+        replays.clear()
+        clock = epoch_clock()
+        folder = train(find_recipe(name), args.home / f'graphs-{graphs}', [lambda _: clock], {})
+        return dict(
+            sha256=digest(folder),
+            ms=clock.ms,
+            replayed={kind: replays.count(kind) for kind in set(replays)},
+            notes=folder.run.get('notes', []),
+        )
+
+    found = {}
+    for name in REPLAYED:
+        try:
+            with_graphs, without = tried(name, True), tried(name, False)
+        except Exception as e:
+            found[name] = dict(error=f'{type(e).__name__}: {e}'[:500])
+        else:
+            found[name] = dict(
+                same=with_graphs.pop('sha256') == without.pop('sha256'), graphs=with_graphs, eager=without
+            )
+    replay.on_gpu = on_gpu
+    try:
+        failed = failed_capture()
+    except Exception as e:
+        failed = dict(error=f'{type(e).__name__}: {e}'[:500])
+    return found | dict(failed_capture=failed)
+
+
+def counted(kind, replays):
+    call = kind.__call__
+
+    def counting(self, x):
+        replays.append(kind.__name__)
+        return call(self, x)
+
+    kind.__call__ = counting
+
+
+def epoch_clock():
+    "Milliseconds a step of the last epoch"
+    import torch
+    from fastai.basics import Callback
+
+    def wait():
+        torch.cuda.synchronize() if torch.cuda.is_available() else None
+
+    class Clock(Callback):
+        order, ms = -100, None
+
+        def before_train(self):
+            wait()
+            self.began = perf_counter()
+
+        def after_train(self):
+            wait()
+            self.ms = (perf_counter() - self.began) / len(self.dls.train) * 1e3
+
+    return Clock()
+
+
+def failed_capture():
+    "Whether a network that cannot be captured computes on as ever, in its forward and in its backward pass"
+    import torch
+
+    from kdfast.distill.cuda_graphs import replay
+    from kdfast.distill.cuda_graphs.passes import Training
+    from kdfast.distill.cuda_graphs.replay import Answers, Recordings
+
+    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    replay.problem = lambda *_: ''
+
+    class Reads(torch.autograd.Function):
+        where = 'forward'
+
+        @staticmethod
+        def forward(ctx, x):
+            return x * (1 + float(Reads.where == 'forward' and x.sum().item() > 0))
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * (1 + float(Reads.where == 'backward' and gradient.sum().item() > 0))
+
+    class Net(torch.nn.Linear):
+        def forward(self, x):
+            return Reads.apply(super().forward(x))
+
+    found = {}
+    for where in 'forward', 'backward':
+        Reads.where, net, said = where, Net(64, 64).to(device), []
+        x, recordings, answers = (torch.randn(32, 64, device=device), Recordings(Training, said.append), Answers())
+        none = [recordings.of(net, (x,)) is None for _ in range(6)]
+        stream = torch.cuda.current_stream() == torch.cuda.default_stream() if device.type == 'cuda' else True
+        same = all(torch.equal(answers(net, (x,))[0], net(x)) for _ in range(6))
+        net(x).sum().backward()
+        found[where] = dict(
+            eager=all(none), said=said, stream=stream, same=same, finite=bool(net.weight.grad.isfinite().all())
+        )
+    return found
 
 
 def part_fastai(args):
