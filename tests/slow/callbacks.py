@@ -337,7 +337,7 @@ def try_all(names, beside=(False, True)):
                 except Exception:
                     results = [(traceback.format_exc().strip().splitlines()[-1], False)]
                 tried, passed = tried + 1, passed + all(good for _, good in results)
-                kept = '' if 'cannot be kept' not in said.getvalue() else ' (starts again, and said so)'
+                kept = '' if 'cannot be saved' not in said.getvalue() else ' (starts again, and said so)'
                 wrong = '; '.join(what for what, good in results if not good)
                 print(f"{case}{' and Distill' if distill else ''}: {wrong or 'passed'}{kept}", flush=True)
     for name in unknown:

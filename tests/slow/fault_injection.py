@@ -533,7 +533,7 @@ def failing(bench, n):
             bench.folder(kept_in, 'kd'),
         )
         said = bench.said(kept_in).splitlines()[-1]
-        kept = folder.status == 'failed' and folder.has_checkpoints and 'What is trained is kept' in said
+        kept = folder.status == 'failed' and folder.has_checkpoints and 'The training so far is saved' in said
         return status in (1, 2) and kept and bench.run(kept_in, 'kd') == 0 and bench.equal(kept_in, 'kd')
 
     return [trial() for _ in range(n)]

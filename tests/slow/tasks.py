@@ -111,7 +111,7 @@ class Check(Callback):
                 assert abs(total - float(match.parts['hard'])) < 1e-5
             if match.pairs:
                 expected = float((match.features[match.guided[0]][0].detach().float() - layer).square().mean())
-            elif match.measure is squares:
+            elif match.loss_fn is squares:
                 expected = float((student - output).square().mean())
             else:
                 expected = SOFT[self.kind](*(x.double().numpy() for x in (student, output)))

@@ -47,7 +47,7 @@ with learn.distrib_ctx(sync_bn=False, cpu=True): learn.fit(1, .05, cbs=[Distill(
 assert type(learn.model) is nn.Sequential and not any(module._forward_hooks for module in learn.model.modules())
 # What kdfast run does in several processes
 from kdfast.core import distributed as processes
-from kdfast.training.together import OwnRandomNumbers, Together
+from kdfast.training.distributed_run import RankRandomNumbers, DistributedRun
 processes.join()
 made = Path(home)/'made'
 def make():
@@ -61,12 +61,12 @@ def masks(*cbs):
     set_seed(0)
     model,left = nn.Sequential(nn.Dropout(), *network((4, 8, 12), 3)),[]
     model[0].register_forward_hook(lambda dropout, inputs, out: left.append(out != 0) if dropout.training else None)
-    one = Learner(loaders(load(images)), model, CrossEntropyLossFlat(), opt_func=SGD, cbs=[Together(gpu=False), OwnRandomNumbers(), *cbs])
+    one = Learner(loaders(load(images)), model, CrossEntropyLossFlat(), opt_func=SGD, cbs=[DistributedRun(gpu=False), RankRandomNumbers(), *cbs])
     one.remove_cbs(ProgressCallback)
     one.logger = noop
     try: one.fit(1, .05)
     except KeyboardInterrupt: pass
-    assert one.model is model and not one.together.wrapped
+    assert one.model is model and not one.distributed_run.wrapped
     return torch.stack(left)
 class Draws(Callback):
     order = -4.6
@@ -182,7 +182,7 @@ def test_a_run_in_two_processes_that_was_ended_goes_on_to_the_same_bits(two):
     assert first.wait() == 143
     second.kill(), ended(both)  # as a launcher does
     went_on = ended(start(two.home, *two.asked, '--runs', 'ended'))
-    assert 'goes on from epoch 2' in went_on[0][1]
+    assert 'resumes at epoch 2' in went_on[0][1]
     whole, gone_on = (next((two.home / name).rglob('kd*/0/weights.safetensors')) for name in ('two', 'ended'))
     assert whole.read_bytes() == gone_on.read_bytes()
 

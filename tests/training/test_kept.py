@@ -90,7 +90,7 @@ def test_a_training_that_fails_goes_on(data, whole, tmp_path, capsys, name):
         train(data, tmp_path, Fail(error))
     folder = folder_of(tmp_path)
     assert folder.status == status and folder.run['reason'].startswith(reason) and '\n' not in folder.run['reason']
-    assert same(train(data, tmp_path), whole) and Fail.steps == 9 and 'goes on from epoch 2' in capsys.readouterr().err
+    assert same(train(data, tmp_path), whole) and Fail.steps == 9 and 'resumes at epoch 2' in capsys.readouterr().err
 
 
 LATER = dict(judging=(evaluation, 'evaluate'), saving=(evaluation, 'save_network'), finishing=(RunDir, 'finish'))
@@ -146,7 +146,7 @@ def test_people_are_told_what_to_do(kdfast, images, data, tmp_path, monkeypatch)
     done = kdfast('run', 'baseline', '--epochs', 2, '--data', images, '--runs', tmp_path)
     assert done.status == 2 and done.err.splitlines()[-1] == (
         'kdfast: error: out of memory (OutOfMemoryError: CUDA out of memory.): end what else uses it, or take smaller networks '
-        'or images (--size). What is trained is kept: the same command goes on from there'
+        'or images (--size). The training so far is saved: the same command resumes it'
     )
     listed = kdfast('ls', '--runs', tmp_path)
     assert 'failed' in listed.out and 'out of memory' in ' '.join(listed.out.split())

@@ -86,7 +86,7 @@ def nets(tmp_path, name):
 WRONG = [
     ('exp2 --hint stage2:stagetwo', 'no layer stagetwo'),
     ('exp1 --hint stagetwo:stage2', 'no layer stagetwo'),
-    ('hint --hint stage2:head.1', 'no regressor maps guided features of 88'),
+    ('hint --hint stage2:head.1', 'no regressor maps guided features 88'),
     ('fitnets --hint stage2:nowhere', 'no layer nowhere'),
     ('at --layers stage2:stage2,stage3:x', 'no layer x'),
     ('reviewkd --layers stage1:y', 'no layer y'),
@@ -130,7 +130,7 @@ FAULTS = [
     ('run.needs("teacher", epochs=0)', '--epochs 0 of teacher is out of range'),
     ('import nowhere', "ModuleNotFoundError: No module named 'nowhere'"),
     ('open("nowhere.txt")', 'nowhere.txt: No such file'),
-    ('run.needs("FILE")', 'mine needs itself'),
+    ('run.needs("FILE")', 'mine depends on itself'),
 ]
 
 
@@ -288,7 +288,7 @@ def test_a_full_disk_is_said_before_training(data, tmp_path, monkeypatch):
     monkeypatch.setattr(room.shutil, 'disk_usage', lambda path: usage(path)._replace(free=10**5))
     with pytest.raises(
         KdfastError,
-        match='training needs about 0.0 GB in .*, for weights and checkpoints, 0.0 GB are free: make room, or use --runs',
+        match='training needs about 0.0 GB in .* for weights and checkpoints, 0.0 GB are free: free some space, or use --runs',
     ):
         train(find_recipe('baseline'), data, 0, {}, tmp_path / 'deep' / 'runs')
     assert not (tmp_path / 'deep').exists()
