@@ -9,7 +9,7 @@ def main(
     lr: float = 0.2,  # Peak learning rate of the one-cycle schedule
     optimizer: str = 'sgd',  # Optimizer: sgd, or muon (needs about half the epochs)
     T: float = 4.0,  # Temperature of both softmaxes
-    alpha: float = 0.9,  # Weight of the soft loss; the hard loss has weight 1 − alpha
+    alpha: float = 0.9,  # Weight of the soft loss; the hard loss has weight 1 - alpha
     teacher: str = 'wide',  # Teacher network, or the directory of a run to use as the teacher
     student: str = 'thin',  # Student network
     hint: str = 'stage2:stage2',  # Layers, TEACHER_LAYER:STUDENT_LAYER (hint layer and guided layer)

@@ -121,7 +121,7 @@ def test_the_pages_show_what_stands_beside_the_arguments(tmp_path):
     pages = {page.relative_to(tmp_path).as_posix(): page.read_text() for page in tmp_path.rglob('*.html')}
     assert set(pages) >= {'index.html', 'losses.html', 'digits.html', 'kdfast/distill/match.html'}
     for page, comment in {
-        'kdfast/distill/distill.html': 'Share of the soft loss, 0 to 1',
+        'kdfast/distill/distill.html': 'Weight of the soft loss, 0 to 1',
         'kdfast/distill/losses/logits.html': 'Logits of the student, (batch, classes)',
         'kdfast/distill/hint.html': 'Passed to fit_one_cycle: wd, cbs …',
         'kdfast/data/dataset.html': 'SHA-256 of classes, labels and pixels',

@@ -47,7 +47,11 @@ def train(
     return folder
 
 
-def rehearse_first(run, recipe, arguments):
+def rehearse_first(
+    run: Run,  # Not begun
+    recipe: Recipe,  # Recipe of the run
+    arguments: dict,  # All of its arguments
+):
     "Rehearse a run, unless it has a checkpoint or another process trains it."
     from kdfast.training.rehearsal import rehearse
 
@@ -55,8 +59,12 @@ def rehearse_first(run, recipe, arguments):
         rehearse(run, recipe, arguments)
 
 
-def train_alone(run, recipe, arguments):
-    "Train a run whose directory is locked, and record how it ended; return the run directory."
+def train_alone(
+    run: Run,  # Its directory is locked by this process
+    recipe: Recipe,  # Recipe of the run
+    arguments: dict,  # All of its arguments
+) -> RunDir:
+    "Train a run and record how it ended; return the run directory."
     begin_run(run, recipe, arguments)
     with outcome_recorded(run), repeatable(run.dls.device):
         outcome = call_main(run, recipe, arguments)

@@ -252,7 +252,9 @@ class Run:
         return learn
 
 
-def distributed_callbacks(dls):
+def distributed_callbacks(
+    dls,  # DataLoaders of a run
+):
     "Return the callbacks for several processes; imported here because the import of accelerate is slow."
     from kdfast.training.distributed_run import DistributedRun, RankRandomNumbers
 

@@ -34,6 +34,7 @@ class UnsupportedState(Exception):
 class StateSaver:
     """Save the state of a value and of everything it refers to; call it with the value.
 
+    `save_{kind}(x, where)` returns the state of a value of that kind as JSON; `where` is the path of attributes to it.
     `tensors` are the tensors by name. `fixed` are paths and descriptions of the objects that cannot be created from
     their state: the process that restores must have the same.
     """

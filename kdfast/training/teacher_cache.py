@@ -179,7 +179,11 @@ def batch_key(
     return key.digest()
 
 
-def update_hash(key, label, tensor):
+def update_hash(
+    key,  # Hash of hashlib
+    label,  # Name or other value to add
+    tensor: torch.Tensor,  # Values to add
+):
     "Add label, shape, type and values of a tensor to a hash; images in channels-last order."
     values = (tensor.movedim(1, -1) if tensor.dim() > 2 else tensor).detach()
     key.update(f'{label} {tuple(tensor.shape)} {tensor.dtype} '.encode())

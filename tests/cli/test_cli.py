@@ -345,7 +345,11 @@ def test_a_program_can_read_what_every_recipe_takes(kdfast, tmp_path):
     options = {o['name']: o for o in listed['kd']['options']}
     assert listed['kd']['purpose'].startswith('The student, distilled') and listed.keys() == set(recipe_names())
     assert options['alpha'] == dict(
-        name='alpha', type='float', default=0.9, help='Share of the soft loss', range='from 0 to 1'
+        name='alpha',
+        type='float',
+        default=0.9,
+        help='Weight of the soft loss; the hard loss has weight 1 - alpha',
+        range='from 0 to 1',
     )
     assert options['optimizer']['range'] == 'sgd or muon' and options['epochs']['type'] == 'int'
 

@@ -88,7 +88,9 @@ def test_fit_loss_is_half_torchdistills_mean_square():
 
 @pytest.mark.parametrize('T,alpha,beta', [(4.0, 1.0, 8.0), (1.0, 2.0, 0.5)])
 def test_decoupled_loss_is_mdistillers(T, alpha, beta):
-    """megvii-research/mdistiller at a08d46f, mdistiller/distillers/DKD.py, dkd_loss: value and gradient in float64 for these
+    """megvii-research/mdistiller at a08d46f, mdistiller/distillers/DKD.py, dkd_loss.
+
+    Value and gradient in float64 for these
     logits (seeded, standard deviation 3) and labels, once, on a CPU; stored with what went in"""
     student, teacher, y = (torch.from_numpy(PEERS[f'dkd.{name}']) for name in ('student', 'teacher', 'y'))
     for found, expected in zip(
@@ -120,7 +122,7 @@ def test_attention_transfer_is_torchdistills():
 @pytest.mark.parametrize('name,loss', [('at_larger', at_loss), ('at_smaller', at_loss), ('sp', sp_loss)])
 def test_attention_of_unequal_sizes_and_similarity_are_mdistillers(name, loss):
     """megvii-research/mdistiller at a08d46f, mdistiller/distillers/AT.py, single_stage_at_loss with p = 2, and SP.py,
-    similarity_loss: values and gradients in float64 for these features (seeded), once, on a CPU; stored with what went in"""
+    similarity_loss: values and gradients in float64 for these features (seeded), on a CPU; stored with the inputs"""
     guided, hint = (torch.from_numpy(PEERS[f'{name}.{who}']) for who in ('guided', 'hint'))
     for found, expected in zip(value_and_gradient(lambda s: loss(s, hint), guided), peer(name)):
         close(found, expected)
@@ -206,10 +208,13 @@ def test_similarity_by_hand():
     )
 
 
+def huber(d):
+    return d**2 / 2 if abs(d) < 1 else abs(d) - 1 / 2
+
+
 def test_distances_by_hand():
-    "Sides 3, 4, 5 have mean 4, sides 1, 1, 2 have 4/3: ¾ is 1 less ¼, 5/4 against 3/2; six of nine pairs are two images"
+    "Sides 3, 4, 5 have mean 4, sides 1, 1, 2 have 4/3: ¾ is 1 less ¼, 5/4 against 3/2; six of nine pairs count"
     triangle, line = tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]]), tensor([[0.0], [1.0], [-1.0]])
-    huber = lambda d: d**2 / 2  # below 1
     assert rkd_loss(line, triangle, 1.0, 0.0).item() == pytest.approx(
         2 * (huber(3 / 4 - 3 / 4) + huber(3 / 4 - 1) + huber(6 / 4 - 5 / 4)) / 9, rel=1e-5
     )
@@ -218,7 +223,6 @@ def test_distances_by_hand():
 def test_angles_by_hand():
     "The cosines at the corners of 3, 4, 5 are 0, 3/5 and 4/5, on a line −1, 1 and 1; each counts twice in 27 triples"
     triangle, line = tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]]), tensor([[0.0], [1.0], [-1.0]])
-    huber = lambda d: d**2 / 2 if abs(d) < 1 else abs(d) - 1 / 2
     assert rkd_loss(line, triangle, 0.0, 1.0).item() == pytest.approx(
         2 * (huber(-1 - 0) + huber(1 - 3 / 5) + huber(1 - 4 / 5)) / 27, rel=1e-5
     )

@@ -370,9 +370,7 @@ def test_places_come_from_the_loader_and_are_where_the_labels_are(data):
 
     learn = learner(data)
     learn.dls = DataLoaders(torch.utils.data.DataLoader(learn.dls.train_ds, 8), learn.dls.valid)
-    with pytest.raises(
-        KdfastError, match='loss needs the indices of the images of a batch, which DataLoader does not'
-    ):
+    with pytest.raises(KdfastError, match='loss needs the indices of the images of a batch, which DataLoader does not'):
         learn.fit(1, cbs=Match(teacher(), loss))
 
 

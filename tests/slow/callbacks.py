@@ -2,8 +2,8 @@
 
 python tests/slow/callbacks.py [name …]
 
-Each class trains a small network in a run, alone and beside Distill. The weights must be those of the same Learner without kdfast's run
-around it; and a run that is interrupted at several moments must end with the same weights, rows and numbers.
+Each class trains a small network in a run, alone and with Distill. The weights must equal those of the same Learner
+without kdfast's run; a run that is interrupted at several moments must end with the same weights and metrics.
 """
 
 import argparse

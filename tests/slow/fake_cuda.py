@@ -1,8 +1,9 @@
-"""Each recipe's training steps on a GPU that is not there: `python tests/slow/fake_cuda.py [RECIPE …]`.
+"""Run each recipe's training steps on a simulated GPU: `python tests/slow/fake_cuda.py [RECIPE …]`.
 
-Tensors on `cuda` have shapes, types and a device, but no values; those on the CPU are real. So what a GPU would refuse is refused here,
-and what a step copies between the two is counted. Autocast alone changes nothing: PyTorch does not take such tensors for a GPU's.
-A recipe passes where its steps run, with images in the GPU's memory and without, and nothing in them waits for the GPU.
+Tensors on `cuda` have shapes, types and a device, but no values; those on the CPU are real. Errors of a GPU, such as
+tensors on different devices, appear here, and copies between the devices are counted. Autocast has no effect: PyTorch
+does not treat such tensors as a GPU's. A recipe passes if its steps run, with images in GPU memory and without, and
+never wait for the GPU.
 """
 
 import contextlib
@@ -53,7 +54,7 @@ class Fake(FakeTensorMode):
 
 
 class FakeCuda(TorchDispatchMode):
-    "What is computed on `cuda` is fake, anything else is real; `seen` counts what goes between them, by kind and by the place in the code"
+    "Compute on `cuda` with fake tensors; `seen` counts copies between the devices, by kind and place in the code."
 
     def __init__(self):
         super().__init__()
@@ -226,7 +227,7 @@ def steps(
 
 
 def summary(counts):
-    "Of the steps: waits of the program's own, waits elsewhere, copies that are waited for and copies that are not; the most of any step"
+    "Return the largest count of any step: waits, waits elsewhere, copies that are waited for, other copies."
 
     def most(kind, where=lambda place: True):
         return max(sum(n for (k, place), n in step.items() if k == kind and where(place)) for step in counts)
@@ -259,8 +260,8 @@ def main(names):
         passed += not found['waits'] + found['waiting']
         places = sorted({f'{kind} {place}' for step in counts for kind, place in step})
         print(
-            f'{name:10} in a step: waits for the GPU {found["waits"]} (record {found["recorded"]}), copies to it {found["copies"]}, waiting {found["waiting"]}; '
-            + ', '.join(places),
+            f'{name:10} in a step: waits for the GPU {found["waits"]} (record {found["recorded"]}), '
+            f'copies to it {found["copies"]}, waiting {found["waiting"]}; ' + ', '.join(places),
             flush=True,
         )
     print(f'fake_cuda {passed}/{len(names)}')

@@ -343,7 +343,7 @@ def signalled(bench, n):
 
 
 def fails_at(k, fault, reached):
-    "From now on, the k-th call that opens, writes, syncs, renames or makes a folder fails; then there is the file `reached`"
+    "Let the k-th call that opens, writes, syncs, renames or makes a folder fail, and create the file `reached`."
     count = [0]
 
     def counted(real, name_of):
@@ -542,7 +542,8 @@ def failing(bench, n):
 def reloaded(bench, n):
     "Weights read by a process of its own give the same logits"
     code = (
-        'import sys, torch; from kdfast.models.saved import load_network as load; from kdfast.runs.run_dir import RunDir as Folder; from safetensors.torch import save_file\n'
+        'import sys, torch; from kdfast.models.saved import load_network as load\n'
+        'from kdfast.runs.run_dir import RunDir as Folder; from safetensors.torch import save_file\n'
         'torch.set_num_threads(1); x = torch.randn(1000, 3, 8, 8, generator=torch.Generator().manual_seed(0))\n'
         'with torch.no_grad(): save_file({"logits": load(Folder(sys.argv[1]))(x)}, sys.argv[2])'
     )
@@ -624,7 +625,8 @@ ORDEALS = {  # what it is, the ordeal, and how many
             f'{HERE.parent}/cli/test_cli.py',
             f'{HERE.parent}/runs/test_recipe.py',
             '-k',
-            'wrong or bad_input or usage or range or refused or unknown or no_recipe or broken or harm or limits or lying or leads',
+            'wrong or bad_input or usage or range or refused or unknown or no_recipe or broken or harm or limits '
+            'or lying or leads',
         ),
         1,
     ),

@@ -1,4 +1,4 @@
-"Predictions from every event of a fit × kdfast's callbacks: the fit ends with the weights that it ends with without them."
+"""Predictions from every event of a fit, with kdfast's callbacks: the fit ends with the same weights as without."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"Learners of every kind of task × Distill and Match × what people put beside them: the right value at each batch, or refused before the first step."
+"""Learners of every task, with Distill, Match and others: correct values, or an error before the first step."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"Callbacks, optimizers, losses and networks that hold state: a fit that is interrupted ends with the same bits, or says beforehand that it starts again."
+"""Callbacks, optimizers, losses and networks with state: an interrupted fit ends with the same bits or warns."""
 
 import random
 import sys
@@ -335,9 +335,7 @@ def test_who_says_that_it_cannot_be_kept_says_so_first_and_names_it(data, tmp_pa
     run = begun(data, tmp_path / 'run')
     run.checkpoints = Checkpoints(run.folder, said.append)
     run.learner(run.build(plain_net)).fit(1, 0.1, cbs=[Stream(), Look()])
-    assert (
-        said[0].endswith('if this run is interrupted, it resumes from the beginning of fit 1') and len(said) == 1
-    )
+    assert said[0].endswith('if this run is interrupted, it resumes from the beginning of fit 1') and len(said) == 1
 
 
 def test_a_fit_that_does_not_begin_alike_again_is_refused(data, tmp_path):

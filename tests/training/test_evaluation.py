@@ -15,7 +15,7 @@ from kdfast.data.dataset import Data
 from kdfast.models.cost import count_macs, measure_latency
 from kdfast.runs.run_dir import RunDir
 from kdfast.training import evaluation
-from kdfast.training.evaluation import count_confusion, evaluate_classifier, try_measure, predict_validation
+from kdfast.training.evaluation import count_confusion, evaluate_classifier, predict_validation, try_measure
 
 
 def made_up(n_classes, n_valid, n_train=64):

@@ -346,7 +346,10 @@ def test_steps_that_are_not_as_they_were_written_are_refused(study, data, tmp_pa
         train(find_recipe('kd'), data, runs, epochs=2)
 
 
-ASKS = "before_fit before_epoch before_train before_batch after_pred after_loss before_backward before_step after_step after_batch after_train before_validate after_validate after_epoch after_fit".split()
+ASKS = (
+    'before_fit before_epoch before_train before_batch after_pred after_loss before_backward before_step after_step '
+    'after_batch after_train before_validate after_validate after_epoch after_fit'
+).split()
 
 
 class Asks(Callback):

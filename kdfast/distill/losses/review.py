@@ -70,8 +70,12 @@ class Fusion(nn.Module):
         self.outward = nn.Sequential(nn.Conv2d(middle, hint, 3, padding=1, bias=False), nn.BatchNorm2d(hint))
         self.attention = None if deepest else nn.Sequential(nn.Conv2d(2 * middle, 2, 1), nn.Sigmoid())
 
-    def forward(self, x, deeper, size):
-        "Return (features to compare with the hint, features for the next shallower stage), both of `size`."
+    def forward(
+        self,
+        x: Tensor,  # The student's stage, (batch, channels, height, width)
+        deeper: Tensor | None,  # Fused features of the next deeper stage
+        size: tuple,  # Height and width of the teacher's stage
+    ) -> tuple[Tensor, Tensor]:  # Features to compare with the hint; features for the next shallower stage
         x = self.inward(x)
         if self.attention:
             deeper = F.interpolate(deeper, x.shape[2:])
