@@ -15,8 +15,8 @@ NOTHING = object()  # this process has no object where the checkpoint has one
 class ValueRestorer:
     """Create the values of a checkpoint; tensors of modules and optimizers are filled in place.
 
-    `restore_{kind}(state, old, where)` returns the value of a state; `old` is the value in its place, `where` the path of
-    attributes to it.
+    `restore_{kind}(state, old, where)` returns the value of a state; `old` is the value in its place, `where` the
+    path of attributes to it.
     """
 
     def __init__(

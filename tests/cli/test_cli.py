@@ -157,7 +157,7 @@ def test_a_copied_recipe_runs_as_ones_own(kdfast, images, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     assert kdfast('cp', 'baseline', 'mine.py').status == 0
     source = (tmp_path / 'mine.py').read_text()
-    (tmp_path / 'mine.py').write_text(source.replace('epochs: int = 32', 'epochs: int = 1').replace('The baseline', 'My own'))
+    (tmp_path / 'mine.py').write_text(source.replace('epochs: int = 32', 'epochs: int = 1').replace('Baseline', 'My own'))
     done = kdfast('run', './mine.py', '--data', images, '--json')
     assert done.status == 0, done.err
     assert json.loads(done.out)['epochs'] == 1
@@ -343,7 +343,7 @@ def test_threads_give_way_to_other_work_unless_the_user_says_how_they_wait(given
 def test_a_program_can_read_what_every_recipe_takes(kdfast, tmp_path):
     listed = json.loads(kdfast('ls', '--json', '--runs', tmp_path).out)['recipes']
     options = {o['name']: o for o in listed['kd']['options']}
-    assert listed['kd']['purpose'].startswith('The student, distilled') and listed.keys() == set(recipe_names())
+    assert listed['kd']['purpose'].startswith('Knowledge distillation') and listed.keys() == set(recipe_names())
     assert options['alpha'] == dict(
         name='alpha',
         type='float',

@@ -348,7 +348,7 @@ def test_only_parameters_behind_the_two_tensors_ask_for_labels_and_places(data):
         (torch.dist, set()),
         (Regressed(), set()),
     ):
-        assert Match(teacher(), loss).wants == wants
+        assert Match(teacher(), loss).extra_inputs == wants
     learner(data).fit(1, 0.01, cbs=Match(teacher(), named))
 
 

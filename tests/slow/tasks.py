@@ -110,7 +110,7 @@ class Check(Callback):
             if total is not None:
                 assert abs(total - float(match.parts['hard'])) < 1e-5
             if match.pairs:
-                expected = float((match.features[match.guided[0]][0].detach().float() - layer).square().mean())
+                expected = float((match.features[match.student_layers[0]][0].detach().float() - layer).square().mean())
             elif match.loss_fn is squares:
                 expected = float((student - output).square().mean())
             else:
