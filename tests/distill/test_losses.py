@@ -107,7 +107,7 @@ def test_relations_of_probabilities_are_torchdistills_over_T_squared(T):
 
 
 @pytest.mark.parametrize('T', [1.0, 2.0])
-def test_standardised_soft_loss_is_torchdistills_times_T_squared(T):
+def test_standardized_soft_loss_is_torchdistills_times_T_squared(T):
     theirs = LogitStdKDLoss('z', 'output', 'z', 'output', temperature=T, alpha=0)
     agree(lambda s: ls_kd_loss(s, H, T), lambda s: T**2 * theirs(io(z=s), io(z=H.double())), S)
 
@@ -134,7 +134,7 @@ def test_relations_of_images_are_torchdistills(distance, angle):
     agree(lambda s: rkd_loss(s, HINT, distance, angle), lambda s: theirs(io(x=s), io(x=HINT.double())), GUIDED)
 
 
-def test_neighbours_are_torchdistills():
+def test_neighbors_are_torchdistills():
     theirs = PKTLoss('x', 'output', 'x', 'output')
     agree(lambda s: pkt_loss(s, H), lambda s: theirs(io(x=s), io(x=H.double())), S)
 
@@ -228,7 +228,7 @@ def test_angles_by_hand():
     )
 
 
-def test_neighbours_by_hand():
+def test_neighbors_by_hand():
     "Orthogonal images: rows 1, ½ over 3/2; equal images: rows ½, ½"
     by_hand = ((log(0.5 / (2 / 3)) + log(0.5 / (1 / 3))) * 0.5 * 2) / 4
     assert pkt_loss(tensor([[1.0, 0.0], [0.0, 5.0]]), tensor([[1.0], [1.0]])).item() == pytest.approx(by_hand, rel=1e-5)
@@ -312,8 +312,8 @@ def turn(x):
         'relations-scale',
         'relations-shift',
         'relations-rotation',
-        'neighbours-scale-of-an-image',
-        'neighbours-rotation',
+        'neighbors-scale-of-an-image',
+        'neighbors-rotation',
     ],
 )
 def test_what_the_method_does_not_see_costs_nothing(loss, change):
@@ -352,7 +352,7 @@ def test_the_target_does_not_matter_among_the_others():
     assert dkd_loss(student, H, Y, beta=0.0) > dkd_loss(S, H, Y, beta=0.0) + 1
 
 
-def test_standardised_logits_have_mean_0_and_deviation_1_whatever_their_shift_and_scale():
+def test_standardized_logits_have_mean_0_and_deviation_1_whatever_their_shift_and_scale():
     z = standardize(S)
     torch.testing.assert_close(z.mean(1), torch.zeros(6), rtol=0, atol=1e-6)
     torch.testing.assert_close(z.std(1), torch.ones(6))
@@ -360,7 +360,7 @@ def test_standardised_logits_have_mean_0_and_deviation_1_whatever_their_shift_an
     assert ls_kd_loss(7 * S - 3, S).item() == pytest.approx(0, abs=1e-6)
 
 
-def test_equal_logits_of_all_classes_standardise_to_0_and_so_does_their_gradient():
+def test_equal_logits_of_all_classes_standardize_to_0_and_so_does_their_gradient():
     value, gradient = value_and_gradient(lambda s: ls_kd_loss(s, H), torch.ones(6, 10))
     assert torch.isfinite(value) and gradient.isfinite().all() and (standardize(torch.ones(6, 10)) == 0).all()
 
