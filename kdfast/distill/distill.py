@@ -25,10 +25,14 @@ class Distill(FitCallback):
     - numbers (squared or absolute error): the squared error, without T
 
     The teacher computes in evaluation mode and without gradient, is restored after the fit, and is never part of the
-    Learner's model or optimizer. `parts` holds the hard, soft and total loss of the batch, in training and in
-    validation; `target` holds the teacher's logits of the batch, which another callback may set before. Raises
-    TypeError if the teacher is not a network, ValueError if T or alpha is out of range, and KdfastError, before the
-    first step, if the Learner's loss is unknown or the two networks do not return logits of the same classes.
+    Learner's model or optimizer.
+
+    `parts` holds the hard, soft and total loss of the batch, in training and in validation; `target` holds the
+    teacher's logits of the batch, which another callback may set before.
+
+    Raises TypeError if the teacher is not a network, ValueError if T or alpha is out of range, and KdfastError,
+    before the first step, if the Learner's loss is unknown or the two networks do not return logits of the same
+    classes.
     """
 
     order = 2  # after MixUp (0), which changes the batch; before GradientAccumulation (6) and MixedPrecision (10)

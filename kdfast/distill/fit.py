@@ -23,9 +23,10 @@ class FitCallback(Callback):
     """Base class of kdfast's callbacks: receives the events of fits, but not those of predictions.
 
     A subclass with `in_predictions = True` also receives the events of predictions outside of a fit; during a fit it
-    receives the events of their batches only, and its attributes are restored afterwards. `leave` is called when the
-    callback is removed from the Learner, and when a fit ends with an exception, which skips `after_fit`. It is not
-    called when `Learner.removed_cbs` removes the callback temporarily.
+    receives the events of their batches only, and its attributes are restored afterwards.
+
+    `leave` is called when the callback is removed from the Learner, and when a fit ends with an exception, which
+    skips `after_fit`. It is not called when `Learner.removed_cbs` removes the callback temporarily.
     """
 
     in_predictions = False

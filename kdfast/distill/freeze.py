@@ -11,11 +11,16 @@ from kdfast.models.front import features, front, full_name
 class FreezeNorm(FitCallback):
     """Freeze the running statistics of a frozen front, for modules of any kind.
 
-    fastai's BnFreeze handles three kinds of batch norm only. With `layer`, freezes all modules that are computed up
-    to that layer, the front of an experiment. Without it, freezes all modules whose parameters are frozen; a module
-    without parameters follows the smallest module around it that has some. Frozen modules are in evaluation mode
-    while the others train. Their parameters must be frozen with `Learner.freeze` and `train_bn=False`. Raises
-    KdfastError if the network does not have the layer.
+    fastai's BnFreeze handles three kinds of batch norm only.
+
+    With `layer`, freezes all modules that are computed up to that layer, the front of an experiment. Without it,
+    freezes all modules whose parameters are frozen; a module without parameters follows the smallest module around it
+    that has some.
+
+    Frozen modules are in evaluation mode while the others train. Their parameters must be frozen with
+    `Learner.freeze` and `train_bn=False`.
+
+    Raises KdfastError if the network does not have the layer.
     """
 
     order = 1  # after TrainEvalCallback (-10), which sets training mode, and after MixUp (0), which changes the batch

@@ -38,16 +38,20 @@ class Match(FitCallback):
     `loss` is a loss of kdfast.distill.losses, or any function or module that takes the student's tensor before the
     teacher's. With a parameter `y` it also receives the labels, with `index` the indices of the images in the
     training set. A loss with `together = True` receives lists, one tensor per pair; any other loss is summed over the
-    pairs. A loss that is a module is trained with the student. Validation keeps the Learner's own loss. Feature maps
-    have shape (batch, channels, height, width) whatever the layout in the network; tokens become maps without class
-    and other prefix tokens; vectors have shape (batch, channels). A loss with `raw = True` receives the layers'
-    outputs unchanged. The teacher computes in evaluation mode and without gradient, on the same batch as the student.
-    `parts` holds the hard, fit and total loss of the batch. In validation a module is evaluated as a copy in
-    evaluation mode, so that it remembers nothing, and a loss with `index` is not evaluated. `target` holds the
-    teacher's logits of the batch (without `layers`); another callback may set it before. Raises KdfastError, before
-    the first step, if a layer does not exist, is not computed once per batch, or returns neither a feature map nor a
-    vector; if a loss of class logits meets other outputs; if a loss that needs `y` or `index` meets MixUp or CutMix;
-    and if a loss that is a module is used in several processes.
+    pairs. A loss that is a module is trained with the student. Validation keeps the Learner's own loss.
+
+    Feature maps have shape (batch, channels, height, width) whatever the layout in the network; tokens become maps
+    without class and other prefix tokens; vectors have shape (batch, channels). A loss with `raw = True` receives the
+    layers' outputs unchanged.
+
+    The teacher computes in evaluation mode and without gradient, on the same batch as the student. `parts` holds the
+    hard, fit and total loss of the batch. `target` holds the teacher's logits of the batch (without `layers`); another
+    callback may set it before. In validation a module is evaluated as a copy in evaluation mode, so that it remembers
+    nothing, and a loss with `index` is not evaluated.
+
+    Raises KdfastError, before the first step, if a layer does not exist, is not computed once per batch, or returns
+    neither a feature map nor a vector; if a loss of class logits meets other outputs; if a loss that needs `y` or
+    `index` meets MixUp or CutMix; and if a loss that is a module is used in several processes.
     """
 
     order = 3  # after Distill (2), to whose loss it adds; before GradientAccumulation (6) and MixedPrecision (10)

@@ -14,11 +14,14 @@ def regressor(
     """Return a convolution from (N, C, H, W) to (N, c, h, w): kernel (H − h + 1, W − w + 1), no padding.
 
     Maps guided features to the hint's channels, height and width. Romero et al. 2015, section 2.2; it is linear,
-    where the paper adds the non-linearity of the hint layer. Between vectors it is a linear layer. If the guided
-    features are smaller than the hint, the output of the convolution is enlarged by repetition. If one size is a
-    multiple of the other, the gradient equals that of a comparison with the average-pooled hint. Raises KdfastError
-    between a vector and a feature map, and from one position to several. Both fronts run in evaluation mode and are
-    not changed.
+    where the paper adds the non-linearity of the hint layer. Between vectors it is a linear layer.
+
+    If the guided features are smaller than the hint, the output of the convolution is enlarged by repetition. If one
+    size is a multiple of the other, the gradient equals that of a comparison with the average-pooled hint.
+
+    Raises KdfastError between a vector and a feature map, and from one position to several.
+
+    Both fronts run in evaluation mode and are not changed.
     """
     guided = features(student, xb)
     hint = features(teacher, xb)

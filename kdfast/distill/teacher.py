@@ -18,8 +18,9 @@ class Teacher:
     A network that shares weights with the student is copied when the fit begins. A network whose weights change
     during the fit, such as a moving average of the student's, is used with its weights at each batch, or from the
     next epoch on if the weights are changed through `.data`. A faster copy is used if it gives the same outputs on
-    the first batch (`kdfast.models.folding`). Raises KdfastError for a network that shares weights with the student,
-    or is recurrent, and cannot be copied.
+    the first batch (`kdfast.models.folding`).
+
+    Raises KdfastError for a network that shares weights with the student, or is recurrent, and cannot be copied.
     """
 
     def __init__(

@@ -16,9 +16,11 @@ BATCH_NORMS = nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d
 class DistributedRun(FitCallback, DistributedTrainer):
     """Average the gradients of all processes, which each compute their part of every batch.
 
-    A step is the same as in one process. Batch norm uses the statistics of the whole batch on GPUs, and those of the
-    first process's part on CPUs, where torch cannot gather them. Each process predicts on its own. The model is
-    restored after the fit, also after an exception.
+    A step is the same as in one process.
+
+    Batch norm uses the statistics of the whole batch on GPUs, and those of the first process's part on CPUs, where
+    torch cannot gather them. Each process predicts on its own. The model is restored after the fit, also after an
+    exception.
     """
 
     norm_types = {}  # of batch norms, before they were synchronized

@@ -24,9 +24,11 @@ def train(
     """Train a recipe and the runs that it depends on, unless they are finished; return the run directory.
 
     Without a checkpoint to resume from, everything is rehearsed first (kdfast.training.rehearsal), before anything is
-    written. Raises KdfastError for whatever cannot be trained, saved or loaded; Locked if another process trains the
-    same run; Diverged if a loss is not finite. The run directory and checkpoints of a failed run remain, marked as
-    such; the next start resumes.
+    written.
+
+    Raises KdfastError for whatever cannot be trained, saved or loaded; Locked if another process trains the same run;
+    Diverged if a loss is not finite. The run directory and checkpoints of a failed run remain, marked as such; the
+    next start resumes.
     """
     arguments = recipe.resolve(given)
     folder = locate_run(runs_dir, data.name, recipe.folder_name(arguments), seed)

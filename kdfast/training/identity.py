@@ -24,6 +24,7 @@ def identity_of(
     """Return the identity of a run beside its arguments and images.
 
     That is SHA-256 of `sources` and weights, versions of `packages`, and digests of the `structures` of networks.
+
     Raises KdfastError, before anything is written, if a network cannot be built, trained on the data, or saved.
     """
     for name in (value for key, value in arguments.items() if key in NETWORK_OPTIONS and is_run(value)):

@@ -59,7 +59,9 @@ def find(
 ) -> LRFindResult:
     """Run fastai's `lr_find` with the recipe's callbacks; return its valley, rates and losses.
 
-    Smith 2017 (https://arxiv.org/abs/1506.01186). Raises KdfastError if the recipe does not call `fit_one_cycle`.
+    Smith 2017 (https://arxiv.org/abs/1506.01186).
+
+    Raises KdfastError if the recipe does not call `fit_one_cycle`.
     """
     arguments = recipe.resolve(given)
     upstream = [(find_recipe(name), overrides) for name, overrides in recipe.needed(arguments)]

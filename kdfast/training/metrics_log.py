@@ -41,9 +41,13 @@ class MetricsLog(FitCallback):
     """Write metrics.csv (one row per epoch) and steps.csv (one row per training step) of a run.
 
     `total` is the training loss, `hard` the loss on labels (on validation images: the validation loss), `soft` and
-    `fit` the losses that Distill, Match and Hint add. Training rows are measured during the steps: on augmented
-    images, with the weights of that step. `stage` is the number of the fit in the run, from 1; `lr_find` does not
-    count. Raises Diverged if a loss or a gradient is not finite: on a CPU before the step, elsewhere up to LOOK_EVERY
+    `fit` the losses that Distill, Match and Hint add.
+
+    Training rows are measured during the steps: on augmented images, with the weights of that step.
+
+    `stage` is the number of the fit in the run, from 1; `lr_find` does not count.
+
+    Raises Diverged if a loss or a gradient is not finite: on a CPU before the step, elsewhere up to LOOK_EVERY
     batches later, but before a row or a checkpoint is written.
     """
 

@@ -15,6 +15,7 @@ class Bfloat16(FitCallback):
     Weights, gradients, batch-norm statistics and losses stay in float32, as do validation and prediction. On a CPU,
     convolutions in which some weights cover nothing but padding also stay in float32: oneDNN leaves the bfloat16
     gradients of these weights uninitialized. Autocast is restored after every step, and whenever the fit ends.
+
     fastai's MixedPrecision is for GPUs only, and includes validation. https://docs.pytorch.org/docs/stable/amp.html
     """
 

@@ -23,8 +23,9 @@ from kdfast.core.errors import KdfastError
 def rehearsal_stage() -> Iterator[Path]:
     """Create a temporary directory for a rehearsal; restore the process afterwards.
 
-    Restores random states, warnings, signal handlers and GPU memory. Output is suppressed. Raises KdfastError if the
-    disk of the directory is full.
+    Restores random states, warnings, signal handlers and GPU memory. Output is suppressed.
+
+    Raises KdfastError if the disk of the directory is full.
     """
     with ExitStack() as cleanup:
         directory = cleanup.enter_context(tempfile.TemporaryDirectory(prefix='kdfast-'))

@@ -16,8 +16,9 @@ from kdfast.training.value_types import CONTAINERS, PLAIN
 class StateRestorer(ValueRestorer):
     """Restore states; call it with a state and the object in its place.
 
-    Returns the value that belongs there, mostly the same object, filled. Raises KdfastError if an object is not the one
-    whose state was saved.
+    Returns the value that belongs there, mostly the same object, filled.
+
+    Raises KdfastError if an object is not the one whose state was saved.
     """
 
     def __init__(

@@ -118,8 +118,9 @@ class Run:
         """Return the network of a run with the same data and seed; train the run first if needed.
 
         If `network` is a run directory, returns the network of that run, adapted to the data: it may be trained on
-        other data that has the same classes. Raises KdfastError if the run is damaged, not finished, or not a
-        classifier.
+        other data that has the same classes.
+
+        Raises KdfastError if the run is damaged, not finished, or not a classifier.
         """
         given_run = is_run(given.get('network', ''))
         folder = RunDir(Path(given['network'])) if given_run else self.train(name, given)

@@ -30,9 +30,12 @@ class TeacherCache(FitCallback):
 
     The key contains everything that the bits of an output depend on (`batch_key`, `cache_key`), so weights are
     identical with and without the cache. A batch that another callback has changed, such as MixUp, does not occur
-    again; it is not cached. Files are only added, named by the SHA-256 of their content; a damaged file is deleted,
-    and its outputs are computed again. Only used on CPUs, where the teacher costs far more than the SHA-256 of a
-    batch.
+    again; it is not cached.
+
+    Files are only added, named by the SHA-256 of their content; a damaged file is deleted, and its outputs are
+    computed again.
+
+    Only used on CPUs, where the teacher costs far more than the SHA-256 of a batch.
     """
 
     order = -4  # before MixUp (0): it gets the batch as it was loaded

@@ -25,12 +25,18 @@ class CRD(nn.Module):
     Tian et al. 2020, section 3.1 (https://arxiv.org/abs/1910.10699), in both directions: the student against
     remembered features of the teacher, and the teacher against remembered features of the student. As in
     RepDistiller, mdistiller and torchdistill, but not in the paper, the positive also comes from the memory, and
-    exp(similarity/T) is divided by a constant that is estimated on the first batch. Negatives follow from seed and
-    step, so that a run can be repeated, and are the same on every device; in torchdistill and mdistiller the data set
-    draws them. Without `labels` the class of an image is learned when a batch contains it; until then it can be a
-    negative of its own class, and every step synchronizes with the GPU. Each call is a training step: it changes the
-    memory. Raises ValueError without `n` and `labels`, and KdfastError if all images have one class or features have
-    another size than given here.
+    exp(similarity/T) is divided by a constant that is estimated on the first batch.
+
+    Negatives follow from seed and step, so that a run can be repeated, and are the same on every device; in
+    torchdistill and mdistiller the data set draws them.
+
+    Without `labels` the class of an image is learned when a batch contains it; until then it can be a negative of its
+    own class, and every step synchronizes with the GPU.
+
+    Each call is a training step: it changes the memory.
+
+    Raises ValueError without `n` and `labels`, and KdfastError if all images have one class or features have another
+    size than given here.
     """
 
     def __init__(

@@ -31,8 +31,9 @@ def at_loss(
 
     Zagoruyko & Komodakis 2017, equation 2 (https://arxiv.org/abs/1612.03928). The paper takes the norm of the
     difference; the authors' code, mdistiller, torchdistill's mode 'code' and this function take the mean of squares.
-    The larger of two maps is average-pooled to the size of the smaller; torchdistill expects equal sizes. Raises
-    KdfastError for features without positions.
+    The larger of two maps is average-pooled to the size of the smaller; torchdistill expects equal sizes.
+
+    Raises KdfastError for features without positions.
     """
     guided, hint = pool_to_smaller(guided, hint)
     return F.mse_loss(attention_map(guided), attention_map(hint))

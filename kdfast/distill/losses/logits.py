@@ -48,9 +48,11 @@ def dkd_loss(
 
     Zhao et al. 2022, equation 7 (https://arxiv.org/abs/2203.08679), times T² as in the authors' code. TCKD is the
     soft loss of two classes, target and non-target; NCKD that of the non-target classes alone. alpha = 1 and beta = 1
-    − p(target) of the teacher give `kd_loss`. For NCKD, mdistiller (the authors' code) subtracts 1000 from the target
-    logit; this function removes the target class, which is equal unless logits differ by about that much. mdistiller
-    increases the weight of the loss over the first epochs; the recipe does not.
+    − p(target) of the teacher give `kd_loss`.
+
+    For NCKD, mdistiller (the authors' code) subtracts 1000 from the target logit; this function removes the target
+    class, which is equal unless logits differ by about that much. mdistiller increases the weight of the loss over
+    the first epochs; the recipe does not.
     """
     tckd = T**2 * kd_loss(target_or_not(student / T, y), target_or_not(teacher / T, y), T=1.0)
     nckd = kd_loss(non_target_logits(student, y), non_target_logits(teacher, y), T)

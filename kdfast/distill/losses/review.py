@@ -18,9 +18,13 @@ class ReviewKD(nn.Module):
 
     Chen et al. 2021, section 3 (https://arxiv.org/abs/2104.09044). From the deepest stage to the first, the features
     fused so far are resized and fused with the next stage, and `hcl_loss` compares the result with the teacher's
-    stage. The losses of all stages are summed. If a stage of the teacher has another height or width, the fused
-    features are resized to it, as in mdistiller; torchdistill expects equal sizes. mdistiller increases the weight of
-    the loss over the first epochs; the recipe does not. Raises KdfastError for lists of unequal length.
+    stage. The losses of all stages are summed.
+
+    If a stage of the teacher has another height or width, the fused features are resized to it, as in mdistiller;
+    torchdistill expects equal sizes. mdistiller increases the weight of the loss over the first epochs; the recipe
+    does not.
+
+    Raises KdfastError for lists of unequal length.
     """
 
     together = True  # Match calls it once, with the features of all stages

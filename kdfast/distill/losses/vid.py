@@ -22,7 +22,9 @@ class VID(nn.Module):
     Ahn et al. 2019, section 2 (https://arxiv.org/abs/1904.05835), without the constant; mean over all elements, where
     the paper sums. The mean is a stack of three 1×1 convolutions as wide as the hint, as in RepDistiller;
     torchdistill has an option for the width. The larger of two feature maps is average-pooled to the smaller. Vectors
-    count as 1×1 maps. Raises KdfastError for features with other numbers of channels than given here.
+    count as 1×1 maps.
+
+    Raises KdfastError for features with other numbers of channels than given here.
     """
 
     def __init__(
