@@ -82,7 +82,6 @@ def fit_hint(
     Stage one of FitNets (https://arxiv.org/abs/1412.6550). If the shapes differ, a regressor is trained between them
     and then dropped. Afterwards `freeze` freezes the front, including its batch-norm weights (`train_bn` is set to
     False; the running statistics need FreezeNorm in the fit), and `unfreeze` trains the whole model.
-
     Raises KdfastError if a layer does not exist, or if no regressor is possible.
     """
     xb = model_inputs(self.dls)
