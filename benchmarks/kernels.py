@@ -18,7 +18,7 @@ from time import perf_counter
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from kdfast.models.folding import faster
 from kdfast.models.study_networks import thin, wide
-from kdfast.training.muon import Muon
+from kdfast.training.optimizers.muon import Muon
 from kdfast.training.precision import multiplies_bfloat16
 
 import torch

@@ -235,7 +235,7 @@ def run_recipe(recipe, common, given):
     arguments, images = recipe.resolve(given), asked_images(common)
     from kdfast.runs.run_dir import locate_run
     from kdfast.training.execute import train
-    from kdfast.training.progress import Show, live_bars
+    from kdfast.training.progress import ConsoleProgress, live_bars
 
     kept_in, seed = common['runs'], common['seed']
     folder = locate_run(kept_in, images.name, recipe.folder_name(arguments), seed)
@@ -246,7 +246,7 @@ def run_recipe(recipe, common, given):
         trust_runs(arguments.values())
     with live_bars(err) as bars:
         watch = [
-            partial(Show, console=err, bars=bars),
+            partial(ConsoleProgress, console=err, bars=bars),
             *([tensorboard_writer()] if common['tensorboard'] and not distributed.rank else []),
         ]
         folder = train(recipe, images, seed, given, kept_in, watch, rehearsed=signals.driven())  # a study has tried it

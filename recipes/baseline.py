@@ -1,14 +1,14 @@
-"The baseline: the student's network, trained on labels alone."
+"Baseline: train the student on labels only."
 
 from kdfast.all import *
 
 
 def main(
-    run: Run,  # This run: its folder, data and seed, and the runs it builds on
+    run: Run,  # This run: its directory, data and seed, and the runs it depends on
     epochs: int = 32,  # Epochs
-    lr: float = 0.2,  # Peak of the one-cycle schedule
-    optimizer: str = 'sgd',  # sgd; or muon, for about half as many epochs
-    student: str = 'thin',  # Network of the student
+    lr: float = 0.2,  # Peak learning rate of the one-cycle schedule
+    optimizer: str = 'sgd',  # Optimizer: sgd, or muon (needs about half the epochs)
+    student: str = 'thin',  # Student network
 ):
     learn = run.learner(run.build(student), optimizer)
     learn.fit_one_cycle(epochs, lr)

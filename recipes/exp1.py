@@ -1,25 +1,23 @@
-"Experiment 1: a front that only the hint trained, frozen; everything behind it distilled."
+"Experiment 1: freeze the front from stage one, distill the back."
 
 from kdfast.all import *
 
 
 def main(
-    run: Run,  # This run: its folder, data and seed, and the runs it builds on
+    run: Run,  # This run: its directory, data and seed, and the runs it depends on
     epochs: int = 32,  # Epochs of stage two
-    lr: float = 0.2,  # Peak of the one-cycle schedule
-    optimizer: str = 'sgd',  # sgd; or muon, for about half as many epochs
+    lr: float = 0.2,  # Peak learning rate of the one-cycle schedule
+    optimizer: str = 'sgd',  # Optimizer: sgd, or muon (needs about half the epochs)
     T: float = 4.0,  # Temperature of both softmaxes
-    alpha: float = 0.9,  # Share of the soft loss
-    teacher: str = 'wide',  # Network of the teacher, or the folder of a run whose network it is
-    student: str = 'thin',  # Network of the student
-    hint: str = 'stage2:stage2',  # Layers that meet: the teacher's hint layer, the student's guided layer
-    matrix: bool = False,  # Put a regressor behind guided features that would need none, too
+    alpha: float = 0.9,  # Weight of the soft loss; the hard loss has weight 1 - alpha
+    teacher: str = 'wide',  # Teacher network, or the directory of a run to use as the teacher
+    student: str = 'thin',  # Student network
+    hint: str = 'stage2:stage2',  # Layers, TEACHER_LAYER:STUDENT_LAYER (hint layer and guided layer)
+    matrix: bool = False,  # Add a regressor even if the shapes already match
 ):
-    teacher, net = (
-        run.needs('teacher', network=teacher, optimizer=optimizer),
-        run.needs('hint', teacher=teacher, student=student, hint=hint, matrix=matrix, optimizer=optimizer),
-    )
+    teacher_net = run.needs('teacher', network=teacher, optimizer=optimizer)
+    net = run.needs('hint', teacher=teacher, student=student, hint=hint, matrix=matrix, optimizer=optimizer)
     learn = run.learner(net, optimizer, splitter=run.front_back(hint), train_bn=False)
     learn.freeze()
-    learn.fit_one_cycle(epochs, lr, cbs=[Distill(teacher, T, alpha), FreezeNorm(hint.split(':')[1])])
+    learn.fit_one_cycle(epochs, lr, cbs=[Distill(teacher_net, T, alpha), FreezeNorm(hint.split(':')[1])])
     return learn

@@ -1,18 +1,19 @@
-"Function matching: mixed images, no labels, and as many epochs as one has patience for (https://arxiv.org/abs/2106.05237)."
+"Function matching: distill on MixUp images, without labels (https://arxiv.org/abs/2106.05237)."
 
 from kdfast.all import *
 
 
 def main(
-    run: Run,  # This run: its folder, data and seed, and the runs it builds on
+    run: Run,  # This run: its directory, data and seed, and the runs it depends on
     epochs: int = 32,  # Epochs
-    lr: float = 0.2,  # Peak of the one-cycle schedule
-    optimizer: str = 'sgd',  # sgd; or muon, for about half as many epochs
+    lr: float = 0.2,  # Peak learning rate of the one-cycle schedule
+    optimizer: str = 'sgd',  # Optimizer: sgd, or muon (needs about half the epochs)
     T: float = 1.0,  # Temperature of both softmaxes
-    teacher: str = 'wide',  # Network of the teacher, or the folder of a run whose network it is
-    student: str = 'thin',  # Network of the student
+    teacher: str = 'wide',  # Teacher network, or the directory of a run to use as the teacher
+    student: str = 'thin',  # Student network
 ):
-    teacher, net = run.needs('teacher', network=teacher, optimizer=optimizer), run.build(student)
+    teacher = run.needs('teacher', network=teacher, optimizer=optimizer)
+    net = run.build(student)
     learn = run.learner(net, optimizer)
     learn.fit_one_cycle(epochs, lr, cbs=[MixUp(alpha=1.0), Distill(teacher, T, alpha=1.0)])
     return learn

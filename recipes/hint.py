@@ -1,19 +1,20 @@
-"Stage one: the student's front learns the teacher's hint, through a regressor (https://arxiv.org/abs/1412.6550)."
+"Stage one: train the student's front on the teacher's hint (https://arxiv.org/abs/1412.6550)."
 
 from kdfast.all import *
 
 
 def main(
-    run: Run,  # This run: its folder, data and seed, and the runs it builds on
+    run: Run,  # This run: its directory, data and seed, and the runs it depends on
     epochs: int = 6,  # Epochs of stage one
-    lr: float = 0.2,  # Peak of the one-cycle schedule
-    optimizer: str = 'sgd',  # sgd; or muon, for about half as many epochs
-    teacher: str = 'wide',  # Network of the teacher, or the folder of a run whose network it is
-    student: str = 'thin',  # Network of the student
-    hint: str = 'stage2:stage2',  # Layers that meet: the teacher's hint layer, the student's guided layer
-    matrix: bool = False,  # Put a regressor behind guided features that would need none, too
+    lr: float = 0.2,  # Peak learning rate of the one-cycle schedule
+    optimizer: str = 'sgd',  # Optimizer: sgd, or muon (needs about half the epochs)
+    teacher: str = 'wide',  # Teacher network, or the directory of a run to use as the teacher
+    student: str = 'thin',  # Student network
+    hint: str = 'stage2:stage2',  # Layers, TEACHER_LAYER:STUDENT_LAYER (hint layer and guided layer)
+    matrix: bool = False,  # Add a regressor even if the shapes already match
 ):
-    teacher, net = run.needs('teacher', network=teacher, optimizer=optimizer), run.build(student)
+    teacher = run.needs('teacher', network=teacher, optimizer=optimizer)
+    net = run.build(student)
     learn = run.learner(run.guide(net, teacher, hint, matrix), optimizer, loss_func=hint_loss, metrics=None)
     learn.fit_one_cycle(epochs, lr, cbs=Hint(front(teacher, hint.split(':')[0])))
-    return net  # its front is trained, its back is new: nothing to classify with yet
+    return net  # only its front is trained: not a classifier yet

@@ -1,17 +1,17 @@
-"The student, distilled from the teacher's softened outputs, without a hint (https://arxiv.org/abs/1503.02531)."
+"Knowledge distillation: train on labels and soft targets (https://arxiv.org/abs/1503.02531)."
 
 from kdfast.all import *
 
 
 def main(
-    run: Run,  # This run: its folder, data and seed, and the runs it builds on
+    run: Run,  # This run: its directory, data and seed, and the runs it depends on
     epochs: int = 32,  # Epochs
-    lr: float = 0.2,  # Peak of the one-cycle schedule
-    optimizer: str = 'sgd',  # sgd; or muon, for about half as many epochs
+    lr: float = 0.2,  # Peak learning rate of the one-cycle schedule
+    optimizer: str = 'sgd',  # Optimizer: sgd, or muon (needs about half the epochs)
     T: float = 4.0,  # Temperature of both softmaxes
-    alpha: float = 0.9,  # Share of the soft loss
-    teacher: str = 'wide',  # Network of the teacher, or the folder of a run whose network it is
-    student: str = 'thin',  # Network of the student
+    alpha: float = 0.9,  # Weight of the soft loss; the hard loss has weight 1 - alpha
+    teacher: str = 'wide',  # Teacher network, or the directory of a run to use as the teacher
+    student: str = 'thin',  # Student network
 ):
     teacher = run.needs('teacher', network=teacher, optimizer=optimizer)
     learn = run.learner(run.build(student), optimizer)

@@ -1,14 +1,14 @@
-"The teacher, trained on labels."
+"Teacher: train the teacher on labels."
 
 from kdfast.all import *
 
 
 def main(
-    run: Run,  # This run: its folder, data and seed, and the runs it builds on
+    run: Run,  # This run: its directory, data and seed, and the runs it depends on
     epochs: int = 18,  # Epochs
-    lr: float = 0.2,  # Peak of the one-cycle schedule
-    optimizer: str = 'sgd',  # sgd; or muon, for about half as many epochs
-    network: str = 'wide',  # Network of the teacher
+    lr: float = 0.2,  # Peak learning rate of the one-cycle schedule
+    optimizer: str = 'sgd',  # Optimizer: sgd, or muon (needs about half the epochs)
+    network: str = 'wide',  # Teacher network
 ):
     learn = run.learner(run.build(network), optimizer)
     learn.fit_one_cycle(epochs, lr)

@@ -1,4 +1,4 @@
-"A tiny data set that can be learnt in seconds, the command line in this process, and one study that many tests look at."
+"""Fixtures: a tiny data set, the command line in this process, one study for many tests; helpers."""
 
 import json
 import os
@@ -13,10 +13,9 @@ from PIL import Image
 
 os.environ.setdefault(
     'CUDA_VISIBLE_DEVICES', ''
-)  # bits are compared, which a CPU gives again; a GPU: benchmarks/gpu.py
-os.environ['OMP_NUM_THREADS'] = os.environ['MKL_NUM_THREADS'] = (
-    '1'  # small tensors; and equal weights on any machine's cores
-)
+)  # tests compare bits, which a CPU reproduces; for GPUs: benchmarks/gpu.py
+os.environ['OMP_NUM_THREADS'] = '1'  # small tensors; equal weights for any number of cores
+os.environ['MKL_NUM_THREADS'] = '1'
 warnings.filterwarnings('ignore', category=FutureWarning, module='torch')
 CLASSES = ['ape', 'bee', 'cat']
 
@@ -40,12 +39,12 @@ LONG = {
 
 
 def pytest_collection_modifyitems(items):
-    "Files that take long begin first, so that no process waits for another in the end"
+    "Start slow files first, so that no process waits for another at the end."
     items.sort(key=lambda item: item.path.name not in LONG)
 
 
 def draw(folder, n, seed):
-    "n noisy images of each class; the class is a colour, faint enough that some are taken for another"
+    "Write n noisy images of each class; the class is a faint color, so that some are misclassified."
     random = np.random.default_rng(seed)
     for k, name in enumerate(CLASSES):
         (folder / name).mkdir(parents=True)
@@ -62,7 +61,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def images(tmp_path_factory):
-    "A folder train/<class>/*.png, valid/<class>/*.png: 72 and 36 images"
+    "A folder with train/<class>/*.png and valid/<class>/*.png: 72 and 36 images"
     folder = tmp_path_factory.mktemp('data') / 'tiny'
     draw(folder / 'train', 24, seed=0)
     draw(folder / 'valid', 12, seed=1)
@@ -78,7 +77,7 @@ def data(images):
 
 @pytest.fixture(scope='session')
 def kdfast(tmp_path_factory):
-    "Runs a command line in this process; its exit status, output and errors"
+    "Run a command line in this process; returns exit status, output and errors."
     import contextlib
     import io
     import signal
@@ -86,12 +85,9 @@ def kdfast(tmp_path_factory):
     from kdfast import cli
 
     def run(*arguments):
-        out, err, argv, handlers = (
-            io.StringIO(),
-            io.StringIO(),
-            sys.argv,
-            [(n, signal.getsignal(n)) for n in (signal.SIGINT, signal.SIGTERM)],
-        )
+        out, err = io.StringIO(), io.StringIO()
+        argv = sys.argv
+        handlers = [(n, signal.getsignal(n)) for n in (signal.SIGINT, signal.SIGTERM)]
         sys.argv = ['kdfast', *map(str, arguments)]
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -111,7 +107,7 @@ def kdfast(tmp_path_factory):
 def study(kdfast, images, tmp_path_factory):
     "All six recipes on the tiny images, through the command line"
     runs = tmp_path_factory.mktemp('study') / 'runs'
-    for recipe in ('exp1', 'exp2', 'baseline', 'kd'):  # exp1 brings the teacher and stage one
+    for recipe in ('exp1', 'exp2', 'baseline', 'kd'):  # exp1 also trains the teacher and stage one
         done = kdfast('run', recipe, '--data', images, '--runs', runs)
         assert done.status == 0, done.err
     return runs / 'tiny'
@@ -124,14 +120,14 @@ def weights(folder):
 
 
 def equal(a, b):
-    "Two state dicts hold the same bits"
+    "Return whether two state dicts have the same bits."
     return a.keys() == b.keys() and all((a[k] == b[k]).all() for k in a)
 
 
 def make(
     runs, recipe, seed, data='pets', status='finished', confusion=None, classes='ab', right=None, recorded={}, **result
 ):
-    "A run's folder without a run: of its result what is given, the rest null"
+    "Create a run directory without training; `result` are its results, all others are null."
     from kdfast.analysis.measures import MEASURES
     from kdfast.core.atomic import write_csv
     from kdfast.runs.recipes import find_recipe, recipe_names
@@ -162,7 +158,7 @@ def make(
 
 
 def recipe(file, body, options='epochs:int=1'):
-    "A recipe of one's own that passes its rehearsal, whatever it does when it is to train"
+    "Write a user's recipe that passes the rehearsal and runs `body` in training."
     file.write_text(
         f'"Mine."\nfrom kdfast.all import *\nfrom kdfast.recipes import baseline\n\ndef main(run, {options}):\n'
         f'    if run.rehearsal: return baseline.main(run)\n    {body}\n'
@@ -171,20 +167,20 @@ def recipe(file, body, options='epochs:int=1'):
 
 
 def seal(folder):
-    "A finished run's files are, from now on, as they were written"
+    "Update the checksums of a finished run to its current files."
     folder.facts = folder.run
     folder.finish(json.loads((folder / 'result.json').read_text()))
 
 
 def beside(study, runs, *needed):
-    "A runs folder that has what a recipe needs, and nothing else of the study's"
+    "Return a directory of runs with the runs that a recipe needs, copied from the study."
     for recipe in needed:
         shutil.copytree(study / recipe, runs / 'tiny' / recipe)
     return runs
 
 
 def begun(data, path, *watch):
-    "A run that has begun in this folder, or goes on there, for what a recipe would do with it"
+    "Return a run that has begun, or resumes, in this directory."
     from kdfast.runs.run_dir import RunDir
     from kdfast.training.run import Run
 

@@ -1,4 +1,4 @@
-"Small Learners of every kind of task, as fastai makes them, on data that needs no download."
+"""Small fastai Learners of every kind of task, on generated data."""
 
 import pandas as pd
 import torch
@@ -25,7 +25,7 @@ def pairs(x, y):
 
 
 def small(pretrained=False, widths=(3, 8, 12, 16)):
-    "An architecture as vision_learner takes them"
+    "Return a small network, an architecture for vision_learner."
     stages = [
         nn.Sequential(nn.Conv2d(n_in, n_out, 3, 2, 1), nn.BatchNorm2d(n_out), nn.ReLU())
         for n_in, n_out in zip(widths, widths[1:])

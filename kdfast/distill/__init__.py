@@ -1,4 +1,4 @@
-"The method: callbacks Distill, Hint and Match, losses, regressors."
+"""The method: callbacks Distill, Hint and Match; losses; regressors. Imported when they are used."""
 
 from kdfast.core.lazy import lazy_name
 

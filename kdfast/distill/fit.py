@@ -1,66 +1,47 @@
-"""What a fit is, for every callback of kdfast: the training of a Learner, from `before_fit` to `after_fit`.
+"""The base class of kdfast's callbacks: events of fits only, isolated predictions during a fit.
 
-fastai calls the same events for `validate`, `get_preds` and `tta`, alone or in the middle of a fit, and leaves traces behind: the
-model in evaluation mode, the Recorder emptied, the progress of the schedule at 0. While a FitCallback is on a Learner, a prediction
-in the middle of a fit is isolated: the fit goes on as if it had not been.
+fastai calls the same events for `validate`, `get_preds` and `tta`, alone or during a fit. Such a prediction changes the
+Learner: the model is in evaluation mode afterwards, the Recorder is empty, the progress of the schedule is 0. While a
+FitCallback is on a Learner, a prediction during a fit is isolated: the fit continues as if it had not happened.
 """
 
-import random
-import sys
-from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from functools import partial
 from itertools import takewhile
 
-import numpy as np
 import torch
 from fastai.basics import Callback, L, Learner, Recorder, one_param, risinstance
 from fastcore.xtras import ContextManagers
 
-OUTER = 'before_fit', 'before_epoch', 'after_epoch', 'after_fit'  # events of a prediction that are none of its batches'
+from kdfast.distill.call_stack import in_removed_cbs, innermost_method, running_methods
+from kdfast.distill.learner_state import LearnerState
 
-
-OVERWRITTEN = (
-    'epoch',
-    'n_epoch',
-    'train_iter',
-    'pct_train',
-    'smooth_loss',  # attributes of a Learner that a prediction sets,
-    'xb',
-    'yb',
-    'pred',
-    'loss',
-    'loss_grad',
-    'dl',
-    'iter',
-    'n_iter',
-    'training',
-)  # but for `final_record`, which is what `validate` returns
+OUTER = 'before_fit', 'before_epoch', 'after_epoch', 'after_fit'  # events of a prediction outside of its batches
 
 
 class FitCallback(Callback):
-    """Base of kdfast's callbacks: called in fits, and not in predictions, whether alone or in the middle of a fit.
+    """Base class of kdfast's callbacks: receives the events of fits, but not those of predictions.
 
-    A subclass with `in_predictions = True` is called in predictions alone, too; in one in the middle of a fit it gets the events of
-    batches only, and what it holds is afterwards as it was before. `leave` is called when it is taken off a Learner, and when a fit
-    ends with an exception, which skips `after_fit`; not where the callback is only put aside (`Learner.removed_cbs`).
+    A subclass with `in_predictions = True` also receives the events of predictions outside of a fit; during a fit it
+    receives the events of their batches only, and its attributes are restored afterwards.
+
+    `leave` is called when the callback is removed from the Learner, and when a fit ends with an exception, which
+    skips `after_fit`. It is not called when `Learner.removed_cbs` removes the callback temporarily.
     """
 
     in_predictions = False
-    _learn, fitting, isolated = (
-        None,
-        False,
-        False,
-    )  # `fitting`: in a fit, `isolated`: in a prediction in the middle of it
+    _learn = None
+    fitting = False  # Whether a fit is running
+    isolated = False  # Whether a prediction during a fit is running
 
     @property
     def learn(self):
+        "The Learner of this callback, or None"
         return self._learn
 
     @learn.setter
     def learn(self, learn):
-        if self._learn is not None and not put_aside():
+        if self._learn is not None and not in_removed_cbs():
             self.end()
             if not any(isinstance(cb, FitCallback) and cb is not self for cb in self._learn.cbs):
                 end_isolation(self._learn)
@@ -69,7 +50,7 @@ class FitCallback(Callback):
             isolate(learn)
 
     def end(self):
-        "The fit is over, however it ended."
+        "Mark the fit as over, regardless of how it ended."
         vars(self)['fitting'] = False
         self.leave()
 
@@ -78,12 +59,15 @@ class FitCallback(Callback):
 
     @property
     def device(self):
-        "Where the fit computes; the DataLoaders of some users do not say"
+        "The device of the model; not all DataLoaders have a device"
         return one_param(self.model).device
 
     @property
     def loss_so_far(self):
-        "The batch's loss, and what callbacks before this one add to it: in validation, where the loss stays the task's own, in their `parts`"
+        """The loss of the batch, including what callbacks before this one add to it.
+
+        In validation the Learner keeps its own loss, so the total is read from the `parts` of these callbacks.
+        """
         ahead = [] if self.training else takewhile(lambda cb: cb is not self, self.learn.cbs.sorted('order'))
         totals = [parts['total'] for parts in map(parts_of, ahead) if 'total' in parts]
         return totals[-1] if totals else self.loss_grad
@@ -92,7 +76,7 @@ class FitCallback(Callback):
         if self.isolated and (event_name in OUTER or not self.in_predictions):
             return None
         if event_name == 'before_fit':
-            vars(self)['fitting'] = caller(self.learn) == 'fit'
+            vars(self)['fitting'] = innermost_method(self.learn) == 'fit'
         if not (self.fitting or self.in_predictions):
             return None
         if not (event_name == 'after_fit' or hasattr(type(self), event_name) or event_name in vars(self)):
@@ -103,60 +87,35 @@ class FitCallback(Callback):
         return result
 
 
-def parts_of(cb):
-    "The components of the loss that a callback holds; fastai would look for them on the Learner, too"
-    parts = vars(cb).get('parts')
+def parts_of(
+    cb: Callback,  # Any callback
+) -> dict:
+    "Return the loss components (`parts`) of a callback, or an empty dictionary."
+    parts = vars(cb).get('parts')  # getattr would also search the Learner
     return parts if isinstance(parts, dict) else {}
 
 
-# Where a Learner is, read from the call stack: a flag would be wrong after an exception
-
-METHODS = 'fit', 'validate', 'get_preds', 'tta'  # of Learner, or of a subclass that has its own
+# Predictions during a fit
 
 
-PUT_ASIDE = Learner.removed_cbs.__wrapped__.__code__
-
-
-def callers(
-    learn: Learner,
-) -> Iterator[str]:  # fit, validate, get_preds or tta; the innermost first
-    "Which of the Learner's methods are running."
-    frame = sys._getframe(1)
-    while frame:
-        code = frame.f_code
-        if code.co_name in METHODS and code.co_argcount and frame.f_locals.get(code.co_varnames[0]) is learn:
-            yield code.co_name
-        frame = frame.f_back
-
-
-def caller(learn):
-    return next(callers(learn), None)
-
-
-def put_aside():
-    "Whether `Learner.removed_cbs` is taking callbacks off, to put them back afterwards; FetchPredsCallback does so in a fit"
-    frame = sys._getframe(1)
-    while frame and frame.f_code is not PUT_ASIDE:
-        frame = frame.f_back
-    return frame is not None
-
-
-# Predictions in the middle of a fit
-
-
-def isolate(learn):
-    "From now on; while the methods below stand in for the Learner's own"
+def isolate(
+    learn: Learner,  # With a FitCallback
+):
+    "Replace the methods of the Learner that fit and predict with the functions below."
     for method in (fit, validation_context, tta):
         vars(learn)[method.__name__] = partial(method, learn)
 
 
-def end_isolation(learn):
+def end_isolation(
+    learn: Learner,  # After `isolate`
+):
+    "Give the Learner its own methods back."
     for method in (fit, validation_context, tta):
         vars(learn).pop(method.__name__, None)
 
 
 def fit(learn, *args, **kwargs):
-    "A fit; whatever ends it, the FitCallbacks that stay on the Learner undo what they did"
+    "Run `Learner.fit`; however it ends, FitCallbacks that are still fitting are ended."
     try:
         return type(learn).fit(learn, *args, **kwargs)
     finally:
@@ -166,25 +125,30 @@ def fit(learn, *args, **kwargs):
 
 
 def validation_context(learn, cbs=None, inner=False):
-    "What fastai enters to predict; in the middle of a fit, only the Recorder and what is new get the events of a fit and an epoch"
+    """Return the context that fastai enters to predict; during a fit, an isolated one.
+
+    In an isolated context only the Recorder and the callbacks of the prediction itself receive the events in OUTER.
+    """
     context = type(learn).validation_context
-    if 'fit' not in callers(learn):
+    if 'fit' not in running_methods(learn):
         return context(learn, cbs, inner)
-    whole = [] if inner else [outer_events(L(cbs) + learn.cbs.filter(risinstance(Recorder)))]
-    return ContextManagers([unchanged(learn), *context(learn, cbs, inner=True).default, *whole])
+    outer = [] if inner else [outer_events(L(cbs) + learn.cbs.filter(risinstance(Recorder)))]
+    return ContextManagers([unchanged(learn), *context(learn, cbs, inner=True).default, *outer])
 
 
 def tta(learn, *args, **kwargs):
-    "Test-time augmentation, which calls the events of a fit itself"
-    if 'fit' not in callers(learn):
+    "Run `Learner.tta`, which calls the events of a fit itself; isolated during a fit."
+    if 'fit' not in running_methods(learn):
         return type(learn).tta(learn, *args, **kwargs)
     with unchanged(learn):
         return type(learn).tta(learn, *args, **kwargs)
 
 
 @contextmanager
-def outer_events(cbs):
-    "The events of a fit and an epoch, for these callbacks alone"
+def outer_events(
+    cbs: L,  # Callbacks
+):
+    "Call the events of a fit and an epoch on these callbacks alone."
     for event in OUTER[:2]:
         cbs.map(lambda cb: cb(event))
     try:
@@ -196,65 +160,16 @@ def outer_events(cbs):
 
 @contextmanager
 def unchanged(
-    learn: Learner,  # In the middle of a fit
+    learn: Learner,  # During a fit
 ):
-    "Afterwards Learner, model, Recorder, FitCallbacks, loaders, autocast and random states are as they were."
-    ours = [cb for cb in learn.cbs if isinstance(cb, FitCallback)]
-    recorder = getattr(learn, 'recorder', None)
-    metrics = [*learn.metrics, recorder.loss, recorder.smooth_loss] if recorder else [*learn.metrics]
-    scales = [
-        cb.autocast for cb in learn.cbs if isinstance(getattr(cb, 'autocast', None), torch.autocast)
-    ]  # of MixedPrecision
-    states = [state_of(o) for o in (*ours, *([recorder] if recorder else []), *metrics, *scales, *learn.dls.loaders)]
-    memories = [memory_of(m) for m in learn.model.modules() if hasattr(m, 'reset')]
-    attributes = {name: vars(learn)[name] for name in OVERWRITTEN if name in vars(learn)}
-    order, modes, autocasts = list(learn.cbs), {m: m.training for m in learn.model.modules()}, autocast_states()
-    randoms = torch.random.get_rng_state(), cuda_states(), np.random.get_state(), random.getstate()
-    for cb in ours:
+    "Isolate the body of the `with`: without autocast, and with the state of the fit restored afterwards."
+    callbacks = [cb for cb in learn.cbs if isinstance(cb, FitCallback)]
+    state = LearnerState(learn, callbacks)
+    for cb in callbacks:
         vars(cb)['isolated'] = True
-    for device in autocasts:
+    for device in state.autocast:
         torch.set_autocast_enabled(device, False)
     try:
         yield
     finally:
-        for name in OVERWRITTEN:
-            vars(learn).pop(name, None)
-        vars(learn).update(attributes)
-        learn.cbs[:] = order
-        for o, state in states:
-            vars(o).clear(), vars(o).update(state)
-        for module, memory in memories:
-            vars(module).update(memory)
-        for m, training in modes.items():
-            m.training = training
-        for device, on in autocasts.items():
-            torch.set_autocast_enabled(device, on)
-        torch.random.set_rng_state(randoms[0]), np.random.set_state(randoms[2]), random.setstate(randoms[3])
-        if randoms[1]:
-            torch.cuda.set_rng_state_all(randoms[1])
-
-
-def state_of(o):
-    "The object, and its attributes as they are now; what it fills (lists, dictionaries) and draws from copied"
-    return o, {name: as_now(value) for name, value in vars(o).items()}
-
-
-def as_now(value):
-    if isinstance(value, list | dict | set | L):
-        return value.copy()
-    if isinstance(value, random.Random | np.random.Generator | np.random.RandomState):
-        return deepcopy(value)  # of a loader that shuffles
-    return value.clone_state() if isinstance(value, torch.Generator) else value
-
-
-def memory_of(module):
-    "What a recurrent network keeps from batch to batch: attributes of its own that are neither weights nor layers"
-    return module, {name: value for name, value in state_of(module)[1].items() if not name.startswith('_')}
-
-
-def autocast_states():
-    return {device: torch.is_autocast_enabled(device) for device in ('cpu', 'cuda')}
-
-
-def cuda_states():
-    return torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+        state.restore()

@@ -1,5 +1,6 @@
-"Holding a frozen front still: what training moves without a gradient."
+"""Freeze the running statistics of a frozen front: training changes them without a gradient."""
 
+import torch
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
@@ -8,74 +9,94 @@ from kdfast.models.front import features, front, full_name
 
 
 class FreezeNorm(FitCallback):
-    """Hold the running statistics of a frozen front still, those of any kind of module; fastai's BnFreeze knows three kinds of batch norm.
+    """Freeze the running statistics of a frozen front, for modules of any kind.
 
-    With `layer`, of every module that is computed up to that layer, as an experiment's front ends there. Without it, of every module whose
-    parameters are all frozen; of one that has none, where those of the smallest module around it are.
-    Such a module is in evaluation mode while the others train. Its parameters are `freeze`'s to hold, with `train_bn=False`.
+    fastai's BnFreeze handles three kinds of batch norm only.
+
+    With `layer`, freezes all modules that are computed up to that layer, the front of an experiment. Without it,
+    freezes all modules whose parameters are frozen; a module without parameters follows the smallest module around it
+    that has some.
+
+    Frozen modules are in evaluation mode while the others train. Their parameters must be frozen with
+    `Learner.freeze` and `train_bn=False`.
+
+    Raises KdfastError if the network does not have the layer.
     """
 
-    order = (
-        1  # after TrainEvalCallback (-10) has put all modules into training mode; with the batch as MixUp (0) made it
-    )
+    order = 1  # after TrainEvalCallback (-10), which sets training mode, and after MixUp (0), which changes the batch
 
     def __init__(
         self,
         layer: str | None = None,  # Dotted name of the guided layer, the last of the front
     ):
-        self.layer, self.held = layer, None
+        self.layer = layer
+        self.frozen = None  # modules; None until they are known
 
     def before_fit(self):
-        "Raise KdfastError where there is no such layer"
-        self.held = None
+        self.frozen = None
         if self.layer:
-            full_name(bare(self.model), self.layer)
+            full_name(without_parallel(self.model), self.layer)
 
     def before_train(self):
         if not self.layer:
-            self.held = frozen(self.model)
-        self.hold()
+            self.frozen = frozen_modules(self.model)
+        self.set_evaluation_mode()
 
     def before_batch(self):
-        if not self.training or self.held is not None:
+        if not self.training or self.frozen is not None:
             return
-        self.held = computed(bare(self.model), self.layer, self.xb[0])
-        self.hold()
+        self.frozen = modules_of_front(without_parallel(self.model), self.layer, self.xb[0])
+        self.set_evaluation_mode()
 
-    def hold(self):
-        for module in self.held or ():
+    def set_evaluation_mode(self):
+        "Put the frozen modules into evaluation mode."
+        for module in self.frozen or ():
             module.training = False
 
 
-def with_statistics(
+def modules_with_statistics(
     net: nn.Module,  # Any network
 ) -> dict[str, nn.Module]:  # By name
-    "The modules that hold tensors which are no parameters: running means and the like."
+    "Return the modules that have buffers, such as running means."
     return {name: m for name, m in net.named_modules() if next(m.buffers(recurse=False), None) is not None}
 
 
-def frozen(net):
-    "Of those, the ones whose parameters are frozen, or, where they have none, whose surroundings' are"
+def frozen_modules(
+    net: nn.Module,  # Any network
+) -> list[nn.Module]:
+    """Return the modules with statistics whose parameters are frozen.
 
-    def around(name):  # its own parameters, or the nearest
-        own = list(net.get_submodule(name).parameters())
-        return own if own or not name else around(name.rpartition('.')[0])
+    A module without parameters follows the nearest module around it.
+    """
 
-    return [m for name, m in with_statistics(net).items() if not any(p.requires_grad for p in around(name))]
+    def nearest_parameters(name):
+        parameters = list(net.get_submodule(name).parameters())
+        return parameters if parameters or not name else nearest_parameters(name.rpartition('.')[0])
+
+    modules = modules_with_statistics(net).items()
+    return [m for name, m in modules if not any(p.requires_grad for p in nearest_parameters(name))]
 
 
-def computed(net, layer, xb):
-    "Of those, the ones that the network computes up to and including the layer"
-    seen, cut = [], front(net, layer)
-    features(cut, xb)  # the first pass goes through all of the network
-    hooks = [m.register_forward_pre_hook(lambda m, _: seen.append(m)) for m in with_statistics(net).values()]
+def modules_of_front(
+    net: nn.Module,  # Any network
+    layer: str,  # Dotted name of the last layer
+    xb: torch.Tensor,  # A batch
+) -> list[nn.Module]:  # In the order of computation
+    "Return the modules with statistics that are computed up to and including the layer."
+    called = []
+    cut = front(net, layer)
+    features(cut, xb)  # the first pass computes the whole network
+    hooks = [m.register_forward_pre_hook(lambda m, _: called.append(m)) for m in modules_with_statistics(net).values()]
     try:
         features(cut, xb)
     finally:
         for hook in hooks:
             hook.remove()
-    return list(dict.fromkeys(seen))
+    return list(dict.fromkeys(called))
 
 
-def bare(net):
+def without_parallel(
+    net: nn.Module,  # Any network
+) -> nn.Module:
+    "Return the network inside DataParallel or DistributedDataParallel."
     return net.module if isinstance(net, DistributedDataParallel | DataParallel) else net

@@ -1,4 +1,4 @@
-"Learning from the teacher's inner features: the cut, the regressor and the callback of stage one."
+"""Stage one: train the student's front on the teacher's hint."""
 
 from functools import partial
 
@@ -15,20 +15,23 @@ from kdfast.models.inference import as_module, ask
 
 
 class Hint(FitCallback):
-    """Ask for the teacher's hint in place of the label: https://arxiv.org/abs/1412.6550
+    """Replace the target by the teacher's hint (https://arxiv.org/abs/1412.6550).
 
-    For a Learner whose model is the student's front with the regressor behind it and whose loss is `hint_loss`:
-    nothing behind the guided layer is computed, in neither network. `parts` holds the batch's fit loss.
+    For a Learner whose model is the student's front, followed by the regressor, and whose loss is `hint_loss`.
+    Nothing after the hint layer and the guided layer is computed. `parts` holds the hint loss of the batch, as `fit`
+    and `total`.
     """
 
-    in_predictions = True  # `validate` compares with the hint, too
-    order = 9.5  # after MixUp (0) mixed the batch and CastToTensor (9) made it plain: the teacher sees what the student sees
+    in_predictions = True  # `validate` also compares with the hint
+    order = 9.5  # after MixUp (0) mixes and CastToTensor (9) converts the batch: teacher and student get the same input
 
     def __init__(
         self,
         teacher: nn.Module | Learner,  # The teacher up to and including its hint layer
     ):
-        self.teacher, self.inference_teacher, self.parts = as_module(teacher), None, {}
+        self.teacher = as_module(teacher)
+        self.inference_teacher = None
+        self.parts = {}
 
     def before_fit(self):
         self.leave()
@@ -42,11 +45,12 @@ class Hint(FitCallback):
             self.inference_teacher.begin()
 
     def before_batch(self):
-        "The hint is the target, in training and in validation"
-        teacher = self.inference_teacher or partial(ask, self.teacher)  # a prediction before the fit has begun
+        "Set the hint as the target, in training and in validation."
+        teacher = self.inference_teacher or partial(ask, self.teacher)  # a prediction before the first fit
         if teacher is self.inference_teacher and teacher.network is None:
-            features(self.teacher, teacher.suited(self.xb))  # a front is complete before a faster copy of it is tried
-        self.parts, self.learn.yb = {}, tuple(teacher(self.xb))
+            features(self.teacher, teacher.suited(self.xb))  # completes the front before a faster copy of it is tried
+        self.parts = {}
+        self.learn.yb = tuple(teacher(self.xb))
 
     def after_loss(self):
         self.parts = dict(total=self.loss.detach(), fit=self.loss.detach())
@@ -57,7 +61,7 @@ class Hint(FitCallback):
         self.inference_teacher = None
 
     def after_fit(self):
-        "Leave no gradient behind: an optimizer steps any parameter that has one, frozen or not"
+        "Delete the gradients: an optimizer also updates frozen parameters that have one."
         if self.fitting:
             self.model.zero_grad(set_to_none=True)
         self.leave()
@@ -70,19 +74,24 @@ def fit_hint(
     teacher: nn.Module | Learner,  # Trained network
     hint: str,  # Dotted name of the teacher's hint layer
     guided: str,  # Dotted name of the student's guided layer
-    lr_max: float | None = None,  # Peak of the one-cycle schedule, the Learner's own unless given
+    lr_max: float | None = None,  # Peak of the one-cycle schedule; default: the Learner's own
     **kwargs,  # Passed to fit_one_cycle: wd, cbs …
-) -> Learner:  # Stage one's own Learner, for its losses
-    """Stage one on any Learner: its model's front learns the teacher's hint, without labels (https://arxiv.org/abs/1412.6550).
+) -> Learner:  # The Learner of stage one, with its losses
+    """Train the front of this Learner's model on the teacher's hint, without labels.
 
-    Where the shapes differ, a regressor is trained between them and dropped. Afterwards `freeze` holds the front still, its
-    batch-norm weights among it (train_bn is off; their statistics need FreezeNorm in the fit), and `unfreeze` trains everything.
-    Raises KdfastError for a layer that is not there, and where no regressor can exist.
+    Stage one of FitNets (https://arxiv.org/abs/1412.6550). If the shapes differ, a regressor is trained between them
+    and then dropped. Afterwards `freeze` freezes the front, including its batch-norm weights (`train_bn` is set to
+    False; the running statistics need FreezeNorm in the fit), and `unfreeze` trains the whole model.
+    Raises KdfastError if a layer does not exist, or if no regressor is possible.
     """
-    xb, teacher = hint_inputs(self.dls), as_module(teacher).to(self.dls.device)
-    student, target = front(self.model.to(self.dls.device), guided), front(teacher, hint)
-    alike = features(student, xb).shape == features(target, xb).shape
-    model = student if alike else Guided(student, regressor(student, target, xb).to(self.dls.device))
+    xb = model_inputs(self.dls)
+    teacher = as_module(teacher).to(self.dls.device)
+    student_front = front(self.model.to(self.dls.device), guided)
+    teacher_front = front(teacher, hint)
+    if features(student_front, xb).shape == features(teacher_front, xb).shape:
+        model = student_front
+    else:
+        model = Guided(student_front, regressor(student_front, teacher_front, xb).to(self.dls.device))
     stage_one = Learner(
         self.dls,
         model,
@@ -94,24 +103,24 @@ def fit_hint(
         path=self.path,
         model_dir=self.model_dir,
     )
-    stage_one.fit_one_cycle(n_epoch, lr_max, cbs=[Hint(target), *L(kwargs.pop('cbs', None))], **kwargs)
-    self.splitter, self.train_bn, self.opt = (
-        partial(front_back, layer=guided, xb=tree_map(lambda x: x[:2], xb)),
-        False,
-        None,
-    )
+    stage_one.fit_one_cycle(n_epoch, lr_max, cbs=[Hint(teacher_front), *L(kwargs.pop('cbs', None))], **kwargs)
+    self.splitter = partial(front_back, layer=guided, xb=tree_map(lambda x: x[:2], xb))
+    self.train_bn = False
+    self.opt = None
     return stage_one
 
 
 class Guided(nn.Sequential):
-    "A front, which may take several inputs, and a regressor behind it."
+    "A front, which may have several inputs, followed by a regressor."
 
     def forward(self, *inputs):
-        student, matrix = self
-        return matrix(student(*inputs))
+        student_front, layer = self
+        return layer(student_front(*inputs))
 
 
-def hint_inputs(dls):
-    "What a network is called with for a batch: all of it but the targets"
+def model_inputs(
+    dls,  # DataLoaders
+) -> tuple:
+    "Return the inputs of the model for one batch: everything but the targets."
     batch = dls.one_batch()
     return tuple(batch[: getattr(dls, 'n_inp', max(len(batch) - 1, 1))])

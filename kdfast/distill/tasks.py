@@ -1,4 +1,4 @@
-"""What a network's outputs mean, which its loss tells: a class, labels, or numbers. The soft loss of each."""
+"""Tasks: one class, independent labels or numbers, found from the Learner's loss; soft loss of each."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,11 +14,16 @@ from kdfast.core.errors import KdfastError
 from kdfast.distill.losses.logits import kd_loss
 
 LIBRARIES = 'torch', 'torchvision', 'fastai', 'timm'
-CLASS, LABELS, NUMBERS = 'class', 'labels', 'numbers'
+CLASS = 'class'
+LABELS = 'labels'
+NUMBERS = 'numbers'
 
 
-LOSSES = {  # by the names of their classes and functions
-    CLASS: 'CrossEntropyLoss NLLLoss cross_entropy nll_loss LabelSmoothingCrossEntropy FocalLoss DiceLoss SoftTargetCrossEntropy'.split(),
+LOSSES = {  # names of the losses, classes and functions, of each kind of task
+    CLASS: (
+        'CrossEntropyLoss NLLLoss cross_entropy nll_loss LabelSmoothingCrossEntropy FocalLoss DiceLoss '
+        'SoftTargetCrossEntropy'
+    ).split(),
     LABELS: (
         'BCEWithLogitsLoss MultiLabelSoftMarginLoss binary_cross_entropy_with_logits multilabel_soft_margin_loss '
         'BinaryCrossEntropy sigmoid_focal_loss'
@@ -29,18 +34,18 @@ LOSSES = {  # by the names of their classes and functions
 
 @dataclass(frozen=True)
 class Task:
-    "What outputs are."
+    "The kind of outputs that a loss expects."
 
-    kind: str  # class: logits of which one is right; labels: logits each of which is right or wrong; numbers
+    kind: str  # class: logits of exclusive classes; labels: logits of independent labels; numbers
     axis: int = 1  # Dimension of the classes
 
     def soft_loss(
         self,
         student: Tensor,  # Outputs
         teacher: Tensor,  # Outputs of the same shape
-        T: float,  # Temperature; numbers have none
+        T: float,  # Temperature, not used for numbers
     ) -> Tensor:  # Scalar
-        "How far the student is from the teacher. Raises KdfastError for outputs of one class."
+        "Compute the loss between student and teacher. Raises KdfastError for outputs of one class."
         if self.kind == NUMBERS:
             return F.mse_loss(student.float(), teacher.float())
         if self.kind == LABELS:
@@ -48,40 +53,44 @@ class Task:
         self.check(student)
         return kd_loss(*(x.movedim(self.axis, -1).flatten(0, -2) for x in (student, teacher)), T)
 
-    def check(self, outputs):
+    def check(
+        self,
+        outputs: Tensor,  # Of the student
+    ):
+        "Raise KdfastError for outputs of one class."
         if outputs.dim() > 1 and outputs.shape[self.axis] > 1:
             return
         raise KdfastError(
-            f'the outputs {dimensions(outputs)} have one class, of which nothing can be learned: give the Learner a loss for two classes, '
-            'or, for a yes or no, BCEWithLogitsLossFlat'
+            f'outputs of shape {dimensions(outputs)} have a single class, from which nothing can be learned: '
+            'use a loss for two classes, or BCEWithLogitsLossFlat for a binary label'
         )
 
 
 def label_kd_loss(
-    student: Tensor,  # Logits of the student, a label each
+    student: Tensor,  # Logits of the student, one per label
     teacher: Tensor,  # Logits of the teacher, the same shape
     T: float = 4.0,  # Temperature of both sigmoids
 ) -> Tensor:  # Scalar: mean over all labels
-    "Soft loss where each label is right or wrong by itself: T² · KL(Bernoulli(σ(teacher/T)) ‖ Bernoulli(σ(student/T)))."
-    student, teacher = (x.float() / T for x in (student, teacher))
+    """Compute the soft loss of independent labels, T² · KL of the sigmoids.
+
+    The divergence is KL(Bernoulli(σ(teacher/T)) ‖ Bernoulli(σ(student/T))).
+    """
+    student = student.float() / T
+    teacher = teacher.float() / T
     p = teacher.sigmoid()
-    return (
-        T**2
-        * (
-            p * (F.logsigmoid(teacher) - F.logsigmoid(student))
-            + (1 - p) * (F.logsigmoid(-teacher) - F.logsigmoid(-student))
-        ).mean()
-    )
+    positive = p * (F.logsigmoid(teacher) - F.logsigmoid(student))
+    negative = (1 - p) * (F.logsigmoid(-teacher) - F.logsigmoid(-student))
+    return T**2 * (positive + negative).mean()
 
 
 def task_of(
     loss: Callable,  # Loss of a Learner
 ) -> Task:
-    "What the outputs are that it takes. Raises KdfastError for a loss that is not known."
+    "Return the task of a loss. Raises KdfastError if the loss is unknown."
     if task := known_task(loss):
         return task
     raise KdfastError(
-        f'what outputs the loss {name_of(loss)} takes is not known: name a loss that takes the same, '
+        f'the kind of outputs that the loss {name_of(loss)} expects is unknown: name a loss for the same outputs, '
         'such as task=CrossEntropyLossFlat(), BCEWithLogitsLossFlat() or MSELossFlat()'
     )
 
@@ -89,49 +98,52 @@ def task_of(
 def known_task(
     loss: Callable,  # Loss of a Learner
 ) -> Task | None:
-    "The same; None for a loss that is not known."
-    if inside := within(loss):
-        task = known_task(inside)
+    "Return the task of a loss, or None if the loss is unknown."
+    if inner := inner_loss(loss):
+        task = known_task(inner)
         return Task(task.kind, loss.axis) if task and isinstance(loss, BaseLoss) else task
-    known = {name: kind for kind, names in LOSSES.items() for name in names}
-    kind = next((known[name] for name in names_of(loss) if name in known), None)
+    kinds = {name: kind for kind, names in LOSSES.items() for name in names}
+    kind = next((kinds[name] for name in library_names(loss) if name in kinds), None)
     return Task(kind, getattr(loss, 'axis', 1)) if kind else None
 
 
-def within(loss):
-    "The loss inside of what fastai and functools put around one"
+def inner_loss(
+    loss: Callable,  # Any loss
+) -> Callable | None:
+    "Return the loss inside a wrapper of fastai or functools, or None."
     if isinstance(loss, partial | BaseLoss):
         return loss.func
-    return (
-        loss.__self__.old_lf if isinstance(getattr(loss, '__self__', None), MixHandler) else None
-    )  # stands in for the loss in training
+    owner = getattr(loss, '__self__', None)
+    return owner.old_lf if isinstance(owner, MixHandler) else None  # MixUp replaces the loss in training
 
 
-def names_of(loss):
-    "Its own name, or those of its class and what that derives from, as far as a library made them"
-    made = [loss] if hasattr(loss, '__name__') else type(loss).__mro__
-    return [o.__name__ for o in made if (getattr(o, '__module__', None) or '').partition('.')[0] in LIBRARIES]
+def library_names(
+    loss: Callable,  # Any loss
+) -> list[str]:
+    "Return the names of a loss, or of its class and base classes, that are defined in LIBRARIES."
+    candidates = [loss] if hasattr(loss, '__name__') else type(loss).__mro__
+    return [c.__name__ for c in candidates if (getattr(c, '__module__', None) or '').partition('.')[0] in LIBRARIES]
 
 
 def name_of(
     loss: Callable,  # Any loss
 ) -> str:
-    "What a user calls it."
-    while inside := within(loss):
-        loss = inside
+    "Return the name of a loss without its wrappers, for messages."
+    while inner := inner_loss(loss):
+        loss = inner
     return getattr(loss, '__name__', None) or type(loss).__name__
 
 
-# Logits among what a network gives
+# Logits in the output of a network
 
 Which = int | str | Callable | None
 
 
 def logits_of(
-    output,  # What a network gives
-    which: Which = None,  # Where the logits are in a tuple, a dictionary or an object: place, name, or a function of the output
+    output,  # Output of a network
+    which: Which = None,  # Which part of the output is the logits: index, name or function; default: all of it
 ) -> Tensor:
-    "The logits; the output itself where it cannot be told."
+    "Return the logits in an output. Raises KdfastError if `which` does not exist in it."
     if callable(which):
         return which(output)
     if which is None or isinstance(output, Tensor):
@@ -140,43 +152,51 @@ def logits_of(
         return getattr(output, which) if isinstance(which, str) and not isinstance(output, Mapping) else output[which]
     except (KeyError, IndexError, TypeError, AttributeError) as e:
         raise KdfastError(
-            f'a network gives {described(output)}, in which there is no {which!r}: choose another for logits='
+            f'the output of a network ({described(output)}) does not contain {which!r}: change logits='
         ) from e
 
 
-def which_of(
+def teacher_choice(
     cbs,  # Callbacks of a Learner
     given: Which,  # By the user
 ) -> Which:
-    "Where a teacher's logits are: as the user says, or, where fastai's RNNCallback takes them out of the student's output, as it does."
+    "Return which part of the teacher's output is the logits; with RNNCallback the same as the student's."
     if given is None and any(isinstance(cb, RNNCallback) for cb in cbs):
-        return first
+        return first_output
     return given
 
 
-def first(output):
-    "What RNNCallback takes"
+def first_output(
+    output,  # Output of a network
+):
+    "Return the part of an output that RNNCallback uses."
     if not isinstance(output, tuple | list):
         return output
     return output[0][-1] if isinstance(output[0], tuple | list) else output[0]
 
 
-def alike(
+def check_same_shape(
     student,  # Logits of the student
     teacher,  # Logits of the teacher
-) -> Tensor:  # The teacher's, in float32
-    "Raises KdfastError where they are no tensors of one shape."
+) -> Tensor:  # The teacher's logits, in float32
+    "Raise KdfastError unless both are tensors of one shape."
     if isinstance(student, Tensor) and isinstance(teacher, Tensor) and student.shape == teacher.shape:
         return teacher.float()
-    mend = 'expected logits of both, of the same classes'
+    advice = 'expected logits of the same classes'
     if not all(isinstance(o, Tensor) for o in (student, teacher)):
-        mend += ': say with logits= which part they are, by place, name or a function'
-    raise KdfastError(f'the teacher gives {described(teacher)}, the student {described(student)}: {mend}')
+        advice += '; select them with logits= (index, name or function)'
+    raise KdfastError(f'the teacher returns {described(teacher)}, the student {described(student)}: {advice}')
 
 
-def described(output):
+def described(
+    output,  # Any value
+) -> str:
+    "Return the shape of a tensor, or the type of any other value."
     return dimensions(output) if isinstance(output, Tensor) else type(output).__name__
 
 
-def dimensions(x):
+def dimensions(
+    x: Tensor,  # Any tensor
+) -> str:
+    "Return the shape of a tensor, such as 64×10."
     return '×'.join(map(str, x.shape))

@@ -1,4 +1,4 @@
-"""The teacher as a fit uses it: in evaluation mode, without gradient, on the student's device, and as it was given."""
+"""The teacher during a fit: in evaluation mode, without gradient, on the device of the student."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -15,49 +15,53 @@ from kdfast.models.inference import PARALLEL, ask, copies, is_compiled, tensors,
 
 
 class Teacher:
-    """A teacher in a fit: what the network that was given computes in evaluation mode.
+    """Compute a teacher's outputs during a fit: in evaluation mode, and restored by `leave`.
 
-    A network that shares weights with the student is used as it is when the fit begins. One whose weights change in the fit, such
-    as a moving average of the student's, is used as it is at each batch; where they change through `.data`, from the next epoch on.
-    Where a faster copy gives the same for the first batch, that is used (`kdfast.models.folding`).
-    Raises KdfastError for one that shares weights with the student, or is recurrent, and cannot be copied.
+    A network that shares weights with the student is copied when the fit begins. A network whose weights change
+    during the fit, such as a moving average of the student's, is used with its weights at each batch, or from the
+    next epoch on if the weights are changed through `.data`. A faster copy is used if it gives the same outputs on
+    the first batch (`kdfast.models.folding`).
+
+    Raises KdfastError for a network that shares weights with the student, or is recurrent, and cannot be copied.
     """
 
     def __init__(
         self,
         given: nn.Module,  # The teacher
         student: nn.Module,  # The model of the Learner
-        layers: list[str] = (),  # Names, in `unwrapped(given)`, of layers whose outputs are wanted
-        choose: Callable = lambda output: (
-            output
-        ),  # Gives, of the teacher's output, what is wanted where there are no layers
+        layers: list[str] = (),  # Names, in `unwrapped(given)`, of the layers to return; default: the output
+        choose: Callable = lambda output: output,  # Selects a part of the teacher's output, if there are no layers
     ):
         self.layers, self.choose = layers, choose
-        shared, recurrent = share_weights(given, student), hasattr(unwrapped(given), 'reset')
+        shared = share_weights(given, student)
+        recurrent = hasattr(unwrapped(given), 'reset')
         if shared or recurrent or layers or isinstance(given, PARALLEL):
             given = unwrapped(given)
-        self.original = (
-            detached_copy(given) if shared or recurrent else given
-        )  # two that ask a recurrent network would advance it twice
+        # A recurrent network is copied, too: two callbacks that call it would advance its state twice
+        self.original = detached_copy(given) if shared or recurrent else given
         self.source = self.original if shared else given
-        self.network, self.writes, self.held, self.weights = None, False, None, None
+        self.network = None  # the original or a faster copy, chosen at the first batch
+        self.writes = False  # whether the network writes into its input
+        self.weights = None  # versions of the weights at the first batch
+        self.held = None  # the tensors and modules at the first batch
         self.answers = Answers()
         precisions = {t.dtype for t in tensors(self.original) if t.is_floating_point()}
-        self.precision = precisions.pop() if len(precisions) == 1 else None  # of several, it decides itself
+        self.precision = precisions.pop() if len(precisions) == 1 else None  # mixed: inputs are not converted
         self.came_from = move(self.original, next(student.parameters()).device)
         self.in_training = [module for module in self.original.modules() if module.training]
         self.original.eval()
-        self.given = {}  # to the student, in its last forward pass: how often each tensor had been written to
+        self.given = {}  # versions of the student's inputs in its last forward pass
 
         def note(student, inputs, given=self.given):
-            given.clear(), given.update(versions(inputs))
+            given.clear()
+            given.update(versions(inputs))
 
         self.look = None if is_compiled(student) else student.register_forward_pre_hook(note)
 
     def __call__(
         self,
         xb: tuple,  # A batch of inputs
-    ) -> list:  # Outputs of the layers; or, alone, of the teacher
+    ) -> list:  # Outputs of the layers; without layers, the selected output alone
         if self.network is None:
             return self.first(xb)
         xb = self.suited(xb)
@@ -66,10 +70,10 @@ class Teacher:
         return self.answers(self.network, copies(xb) if self.writes else xb, self.layers, self.choose)
 
     def first(self, xb):
-        "Of the first batch, before which a faster copy is tried; notes whether a network writes into what it is given"
+        "Return the outputs of the first batch; choose a faster copy; note if it writes its input."
         if any(self.given.get(key, now) != now for key, now in versions(xb)):
             raise KdfastError(
-                'the student writes into its input, and the teacher would be given what it made of that: let it work on a copy'
+                'the student writes into its input, which the teacher also receives: copy it in the student first'
             )
         self.stop_looking()
         xb = self.suited(xb)
@@ -89,25 +93,26 @@ class Teacher:
         return self.held.same and versions(self.held.tensors) == self.weights
 
     def suited(self, xb):
-        "The batch in the teacher's precision, which need not be the student's"
+        "Return the batch in the teacher's precision, which may differ from the student's."
         return tuple(
             x.to(self.precision) if self.precision and isinstance(x, Tensor) and x.is_floating_point() else x
             for x in xb
         )
 
     def begin(self):
-        "A pass over the data begins: a recurrent network forgets the batches before, and weights that have changed are noticed."
+        "Begin a pass over the data: reset recurrent state, and use the original if its weights have changed."
         if self.network not in (None, self.source) and not torch.equal(sums(self.source), self.sums):
             self.network = self.source
         self.forget()
 
     def forget(self):
+        "Reset the state of a recurrent network."
         network = unwrapped(self.original if self.network is None else self.network)
         if hasattr(network, 'reset'):
             network.reset()
 
     def leave(self):
-        "The teacher goes back to the device and the modes that it came from."
+        "Restore the device and the training modes of the teacher."
         self.stop_looking()
         self.answers.forget()
         for module in self.in_training:
@@ -116,23 +121,24 @@ class Teacher:
             self.original.to(self.came_from)
 
     def stop_looking(self):
+        "Remove the hook on the student."
         if self.look:
             self.look.remove()
         self.look = None
 
 
-def versions(those):
-    "How often each of the tensors was written to; equal as long as nothing was"
-    return [(id(t), t._version) for t in those if isinstance(t, Tensor) and not t.is_inference()]
+def versions(values):
+    "Return id and version of each tensor; a version counts in-place writes."
+    return [(id(t), t._version) for t in values if isinstance(t, Tensor) and not t.is_inference()]
 
 
 def sums(network):
-    "Changes with the weights, also where they are written to through `.data`"
+    "Return the sum of each weight tensor: it also changes with writes through `.data`."
     return torch.stack([t.detach().float().sum() for t in tensors(network)] or [torch.tensor(0.0)])
 
 
 def move(network, device):
-    "To a device, and where it was; None where it need not, or cannot as a whole"
+    "Move a network and return its former device; None if it is there already or spans several devices."
     found = {t.device for t in tensors(network)}
     if len(found) != 1 or found == {device}:
         return None
@@ -141,28 +147,30 @@ def move(network, device):
 
 
 def share_weights(network, other):
-    own = {key for t in tensors(network) for key in identities(t)}
-    return any(key in own for t in tensors(other) for key in identities(t))
+    "Return whether two networks have a tensor, or its memory, in common."
+    known = {key for t in tensors(network) for key in identities(t)}
+    return any(key in known for t in tensors(other) for key in identities(t))
 
 
 def identities(tensor):
-    "Of a tensor, and of its memory, where it has any"
+    "Return the id of a tensor and the address of its memory, if it has any."
     return {id(tensor), tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided else 0} - {0}
 
 
 def detached_copy(network):
+    "Return a copy without autograd history. Raises KdfastError if the network cannot be copied."
     try:
         with Detached():
             return deepcopy(network)
-    except Exception as e:  # whatever a network of somebody else's holds
+    except Exception as e:  # any error of a user's network
         raise KdfastError(
-            f'the teacher shares weights with the student, or is recurrent, and cannot be copied ({type(e).__name__}: {e}): '
-            'give a network of its own that can'
+            'the teacher shares weights with the student, or is recurrent, and cannot be copied '
+            f'({type(e).__name__}: {e}): use a separate network as the teacher'
         ) from e
 
 
 class Detached(TorchFunctionMode):
-    "Lets deepcopy copy what autograd has computed and a network has kept, too"
+    "Let deepcopy copy tensors with autograd history that a network stores, which it otherwise refuses."
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is Tensor.__deepcopy__ and not args[0].is_leaf:

@@ -2,11 +2,16 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
+from pkgutil import iter_modules
 
 from kdfast.core.errors import KdfastError
 from kdfast.core.names import ANY_NETWORK, is_run, names_network
 
-OPTIMIZERS = ['sgd', 'muon']  # kdfast.training.run has them
+OPTIMIZERS = sorted(  # file names, so that no torch is imported; the default comes first
+    (module.name for module in iter_modules([str(Path(__file__).parents[1] / 'training' / 'optimizers')])),
+    key=lambda name: (name != 'sgd', name),
+)
 NETWORK_OPTIONS = ('network', 'teacher', 'student')  # that every recipe calls so
 TYPES = dict(int=int, float=float, str=str, bool=bool)
 

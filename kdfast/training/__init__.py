@@ -1,0 +1,1 @@
+"""Training: runs, checkpoints, evaluation, metrics, precision, optimizers."""

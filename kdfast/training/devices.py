@@ -1,4 +1,4 @@
-"What a run sets for its device, and how it is called."
+"""Name of the training device, and deterministic algorithms on it."""
 
 import os
 from collections.abc import Iterator
@@ -8,33 +8,35 @@ import torch
 
 
 def device_name(
-    device: torch.device,  # Where training happens
+    device: torch.device,  # Training device
 ) -> str:  # The GPU's name; mps, cpu
-    "What a run puts on record."
+    "Return the name of a device for run.json."
     return torch.cuda.get_device_name(device) if device.type == 'cuda' else device.type
 
 
 @contextmanager
 def repeatable(
-    device: torch.device,  # Where training happens
+    device: torch.device,  # Training device
 ) -> Iterator:
-    """On CUDA, take algorithms that give the same bits every time, wherever PyTorch has one, and warn where it has none.
+    """Use deterministic algorithms on CUDA, and warn where PyTorch has none; restore afterwards.
 
-    cuDNN does not try which algorithm is fastest, for the winner may be another one the next time. Afterwards all is as it was.
-    A CPU needs nothing of it. https://docs.pytorch.org/docs/stable/notes/randomness.html
+    cuDNN does not benchmark its algorithms, since it could choose another one the next time. On a CPU nothing is
+    changed. https://docs.pytorch.org/docs/stable/notes/randomness.html
     """
     if device.type != 'cuda':
         yield
         return
-    os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # looked at when cuBLAS is first used
-    was = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    benchmark, filled = torch.backends.cudnn.benchmark, torch.utils.deterministic.fill_uninitialized_memory
+    os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # read when cuBLAS is first used
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    fill = torch.utils.deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.benchmark = torch.utils.deterministic.fill_uninitialized_memory = (
-        False  # to fill it takes time, and nothing reads it
-    )
+    torch.backends.cudnn.benchmark = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # takes time, and nothing reads that memory
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(was[0], warn_only=was[1])
-        torch.backends.cudnn.benchmark, torch.utils.deterministic.fill_uninitialized_memory = benchmark, filled
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch.backends.cudnn.benchmark = benchmark
+        torch.utils.deterministic.fill_uninitialized_memory = fill

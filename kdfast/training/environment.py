@@ -10,10 +10,11 @@ from fastai.torch_core import default_device
 from kdfast.core import distributed
 from kdfast.training.devices import device_name
 
-PACKAGES = ('kdfast', 'fastai', 'torch', 'torchvision', 'numpy')
+PACKAGES = 'kdfast', 'fastai', 'torch', 'torchvision', 'numpy'
 
 
-def environment():
+def environment() -> dict:  # Saved in run.json
+    "Return versions, device, machine, threads and processes of this process."
     return dict(
         versions=dict(python=platform.python_version(), **{name: version(name) for name in PACKAGES}),
         device=device_name(default_device()),

@@ -1,8 +1,10 @@
-"Evaluate a trained run: accuracies, confusion matrix, predictions, in one pass over each split; size and speed."
+"""Evaluate a trained run: accuracies, confusion matrix, predictions, size and speed."""
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,15 +14,17 @@ from torch import nn
 from kdfast.core import atomic
 from kdfast.core.atomic import write_csv
 from kdfast.core.errors import Diverged, KdfastError
+from kdfast.data.dataset import Data
 from kdfast.models.cost import count_macs, measure_latency, to_half
 from kdfast.models.saved import save_network
 from kdfast.stats.confusion import most_confused
 
-PAIRS_SHOWN, IMAGES_SHOWN = 5, 8  # most confused pairs, and images of each, that are kept to be looked at
-LOGITS_KEPT = 10_000_000  # images × classes up to which predictions.npz holds the logits, too: 20 MB in half precision
+PAIRS_SHOWN = 5  # most confused pairs whose images are saved
+IMAGES_SHOWN = 8  # images saved of each pair
+LOGITS_KEPT = 10_000_000  # largest images × classes whose logits are saved: 20 MB in half precision
 
 
-CLASSIFIED = (  # numbers that a run without a classifier has not
+CLASSIFIED = (  # results that a run without a classifier does not have
     'train_accuracy',
     'valid_accuracy',
     'best_valid_accuracy',
@@ -32,16 +36,15 @@ CLASSIFIED = (  # numbers that a run without a classifier has not
 
 
 def evaluate(
-    run,  # The kdfast.training.run.Run that was trained
-    arguments: dict,  # What its recipe was called with
-    outcome: Learner
-    | nn.Module,  # The Learner to evaluate; or, where there is nothing to classify, the network to keep
-) -> dict:
-    "The numbers of a finished run; the network, its predictions and its confusion matrix are written beside them."
+    run,  # kdfast.training.run.Run that was trained
+    arguments: dict,  # All arguments of its recipe
+    outcome: Learner | nn.Module,  # Learner to evaluate, or a network to save that is not a classifier
+) -> dict:  # Content of result.json
+    "Evaluate a run; save its network, predictions and confusion matrix in the run directory."
     network = outcome.model if isinstance(outcome, Learner) else outcome
     epochs = run.record.epochs
     if not epochs:
-        raise KdfastError(f'{run.folder.recipe} trained nothing: its main fits no Learner of run.learner(…)')
+        raise KdfastError(f'{run.folder.recipe} trained nothing: its main does not fit a Learner of run.learner(…)')
     last = epochs[-1]
     save_network(network, run.folder / 'weights.safetensors')
     classified = evaluate_classifier(run, outcome) if isinstance(outcome, Learner) else dict.fromkeys(CLASSIFIED)
@@ -51,9 +54,9 @@ def evaluate(
         seed=run.seed,
         arguments=arguments,
         params=sum(p.numel() for p in network.parameters()),
-        macs=measure_losses(run, 'multiply-adds', count_macs, network),
+        macs=try_measure(run, 'multiply-adds', count_macs, network),
         bytes=(run.folder / 'weights.safetensors').stat().st_size,
-        latency=measure_losses(run, 'latency', measure_latency, network),
+        latency=try_measure(run, 'latency', measure_latency, network),
         epochs=len(epochs),
         seconds=round(sum(row['seconds'] for row in epochs), 1),
         train_loss=last['train_total'],
@@ -66,9 +69,13 @@ def evaluate(
     )
 
 
-def evaluate_classifier(run, learn):
-    "Accuracies, loss and most confused pairs of the final weights, on plain images; writes the files that hold them"
-    names, valid = run.data.classes, run.dls.valid
+def evaluate_classifier(
+    run,  # kdfast.training.run.Run that was trained
+    learn: Learner,  # Its Learner
+) -> dict:  # The results in CLASSIFIED
+    "Compute accuracies, loss and most confused pairs without augmentation; save the predictions."
+    names = run.data.classes
+    valid = run.dls.valid
     found = predict_validation(learn, valid, len(names), keep_logits=True)
     matrix = count_confusion(found.actual, found.predicted, len(names))
     worst = most_confused(matrix)
@@ -94,107 +101,134 @@ def evaluate_classifier(run, learn):
 
 @dataclass
 class Predictions:
-    "What a network makes of a split: memory in proportion to its images, not to images × classes."
+    "Predictions for a split; without logits, memory does not depend on the number of classes."
 
     actual: torch.Tensor  # (n,) classes
     predicted: torch.Tensor  # (n,) classes
-    surplus: torch.Tensor  # (n,) logit of the predicted class minus that of the actual one
+    surplus: torch.Tensor  # (n,) logit of the predicted class minus that of the actual class
     loss: float  # Mean over the images
-    logits: torch.Tensor | None  # (n, classes), where they are few enough to be kept
+    logits: torch.Tensor | None  # (n, classes), if kept
 
     @property
-    def accuracy(self):
+    def accuracy(self) -> float:
+        "Fraction of correct predictions"
         return float((self.actual == self.predicted).double().mean())
 
 
 def predict_validation(
     learn: Learner,  # Trained; its model maps images to (n, classes)
     dl,  # DataLoader, in a fixed order
-    n_classes: int,
-    keep_logits: bool = False,  # Up to LOGITS_KEPT numbers
+    n_classes: int,  # Number of classes
+    keep_logits: bool = False,  # Keep the logits if they are at most LOGITS_KEPT numbers
 ) -> Predictions:
-    "Predict every image once, in batches. Raises Diverged for what is no number, KdfastError for what are no logits."
-    seen = Seen(n_classes, keep_logits and dl.n * n_classes <= LOGITS_KEPT)
-    learn.get_preds(dl=dl, with_preds=False, with_targs=False, reorder=False, act=noop, cbs=seen)
-    columns = [torch.cat(column) for column in zip(*seen.batches)]
-    loss = seen.total / len(columns[0])
+    "Predict all images. Raises Diverged for NaN or an infinite loss, KdfastError for other outputs."
+    collector = PredictionCollector(n_classes, keep_logits and dl.n * n_classes <= LOGITS_KEPT)
+    learn.get_preds(dl=dl, with_preds=False, with_targs=False, reorder=False, act=noop, cbs=collector)
+    columns = [torch.cat(column) for column in zip(*collector.batches)]
+    loss = collector.total_loss / len(columns[0])
     if not isfinite(loss):
-        raise Diverged(f'the loss of the trained network is {loss}: a lower --lr is the usual cure')
-    return Predictions(*columns[:3], loss, columns[3] if seen.keep else None)
+        raise Diverged(f'the loss of the trained network is {loss}: try a lower --lr')
+    return Predictions(*columns[:3], loss, columns[3] if collector.keep_logits else None)
 
 
-class Seen(Callback):
-    "Gathers, batch by batch, what `Predictions` hold, on the CPU."
+class PredictionCollector(Callback):
+    "Collect the columns of `Predictions`, batch by batch, on the CPU."
 
-    order = 90  # what other callbacks make of a prediction is done
+    order = 90  # after callbacks that change predictions
 
-    def __init__(self, n_classes, keep):
-        self.n_classes, self.keep = n_classes, keep
+    def __init__(
+        self,
+        n_classes: int,  # Number of classes
+        keep_logits: bool,  # Also collect the logits
+    ):
+        self.n_classes = n_classes
+        self.keep_logits = keep_logits
 
     def before_validate(self):
-        self.batches, self.total = [], 0.0
+        self.batches = []
+        self.total_loss = 0.0
 
     def after_batch(self):
-        logits, actual = check_logits(self.pred, self.n_classes), self.y.as_subclass(torch.Tensor)
+        logits = check_logits(self.pred, self.n_classes)
+        actual = self.y.as_subclass(torch.Tensor)
         highest = logits.max(1)
         surplus = highest.values - logits.gather(1, actual[:, None])[:, 0]
-        columns = actual, highest.indices, surplus, *([logits] if self.keep else [])
+        columns = actual, highest.indices, surplus, *([logits] if self.keep_logits else [])
         self.batches.append([column.cpu() for column in columns])
-        self.total += float(self.loss.mean()) * len(actual)
+        self.total_loss += float(self.loss.mean()) * len(actual)
 
 
-def check_logits(pred, n_classes):
+def check_logits(
+    pred,  # Output of the trained network
+    n_classes: int,  # Number of classes
+) -> torch.Tensor:  # (n, classes), float32
+    "Return the logits. Raises KdfastError for other shapes, Diverged for NaN."
     shape = tuple(pred.shape) if isinstance(pred, torch.Tensor) else type(pred).__name__
     if not isinstance(pred, torch.Tensor) or pred.ndim != 2 or pred.shape[1] != n_classes:
         raise KdfastError(
-            f'the trained network gives {shape}, expected (images, {n_classes}): '
-            'main should return the network, not the Learner, where there is nothing to classify'
+            f'the trained network returns {shape}, expected (images, {n_classes}): '
+            'if it is not a classifier, main should return the network instead of the Learner'
         )
     if pred.isnan().any():
-        raise Diverged('the trained network gives NaN, not numbers: a lower --lr is the usual cure')
+        raise Diverged('the trained network returns NaN: try a lower --lr')
     return pred.detach().as_subclass(torch.Tensor).float()
 
 
 def count_confusion(
     actual: torch.Tensor,  # (n,) classes
     predicted: torch.Tensor,  # (n,) classes
-    n_classes: int,
+    n_classes: int,  # Number of classes
 ) -> np.ndarray:  # (n_classes, n_classes): rows are actual, columns predicted
-    "Count the confusion matrix: memory for images + classes²."
+    "Count the confusion matrix; memory grows with images + classes²."
     return torch.bincount(actual * n_classes + predicted, minlength=n_classes**2).view(n_classes, n_classes).numpy()
 
 
-def write_confused(file, data, found, pairs):
-    "The images that the network is surest of and has wrong, as it saw them: a few of each of its most confused pairs"
+def write_confused(
+    file: Path,  # confused.npz
+    data: Data,  # Images of the run
+    found: Predictions,  # For the validation images
+    pairs: list,  # Most confused pairs of classes, (actual, predicted)
+):
+    "Write the most confident errors: a few images of each of the most confused pairs."
     rows = []
     for a, b in pairs[:PAIRS_SHOWN]:
         of_pair = ((found.actual == a) & (found.predicted == b)).nonzero()[:, 0]
-        rows += of_pair[found.surplus[of_pair].argsort(descending=True)][:IMAGES_SHOWN].tolist()
+        most_confident = found.surplus[of_pair].argsort(descending=True)
+        rows += of_pair[most_confident][:IMAGES_SHOWN].tolist()
     index = np.array(rows, int)
     images = data.shown(data.valid[0][index])
     write_arrays(file, images=images, index=index, actual=found.actual[rows], predicted=found.predicted[rows])
 
 
-def write_arrays(file, **arrays):
+def write_arrays(
+    file: Path,  # .npz
+    **arrays,  # Arrays or tensors, by name
+):
+    "Write arrays to a file, completely or not at all."
     content = io.BytesIO()
     np.savez_compressed(content, **{name: np.asarray(tensor) for name, tensor in arrays.items()})
     atomic.write(file, content.getvalue())
 
 
-def fit_loss(run):
-    "The last fit loss of stage one: this run's own, or that of the run it stands on; None without a stage one"
+def fit_loss(
+    run,  # kdfast.training.run.Run that was trained
+) -> float | None:
+    "Return the last fit loss of the run, else that of a run it depends on; None if there was none."
     own = [row['train_fit'] for row in run.record.epochs]
-    needed = [folder.result['fit_loss'] for _, folder in run.upstream]
-    return next((fit for fit in [*reversed(own), *needed] if fit is not None), None)
+    upstream = [folder.result['fit_loss'] for _, folder in run.upstream]
+    return next((loss for loss in [*reversed(own), *upstream] if loss is not None), None)
 
 
-# Size and speed
-
-
-def measure_losses(run, what, measure, network):
-    "A number that a result can do without: None, and a note that says why, for a network that cannot be measured so"
+def try_measure(
+    run,  # kdfast.training.run.Run that was trained
+    what: str,  # Name of the measure, for the note
+    measure: Callable,  # Function of the network and the run
+    network: nn.Module,  # Trained network
+):
+    "Return measure(network, run); None, with a note, if it raises an error."
     try:
         return measure(network, run)
-    except Exception as e:  # whatever a network raises for one image, or under a counter: its training is not lost
-        run.say(f'{what} of {run.folder.recipe} not measured: {type(e).__name__}: {str(e).partition(chr(10))[0]}')
+    except Exception as e:  # any error of a user's network; the training must not be lost
+        first_line = str(e).partition('\n')[0]
+        run.say(f'{what} of {run.folder.recipe} not measured: {type(e).__name__}: {first_line}')
         return None

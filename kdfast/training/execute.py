@@ -1,4 +1,4 @@
-"""Train a recipe, and the runs that it builds on."""
+"""Train a recipe and the runs that it depends on."""
 
 from pathlib import Path
 
@@ -13,56 +13,67 @@ from kdfast.training.run import Run
 
 
 def train(
-    recipe: Recipe,  # What to do
-    data: Data,  # On which images
-    seed: int,  # With which random numbers
-    given: dict,  # Arguments that are not the recipe's defaults
-    kept_in: Path,  # Where runs are kept
-    watch: tuple = (),  # Functions of a run's folder, each giving a callback that watches its fits
-    rehearsed: bool = False,  # Whether this has been tried in small: as part of what needs it, or of a study
+    recipe: Recipe,  # Recipe to train
+    data: Data,  # Images to train on
+    seed: int,  # Seed of the run
+    given: dict,  # Arguments of the recipe that differ from its defaults
+    runs_dir: Path,  # Directory of the runs
+    watch: tuple = (),  # Functions of a RunDir that return a callback for its fits, such as progress output
+    rehearsed: bool = False,  # Whether the rehearsal was done, as part of another run's or of a study's
 ) -> RunDir:
-    """Run `recipe`, and whatever it needs, unless that is finished already; the folder of its results.
+    """Train a recipe and the runs that it depends on, unless they are finished; return the run directory.
 
-    Before anything is trained or written, all of it is tried in small (`kdfast.rehearsal`), unless there is a checkpoint to go on from.
-    Raises KdfastError, then, for whatever could not be trained, kept or loaded; Locked where another process trains the same; Diverged
-    where a loss did. A run that fails keeps its folder and its checkpoints, which say so and are never taken for a result; the next
-    start goes on from them.
+    Without a checkpoint to resume from, everything is rehearsed first (kdfast.training.rehearsal), before anything is
+    written.
+
+    Raises KdfastError for whatever cannot be trained, saved or loaded; Locked if another process trains the same run;
+    Diverged if a loss is not finite. The run directory and checkpoints of a failed run remain, marked as such; the
+    next start resumes.
     """
     arguments = recipe.resolve(given)
-    folder = locate_run(kept_in, data.name, recipe.folder_name(arguments), seed)
+    folder = locate_run(runs_dir, data.name, recipe.folder_name(arguments), seed)
 
     def finished():
         return distributed.agreed(lambda: folder.finished)
 
     if not finished():
-        run = Run(folder, data, seed, kept_in, watch, train)
-        run.dls  # too few images, or to be shared unevenly, are said here, before a folder is made
-        run.identity = identity.of(recipe, arguments, data)  # and a network that is none, or cannot be kept
+        run = Run(folder, data, seed, runs_dir, watch, train)
+        run.dls  # raises an error for too few images before the run directory is created
+        run.identity = identity.identity_of(recipe, arguments, data)
         if not rehearsed:
-            distributed.agreed(lambda: try_first(run, recipe, arguments))
+            distributed.agreed(lambda: rehearse_first(run, recipe, arguments))
         with folder.locked():
             if not finished():
                 return train_alone(run, recipe, arguments)
-    check_identity(folder, recipe, data, arguments)  # finished before, or by another process just now
+    check_identity(folder, recipe, data, arguments)  # finished before, or by another process meanwhile
     return folder
 
 
-def try_first(run, recipe, arguments):
-    "In small; not again where the run has begun, and where another process trains it"
+def rehearse_first(
+    run: Run,  # Not begun
+    recipe: Recipe,  # Recipe of the run
+    arguments: dict,  # All of its arguments
+):
+    "Rehearse a run, unless it has a checkpoint or another process trains it."
     from kdfast.training.rehearsal import rehearse
 
     if not (run.folder.has_checkpoints or run.folder.held):
         rehearse(run, recipe, arguments)
 
 
-def train_alone(run, recipe, arguments):
-    "Train in a folder that no other process writes; how it went is put on record in any case"
+def train_alone(
+    run: Run,  # Its directory is locked by this process
+    recipe: Recipe,  # Recipe of the run
+    arguments: dict,  # All of its arguments
+) -> RunDir:
+    "Train a run and record how it ended; return the run directory."
     begin_run(run, recipe, arguments)
     with outcome_recorded(run), repeatable(run.dls.device):
         outcome = call_main(run, recipe, arguments)
-        distributed.agreed(
-            lambda: run.folder.finish(
-                evaluation.evaluate(run, arguments, outcome) | dict(skipped_images=run.data.skipped)
-            )
-        )
+
+        def finish():
+            result = evaluation.evaluate(run, arguments, outcome)
+            run.folder.finish(result | dict(skipped_images=run.data.skipped))
+
+        distributed.agreed(finish)
     return run.folder

@@ -1,35 +1,37 @@
-"""Check a teacher that was given by the directory of its run."""
+"""Check a teacher that is given as a run directory."""
 
 from kdfast.core.errors import KdfastError
 from kdfast.data.dataset import Data
 from kdfast.runs.run_dir import RunDir
 
-# Runs that were given by name
-
 
 def check_teacher(
-    folder: RunDir,  # Of a run that is to teach
+    folder: RunDir,  # Of the teacher
 ):
-    "Raise KdfastError for a run that is not finished, or whose recipe leaves nothing to classify with."
+    "Raise KdfastError for a run that is not finished or did not train a classifier."
     if not folder.finished:
-        raise KdfastError(f'{folder} is {folder.status}, not finished: a teacher must be')
+        raise KdfastError(f'{folder} is {folder.status}; a teacher must be finished')
     if folder.result.get('valid_accuracy') is None:
         raise KdfastError(
-            f'{folder} is no teacher: {folder.run["recipe"]} trains a part of its network and leaves the classifier new. Expected a run with a validation accuracy'
+            f'{folder} is not a teacher: {folder.run["recipe"]} trains only a part of its network, not the classifier. '
+            'Expected a run with a validation accuracy'
         )
 
 
 def held_out_note(
-    folder: RunDir,  # Of a run that teaches
-    data: Data,  # What its student is validated on
+    folder: RunDir,  # Of the teacher
+    data: Data,  # Of the student
 ) -> str:
-    "A note where the teacher was trained on images that are now held out; nothing where it was not, as far as the runs say."
-    held, was = (data.asked or {}).get('holdout'), folder.run.get('images') or {}
-    same = (
-        was.get('source') == data.asked['source']
-        if held and was
-        else held and folder.data.split(',')[0] == data.name.split(',')[0]
+    "Return a note if the teacher was trained on images that the student holds out; else ''."
+    holdout = (data.asked or {}).get('holdout')
+    teacher_images = folder.run.get('images') or {}
+    if holdout and teacher_images:
+        same = teacher_images.get('source') == data.asked['source']
+    else:
+        same = holdout and folder.data.split(',')[0] == data.name.split(',')[0]
+    if not same or teacher_images.get('holdout', 0) >= holdout:
+        return ''  # a larger holdout includes the images of a smaller one, class by class
+    return (
+        f'the teacher {folder} was trained on images that --holdout {holdout} holds out: '
+        'its outputs there are better than on new images'
     )
-    if not same or was.get('holdout', 0) >= held:
-        return ''  # of a class, the images of a smaller share are among those of a larger
-    return f'the teacher {folder} was trained on images that --holdout {held} holds out: what it teaches there is better than it will be on new images'

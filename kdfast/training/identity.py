@@ -1,4 +1,4 @@
-"What a run is of beside its arguments and images: the user's sources, weights, packages, and the structure of its networks."
+"""Identity of a run: the user's sources, weights, packages, and the structure of networks."""
 
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
@@ -16,41 +16,47 @@ from kdfast.runs.recipes import Recipe
 from kdfast.runs.run_dir import RunDir
 
 
-def of(
-    recipe: Recipe,
-    arguments: dict,  # Of the recipe
-    data: Data,  # What it is for
-) -> dict:
-    """`sources` and weights by SHA-256, versions of `packages`, and digests of the `structures` of networks; what there is none of is left out.
+def identity_of(
+    recipe: Recipe,  # Recipe of the run
+    arguments: dict,  # All of its arguments
+    data: Data,  # Images of the run
+) -> dict:  # Entries of run.json; empty ones are left out
+    """Return the identity of a run beside its arguments and images.
 
-    Raises KdfastError, before anything is written, where a network cannot be built, trained on the data, or kept.
+    That is SHA-256 of `sources` and weights, versions of `packages`, and digests of the `structures` of networks.
+
+    Raises KdfastError, before anything is written, if a network cannot be built, trained on the data, or saved.
     """
     for name in (value for key, value in arguments.items() if key in NETWORK_OPTIONS and is_run(value)):
         check_trusted(Path(name) / 'weights.safetensors')
-    named = foreign(arguments)
-    structures = {name: check_network(name, data) for name in named}
-    projects = {parse(name).where: project_of(parse(name)) for name in named}
+    names = foreign_networks(arguments)
+    structures = {name: check_network(name, data) for name in names}
+    projects = {parse(name).where: project_of(parse(name)) for name in names}
     sources = {where: project.hashes for where, project in projects.items() if project}
-    weights = {file: sha256_of(file) for file in {parse(name).weights for name in named} - {'', PRETRAINED}}
+    weights = {file: sha256_of(file) for file in {parse(name).weights for name in names} - {'', PRETRAINED}}
     found = dict(
         sources=sources | weights,
-        recipe_sources=beside(recipe),
+        recipe_sources=recipe_modules(recipe),
         structures=structures,
-        packages=packages(where for where, project in projects.items() if not project),
+        packages=package_versions(where for where, project in projects.items() if not project),
     )
     return {name: value for name, value in found.items() if value}
 
 
-def beside(recipe):
-    "SHA-256 of the modules of the user's that the recipe imports, by name; its own file is on record whole"
+def recipe_modules(
+    recipe: Recipe,  # Any recipe
+) -> dict[str, str]:
+    "Return SHA-256 of the user's modules that a recipe imports, by name; without the recipe itself."
     if is_installed(recipe.file):
         return {}
     project = of_file(recipe.file)
     return {name: sha256 for name, sha256 in project.hashes.items() if name != kept_name(str(recipe.file))}
 
 
-def foreign(arguments):
-    "The names of networks among the arguments that are not kdfast's own: they may not be what they seem"
+def foreign_networks(
+    arguments: dict,  # Of a recipe
+) -> list[str]:
+    "Return the names of networks among the arguments that are not kdfast's own."
     return [
         value
         for name, value in arguments.items()
@@ -58,46 +64,59 @@ def foreign(arguments):
     ]
 
 
-def is_plainly_network(value):
-    "Whether it can be nothing else, whatever the option is called"
+def is_plainly_network(
+    value,  # Argument of a recipe
+) -> bool:
+    "Return whether a value can only be the name of a network, whatever the option is called."
     return isinstance(value, str) and names_network(value) and (parse(value).where in LIBRARIES or parse(value).is_file)
 
 
-def packages(tops):
-    "The versions of installed packages that build networks; torchvision's is with every run's"
-    tops = {top.partition('.')[0] for top in tops} - {'', 'torchvision', 'kdfast'}
+def package_versions(
+    modules,  # Names of modules that build networks
+) -> dict[str, str]:
+    "Return the versions of the packages of these modules; torchvision's is saved for every run."
+    tops = {module.partition('.')[0] for module in modules} - {'', 'torchvision', 'kdfast'}
     distributions = packages_distributions() if tops else {}
     return {top: version(distributions[top][0]) for top in sorted(tops) if top in distributions}
 
 
 def check(
     folder: RunDir,  # Of a finished run
-    recipe: Recipe,
-    arguments: dict,  # Of the recipe
-    data: Data,  # What it is for
-    versions: dict,  # Of the packages that every run depends on, today
+    recipe: Recipe,  # Requested recipe
+    arguments: dict,  # Requested arguments, all of them
+    data: Data,  # Requested images
+    versions: dict,  # Current versions of the packages that every run depends on
 ):
-    "Raise KdfastError where the run was made of other sources, weights or networks than the same names lead to today."
-    was = folder.run
-    files = [
-        (project_root(where) / name, sha256)
-        for where, those in was.get('sources', {}).items()
-        if isinstance(those, dict)
-        for name, sha256 in those.items()
-    ]
-    files += [(Path(where), sha256) for where, sha256 in was.get('sources', {}).items() if isinstance(sha256, str)]
-    files += [(project_root(recipe.file) / name, sha256) for name, sha256 in was.get('recipe_sources', {}).items()]
-    changed = [str(file) for file, sha256 in files if sha256_of(file) != sha256]
+    "Raise KdfastError if sources, weights or networks have changed since the run was trained."
+    config = folder.run
+    changed = [str(file) for file, sha256 in source_files(config, recipe) if sha256_of(file) != sha256]
     if changed:
         raise KdfastError(
-            f'{folder} was made with sources that have changed since: {listed(changed)}; remove that folder, or use --runs'
+            f'{folder} was trained with sources that have changed since: {listed(changed)}. '
+            'Delete the run directory, or use --runs'
         )
-    if was.get('versions') == versions and was.get('packages', {}) == packages(was.get('packages', {})):
-        other = [name for name, digest in was.get('structures', {}).items() if structure_of(name, data) != digest]
+    packages = config.get('packages', {})
+    if config.get('versions') == versions and packages == package_versions(packages):
+        other = [name for name, digest in config.get('structures', {}).items() if structure_of(name, data) != digest]
         if other:
             raise KdfastError(
-                f'{folder} was made with another network {other[0]} than that name builds today: remove that folder, or use --runs'
+                f'{folder} was trained with another network than {other[0]} builds now: '
+                'delete the run directory, or use --runs'
             )
-    for named in map(parse, foreign(arguments)):
-        if sources := was.get('sources', {}).get(named.where):  # as the user has them today, so that they may run
+    for named in map(parse, foreign_networks(arguments)):
+        if sources := config.get('sources', {}).get(named.where):  # unchanged since, so that they may be executed
             trust.accept(dict(network=str(Name(kept_name(named.where), named.what, named.arguments)), source=sources))
+
+
+def source_files(
+    config: dict,  # Content of run.json
+    recipe: Recipe,  # Requested recipe
+) -> list[tuple[Path, str]]:
+    "Return the files of the user, with SHA-256, that a run was trained with."
+    files = []
+    for where, hashes in config.get('sources', {}).items():
+        if isinstance(hashes, dict):
+            files += [(project_root(where) / name, sha256) for name, sha256 in hashes.items()]
+    files += [(Path(where), sha256) for where, sha256 in config.get('sources', {}).items() if isinstance(sha256, str)]
+    files += [(project_root(recipe.file) / name, sha256) for name, sha256 in config.get('recipe_sources', {}).items()]
+    return files

@@ -1,174 +1,47 @@
-"""The kinds of values that a checkpoint tells apart: how each is kept, and which are left out.
+"""The kinds of values in a checkpoint, and what each value contains.
 
-kdfast.training.snapshot takes the state of a value by its kind, kdfast.training.restore puts it back.
+kdfast.training.snapshot saves the state of a value by its kind, kdfast.training.restore restores it.
 """
 
 import io
-import operator
-import random
-import re
-import struct
-import tempfile
-import weakref
-from collections import Counter, OrderedDict, deque
+from collections import deque
 from enum import Enum
-from functools import lru_cache, partial
-from pathlib import Path, PurePath
+from functools import partial
+from pathlib import Path
 from types import (
     BuiltinFunctionType,
     CellType,
     FunctionType,
-    MethodDescriptorType,
     MethodType,
     MethodWrapperType,
     ModuleType,
     SimpleNamespace,
-    WrapperDescriptorType,
 )
 
 import numpy as np
 import torch
-from fastai.basics import Callback, L, Learner, Recorder
-from fastai.callback.fp16 import MixedPrecision
-from fastai.callback.schedule import LRFinder, ParamScheduler
-from fastai.data.core import DataLoaders
-from fastai.data.load import DataLoader
+from fastai.basics import Callback, L, Learner
 from fastai.optimizer import _BaseOptimizer
 from torch import nn
 
 from kdfast.distill.fit import FitCallback
-
-PLAIN = bool, int, float, str, type(None)  # kept as they are
-
-
-VALUES = {  # kept as text: how to write it, how to read it
-    PurePath: (str, Path),
-    torch.device: (str, torch.device),
-    torch.dtype: (str, lambda text: {str(t): t for t in vars(torch).values() if isinstance(t, torch.dtype)}[text]),
-    torch.Size: (list, torch.Size),
-    bytes: (bytes.hex, bytes.fromhex),
-    complex: (str, complex),
-    slice: (lambda s: [s.start, s.stop, s.step], lambda parts: slice(*parts)),
-    range: (lambda r: [r.start, r.stop, r.step], lambda parts: range(*parts)),
-}
-
-
-CONTAINERS = {  # whose items are kept; made anew where there is none to fill
-    t.__name__: t for t in (list, tuple, set, frozenset, dict, OrderedDict, Counter, deque, L)
-}
-
-
-CODE = (
-    FunctionType,
-    BuiltinFunctionType,
-    MethodType,
-    MethodDescriptorType,
-    MethodWrapperType,
-    WrapperDescriptorType,
-    partial,
-    type,
-    Enum,
-    np.dtype,
-    np.ufunc,
-    re.Pattern,
-    operator.attrgetter,
-    operator.itemgetter,
-    operator.methodcaller,
-    type(lru_cache(abs)),
+from kdfast.training.value_types import (
+    CODE,
+    GENERATORS,
+    INERT,
+    INERT_MODULES,
+    LEFT_OUT,
+    LIBRARIES,
+    PLAIN,
+    POINTER,
+    VALUES,
 )
-
-
-GENERATORS = random.Random, np.random.RandomState, np.random.Generator, torch.Generator
-LIBRARIES = 'torch', 'torchvision', 'timm', 'fastai', 'fastcore', 'numpy', 'kdfast'  # whose functions hold no state
-
-
-# What shows, stores or connects, and does not decide how training goes on: a resumed run has its own
-INERT = (
-    ModuleType,
-    weakref.ReferenceType,
-    tempfile.TemporaryDirectory,
-    np.memmap,
-    DataLoader,
-    DataLoaders,
-    torch.utils.data.DataLoader,
-    torch.utils.data.Dataset,
-)
-
-
-INERT_MODULES = (
-    '_thread',
-    'accelerate',
-    'comet_ml',
-    'fastai.callback.hook',
-    'fastai.data',
-    'fastprogress',
-    'kdfast',
-    'logging',
-    'matplotlib',
-    'rich',
-    'tensorboard',
-    'threading',
-    'torch.cuda.streams',
-    'torch.utils.hooks',
-    'torch.utils.tensorboard',
-    'tqdm',
-    'wandb',
-)
-
-
-# Attributes that are no state: what the Learner is made of, one batch's values, the time, hooks
-LEFT_OUT = {
-    Callback: {'learn', '_learn'},
-    LRFinder: {'tmp_d', 'tmp_p'},
-    Learner: {
-        'dls',
-        'path',
-        'model_dir',
-        'lock',
-        'logger',
-        'splitter',
-        'opt_func',
-        'create_mbar',
-        'validation_context',
-        'tta',
-        'cbs',
-        'watchers',
-        'xb',
-        'yb',
-        'pred',
-        'loss_grad',
-        'dl',
-        'iter',
-        'n_iter',
-        'checkpoints',
-    },
-    Recorder: {'start_epoch'},
-    nn.Module: set(vars(nn.Module())) - {'training'},
-    torch.optim.Optimizer: {
-        '_optimizer_step_pre_hooks',
-        '_optimizer_step_post_hooks',
-        '_optimizer_state_dict_pre_hooks',
-        '_optimizer_state_dict_post_hooks',
-        '_optimizer_load_state_dict_pre_hooks',
-        '_optimizer_load_state_dict_post_hooks',
-        '_zero_grad_profile_name',
-    },
-    object: {'__stored_args__', '__weakref__'},
-}
-
-
-POINTER = struct.calcsize('P')  # bytes of an attribute
-SERIES = {
-    Recorder: {'lrs', 'losses', 'hps'},
-    ParamScheduler: {'hps'},
-    MixedPrecision: {'scales'},
-}  # lists that grow with every step
 
 
 def kind_of(
-    x,  # Any value but a plain one
-) -> str | None:  # Name of a method of Take and of Put; None: its state cannot be kept
-    "How the state of `x` is kept."
+    x,  # Any value that is not plain
+) -> str | None:  # `save_{kind}` and `restore_{kind}` are methods of StateSaver and StateRestorer
+    "Return the kind of a value, which determines how its state is saved; None if that is unsupported."
     if isinstance(x, torch.Tensor):
         return 'tensor'
     if isinstance(x, INERT):
@@ -185,6 +58,13 @@ def kind_of(
         return 'file' if is_written(x) else 'inert'
     if isinstance(x, nn.Module):
         return 'module'
+    return kind_of_object(x)
+
+
+def kind_of_object(
+    x,  # Any other value
+) -> str | None:
+    "Return the kind of a callback, container or object; None if its state cannot be saved."
     if isinstance(x, FitCallback) and from_module(x, ('kdfast',)):
         return 'own'
     if is_stateful(x):
@@ -198,106 +78,132 @@ def kind_of(
     return 'object' if has_attributes(x) else None
 
 
-def from_module(x, names):
+def from_module(
+    x,  # Any object
+    names: tuple,  # Of modules
+) -> bool:
+    "Return whether the class of an object is defined in one of the modules."
     return in_modules(type(x).__module__, names)
 
 
-def in_modules(module, names):
-    "Whether a module is one of these or inside of them; a recipe is a user's, also kdfast's own"
-    return not module.startswith('kdfast.recipes') and any(
-        module == name or module.startswith(f'{name}.') for name in names
-    )
+def in_modules(
+    module: str,  # Name of a module
+    names: tuple,  # Of modules
+) -> bool:
+    "Return whether a module is one of `names` or inside one; kdfast's recipes count as the user's."
+    if module.startswith('kdfast.recipes'):
+        return False
+    return any(module == name or module.startswith(f'{name}.') for name in names)
 
 
-def is_stateful(x):
-    "Whether its class says what its state is; optimizers are taken apart, for theirs would not be exact in every type"
-    own = all(callable(getattr(type(x), name, None)) for name in ('state_dict', 'load_state_dict'))
-    return own and not isinstance(x, torch.optim.Optimizer | _BaseOptimizer)
+def is_stateful(
+    x,  # Any object
+) -> bool:
+    """Return whether the class has `state_dict` and `load_state_dict`.
+
+    Optimizers are excluded: their state dicts are not exact for every type of value.
+    """
+    has_methods = all(callable(getattr(type(x), name, None)) for name in ('state_dict', 'load_state_dict'))
+    return has_methods and not isinstance(x, torch.optim.Optimizer | _BaseOptimizer)
 
 
-def has_attributes(x):
-    """Whether all that it holds are attributes: it is as large as they are, and no class that it is made of pickles itself by C code.
+def has_attributes(
+    x,  # Any object
+) -> bool:
+    """Return whether an object consists of its attributes alone.
 
-    Python's own rule for what it may pickle without being told how (`object.__reduce_ex__`).
+    That is Python's own rule for objects that it pickles without a custom method (`object.__reduce_ex__`): the object
+    is as large as its attributes, and none of its classes pickles itself in C code.
     """
     t = type(x)
-    size = object.__basicsize__ + POINTER * (
-        len(set(slots_of(x)) - {'__weakref__'}) + (t.__dictoffset__ > 0) + (t.__weakrefoffset__ > 0)
-    )
+    n_slots = len(set(slots_of(x)) - {'__weakref__'})
+    size = object.__basicsize__ + POINTER * (n_slots + (t.__dictoffset__ > 0) + (t.__weakrefoffset__ > 0))
     return (
         t is not object
         and t.__itemsize__ == 0
         and t.__basicsize__ <= size
-        and not any(reduced_by_c(c) for c in t.__mro__)
+        and not any(reduced_in_c(c) for c in t.__mro__)
     )
 
 
-def reduced_by_c(c):
-    own = [vars(c)[name] for name in ('__reduce__', '__reduce_ex__') if name in vars(c)]
-    return c not in (object, SimpleNamespace) and not all(isinstance(method, FunctionType) for method in own)
+def reduced_in_c(
+    c: type,  # Any class
+) -> bool:
+    "Return whether a class defines a pickle method in C."
+    methods = [vars(c)[name] for name in ('__reduce__', '__reduce_ex__') if name in vars(c)]
+    return c not in (object, SimpleNamespace) and not all(isinstance(method, FunctionType) for method in methods)
 
 
-def attributes(x) -> dict:
-    "What an object holds, by name; the state of an optimizer, whose keys are parameters, after them."
-    held = {name: getattr(x, name) for name in slots_of(x) if hasattr(x, name)} | getattr(x, '__dict__', {})
+def attributes(
+    x,  # Any object
+) -> dict:  # By name
+    "Return the attributes that are state; an optimizer's `state` comes last: its keys are parameters."
+    found = {name: getattr(x, name) for name in slots_of(x) if hasattr(x, name)} | getattr(x, '__dict__', {})
     left_out = set().union(*(names for t, names in LEFT_OUT.items() if isinstance(x, t)))
     if isinstance(x, nn.Module) and from_module(x, ('torch',)):  # its other attributes are settings
         left_out |= {
-            name for name, value in held.items() if type(value) not in PLAIN and not isinstance(value, torch.Tensor)
+            n for n, value in found.items() if type(value) not in PLAIN and not isinstance(value, torch.Tensor)
         }
-    if isinstance(x, Learner):
-        left_out |= {
-            name for name, value in held.items() if isinstance(value, Callback)
-        }  # its callbacks, by their names
-    return dict(
-        sorted(
-            ((name, value) for name, value in held.items() if name not in left_out), key=lambda item: item[0] == 'state'
-        )
-    )
+    if isinstance(x, Learner):  # callbacks, which a Learner also stores under their names
+        left_out |= {name for name, value in found.items() if isinstance(value, Callback)}
+    kept = [(name, value) for name, value in found.items() if name not in left_out]
+    return dict(sorted(kept, key=lambda item: item[0] == 'state'))
 
 
-def slots_of(x):
+def slots_of(
+    x,  # Any object
+) -> list[str]:
+    "Return the names in `__slots__` of all classes of an object."
     slots = [vars(t).get('__slots__', ()) for t in type(x).__mro__]
     return [name for names in slots for name in ([names] if isinstance(names, str) else names) if name != '__dict__']
 
 
-def is_written(file):
-    "A file on disk that is open for writing"
+def is_written(
+    file: io.IOBase,  # Any stream
+) -> bool:
+    "Return whether a stream is a file on disk that is open for writing."
     try:
         return not file.closed and file.writable() and file.seekable() and Path(str(file.name)).is_file()
     except (AttributeError, OSError):
         return False
 
 
-def generator_type(x):
+def generator_type(
+    x,  # A random generator
+) -> str:
+    "Return the name of the generator's type; those called Generator with their library."
     if isinstance(x, np.random.Generator | torch.Generator):
         return f"{'np' if isinstance(x, np.random.Generator) else 'torch'}.Generator"
     return type(x).__name__
 
 
-def code_text(x):
-    "What a function, a class or a constant is called, and where it stands"
+def code_text(
+    x,  # A function, class or constant
+) -> str:
+    "Return the name of a function, class or constant, with its module and, for functions, its line."
     if isinstance(x, partial | MethodType | MethodWrapperType):
         return type(x).__name__
     if isinstance(x, FunctionType):
         return f'{x.__module__}.{x.__qualname__}:{x.__code__.co_firstlineno}'
-    return (
-        f"{getattr(x, '__module__', '')}.{x.__qualname__}"
-        if hasattr(x, '__qualname__') and not isinstance(x, Enum)
-        else repr(x)
-    )
+    if hasattr(x, '__qualname__') and not isinstance(x, Enum):
+        return f"{getattr(x, '__module__', '')}.{x.__qualname__}"
+    return repr(x)
 
 
-def held_by(x) -> dict:
-    "What a function of the user's closes over, its defaults and attributes; what a partial or a method is made of"
+def contents_of_code(
+    x,  # A function, class or constant
+) -> dict:  # By name
+    """Return the values that a function can change: closure, defaults and attributes of a user's function.
+
+    For a partial its function and arguments, for a method its function and owner; for others nothing.
+    """
     if isinstance(x, partial):
         return dict(func=x.func, args=x.args, keywords=x.keywords)
     if isinstance(x, MethodType):
         return dict(function=x.__func__, owner=x.__self__)
     if isinstance(x, BuiltinFunctionType | MethodWrapperType):
-        return dict(name=x.__qualname__) | (
-            {} if isinstance(x.__self__, ModuleType | type | None) else dict(owner=x.__self__)
-        )
+        name = dict(name=x.__qualname__)
+        return name if isinstance(x.__self__, ModuleType | type | None) else name | dict(owner=x.__self__)
     if not isinstance(x, FunctionType) or in_modules(x.__module__, LIBRARIES):
         return {}
     cells = {
@@ -308,5 +214,8 @@ def held_by(x) -> dict:
     return cells | dict(defaults=x.__defaults__, keyword_defaults=x.__kwdefaults__, attributes=vars(x))
 
 
-def type_text(x):
+def type_text(
+    x,  # Any object
+) -> str:
+    "Return the name of an object's class, with its module."
     return f'{type(x).__module__}.{type(x).__qualname__}'

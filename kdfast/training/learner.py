@@ -1,8 +1,8 @@
-"""The Learner of a run: skips what its checkpoints have, and goes on behind it."""
+"""The Learner of a run: resumes its fits from their checkpoints."""
 
 import inspect
 
-from fastai.basics import Learner, OptimWrapper
+from fastai.basics import Callback, Learner, OptimWrapper
 from fastai.callback.progress import ProgressCallback
 from fastai.data.transforms import Normalize
 from fastai.learner import CancelBackwardException, CancelEpochException, CancelFitException, CancelStepException
@@ -16,14 +16,16 @@ from kdfast.training.steps import step, zero_grad
 
 
 class RunLearner(Learner):
-    "A Learner whose fits go on from their checkpoints; without `checkpoints`, it is a plain one."
+    "A Learner whose fits resume from their checkpoints; without `checkpoints` a plain Learner."
 
-    checkpoints, watchers = None, ()  # callbacks that only look on: another start of the run may have others
+    checkpoints = None
+    watchers = ()  # callbacks that only observe: they may differ when the run is resumed
 
     def fit(self, *args, **kwargs):
+        "Fit as fastai does, with signals handled between steps."
         for cb in self.cbs:
             if cb.learn is not self:
-                cb.learn = self  # one that Learners of a run share follows the one that fits
+                cb.learn = self  # a callback that several Learners of a run share
         signals.training = self.checkpoints is not None
         try:
             super().fit(*args, **kwargs)
@@ -31,14 +33,12 @@ class RunLearner(Learner):
             signals.training = False
 
     def create_opt(self):
+        "Create the optimizer. Raises KdfastError if its steps need a closure, which fastai does not support."
         super().create_opt()
-        if (
-            isinstance(self.opt, OptimWrapper)
-            and inspect.signature(self.opt.opt.step).parameters.get('closure', inspect.Parameter).default
-            is inspect.Parameter.empty
-        ):
+        if isinstance(self.opt, OptimWrapper) and needs_closure(self.opt.opt):
             raise KdfastError(
-                f'{type_text(self.opt.opt)} computes the loss several times a step, which fastai has no way to do: choose another optimizer'
+                f'{type_text(self.opt.opt)} computes the loss several times per step, which fastai does not support: '
+                'choose another optimizer'
             )
 
     def _step(self):
@@ -54,13 +54,13 @@ class RunLearner(Learner):
         if self.checkpoints is None:
             return super()._do_fit()
         place = self.checkpoints.begin(self)
-        if place and place.epoch is None:  # it had ended
-            if self.checkpoints.put(self):
+        if place and place.epoch is None:  # the fit had ended
+            if self.checkpoints.restore(self):
                 raise CancelFitException()
             return None
         for cb in self.cbs:
             if place and isinstance(cb, ProgressCallback) and hasattr(cb, 'mbar'):
-                cb.mbar.update(0)  # its bar can begin nowhere else
+                cb.mbar.update(0)  # the bar must start at 0
         try:
             for self.epoch in range(place.epoch if place else 0, self.n_epoch):
                 self._with_events(self._do_epoch, 'epoch', CancelEpochException)
@@ -70,11 +70,12 @@ class RunLearner(Learner):
         self.checkpoints.end(self, cancelled=False)
 
     def all_batches(self):
-        "From the checkpoint's step on; batches before it are passed over"
+        "Train on the batches from the checkpoint's step on; earlier batches are skipped."
         if self.checkpoints is None or not self.training:
-            return self.watched_batches()
+            return self.other_batches()
         pending = self.checkpoints.pending
-        first, done = pending.step if pending else 0, 0
+        first = pending.step if pending else 0
+        done = 0
         self.n_iter = len(self.dl)
         if first == 0:
             self.checkpoints.between_steps(self, 0)
@@ -86,7 +87,8 @@ class RunLearner(Learner):
             done = i + 1
         self.checkpoints.between_steps(self, done, last=True)
 
-    def watched_batches(self):
+    def other_batches(self):
+        "Process all batches without checkpoints: validation, or a Learner that has none."
         self.n_iter = len(self.dl)
         for i, batch in enumerate(self.dl):
             if self.checkpoints:
@@ -94,16 +96,29 @@ class RunLearner(Learner):
             self.one_batch(i, batch)
 
     def load(self, file, device=None, **kwargs):
-        "fastai's, without ever obeying the file"
+        "Load as fastai does, but never unpickle anything except weights."
         return super().load(file, device, **kwargs | dict(weights_only=True))
 
 
-def without_watchers(learn):
+def needs_closure(
+    optimizer,  # Of PyTorch
+) -> bool:
+    "Return whether `step` of an optimizer needs a closure that computes the loss."
+    closure = inspect.signature(optimizer.step).parameters.get('closure')
+    return closure is not None and closure.default is inspect.Parameter.empty
+
+
+def without_watchers(
+    learn: RunLearner,  # Of a run
+) -> list[Callback]:
+    "Return the callbacks that are part of a checkpoint."
     return [cb for cb in learn.cbs if cb not in learn.watchers]
 
 
-def repeatable_order(dl):
-    "Whether any of its batches follows from seed and epoch alone, so that a fit can go on in the middle of an epoch"
+def repeatable_order(
+    dl,  # A DataLoader
+) -> bool:
+    "Return whether batches depend only on seed and epoch, so that a fit can resume within an epoch."
     return type(dl) is ImageBatches and all(
         type(transform) in (IntToFloatTensor, Normalize) for transform in dl.after_batch.fs
     )

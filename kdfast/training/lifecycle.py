@@ -1,4 +1,4 @@
-"""A run from its beginning to its result: directory, main, record of how it ended."""
+"""Begin a run, call its recipe, record how it ended, check that a finished run is the requested one."""
 
 from contextlib import contextmanager
 
@@ -9,28 +9,37 @@ from kdfast.core import distributed, signals
 from kdfast.core.errors import Diverged, KdfastError, misfortune, reason
 from kdfast.core.source import of_file
 from kdfast.runs import trust
+from kdfast.runs.recipes import Recipe
 from kdfast.training import identity
 from kdfast.training.environment import environment
 from kdfast.training.precision import autocast_state, restore_autocast
 
-KEPT = 'What is trained is kept: the same command goes on from there'
+CAN_RESUME = 'The training so far is saved: the same command resumes it'
 
 
-def call_main(run, recipe, arguments):
-    "What `main` returns: the Learner to be judged, or a network to be kept. Raises KdfastError for anything else"
+def call_main(
+    run,  # kdfast.training.run.Run
+    recipe: Recipe,  # Recipe of the run
+    arguments: dict,  # All of its arguments
+) -> Learner | nn.Module:
+    "Call `main`; return the Learner to evaluate or the network to save. Raises KdfastError otherwise."
     set_seed(run.seed)
     outcome = recipe.main()(run, **arguments)
     if isinstance(outcome, Learner | nn.Module) or not run.record.epochs:
         return outcome
     raise KdfastError(
-        f'{recipe.file}: main returns {type(outcome).__name__}, expected the Learner to be judged, or a network to be kept'
+        f'{recipe.file}: main returns {type(outcome).__name__}, expected the Learner to evaluate, or a network to save'
     )
 
 
-def begin_run(run, recipe, arguments):
-    "Make the folder, or go on from what is there, and put on record what is about to be done"
+def begin_run(
+    run,  # kdfast.training.run.Run
+    recipe: Recipe,  # Recipe of the run
+    arguments: dict,  # All of its arguments
+):
+    "Create the run directory, or open it to resume, and record the configuration."
     folder = run.folder
-    facts = dict(
+    config = dict(
         recipe=recipe.name,
         arguments=arguments,
         data=run.data.name,
@@ -42,57 +51,67 @@ def begin_run(run, recipe, arguments):
         **run.identity,
         **environment(),
     )
-    folder.facts = distributed.agreed(lambda: folder.start(facts, recipe.source))
+    folder.facts = distributed.agreed(lambda: folder.start(config, recipe.source))
     trust.keep_anew(of_file(recipe.file).sources if 'recipe_sources' in run.identity else {}, folder.path)
-    folder.set('running', images=run.data.asked)  # where they were; they may have moved when it goes on
+    folder.set('running', images=run.data.asked)  # their location, which may have changed before a resumption
     if changed := folder.facts['changed']:
-        run.say(
-            f'nothing gives these weights again, for something changed while they were trained: {"; ".join(changed)}'
-        )
+        run.say(f'these weights cannot be reproduced, because something changed during training: {"; ".join(changed)}')
     run.checkpoints = run.keeper(folder, run.say)
 
 
 @contextmanager
-def outcome_recorded(run):
-    "Say in the folder how the training ended, if not well. Its checkpoints stay, whatever it was"
-    folder, autocast = run.folder, autocast_state(run.dls.device.type)
+def outcome_recorded(
+    run,  # kdfast.training.run.Run
+):
+    "Record in the run directory why training did not finish. Checkpoints remain in any case."
+    folder = run.folder
+    autocast = autocast_state(run.dls.device.type)
     try:
         yield
     except Diverged as e:
         folder.set('diverged', reason=e.message)
         raise
-    except (KdfastError, OSError) as e:  # once the user has mended what there is, it goes on
+    except (KdfastError, OSError) as e:  # after the user has fixed the cause, it resumes
         folder.set('interrupted', reason=e.message if isinstance(e, KdfastError) else str(e))
         raise
     except (KeyboardInterrupt, SystemExit):
         folder.set('interrupted', reason='by a signal')
         raise
     except BaseException as e:
-        words, kept = misfortune(e), [KEPT] if folder.has_checkpoints else []
-        folder.set('failed', reason=words or reason(e))
-        if words:
-            raise KdfastError('. '.join([words, *kept])) from e
-        for note in kept:
+        message = misfortune(e)
+        notes = [CAN_RESUME] if folder.has_checkpoints else []
+        folder.set('failed', reason=message or reason(e))
+        if message:
+            raise KdfastError('. '.join([message, *notes])) from e
+        for note in notes:
             e.add_note(note)
         raise
     finally:
         signals.training = False
-        restore_autocast(autocast)  # whatever a callback of the user's left
+        restore_autocast(autocast)  # a callback of the user may have changed it
 
 
-def check_identity(folder, recipe, data, arguments):
-    "Raise KdfastError where the finished run in `folder` is not the run that is asked for"
-    was = folder.run
-    if was.get('data_sha256') != data.fingerprint:
+def check_identity(
+    folder,  # RunDir of a finished run
+    recipe: Recipe,  # Requested recipe
+    data,  # Requested images
+    arguments: dict,  # Requested arguments, all of them
+):
+    "Raise KdfastError if a finished run differs from the requested run."
+    config = folder.run
+    if config.get('data_sha256') != data.fingerprint:
         raise KdfastError(
-            f'{folder} was trained on other images that were also called {data.name}: keep the new runs elsewhere with --runs'
+            f'{folder} was trained on other images with the same name, {data.name}: '
+            'use --runs to save the new runs elsewhere'
         )
     if folder.parsed('recipe.py', bytes.decode) != recipe.source:
         raise KdfastError(
-            f'{folder} was made by another version of {recipe.file.name}: remove that folder, rename the recipe, or use --runs'
+            f'{folder} was trained with another version of {recipe.file.name}: '
+            'delete the run directory, rename the recipe, or use --runs'
         )
-    if was.get('arguments') != arguments:
+    if config.get('arguments') != arguments:
         raise KdfastError(
-            f'{folder} was made with arguments {was.get("arguments")}, asked is {arguments}: remove that folder, or use --runs'
+            f'{folder} was trained with arguments {config.get("arguments")}, requested are {arguments}: '
+            'delete the run directory, or use --runs'
         )
     identity.check(folder, recipe, arguments, data, environment()['versions'])

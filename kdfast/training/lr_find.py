@@ -1,4 +1,4 @@
-"A learning rate for a recipe: the range test, on the loss that the recipe trains with."
+"""Find a learning rate for a recipe: the range test, on the loss that the recipe trains with."""
 
 import tempfile
 from pathlib import Path
@@ -19,69 +19,78 @@ ROWS = 16  # of the table
 WIDTH = 30  # characters of the longest bar
 
 
-class Found(Exception):
-    "What the range test found; the recipe need not go on."
+class LRFindResult(Exception):
+    "The result of the range test; raised to end the recipe."
 
-    def __init__(self, suggested, rates, losses):
+    def __init__(
+        self,
+        suggested: float,  # Learning rate
+        rates: list,  # Learning rates of the test
+        losses: list,  # Smoothed loss at each rate
+    ):
         super().__init__('a learning rate was found')
-        self.suggested, self.rates, self.losses = suggested, rates, losses
+        self.suggested = suggested
+        self.rates = rates
+        self.losses = losses
 
 
-class Finder(RunLearner):
-    "A Learner that looks for a rate where it is told to train."
+class LRFindLearner(RunLearner):
+    "A Learner that runs the range test instead of training."
 
     def fit_one_cycle(self, n_epoch, lr_max=None, cbs=None, **kwargs):
+        "Run the range test. Raises LRFindResult."
         with self.added_cbs(cbs):
             suggested = self.lr_find(show_plot=False).valley
-        raise Found(suggested, self.recorder.lrs, [float(loss) for loss in self.recorder.losses])
+        raise LRFindResult(suggested, self.recorder.lrs, [float(loss) for loss in self.recorder.losses])
 
 
-class Sketch(Run):
-    "A run of which only the first Learner is wanted; what it stands on is trained as ever."
+class LRFindRun(Run):
+    "A run that ends with its first fit; the runs that it depends on are trained as usual."
 
-    kind = Finder
+    kind = LRFindLearner
 
 
 def find(
-    recipe: Recipe,  # For which
-    data: Data,  # On which images
-    seed: int,  # With which random numbers
-    given: dict,  # Arguments that are not the recipe's defaults
-    kept_in: Path,  # Where runs are kept: what the recipe stands on is trained there first
-) -> Found:
-    """The rate at which the recipe's loss falls fastest before it rises: fastai's `lr_find`, with the recipe's own callbacks.
+    recipe: Recipe,  # Recipe to find a rate for
+    data: Data,  # Images to train on
+    seed: int,  # Seed of the run
+    given: dict,  # Arguments of the recipe that differ from its defaults
+    runs_dir: Path,  # Directory of the runs; those that the recipe depends on are trained there first
+) -> LRFindResult:
+    """Run fastai's `lr_find` with the recipe's callbacks; return its valley, rates and losses.
 
-    Smith 2017 (https://arxiv.org/abs/1506.01186), the valley of the curve. The rates tried and their smoothed losses come with it.
+    Smith 2017 (https://arxiv.org/abs/1506.01186).
+
+    Raises KdfastError if the recipe does not call `fit_one_cycle`.
     """
     arguments = recipe.resolve(given)
-    needed = [
-        locate_run(kept_in, data.name, found.folder_name(found.resolve(more)), seed)
-        for found, more in ((find_recipe(name), more) for name, more in recipe.needed(arguments))
+    upstream = [(find_recipe(name), overrides) for name, overrides in recipe.needed(arguments)]
+    folders = [
+        locate_run(runs_dir, data.name, other.folder_name(other.resolve(overrides)), seed)
+        for other, overrides in upstream
     ]
-    with tempfile.TemporaryDirectory() as aside:
-        if not all(folder.finished for folder in needed):  # before hours of a teacher's training
-            rehearse(
-                Run(RunDir(Path(aside) / data.name / recipe.name / str(seed)), data, seed, kept_in), recipe, arguments
-            )
-        run = Sketch(RunDir(Path(aside) / data.name / recipe.name / str(seed)), data, seed, kept_in)
+    with tempfile.TemporaryDirectory() as directory:
+        folder = RunDir(Path(directory) / data.name / recipe.name / str(seed))
+        if not all(needed.finished for needed in folders):  # training them may take hours
+            rehearse(Run(folder, data, seed, runs_dir), recipe, arguments)
+        run = LRFindRun(folder, data, seed, runs_dir)
         run.folder.start(dict(recipe=recipe.name), recipe.source)
         try:
             recipe.main()(run, **arguments)
-        except Found as found:
-            return found
-    raise KdfastError(f'{recipe.name} does not call fit_one_cycle: there is nothing to look for a rate for')
+        except LRFindResult as result:
+            return result
+    raise KdfastError(f'{recipe.name} does not call fit_one_cycle: it has no learning rate to find')
 
 
 def view(
-    found: Found,
+    found: LRFindResult,  # From `find`
 ) -> Group:
-    "The curve, sideways, and what to type."
+    "Return a table with a bar per learning rate, and the option to use."
     step = max(1, len(found.rates) // ROWS)
-    rates, losses = found.rates[::step], found.losses[::step]
-    low, high = (
-        min(losses),
-        sorted(losses)[len(losses) * 3 // 4],
-    )  # a loss that explodes would leave no room for the rest
+    rates = found.rates[::step]
+    losses = found.losses[::step]
+    low = min(losses)
+    high = sorted(losses)[len(losses) * 3 // 4]  # an upper quartile: exploding losses would hide the others
     table = Table.grid(padding=(0, 2))
     table.add_row(Text('rate', 'dim'), Text('loss', 'dim'))
     for rate, loss in zip(rates, losses):

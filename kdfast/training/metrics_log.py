@@ -1,4 +1,4 @@
-"What happened while training: every component of the loss, by step and by epoch, on training and validation images."
+"""Log metrics: every component of the loss, per step and per epoch."""
 
 import csv
 import io
@@ -21,49 +21,62 @@ from kdfast.runs.run_dir import RunDir
 MEASURES = ('total', 'soft', 'hard', 'fit', 'accuracy')
 STEP = ('stage', 'epoch', 'step', 'lr', *MEASURES)
 EPOCH = ('stage', 'epoch', 'lr', *(f'train_{m}' for m in MEASURES), *(f'valid_{m}' for m in MEASURES), 'seconds')
-LOOK_EVERY = 50  # batches on a GPU, which would wait for the host each time
-GRADIENT = 'gradient'  # its norm, among the values of a batch
+LOOK_EVERY = 50  # batches between reads from a GPU; each read synchronizes
+GRADIENT = 'gradient'  # key of the gradient norm in the values of a batch
 
 
 @dataclass
 class Batch:
-    "What is measured of one batch."
+    "Measurements of one batch."
 
     split: str  # train or valid
-    epoch: int
-    step: int
-    size: int  # images
-    values: (
-        dict  # losses, the number of images that are right, the norm of the gradient; on the device until they are read
-    )
-    lr: float | None = None
+    epoch: int  # From 1
+    step: int  # In the epoch, from 1
+    size: int  # Images
+    values: dict  # Losses, number of correct predictions, gradient norm; on the device until they are read
+    lr: float | None = None  # Of a training step
 
 
 class MetricsLog(FitCallback):
-    """Keeps metrics.csv (a row an epoch) and steps.csv (a row a training step) of a run.
+    """Write metrics.csv (one row per epoch) and steps.csv (one row per training step) of a run.
 
-    `total` is what training minimizes, `hard` the loss on labels (on validation images: the plain validation loss), `soft` and
-    `fit` what Distill and Hint add. Training rows are measured as the steps are taken, on augmented images and with the weights of
-    that moment. `stage` counts the fits of the run, from 1, without those of `lr_find`.
-    Raises Diverged when a loss or a gradient is infinite or not a number: on a CPU before the step is taken, elsewhere up to
-    LOOK_EVERY batches later, and before a row or a checkpoint is written.
+    `total` is the training loss, `hard` the loss on labels (on validation images: the validation loss), `soft` and
+    `fit` the losses that Distill, Match and Hint add.
+
+    Training rows are measured during the steps: on augmented images, with the weights of that step.
+
+    `stage` is the number of the fit in the run, from 1; `lr_find` does not count.
+
+    Raises Diverged if a loss or a gradient is not finite: on a CPU before the step, elsewhere up to LOOK_EVERY
+    batches later, but before a row or a checkpoint is written.
     """
 
-    order = 70  # after the schedule (60) has set this step's learning rate
+    order = 70  # after the schedule (60), which sets the learning rate of the step
 
     def __init__(
         self,
-        folder: RunDir,  # The run's folder
+        folder: RunDir,  # Run directory
     ):
-        self.folder, self.stage, self.epochs, self.steps = folder, 0, [], 0
-        self.file, self.active, self.unread, self.last = Appended(folder / 'steps.csv'), False, [], None
+        self.folder = folder
+        self.stage = 0
+        self.epochs = []  # rows of metrics.csv
+        self.steps = 0  # rows of steps.csv
+        self.file = Appended(folder / 'steps.csv')
+        self.active = False  # whether this fit is logged
+        self.unread = []  # batches whose values are on the device
+        self.last = None  # the current batch
         self.begin_epoch()
 
     def begin_epoch(self):
-        self.sums, self.counts, self.started = defaultdict(float), defaultdict(int), perf_counter()
+        "Reset the sums of the epoch."
+        self.sums = defaultdict(float)
+        self.counts = defaultdict(int)
+        self.started = perf_counter()
 
     def before_fit(self):
-        self.active, self.at_once, self.unread = not hasattr(self.learn, 'lr_finder'), reads_at_once(self.device), []
+        self.active = not hasattr(self.learn, 'lr_finder')
+        self.at_once = reads_at_once(self.device)
+        self.unread = []
         if self.active:
             self.stage += 1
         if not self.at_once:
@@ -74,7 +87,7 @@ class MetricsLog(FitCallback):
         self.begin_epoch()
 
     def before_batch(self):
-        "What callbacks measured belongs to the batch before"
+        "Clear the `parts` of callbacks, which belong to the previous batch."
         self.last = None
         for cb in self.learn.cbs:
             if parts_of(cb):
@@ -90,10 +103,9 @@ class MetricsLog(FitCallback):
             self.read([self.last])
 
     def measure(self):
-        "The batch's losses, and how many images it has right where that means something; the Learner's own loss unless callbacks have parts of it"
-        losses = merged(parts_of(cb) for cb in self.learn.cbs.sorted('order')) or dict.fromkeys(
-            ('total', 'hard'), self.loss.detach().mean()
-        )
+        "Return the losses of the batch (`parts` of callbacks, or the Learner's), and correct predictions."
+        losses = merged(parts_of(cb) for cb in self.learn.cbs.sorted('order'))
+        losses = losses or dict.fromkeys(('total', 'hard'), self.loss.detach().mean())
         y, pred = self.y, self.pred
         labelled = (
             isinstance(y, torch.Tensor)
@@ -114,7 +126,7 @@ class MetricsLog(FitCallback):
     def after_batch(self):
         batch, self.last = self.last, None
         if batch is None:
-            return  # it was skipped
+            return  # the batch was skipped
         if self.training:
             batch.lr = self.lr_now
         if self.at_once:
@@ -124,7 +136,7 @@ class MetricsLog(FitCallback):
             self.look()
 
     def look(self):
-        "Read what is still on the device. Raises Diverged."
+        "Read the values that are still on the device. Raises Diverged."
         batches, self.unread = self.unread, []
         if not batches:
             return
@@ -133,14 +145,9 @@ class MetricsLog(FitCallback):
             self.add(batch)
 
     def read(self, batches):
-        "From the device, once for all of them; of all processes that share a batch"
-        smooth = [
-            i
-            for i, loss in enumerate(
-                self.recorder.losses[-len(batches) :], -min(len(batches), len(self.recorder.losses))
-            )
-            if loss.device.type != 'cpu'
-        ]
+        "Read the values of batches from the device in one transfer; average them over the processes."
+        recent = self.recorder.losses[-len(batches) :]
+        smooth = [i for i, loss in enumerate(recent, -len(recent)) if loss.device.type != 'cpu']
         values = [
             *(value for batch in batches for value in batch.values.values()),
             *(self.recorder.losses[i] for i in smooth),
@@ -157,7 +164,7 @@ class MetricsLog(FitCallback):
                 check(batch, name, value)
 
     def add(self, batch):
-        "To the means of its epoch, and to the steps"
+        "Add a batch to the sums of its epoch, and a training step to steps.csv."
         batch.values.pop(GRADIENT, None)
         for name, value in batch.values.items():
             self.sums[batch.split, name] += value * batch.size
@@ -173,16 +180,17 @@ class MetricsLog(FitCallback):
 
     @property
     def lr_now(self):
+        "Learning rate of the last parameter group"
         return float(self.opt.hypers[-1]['lr'])
 
     def after_epoch(self):
         self.end_epoch()
 
     def after_fit(self):
-        self.end_epoch()  # where the fit was cancelled in the middle of an epoch
+        self.end_epoch()  # if the fit was cancelled within an epoch
 
     def end_epoch(self):
-        "Write the epoch's row, if anything was measured in it"
+        "Write the row of the epoch, if anything was measured in it."
         self.look()
         if not self.sums:
             return
@@ -200,7 +208,7 @@ class MetricsLog(FitCallback):
         self.begin_epoch()
 
     def state_dict(self):
-        "All but the last batch, as plain values"
+        "Return the state without the current batch, as plain values."
         return dict(
             stage=self.stage,
             steps=self.steps,
@@ -211,20 +219,21 @@ class MetricsLog(FitCallback):
         )
 
     def load_state_dict(self, state):
-        self.stage, self.steps, self.epochs, self.started = (
-            state['stage'],
-            state['steps'],
-            state['epochs'],
-            perf_counter() - state['seconds'],
-        )
+        "Restore the state from `state_dict`."
+        self.stage = state['stage']
+        self.steps = state['steps']
+        self.epochs = state['epochs']
+        self.started = perf_counter() - state['seconds']
         self.file.restore(state['file'])
-        self.sums.clear(), self.counts.clear()
+        self.sums.clear()
+        self.counts.clear()
         for split, name, total, count in state['sums']:
-            self.sums[split, name], self.counts[split, name] = total, count
+            self.sums[split, name] = total
+            self.counts[split, name] = count
 
 
 class SmoothLoss(AvgSmoothLoss):
-    "fastai's, without waiting for the device in every step."
+    "fastai's AvgSmoothLoss without a synchronization in every step."
 
     def accumulate(self, learn):
         self.count += 1
@@ -233,30 +242,36 @@ class SmoothLoss(AvgSmoothLoss):
 
 
 def reads_at_once(device):
+    "Return whether values are read in every step."
     return device.type == 'cpu'
 
 
 def wide(value, device):
-    "On the device, as precise as it can"
+    "Return a value on the device, in the highest precision that it supports."
     return torch.as_tensor(value, device=device).detach().to(torch.float32 if device.type == 'mps' else torch.float64)
 
 
 def check(batch, name, value):
+    "Raise Diverged if a value is not finite."
     if isfinite(value):
         return
-    what = 'a gradient became infinite or not a number' if name == GRADIENT else f'the {name} loss became {value}'
+    what = 'a gradient became infinite or NaN' if name == GRADIENT else f'the {name} loss became {value}'
     where = f'step {batch.step}' if batch.split == 'train' else 'on validation images'
-    raise Diverged(f'{what} in epoch {batch.epoch}, {where}: a lower --lr is the usual cure')
+    raise Diverged(f'{what} in epoch {batch.epoch}, {where}: try a lower --lr')
 
 
 def csv_row(values):
+    "Return a row of a CSV file as bytes."
     text = io.StringIO()
     csv.writer(text, lineterminator='\n').writerow(values)
     return text.getvalue().encode()
 
 
 def merged(parts):
-    "The components of one loss, of callbacks that each add to it: the last total is the whole, the first hard loss the labels' alone"
+    """Merge the loss components of callbacks that each add to the loss.
+
+    The last total is the total of all; the first hard loss is the loss on labels alone.
+    """
     whole = {}
     for own in parts:
         if own:

@@ -1,4 +1,4 @@
-"How many bits training computes with: bfloat16 where the hardware multiplies it faster, float32 elsewhere."
+"""Precision of training steps: bfloat16 if the hardware has instructions for it, else float32."""
 
 from functools import lru_cache
 
@@ -10,18 +10,17 @@ from kdfast.distill.fit import FitCallback
 
 
 class Bfloat16(FitCallback):
-    """Convolutions and matrix products of the training steps in bfloat16, the teacher's among them.
+    """Compute the convolutions and matrix products of training steps in bfloat16, including the teacher's.
 
-    Weights, gradients, batch-norm statistics and losses stay float32; validation and prediction know nothing of it. On a CPU
-    a convolution some of whose weights see nothing but padding stays float32, too: oneDNN leaves the bfloat16 gradients of
-    such weights as memory was. Behind every step, and however the fit ends, autocast is set as it was before.
-    fastai's MixedPrecision is for GPUs alone, and for validation, too. https://docs.pytorch.org/docs/stable/amp.html
+    Weights, gradients, batch-norm statistics and losses stay in float32, as do validation and prediction. On a CPU,
+    convolutions in which some weights cover nothing but padding also stay in float32: oneDNN leaves the bfloat16
+    gradients of these weights uninitialized. Autocast is restored after every step, and whenever the fit ends.
+
+    fastai's MixedPrecision is for GPUs only, and includes validation. https://docs.pytorch.org/docs/stable/amp.html
     """
 
-    order = (
-        5  # its bits end behind Distill (2), whose teacher is asked with them, and begin before Hint (9.5) asks its own
-    )
-    hooks, before = (), None  # `before`: the state of autocast outside of the step, inside of one
+    order = 5  # autocast covers the teacher's forward pass in Hint (9.5) and, as it ends in after_loss, in Distill (2)
+    hooks, before = (), None  # `before`: the state of autocast before the step, during the step
 
     def before_batch(self):
         if not self.training:
@@ -47,7 +46,7 @@ class Bfloat16(FitCallback):
         self.leave()
 
     def leave(self):
-        "Nothing stays behind a step: whoever copies or saves the model between two finds it as it is"
+        "Restore model and autocast after a step, so that the model can be copied or saved between steps."
         for hook in self.hooks:
             hook.remove()
         if self.before:
@@ -55,17 +54,18 @@ class Bfloat16(FitCallback):
         self.hooks, self.before = (), None
 
 
-left = set()  # convolutions that are being computed in float32
+left = set()  # convolutions that are being computed in float32 now
 
 
 def exact_at_the_edge(conv):
+    "Register hooks that compute a convolution in float32 if needed; return their handles."
     return conv.register_forward_pre_hook(exact, with_kwargs=True), conv.register_forward_hook(
         as_before, always_call=True
     )
 
 
 def exact(conv, inputs, named):
-    "Before a convolution's forward pass: leave bfloat16 where some of its weights would see nothing but padding"
+    "Disable autocast before a convolution in which some weights would cover nothing but padding."
     (x,) = *inputs, *named.values()
     if not (torch.is_autocast_enabled(x.device.type) and sees_padding_alone(conv, x.shape[-2:])):
         return None
@@ -75,7 +75,7 @@ def exact(conv, inputs, named):
 
 
 def as_before(conv, inputs, output):
-    "Behind it: back to bfloat16"
+    "Enable autocast again after the convolution."
     if conv not in left:
         return
     left.remove(conv)
@@ -86,40 +86,39 @@ def sees_padding_alone(
     conv: nn.Conv2d,  # Any convolution
     shape: torch.Size,  # Height and width of its input
 ) -> bool:
-    "Whether a weight of the convolution sees nothing but padding, wherever the kernel lies: small images, large kernels."
-    padding = (
-        (0, 0) if isinstance(conv.padding, str) else conv.padding
-    )  # 'same' pads no more than lets every weight see an image as large as the kernel
+    "Return whether some weights cover only padding at every position: small images, large kernels."
+    # With 'same' or 'valid', every weight covers a pixel somewhere if the image is as large as the kernel
+    padding = (0, 0) if isinstance(conv.padding, str) else conv.padding
     return any(idle(*side) for side in zip(shape, conv.kernel_size, conv.stride, padding, conv.dilation))
 
 
 @lru_cache(None)
 def idle(side, kernel, stride, padding, dilation):
-    "The same along one side"
+    "Return the same for one dimension."
     starts = range(-padding, side + padding - dilation * (kernel - 1), stride)
     return any(not any(0 <= start + dilation * i < side for start in starts) for i in range(kernel))
 
 
 def use_bfloat16(
-    device: torch.device,  # Where training happens
+    device: torch.device,  # Training device
 ):
-    "From now on, compute convolutions and matrix products in bfloat16, on this thread."
+    "Enable autocast to bfloat16 on this thread: convolutions and matrix products."
     torch.set_autocast_dtype(device.type, torch.bfloat16)
     torch.set_autocast_enabled(device.type, True)
-    torch.set_autocast_cache_enabled(False)  # a step uses a weight once: nothing to keep, nothing that could be stale
+    torch.set_autocast_cache_enabled(False)  # a step uses each weight once, so a cache has no benefit
 
 
 def autocast_state(
-    kind: str,  # Of device: cpu, cuda
+    kind: str,  # Type of the device: cpu, cuda
 ) -> tuple:  # For `restore_autocast`
-    "How autocast is set."
+    "Return the settings of autocast."
     return kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind), torch.is_autocast_cache_enabled()
 
 
 def restore_autocast(
     state: tuple,  # From `autocast_state`
 ):
-    "Set autocast as it was."
+    "Restore the settings of autocast."
     kind, enabled, dtype, cached = state
     torch.set_autocast_enabled(kind, enabled)
     torch.set_autocast_dtype(kind, dtype)
@@ -127,9 +126,9 @@ def restore_autocast(
 
 
 def multiplies_bfloat16(
-    device: torch.device,  # Where training happens
+    device: torch.device,  # Training device
 ) -> bool:
-    "Whether the hardware has instructions for it; without them it would be slower than float32."
+    "Return whether the hardware has bfloat16 instructions; without them bfloat16 is slower than float32."
     if device.type == 'cuda':
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == 'cpu':

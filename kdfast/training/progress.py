@@ -1,4 +1,4 @@
-"How training shows itself: one live line a fit on a terminal, one plain line an epoch elsewhere; always on stderr."
+"""Progress of training on stderr: a live bar per fit on a terminal, else one line per epoch."""
 
 from contextlib import nullcontext
 
@@ -8,38 +8,41 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from kdfast.distill.fit import FitCallback
 from kdfast.runs.run_dir import RunDir
 
-LOSSES = dict(train_total='loss', train_soft='soft', train_hard='hard', train_fit='fit')
+LOSSES = dict(train_total='loss', train_soft='soft', train_hard='hard', train_fit='fit')  # labels of columns
 
 
 def live_bars(
-    console: Console,  # Where the lines go
+    console: Console,  # Console for the bars
 ) -> Progress | nullcontext:
-    "The lines of a terminal, to be used in a `with`; of anything else, none."
+    "Return a context with progress bars on a terminal; elsewhere an empty one."
     if not console.is_terminal:
         return nullcontext()
     return Progress(
         TextColumn('{task.description:<8}'),
         BarColumn(bar_width=None),
         TextColumn('{task.fields[epoch]}'),
-        TextColumn('{task.fields[said]}'),
+        TextColumn('{task.fields[metrics]}'),
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         console=console,
         expand=True,
     )
 
 
-class Show(FitCallback):
-    "Shows the rows that MetricsLog keeps, as they come."
+class ConsoleProgress(FitCallback):
+    "Print each row of MetricsLog."
 
     order = 80  # after MetricsLog (70)
 
     def __init__(
         self,
-        folder: RunDir,  # Of the run that is being trained
-        console: Console,  # Where plain lines go
-        bars: Progress | None = None,  # Where live lines go, on a terminal
+        folder: RunDir,  # Run directory
+        console: Console,  # Console for plain lines
+        bars: Progress | None = None,  # Progress bars, on a terminal
     ):
-        self.label, self.console, self.bars, self.task = folder.recipe, console, bars, None
+        self.label = folder.recipe
+        self.console = console
+        self.bars = bars
+        self.task = None
 
     def before_fit(self):
         self.task = None
@@ -47,10 +50,12 @@ class Show(FitCallback):
     def before_train(self):
         if not (self.bars and self.learn.metrics_log.active):
             return
-        done, steps = self.epoch * len(self.dls.train), self.n_epoch * len(self.dls.train)
+        steps = len(self.dls.train)
         if self.task is None:
-            self.task = self.bars.add_task(self.label, total=steps, said='', epoch=f'{self.epoch}/{self.n_epoch}')
-        self.bars.update(self.task, completed=done)
+            self.task = self.bars.add_task(
+                self.label, total=self.n_epoch * steps, metrics='', epoch=f'{self.epoch}/{self.n_epoch}'
+            )
+        self.bars.update(self.task, completed=self.epoch * steps)
 
     def after_batch(self):
         if self.task is not None and self.training:
@@ -61,16 +66,19 @@ class Show(FitCallback):
         if not row or (row['stage'], row['epoch']) != (self.learn.metrics_log.stage, self.epoch + 1):
             return  # nothing was measured
         epoch = f'{self.epoch + 1}/{self.n_epoch}'
+        metrics = metrics_text(row)
         if self.task is not None:
-            self.bars.update(self.task, said=said(row), epoch=epoch)
+            self.bars.update(self.task, metrics=metrics, epoch=epoch)
         else:
             self.console.print(
-                f'{self.label}  epoch {epoch}  {said(row)}  {row["seconds"]:.1f} s', highlight=False, soft_wrap=True
+                f'{self.label}  epoch {epoch}  {metrics}  {row["seconds"]:.1f} s', highlight=False, soft_wrap=True
             )
 
 
-def said(row):
-    "loss 0.71 soft 0.68 hard 0.95 acc 83.9 %; a part that is the whole is not said twice"
+def metrics_text(
+    row: dict,  # Of metrics.csv
+) -> str:
+    "Return text such as: loss 0.71 soft 0.68 hard 0.95 acc 83.9 %. A total of one part is omitted."
     parts = {name: row[name] for name in LOSSES if row[name] is not None}
     if len(parts) == 2:
         parts.pop('train_total')

@@ -1,4 +1,4 @@
-"""The states of all random number generators."""
+"""States of all random generators."""
 
 import random
 from contextlib import contextmanager
@@ -7,14 +7,17 @@ import numpy as np
 import torch
 
 
-def random_states():
-    "Of every generator that is not an object of the run's"
+def random_states() -> dict:  # For `set_random_states`
+    "Return the states of the global random generators: Python, NumPy, PyTorch on each device."
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     return dict(python=random.getstate(), numpy=np.random.get_state(), torch=torch.get_rng_state(), cuda=cuda, mps=mps)
 
 
-def set_random_states(states):
+def set_random_states(
+    states: dict,  # From `random_states`
+):
+    "Restore the states of the global random generators."
     random.setstate(states['python'])
     np.random.set_state(states['numpy'])
     torch.set_rng_state(states['torch'])
@@ -26,7 +29,7 @@ def set_random_states(states):
 
 @contextmanager
 def random_states_kept():
-    "Random numbers afterwards are those that there would have been without it."
+    "Restore the states of the global random generators afterwards."
     states = random_states()
     try:
         yield

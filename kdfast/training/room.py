@@ -1,4 +1,4 @@
-"""Room on the disk for a run."""
+"""Disk space of a run."""
 
 import shutil
 from dataclasses import dataclass
@@ -10,23 +10,22 @@ from kdfast.data.decode import gigabytes
 
 @dataclass
 class Room:
-    "Bytes on the disk that a run takes."
+    "Bytes that a run needs on the disk."
 
-    kept: int = 0  # In the end: weights, predictions
-    while_trained: int = 0  # By its checkpoints
-
-
-# Room
+    kept: int = 0  # by the finished run: weights, predictions
+    while_trained: int = 0  # by its checkpoints
 
 
 def check_room(
-    kept_in: Path,  # Where runs are to be kept
-    n_bytes: int,  # That they will take
+    runs_dir: Path,  # Directory of the runs
+    n_bytes: int,  # Bytes that they need
 ):
-    "Raise KdfastError where the disk has less."
-    there = next(path for path in (kept_in.absolute(), *kept_in.absolute().parents) if path.exists())
-    free = shutil.disk_usage(there).free
+    "Raise KdfastError if the disk has less free space."
+    path = runs_dir.absolute()
+    existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
     if n_bytes > free:
         raise KdfastError(
-            f'training needs about {gigabytes(n_bytes)} in {kept_in}, for weights and checkpoints, {gigabytes(free)} are free: make room, or use --runs'
+            f'training needs about {gigabytes(n_bytes)} in {runs_dir} for weights and checkpoints, '
+            f'{gigabytes(free)} are free: free some space, or use --runs'
         )

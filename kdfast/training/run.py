@@ -1,4 +1,4 @@
-"What a recipe is given to work with (Run), and what becomes of what it returns."
+"""Run: what a recipe receives to build networks, load other runs and create Learners."""
 
 import sys
 from collections.abc import Callable
@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from fastai.basics import CrossEntropyLossFlat, L, Learner, accuracy, noop, set_seed
 from fastai.callback.progress import ProgressCallback
-from fastai.optimizer import SGD
 from torch import nn
 
 from kdfast.core import distributed
@@ -23,7 +22,7 @@ from kdfast.models.adapt import adapt_teacher, scaling_note
 from kdfast.models.front import LAYER, features, front, front_back
 from kdfast.models.saved import build_by, build_for, load_network
 from kdfast.runs import trust
-from kdfast.runs.options import OPTIMIZERS, layer_pairs
+from kdfast.runs.options import layer_pairs
 from kdfast.runs.recipes import find_recipe
 from kdfast.runs.run_dir import RunDir
 from kdfast.runs.upstream import record_upstream
@@ -31,96 +30,105 @@ from kdfast.training.checkpoints import Checkpoints
 from kdfast.training.given_teacher import check_teacher, held_out_note
 from kdfast.training.learner import RunLearner
 from kdfast.training.metrics_log import MetricsLog
-from kdfast.training.muon import Muon
+from kdfast.training.optimizers import optimizer_named
 from kdfast.training.precision import Bfloat16, multiplies_bfloat16
 from kdfast.training.random_states import random_states_kept
 from kdfast.training.teacher_cache import TeacherCache
 
-OPTIMIZERS = dict(zip(OPTIMIZERS, (SGD, Muon), strict=True))
-
 
 class SeededOrder(FitCallback):
-    "Tell the loader the epoch: with the seed, it decides the order and the augmentation of the images, and their size where that grows."
+    """Set epoch and progress of the training DataLoader at the start of each epoch.
+
+    Epoch and seed determine the order and the augmentation of the images; the progress determines their size in
+    progressive resizing.
+    """
 
     def before_epoch(self):
-        self.dls.train.epoch, self.dls.train.progress = self.epoch, self.epoch / self.n_epoch
+        self.dls.train.epoch = self.epoch
+        self.dls.train.progress = self.epoch / self.n_epoch
 
 
 class Run:
-    "One execution of a recipe: its folder, data and seed, and the runs it builds on."
+    "One execution of a recipe: its run directory, data and seed, and the runs that it depends on."
 
-    kind, keeper = RunLearner, Checkpoints
-    rehearsal = False  # Whether this is its trial in small, before anything is trained
-    identity = None  # Of its code and networks, from kdfast.training.identity
+    kind = RunLearner  # class of its Learners
+    keeper = Checkpoints  # class of its checkpoints
+    rehearsal = False  # Whether this is the rehearsal on a few images
+    identity = None  # of its code and networks, from kdfast.training.identity
 
     def __init__(
         self,
-        folder: RunDir,  # Where it is kept
+        folder: RunDir,  # Its run directory
         data: Data,  # Its images
-        seed: int,  # Decides the initial weights, the order of the images and their augmentation
-        runs: Path,  # Where the runs it builds on are kept
-        watch: tuple = (),  # Functions of a run's folder, each giving a callback that watches its fits
-        train: Callable | None = None,  # `kdfast.training.execute.train`, for the runs that it builds on
+        seed: int,  # Seed of the initial weights, the order of the images and their augmentation
+        runs: Path,  # Directory of the runs that it depends on
+        watch: tuple = (),  # Functions of a RunDir that return a callback for its fits, such as progress output
+        train: Callable | None = None,  # kdfast.training.execute.train, for the runs that it depends on
     ):
-        self.folder, self.data, self.seed, self.runs, self.watch, self.train_recipe = (
-            folder,
-            data,
-            seed,
-            runs,
-            watch,
-            train,
-        )
-        self.record, self.checkpoints, self.upstream, self.caches, self.hint = MetricsLog(folder), None, [], [], None
+        self.folder = folder
+        self.data = data
+        self.seed = seed
+        self.runs = runs
+        self.watch = watch
+        self.train_recipe = train
+        self.record = MetricsLog(folder)
+        self.checkpoints = None
+        self.upstream = []  # (recipe name, run directory) of each run that it depends on
+        self.caches = []  # TeacherCache of each teacher
+        self.hint = None  # layers and shapes of stage one
 
     @cached_property
     def dls(self):
-        "fastai DataLoaders of its images, order and augmentation decided by its seed"
+        "fastai DataLoaders of its images; the seed determines order and augmentation"
         return loaders(self.data, self.seed)
 
     @property
     def precision(self):
-        "What training steps compute in: bfloat16 where the hardware multiplies it, float32 elsewhere"
+        "Precision of training steps: bfloat16 if the hardware has instructions for it, else float32"
         return 'bfloat16' if multiplies_bfloat16(self.dls.device) else 'float32'
 
     def build(
         self,
         name: str
-        | Callable,  # Of a network, as kdfast.models.build takes it; or a function of the number of classes, such as `wide`
+        | Callable,  # Network, as for kdfast.models.build; or a function of the number of classes, such as `wide`
     ) -> nn.Module:
-        "A new network, its initial weights decided by the seed alone, or those that its name asks for."
+        "Build a network; its initial weights depend only on the seed, unless its name includes weights."
         set_seed(self.seed)
         network, project = (build_by if callable(name) else build_for)(name, self.data, self.say)
-        if project:  # the user's code travels with the run; and what is trained with here may run here
+        if project:  # save the user's code in the run, and trust it: this process already ran it
             trust.keep(project.sources, self.folder.path)
             trust.accept(network.built_by)
         return network
 
     def say(
         self,
-        note: str,  # One line; an empty one is not said
+        note: str,  # One line; an empty one is ignored
     ):
-        "What a user should know, on stderr and on record"
+        "Print a note to stderr and save it in run.json."
         if not note:
             return
         self.folder.set('running', notes=[*self.folder.facts.get('notes', []), note])
         print(f'kdfast: {note}', file=sys.stderr)
 
-    @random_states_kept()  # whether it is trained now or was long ago
+    @random_states_kept()  # the same random numbers follow whether the run is trained now or was finished before
     def needs(
         self,
-        name: str,  # A recipe of kdfast: teacher, hint, …
-        **given,  # Its arguments, where they are not its defaults
+        name: str,  # Recipe, such as teacher or hint
+        **given,  # Arguments of the recipe that differ from its defaults
     ) -> nn.Module:
-        """The network that this recipe trained on the same data and seed; trained first where it is missing.
+        """Return the network of a run with the same data and seed; train the run first if needed.
 
-        A teacher whose `network` is the folder of a run is that run's, whatever it was trained on, as long as it knows the classes.
+        If `network` is a run directory, returns the network of that run, adapted to the data: it may be trained on
+        other data that has the same classes.
+
+        Raises KdfastError if the run is damaged, not finished, or not a classifier.
         """
         given_run = is_run(given.get('network', ''))
         folder = RunDir(Path(given['network'])) if given_run else self.train(name, given)
         if given_run:
             check_teacher(folder)
         if problems := folder.problems():
-            raise KdfastError(f'{folder} is not whole ({"; ".join(problems)}): remove it, and it is trained again')
+            raise KdfastError(f'{folder} is damaged ({"; ".join(problems)}): delete it and run the command again')
         record_upstream(self.folder, find_recipe(name).name, folder)
         self.upstream.append((name, folder))
         network = load_network(folder)
@@ -133,29 +141,23 @@ class Run:
         return network
 
     def train(self, name, given):
-        "The folder of a run that this one builds on, trained where it is missing"
+        "Return the run directory of a run that this one depends on; train the run if it is not finished."
         return self.train_recipe(find_recipe(name), self.data, self.seed, given, self.runs, self.watch, rehearsed=True)
 
     @property
     def teacher_sha256(self):
-        "Of the weights of its teacher; of several, joined by +. None without one"
-        return (
-            '+'.join(
-                dict.fromkeys(
-                    folder.files['weights.safetensors'] for name, folder in self.upstream if name == 'teacher'
-                )
-            )
-            or None
-        )
+        "SHA-256 of the teacher's weights; of several teachers, joined by +; None without a teacher"
+        hashes = [folder.files['weights.safetensors'] for name, folder in self.upstream if name == 'teacher']
+        return '+'.join(dict.fromkeys(hashes)) or None
 
     def guide(
         self,
-        student: nn.Module,  # To be trained
-        teacher: nn.Module,  # Trained
-        layers: str = f'{LAYER}:{LAYER}',  # Names of the teacher's hint layer and the student's guided layer
-        matrix: bool = False,  # Put a regressor even where both have one shape
+        student: nn.Module,  # Network to train
+        teacher: nn.Module,  # Trained network
+        layers: str = f'{LAYER}:{LAYER}',  # The teacher's hint layer and the student's guided layer
+        matrix: bool = False,  # Add a regressor even if the shapes already match
     ) -> nn.Module:
-        "What stage one trains: the student's front, and behind it a regressor where its features have not the hint's shape."
+        "Return the model of stage one: the student's front, followed by a regressor if the shapes differ."
         guided, hint = self.fronts(student, teacher, layers)
         shapes = [list(features(net, self.xb).shape[1:]) for net in (guided, hint)]
         matrix = matrix or shapes[0] != shapes[1]
@@ -164,41 +166,42 @@ class Run:
 
     @cached_property
     def xb(self):
-        "Some images, to see what networks make of them"
+        "A few images, to compute the shapes of layers"
         return self.dls.one_batch()[0][:8]
 
     def fronts(self, student, teacher, layers):
-        "Student and teacher, each up to its layer of the one pair"
+        "Return the fronts of student and teacher for one pair of layers."
         ((hint, guided),) = layer_pairs(layers)
         return front(student, guided), front(teacher, hint)
 
     def regressor(
         self,
-        student: nn.Module,  # Its front is not changed
-        teacher: nn.Module,  # Another network
+        student: nn.Module,  # The student, not changed
+        teacher: nn.Module,  # The teacher, not changed
         layers: str,  # The teacher's hint layer and the student's guided layer
     ) -> nn.Module:
-        "The extra matrix between two layers, new: `kdfast.distill.regressor.regressor`. Raises KdfastError where none can exist."
+        "Return a new regressor between two layers. Raises KdfastError if none is possible."
         return self.bridge(*self.fronts(student, teacher, layers))
 
     def bridge(self, guided, hint):
-        made = regressor(guided, hint, self.xb)
-        convolution = made if isinstance(made, nn.Linear | nn.Conv2d) else made[0]
-        if self.data.grow == 1 or made is convolution and getattr(made, 'kernel_size', (1, 1)) == (1, 1):
-            return made
+        "Return a regressor between two fronts. Raises KdfastError if it does not fit progressive resizing."
+        layer = regressor(guided, hint, self.xb)
+        convolution = layer if isinstance(layer, nn.Linear | nn.Conv2d) else layer[0]
+        if self.data.grow == 1 or layer is convolution and getattr(layer, 'kernel_size', (1, 1)) == (1, 1):
+            return layer
         raise KdfastError(
-            f'--grow {self.data.grow}: between these layers stands a convolution of {"×".join(map(str, convolution.kernel_size))}'
-            f'{"" if made is convolution else ", enlarged"}, which fits images of one size alone: '
-            'choose layers of equal height and width, or leave --grow out'
+            f'--grow {self.data.grow}: the regressor between these layers is a convolution of '
+            f'{"×".join(map(str, convolution.kernel_size))}{"" if layer is convolution else ", enlarged"}, '
+            'which fits images of one size only: choose layers of equal height and width, or omit --grow'
         )
 
     def channels(
         self,
-        student: nn.Module,  # A network
-        teacher: nn.Module,  # Another network
+        student: nn.Module,  # The student
+        teacher: nn.Module,  # The teacher
         layers: str,  # Pairs, TEACHER_LAYER:STUDENT_LAYER,…
     ) -> tuple[list, list]:  # Of the student, of the teacher
-        "How many channels each of the layers gives, for losses that learn. Raises KdfastError for a layer that is not there."
+        "Return the numbers of channels of the layers. Raises KdfastError if a layer does not exist."
         found = [self.fronts(student, teacher, ':'.join(pair)) for pair in layer_pairs(layers)]
         return tuple([features(net, self.xb).shape[1] for net in nets] for nets in zip(*found))
 
@@ -206,26 +209,26 @@ class Run:
         self,
         layers: str = f'{LAYER}:{LAYER}',  # The teacher's hint layer and the student's guided layer
     ):
-        "Splitter for a Learner: `freeze()` then holds the student's front still."
+        "Return a splitter for a Learner, with which `freeze()` freezes the student's front."
         ((_, guided),) = layer_pairs(layers)
         return partial(front_back, layer=guided, xb=self.xb)
 
     def learner(
         self,
-        model: nn.Module,  # What to train
+        model: nn.Module,  # Model to train
         optimizer: str = 'sgd',  # sgd or muon, with momentum
         **kwargs,  # Passed to fastai's Learner: loss_func, splitter, train_bn …
     ) -> Learner:
-        """A fastai Learner on this run's images that keeps its losses in the run's folder.
+        """Create a fastai Learner on this run's images that saves its losses in the run directory.
 
-        Unless told otherwise: cross-entropy on labels, SGD with momentum, weight decay 5e-3 (decoupled: fastai
-        multiplies it by the learning rate; with a momentum of 0.9 what others write as 5e-4). `fit_one_cycle` moves the momentum
-        from 0.95 to 0.85 and back, whatever the optimizer was given.
+        Defaults: cross-entropy on labels, SGD with momentum, weight decay 5e-3. fastai multiplies the decay by the
+        learning rate; with momentum 0.9 it equals 5e-4 in libraries that add it to the gradient. `fit_one_cycle`
+        moves the momentum from 0.95 to 0.85 and back, regardless of the optimizer's own value.
         """
         settings = (
             dict(
                 loss_func=CrossEntropyLossFlat(),
-                opt_func=partial(OPTIMIZERS[optimizer], mom=0.9),
+                opt_func=partial(optimizer_named(optimizer), mom=0.9),
                 wd=5e-3,
                 metrics=accuracy,
             )
@@ -243,17 +246,20 @@ class Run:
             cbs=cbs,
             **settings,
         )
-        learn.checkpoints, learn.watchers = self.checkpoints, [watch(self.folder) for watch in self.watch]
+        learn.checkpoints = self.checkpoints
+        learn.watchers = [watch(self.folder) for watch in self.watch]
         if self.dls.device.type == 'cuda' and distributed.size == 1:
-            learn.watchers.append(CudaGraphs(self.say))  # changes no bit, and is in no checkpoint
+            learn.watchers.append(CudaGraphs(self.say))  # does not change weights, and is in no checkpoint
         learn.add_cbs(learn.watchers)
         learn.remove_cbs(ProgressCallback)
         learn.logger = noop
         return learn
 
 
-def distributed_callbacks(dls):
-    "The callbacks that make several processes one; accelerate takes its time to be imported"
-    from kdfast.training.together import OwnRandomNumbers, Together
+def distributed_callbacks(
+    dls,  # DataLoaders of a run
+):
+    "Return the callbacks for several processes; imported here because the import of accelerate is slow."
+    from kdfast.training.distributed_run import DistributedRun, RankRandomNumbers
 
-    return [Together(gpu=dls.device.type == 'cuda'), OwnRandomNumbers()]
+    return [DistributedRun(gpu=dls.device.type == 'cuda'), RankRandomNumbers()]

@@ -1,4 +1,4 @@
-"""Learners, loaders and checkpoints of a rehearsal: few images, few epochs."""
+"""Learner, DataLoaders and checkpoints of a rehearsal: few images, short fits."""
 
 from collections import namedtuple
 from dataclasses import replace
@@ -16,73 +16,77 @@ from kdfast.training.learner import RunLearner
 IMAGES = 2 * SMALLEST_BATCH  # of each split
 
 
-# Its fits and images
-
-
-class Brief(RunLearner):
-    "A Learner whose fits are an epoch of a few steps that move no weight."
+class ShortLearner(RunLearner):
+    "A Learner whose fits are one epoch of a few steps that change no weight."
 
     def __init__(self, run, *args, **kwargs):
-        self.run = run
+        self.run = run  # RehearsalRun
         super().__init__(*args, **kwargs)
         self.add_cb(NoStep())
 
     def fit(self, n_epoch, *args, start_epoch=0, **kwargs):
-        self.run.asked_epochs += n_epoch
+        "Fit one epoch; count the epochs that were requested."
+        self.run.total_epochs += n_epoch
         return super().fit(min(n_epoch, start_epoch + 1), *args, start_epoch=start_epoch, **kwargs)
 
     def lr_find(self, start_lr=1e-7, end_lr=10, num_it=100, stop_div=True, show_plot=True, suggest_funcs=()):
-        "Rates that are none: of two steps nothing can be learnt"
+        "Fit one epoch and return placeholder learning rates: two steps are too few for a range test."
         self.fit(1)
         names = [getattr(suggest, 'func', suggest).__name__ for suggest in tuplify(suggest_funcs or ())] or ['valley']
         return namedtuple('SuggestedLRs', names)(*[1e-3] * len(names))
 
 
-class Weighed(Checkpoints):
-    "Checkpoints of which only the size is kept: of a large network they would take long to be written."
+class MeasuredCheckpoints(Checkpoints):
+    "Checkpoints whose size is recorded instead of writing them, which takes long for large networks."
 
-    def __init__(self, sizes, *args):
+    def __init__(self, n_bytes, *args):
         super().__init__(*args)
-        self.sizes = sizes  # by fit, of the one that it ends with
+        self.n_bytes = n_bytes  # size of the last checkpoint, by number of the fit
 
     def store(self, where, content):
-        self.sizes[self.fit] = len(content)
+        "Record the size of a checkpoint."
+        self.n_bytes[self.fit] = len(content)
 
 
 class NoStep(FitCallback):
-    "Steps of length 0: after so few images a rate that is right for many may be too high."
+    "Set the learning rate to 0: with few images, a good rate for all images can be too high."
 
-    order = 100  # after the schedule, and whatever else sets a rate
+    order = 100  # after the schedule and other callbacks that set a rate
 
     def before_step(self):
         self.opt.set_hyper('lr', 0.0)
 
 
 class FewBatches(ImageBatches):
-    "Batches of some images, which lie as far apart as they can, of a data set that is there as a whole."
+    "Batches of IMAGES images, evenly spaced in the data set."
 
     @property
     def n(self):
+        "The number of images"
         return min(IMAGES, len(self.dataset))
 
     @n.setter
     def n(self, n):
-        pass  # the data set decides
+        pass  # depends on the data set only
 
     def get_idxs(self):
+        "Return the indices of the images."
         return [i * len(self.dataset) // self.n for i in range(self.n)]
 
 
-def few_batches(dls):
+def few_batches(
+    dls: DataLoaders,  # Of a run
+) -> DataLoaders:
+    "Return DataLoaders of a few images of the same data sets."
     return DataLoaders(
         *(dl.new(cls=FewBatches, bs=min(SMALLEST_BATCH, dl.bs)) for dl in dls.loaders), device=dls.device
     )
 
 
 def few_images(
-    data: Data,
+    data: Data,  # Of a run
 ) -> Data:
-    "The data set, with a few images in each split."
+    "Return the data set with a few images in each split."
 
     def few(images, labels):
         n = min(IMAGES, len(labels))
@@ -90,6 +94,5 @@ def few_images(
         return images[rows], labels[rows]
 
     train = few(*data.train)
-    return replace(
-        data, train=train, valid=few(*data.valid), batch_size=data.batch_size and min(data.batch_size, len(train[1]))
-    )
+    batch_size = data.batch_size and min(data.batch_size, len(train[1]))
+    return replace(data, train=train, valid=few(*data.valid), batch_size=batch_size)

@@ -1,8 +1,9 @@
-"""The state of objects as JSON and tensors: what a checkpoint holds.
+"""The state of objects as JSON and tensors: the content of a checkpoint.
 
-`Take` walks through an object and everything that it holds. Nothing is pickled, and no class is named to be made: kdfast.training.restore
-walks through the same objects, made by the same program in another process, and gives them the state back. What is held in several
-places is written once. Whatever can neither be written nor made anew raises Unkept.
+`StateSaver` visits an object and everything it refers to. Nothing is pickled, and a file never names a class to be
+created: kdfast.training.restore visits the same objects, created by the same program in another process, and restores
+their state. An object with several references is written once. A value that can be neither written nor created raises
+UnsupportedState.
 """
 
 import random
@@ -12,114 +13,95 @@ import torch
 from fastai.basics import Callback
 from torch import nn
 
-from kdfast.training.kinds import (
-    CONTAINERS,
-    PLAIN,
-    SERIES,
-    VALUES,
-    attributes,
-    code_text,
-    generator_type,
-    held_by,
-    kind_of,
-    type_text,
-)
+from kdfast.training.kinds import attributes, code_text, contents_of_code, generator_type, kind_of, type_text
+from kdfast.training.value_types import CONTAINERS, DTYPES, PLAIN, SERIES, VALUES
 
-PACKED = 64  # numbers from which on a list is a tensor
+PACKED = 64  # lists of at least so many numbers are saved as a tensor
 
 
-DTYPES = {
-    torch.bool,
-    torch.uint8,
-    torch.int8,
-    torch.int16,
-    torch.int32,
-    torch.int64,
-    torch.float16,
-    torch.bfloat16,
-    torch.float32,
-    torch.float64,
-    torch.uint16,
-    torch.uint32,
-    torch.uint64,
-    torch.float8_e4m3fn,
-    torch.float8_e5m2,
-}
-
-
-class Unkept(Exception):
-    "Something whose state cannot be kept."
+class UnsupportedState(Exception):
+    "A value whose state cannot be saved."
 
     def __init__(
         self,
-        where: str,  # How it is reached
-        what: str,  # What it is
+        where: str,  # Path of attributes to the value
+        what: str,  # Description of the value
     ):
         where = where.rpartition(':')[2].removeprefix('learner.')
         super().__init__(f'{where} is {what}')
 
 
-class Take:
-    """Take the state of values, and of what they hold.
+class StateSaver:
+    """Save the state of a value and of everything it refers to; call it with the value.
 
-    `tensors` are those met, by name; `fixed` the places of objects that cannot be made from their state, and what is there: a process
-    that restores must have the same.
+    `save_{kind}(x, where)` returns the state of a value of that kind as JSON; `where` is the path of attributes to it.
+    `tensors` are the tensors by name. `fixed` are paths and descriptions of the objects that cannot be created from
+    their state: the process that restores must have the same.
     """
 
     def __init__(
         self,
-        series=None,  # Keeps lists that grow with every step in a file of their own; without it they are as other lists
+        series=None,  # Series, which saves lists that grow with every step in a file of their own
     ):
-        self.series, self.tensors, self.fixed = series, {}, {}
-        self.numbers, self.alive, self.extents, self.growing = {}, [], {}, set()
+        self.series = series
+        self.tensors = {}
+        self.fixed = {}
+        self.numbers = {}  # by id of an object
+        self.alive = []  # the objects, so that no other object gets the same id
+        self.extents = {}  # start, end and tensor, by storage
+        self.growing = set()  # ids of lists that go to `series`
 
-    def __call__(self, x, where: str = ''):
-        "The state of `x` as JSON"
+    def __call__(
+        self,
+        x,  # Any value
+        where: str = '',  # Path of attributes to it
+    ):  # JSON
+        "Return the state of a value. Raises UnsupportedState."
         if type(x) in PLAIN:
             return x
         if id(x) in self.numbers:
             return dict(kind='ref', n=self.numbers[id(x)])
         kind = kind_of(x)
         if kind is None:
-            raise Unkept(where, f'a {type_text(x)}')
+            raise UnsupportedState(where, f'a {type_text(x)}')
         n = self.numbers[id(x)] = len(self.alive)
-        self.alive.append(x)  # so that no other object gets its id
+        self.alive.append(x)
         if isinstance(x, Callback):
             where = f'{where}:{type(x).__name__}'
-        return dict(kind=kind, n=n) | getattr(self, kind)(x, where)
+        return dict(kind=kind, n=n) | getattr(self, f'save_{kind}')(x, where)
 
-    def named(self, values, where):
+    def save_named(self, values, where):
+        "Return [name, state] of each value."
         return [[name, self(value, f'{where}.{name}')] for name, value in values.items()]
 
     def store(self, tensor):
+        "Add a tensor to `tensors`; return its name."
         name = f'{len(self.tensors)}'
         self.tensors[name] = tensor
         return name
 
     # Numbers
 
-    def tensor(self, x, where):
+    def save_tensor(self, x, where):
         grad = x.grad if x.is_leaf else None
         for t in (x, grad):
-            if t is not None and (
-                t.layout is not torch.strided or t.is_quantized or t.is_meta or t.dtype not in DTYPES
-            ):
-                raise Unkept(where, f'a {t.layout} tensor of {t.dtype}')
+            if t is not None and not is_supported(t):
+                raise UnsupportedState(where, f'a {t.layout} tensor of {t.dtype}')
         about = dict(type=type(x).__name__, requires_grad=x.requires_grad and x.is_leaf)
         if grad is not None:
-            about['grad'] = self.laid_out(grad) if grad.any() else None
-        if x.numel() and (view := self.view(x, where)):
+            about['grad'] = self.save_values(grad) if grad.any() else None
+        if x.numel() and (view := self.save_view(x, where)):
             return about | view
-        return about | self.laid_out(x)
+        return about | self.save_values(x)
 
-    def laid_out(self, x):
-        "Its values, and the order of its dimensions in memory"
+    def save_values(self, x):
+        "Save the values of a tensor, and the order of its dimensions in memory."
         x = x.detach().as_subclass(torch.Tensor)
         order = sorted(range(x.dim()), key=lambda d: -x.stride(d))
         return dict(data=self.store(x.permute(order).contiguous()), order=order, device=str(x.device))
 
-    def view(self, x, where):
-        "Of which tensor met before it is a part, if of any"
+    def save_view(self, x, where):
+        "Return how a tensor is a view of one that was saved before, or None."
         start = x.storage_offset() * x.element_size()
         stop = start + (sum((size - 1) * stride for size, stride in zip(x.shape, x.stride())) + 1) * x.element_size()
         known = self.extents.setdefault((x.device, x.untyped_storage().data_ptr()), [])
@@ -133,35 +115,31 @@ class Take:
                     stride=x.stride(),
                     offset=x.storage_offset() - base.storage_offset(),
                 )
-            raise Unkept(where, 'a tensor that shares its memory with a part of itself')
+            raise UnsupportedState(where, 'a tensor that shares its memory with a part of itself')
         known.append((start, stop, x))
         return None
 
-    def array(self, x, where):
-        return dict(
-            data=self.store(torch.from_numpy(np.array(x, order='C', ndmin=1))),
-            shape=list(x.shape),
-            scalar=isinstance(x, np.generic),
-        )
+    def save_array(self, x, where):
+        values = torch.from_numpy(np.array(x, order='C', ndmin=1))
+        return dict(data=self.store(values), shape=list(x.shape), scalar=isinstance(x, np.generic))
 
-    def generator(self, x, where):
-        get = (
-            x.getstate
-            if isinstance(x, random.Random)
-            else x.get_state
-            if isinstance(x, np.random.RandomState | torch.Generator)
-            else lambda: x.bit_generator.state
-        )
+    def save_generator(self, x, where):
+        if isinstance(x, random.Random):
+            state = x.getstate()
+        elif isinstance(x, np.random.RandomState | torch.Generator):
+            state = x.get_state()
+        else:
+            state = x.bit_generator.state
         about = type(x.bit_generator).__name__ if isinstance(x, np.random.Generator) else str(getattr(x, 'device', ''))
-        return dict(type=generator_type(x), about=about, state=self(get(), where))
+        return dict(type=generator_type(x), about=about, state=self(state, where))
 
-    def value(self, x, where):
-        type_, (write, _) = next((t, how) for t, how in VALUES.items() if isinstance(x, t))
+    def save_value(self, x, where):
+        type_, (write, _) = next((t, functions) for t, functions in VALUES.items() if isinstance(x, t))
         return dict(type=type_.__name__, text=write(x))
 
     # Containers
 
-    def container(self, x, where):
+    def save_container(self, x, where):
         exact = type(x).__name__ if CONTAINERS.get(type(x).__name__) is type(x) else None
         if exact is None:
             self.fixed[where] = type_text(x)
@@ -169,88 +147,97 @@ class Take:
         if id(x) in self.growing and self.series and (kept := self.series.keep(x)):
             return about | dict(series=kept)
         if isinstance(x, dict):
+            items = enumerate(x.items())
             return about | dict(
-                pairs=[
-                    [self(key, where), self(value, f'{where}.{place(key, i)}')]
-                    for i, (key, value) in enumerate(x.items())
-                ]
+                pairs=[[self(key, where), self(value, f'{where}.{item_name(key, i)}')] for i, (key, value) in items]
             )
         items = list(x)
         if len(items) >= PACKED and (packed := pack(items)) is not None:
             return about | dict(data=self.store(packed))
         states = [self(item, f'{where}.{i}') for i, item in enumerate(items)]
-        self.fixed |= {
-            f'{where}.{i}': 'inert'
-            for i, state in enumerate(states)
-            if isinstance(state, dict) and state['kind'] == 'inert'
-        }
+        for i, state in enumerate(states):
+            if isinstance(state, dict) and state['kind'] == 'inert':
+                self.fixed[f'{where}.{i}'] = 'inert'
         return about | dict(items=states, maxlen=getattr(x, 'maxlen', None))
 
     # Objects
 
-    def object(self, x, where):
+    def save_object(self, x, where):
         self.fixed[where] = type_text(x)
-        names = set().union(*(names for t, names in SERIES.items() if isinstance(x, t)))
-        for lists in (vars(x).get(name) for name in names):
-            self.growing |= {id(held) for held in (lists.values() if isinstance(lists, dict) else [lists])}
-        return dict(type=type_text(x), attributes=self.named(attributes(x), where))
+        for name in set().union(*(names for t, names in SERIES.items() if isinstance(x, t))):
+            lists = vars(x).get(name)
+            self.growing |= {id(numbers) for numbers in (lists.values() if isinstance(lists, dict) else [lists])}
+        return dict(type=type_text(x), attributes=self.save_named(attributes(x), where))
 
-    def stateful(self, x, where):
+    def save_stateful(self, x, where):
         self.fixed[where] = type_text(x)
         return dict(type=type_text(x), state=self(x.state_dict(), where))
 
-    def own(self, x, where):
-        "A callback of kdfast's: what it says, what it trains, and functions of the user's that it was given"
+    def save_own(self, x, where):
+        "Save a callback of kdfast: state dict, loss module, and functions that the user gave it."
         self.fixed[where] = type_text(x)
-        given = {
+        functions = {
             name: value
             for name, value in vars(x).items()
             if callable(value) and not isinstance(value, nn.Module | Callback) and name not in ('_learn', 'learn')
         }
-        trained = getattr(x, 'trained', None)
+        module = getattr(x, 'loss_module', None)
         state = x.state_dict() if hasattr(type(x), 'state_dict') else None
         return dict(
             type=type_text(x),
-            attributes=self.named(given, where),
-            trained=self(trained, where),
+            attributes=self.save_named(functions, where),
+            trained=self(module, where),
             state=self(state, where),
         )
 
-    def module(self, x, where):
+    def save_module(self, x, where):
         parts = {part: list(vars(x)[part]) for part in ('_parameters', '_buffers', '_modules')}
         self.fixed[where] = f'{type_text(x)} of {[name for names in parts.values() for name in names]}'
         return dict(
             type=type_text(x),
-            parts=[self.named(vars(x)[part], where) for part in parts],
-            attributes=self.named(attributes(x), where),
+            parts=[self.save_named(vars(x)[part], where) for part in parts],
+            attributes=self.save_named(attributes(x), where),
         )
 
-    def code(self, x, where):
-        "A function, a class or a constant, which stays what it is; what it holds may change"
+    def save_code(self, x, where):
+        "Save the name of a function, class or constant, and the values that it can change."
         self.fixed[where] = text = code_text(x)
-        return dict(text=text, held=self.named(held_by(x), where))
+        return dict(text=text, held=self.save_named(contents_of_code(x), where))
 
-    def file(self, x, where):
-        "What was written to it so far"
+    def save_file(self, x, where):
+        "Save what was written to a file so far."
         x.flush()
         self.fixed[where] = type_text(x)
         with open(x.name, 'rb') as f:
             content = f.read()
-        return dict(
-            data=self.store(torch.frombuffer(bytearray(content or b'\n'), dtype=torch.uint8)), size=len(content)
-        )
+        data = torch.frombuffer(bytearray(content or b'\n'), dtype=torch.uint8)
+        return dict(data=self.store(data), size=len(content))
 
-    def inert(self, x, where):
+    def save_inert(self, x, where):
         return {}
 
 
-def place(key, i):
+def is_supported(
+    tensor: torch.Tensor,  # Any tensor
+) -> bool:
+    "Return whether the values of a tensor can be saved."
+    strided = tensor.layout is torch.strided and not tensor.is_quantized
+    return strided and not tensor.is_meta and tensor.dtype in DTYPES
+
+
+def item_name(
+    key,  # Of an item of a dictionary
+    i: int,  # Position of the item
+):
+    "Return the name of an item in paths: its key if that is plain, else its position."
     return key if type(key) in PLAIN else i
 
 
-def pack(numbers):
-    "A tensor of them, if they are all of one kind"
-    kinds = {type(number) for number in numbers}
-    if kinds == {float}:
+def pack(
+    numbers: list,  # Any values
+) -> torch.Tensor | None:
+    "Return a tensor of numbers that are all float or all int64; None for other values."
+    types = {type(number) for number in numbers}
+    if types == {float}:
         return torch.tensor(numbers, dtype=torch.float64)
-    return torch.tensor(numbers) if kinds == {int} and max(map(abs, numbers)) < 2**63 else None
+    return torch.tensor(numbers) if types == {int} and max(map(abs, numbers)) < 2**63 else None

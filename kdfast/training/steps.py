@@ -9,7 +9,7 @@ from collections import defaultdict
 import torch
 from fastai.optimizer import Optimizer, average_grad, momentum_step, weight_decay
 
-from kdfast.training.muon import SHARE, is_matrix, muon_step, orthogonal
+from kdfast.training.optimizers.muon import SHARE, is_matrix, muon_step, orthogonal
 
 KNOWN = ([weight_decay, average_grad, momentum_step], [weight_decay, average_grad, muon_step])
 

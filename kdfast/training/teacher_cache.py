@@ -1,4 +1,4 @@
-"The teacher's outputs, computed once: recipes of one seed show it the same batches, so the second need not ask it again."
+"""Cache the teacher's outputs: recipes with one seed train on the same batches and share them."""
 
 import hashlib
 import os
@@ -20,65 +20,72 @@ from kdfast.distill.distill import Distill
 from kdfast.distill.fit import FitCallback
 from kdfast.distill.match import Match
 
-VERSION = 2  # of the copy of the teacher that computes the outputs: another one rounds otherwise
-LIMIT = 2**30  # bytes on disk: beyond it, asking again is cheaper than keeping
-CHUNK = 2**26  # bytes: new outputs are written, and leave memory, when they are so many
+VERSION = 2  # of the teacher's inference copy, whose rounding determines the outputs
+LIMIT = 2**30  # bytes on disk
+CHUNK = 2**26  # bytes of new outputs in memory at which they are written to disk
 
 
 class TeacherCache(FitCallback):
-    """Look up what the teacher says of a batch that it has seen before, for Distill, and for Match where it compares logits.
+    """Cache the teacher's outputs by batch, for Distill, and for Match if it compares logits.
 
-    Outputs are found again by all that their bits depend on: `batch_key` and `cache_key`. So weights come out equal to the bit with and
-    without. A batch that another callback has changed, such as MixUp's, will not come again: it is neither looked up nor kept.
-    Files are only added, each under the SHA-256 of its content; one that is damaged is removed, and the teacher computes again.
-    For a CPU, where the teacher costs far more than the SHA-256 of a batch; elsewhere it does nothing.
+    The key contains everything that the bits of an output depend on (`batch_key`, `cache_key`), so weights are
+    identical with and without the cache. A batch that another callback has changed, such as MixUp, does not occur
+    again; it is not cached.
+
+    Files are only added, named by the SHA-256 of their content; a damaged file is deleted, and its outputs are
+    computed again.
+
+    Only used on CPUs, where the teacher costs far more than the SHA-256 of a batch.
     """
 
-    order = (
-        -4
-    )  # meets the batch as it was loaded: before MixUp (0), and behind a run's Resume (-5), which skips batches
+    order = -4  # before MixUp (0): it gets the batch as it was loaded
 
     def __init__(
         self,
-        folder: Path,  # Where the outputs are kept, made when there are any
-        teacher: nn.Module,  # Whose outputs they are
+        folder: Path,  # Directory of the cache, created when there are outputs
+        teacher: nn.Module,  # Teacher whose outputs are cached
     ):
-        self.folder, self.teacher, self.key, self.user = Path(folder), teacher, None, None
-        self.known, self.files, self.new, self.size = {}, set(), {}, 0
+        self.folder = Path(folder)
+        self.teacher = teacher
+        self.key = None  # of the teacher
+        self.user = None  # callback that uses the outputs
+        self.known = {}  # outputs from files, by key of the batch
+        self.files = set()  # files that were read
+        self.new = {}  # outputs that are not written yet, by key of the batch
+        self.size = 0  # bytes of `new`
 
     def before_fit(self):
-        "Find who will want the teacher's outputs, and read those that are known"
-
-        def uses(cb):
-            return (isinstance(cb, Distill) or isinstance(cb, Match) and not cb.pairs) and cb.teacher is self.teacher
-
-        self.user = (
-            next(filter(uses, self.learn.cbs), None)
-            if self.device.type == 'cpu' and not has_hooks(self.teacher)
-            else None
-        )
+        "Find the callback that uses the teacher's outputs, and read the cached ones."
+        cacheable = self.device.type == 'cpu' and not has_hooks(self.teacher)
+        self.user = next(filter(self.uses_logits, self.learn.cbs), None) if cacheable else None
         if not self.user:
             return
         key = cache_key(self.teacher)
         if key != self.key:
-            self.key, self.known, self.files = key, {}, set()
+            self.key = key
+            self.known = {}
+            self.files = set()
         self.read()
 
+    def uses_logits(self, cb):
+        "Return whether a callback uses the logits of this teacher."
+        return (isinstance(cb, Distill) or isinstance(cb, Match) and not cb.pairs) and cb.teacher is self.teacher
+
     def before_batch(self):
-        self.loaded, self.batch = (self.xb[0], self.xb[0]._version), None
+        self.loaded = self.xb[0], self.xb[0]._version
+        self.batch = None
 
     def after_pred(self):
-        "Look up the batch, unless another callback has changed it, or put one in its place"
+        "Look up the batch, unless another callback has changed or replaced it."
         x, version = self.loaded
-        same = (
-            len(self.xb) == 1 and self.xb[0].data_ptr() == x.data_ptr() and self.xb[0]._version == x._version == version
-        )
-        if not (self.user and same):
+        unchanged = self.xb[0].data_ptr() == x.data_ptr() and self.xb[0]._version == x._version == version
+        if not (self.user and len(self.xb) == 1 and unchanged):
             return
         self.batch = batch_key(self.xb[0])
         self.user.target = self.known.get(self.batch, self.new.get(self.batch))
 
     def after_batch(self):
+        "Add the outputs of the batch."
         if self.batch is None or self.user.target is None or self.batch in self.known or self.batch in self.new:
             return
         self.new[self.batch] = self.user.target
@@ -92,57 +99,61 @@ class TeacherCache(FitCallback):
         self.leave()
 
     def leave(self):
-        self.user, self.batch, self.loaded, self.new, self.size = None, None, None, {}, 0
+        self.user = None
+        self.batch = None
+        self.loaded = None
+        self.new = {}
+        self.size = 0
 
     # Files
 
     def read(self):
-        "Those of the key that have not been read yet"
+        "Read the files with this key that were not read before."
         for file in sorted(self.folder.glob(f'{self.key}-*.safetensors')):
             if file not in self.files:
                 self.known |= read_outputs(file)
             self.files.add(file)
 
     def write(self):
-        "Add a file of what nobody has written meanwhile, where there is room, and take it from there. The first of several processes alone writes."
+        "Write new outputs that no other run has written, if there is room; in the first process only."
         if not distributed.rank and os.access(self.folder.parent, os.W_OK):
             self.folder.mkdir(exist_ok=True)
             with FileLock(self.folder.with_name(f'.{self.folder.name}.lock')):
                 remove_half_written(self.folder)
-                (self.folder.parent / 'outputs.npz').unlink(
-                    missing_ok=True
-                )  # of older versions, which knew less of what a value depends on
+                old = self.folder.parent / 'outputs.npz'  # of older versions, whose keys were incomplete
+                old.unlink(missing_ok=True)
                 self.read()
                 new = {batch: logits for batch, logits in self.new.items() if batch not in self.known}
-                if new and self.room(sum(logits.nbytes for logits in new.values())):
+                if new and self.has_room(sum(logits.nbytes for logits in new.values())):
                     write_outputs(self.folder, self.key, new)
             self.read()
-        self.new, self.size = {}, 0
+        self.new = {}
+        self.size = 0
 
-    def room(self, n_bytes):
-        "Whether so much more may be kept; what is known under other keys makes room first"
-        kept = {file: file.stat().st_size for file in self.folder.glob('*.safetensors')}
-        for file in (
-            [file for file in kept if not file.name.startswith(self.key)]
-            if sum(kept.values()) + n_bytes > LIMIT
-            else []
-        ):
-            file.unlink()
-            del kept[file]
-        return sum(kept.values()) + n_bytes <= LIMIT and 2 * n_bytes < shutil.disk_usage(self.folder).free
+    def has_room(self, n_bytes):
+        "Return whether the cache may grow by so many bytes; delete files of other keys if needed."
+        sizes = {file: file.stat().st_size for file in self.folder.glob('*.safetensors')}
+        if sum(sizes.values()) + n_bytes > LIMIT:
+            for file in [file for file in sizes if not file.name.startswith(self.key)]:
+                file.unlink()
+                del sizes[file]
+        return sum(sizes.values()) + n_bytes <= LIMIT and 2 * n_bytes < shutil.disk_usage(self.folder).free
 
 
-# What outputs depend on
+# Keys
 
 
-def has_hooks(network):
+def has_hooks(
+    network: nn.Module,  # Any network
+) -> bool:
+    "Return whether a module of the network has forward hooks."
     return any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
 
 
 def cache_key(
-    teacher: nn.Module,  # Whose outputs they are
+    teacher: nn.Module,  # Teacher whose outputs are cached
 ) -> str:  # 16 hexadecimal digits
-    "All that its outputs for a batch depend on: weights and structure, and how this process computes."
+    "Return a hash of what outputs depend on beside the batch: weights, structure, process."
     process = (
         VERSION,
         torch.__version__,
@@ -158,55 +169,61 @@ def cache_key(
         kind = type(module)
         key.update(f'{name} {kind.__module__}.{kind.__qualname__} {module.extra_repr()}\n'.encode())
         for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
-            add(key, name, tensor)
+            update_hash(key, name, tensor)
     return key.hexdigest()[:16]
 
 
 def batch_key(
-    x: torch.Tensor,  # A batch on the CPU
+    x: torch.Tensor,  # Batch on the CPU
 ) -> bytes:
-    "SHA-256 of the batch, of how it lies in memory, and of the precision in which networks compute."
+    "Return the SHA-256 of a batch, its memory layout, and the precision of autocast."
     key = hashlib.sha256()
-    add(key, (torch.is_autocast_enabled('cpu') and torch.get_autocast_dtype('cpu'), x.stride()), x)
+    update_hash(key, (torch.is_autocast_enabled('cpu') and torch.get_autocast_dtype('cpu'), x.stride()), x)
     return key.digest()
 
 
-def add(key, words, tensor):
-    "The words, shape, type and values; those of images as they lie in memory, channels last"
-    as_it_lies = (tensor.movedim(1, -1) if tensor.dim() > 2 else tensor).detach()
-    key.update(f'{words} {tuple(tensor.shape)} {tensor.dtype} '.encode())
-    key.update(as_bytes(as_it_lies).cpu().numpy())
+def update_hash(
+    key,  # Hash of hashlib
+    label,  # Name or other value to add
+    tensor: torch.Tensor,  # Values to add
+):
+    "Add label, shape, type and values of a tensor to a hash; images in channels-last order."
+    values = (tensor.movedim(1, -1) if tensor.dim() > 2 else tensor).detach()
+    key.update(f'{label} {tuple(tensor.shape)} {tensor.dtype} '.encode())
+    key.update(as_bytes(values).cpu().numpy())
 
 
-# On disk
+# Files
 
 
-def write_outputs(folder, key, outputs):
-    "Keep logits by batch, whole or not at all."
+def write_outputs(
+    folder: Path,  # Directory of the cache
+    key: str,  # From `cache_key`
+    outputs: dict[bytes, torch.Tensor],  # Logits by `batch_key`
+):
+    "Write logits to a new file, completely or not at all."
     batches = torch.frombuffer(bytearray(b''.join(outputs)), dtype=torch.uint8).view(-1, 32)
-    shapes, values = (
-        torch.tensor([logits.shape for logits in outputs.values()]),
-        torch.cat([logits.reshape(-1) for logits in outputs.values()]),
-    )
-    written = safetensors.torch.save(dict(batches=batches, shapes=shapes, logits=values))
-    write(folder / f'{key}-{hashlib.sha256(written).hexdigest()}.safetensors', written)
+    shapes = torch.tensor([logits.shape for logits in outputs.values()])
+    values = torch.cat([logits.reshape(-1) for logits in outputs.values()])
+    content = safetensors.torch.save(dict(batches=batches, shapes=shapes, logits=values))
+    write(folder / f'{key}-{hashlib.sha256(content).hexdigest()}.safetensors', content)
 
 
 def read_outputs(
-    file: Path,  # Written by `write_outputs`
-) -> dict:
-    "Logits by batch, mapped from the file; none, and no file any more, where it is damaged."
+    file: Path,  # From `write_outputs`
+) -> dict[bytes, torch.Tensor]:  # Logits by `batch_key`, memory-mapped
+    "Read a file of the cache; delete a damaged one. Raises KdfastError if the content is something else."
     if sha256(file) != file.stem.partition('-')[2]:
-        print(f'kdfast: {file} is damaged and removed; the teacher computes its outputs again', file=sys.stderr)
+        print(f'kdfast: {file} is damaged and was deleted; the teacher computes its outputs again', file=sys.stderr)
         file.unlink(missing_ok=True)
         return {}
     try:
-        kept = safetensors.torch.load_file(file)
-        shapes = [tuple(shape) for shape in kept['shapes'].tolist()]
-        parts = kept['logits'].split([torch.Size(shape).numel() for shape in shapes])
+        content = safetensors.torch.load_file(file)
+        shapes = [tuple(shape) for shape in content['shapes'].tolist()]
+        parts = content['logits'].split([torch.Size(shape).numel() for shape in shapes])
         return {
             batch.numpy().tobytes(): logits.view(shape)
-            for batch, logits, shape in zip(kept['batches'], parts, shapes, strict=True)
+            for batch, logits, shape in zip(content['batches'], parts, shapes, strict=True)
         }
     except (SafetensorError, KeyError, RuntimeError, ValueError) as e:
-        raise KdfastError(f'{file} holds no outputs of a teacher ({e}): remove it') from e
+        raise KdfastError(f'{file} does not contain outputs of a teacher ({e}): delete it') from e

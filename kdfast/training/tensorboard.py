@@ -1,4 +1,4 @@
-"The rows of a run's metrics for TensorBoard: `tensorboard --logdir runs`."
+"""Metrics of a run for TensorBoard: `tensorboard --logdir runs`."""
 
 import csv
 
@@ -10,30 +10,32 @@ from kdfast.training.metrics_log import MEASURES
 
 
 class TensorBoard(FitCallback):
-    """Writes each new row of steps.csv and metrics.csv as scalars, under the names of its columns, at the end of every epoch.
+    """Write new rows of steps.csv and metrics.csv as scalars, named by their columns, after each epoch.
 
-    After an interruption it begins with the first row: what the killed process wrote may be incomplete.
+    A resumed run writes all rows again: the events of the interrupted process may be incomplete.
     """
 
     order = 80  # after MetricsLog (70)
 
     def __init__(
         self,
-        folder: RunDir,  # The run's folder; the events go into its folder tensorboard
+        folder: RunDir,  # Run directory; the events go to its subdirectory tensorboard
     ):
-        self.folder, self.written, self.writer = folder, dict.fromkeys(('steps.csv', 'metrics.csv'), 0), None
+        self.folder = folder
+        self.written = {'steps.csv': 0, 'metrics.csv': 0}  # rows
+        self.writer = None
 
     def before_fit(self):
         self.writer = SummaryWriter(self.folder / 'tensorboard')
 
     def after_epoch(self):
-        for x, row in self.new('steps.csv'):
+        for x, row in self.new_rows('steps.csv'):
             self.write({name: row[name] for name in ('lr', *MEASURES)}, x, 'step')
-        for x, row in self.new('metrics.csv'):
+        for x, row in self.new_rows('metrics.csv'):
             self.write({name: row[name] for name in row if name not in ('stage', 'epoch')}, x, 'epoch')
 
-    def new(self, name):
-        "Rows that are not written yet, with their numbers"
+    def new_rows(self, name):
+        "Yield number and content of the rows that are not written yet."
         if not (self.folder / name).exists():
             return
         with (self.folder / name).open() as f:
@@ -42,10 +44,11 @@ class TensorBoard(FitCallback):
                     yield x, row
                 self.written[name] = max(x, self.written[name])
 
-    def write(self, row, x, by):
+    def write(self, row, x, prefix):
+        "Write the values of a row at position `x`."
         for name, value in row.items():
             if value:
-                self.writer.add_scalar(f'{by}/{name}', float(value), x)
+                self.writer.add_scalar(f'{prefix}/{name}', float(value), x)
 
     def after_fit(self):
         self.writer.close()

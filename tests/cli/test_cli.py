@@ -158,7 +158,7 @@ def test_a_copied_recipe_runs_as_ones_own(kdfast, images, tmp_path, monkeypatch)
     assert kdfast('cp', 'baseline', 'mine.py').status == 0
     source = (tmp_path / 'mine.py').read_text()
     (tmp_path / 'mine.py').write_text(
-        source.replace('epochs: int = 32', 'epochs: int = 1').replace('The baseline', 'My own')
+        source.replace('epochs: int = 32', 'epochs: int = 1').replace('Baseline', 'My own')
     )
     done = kdfast('run', './mine.py', '--data', images, '--json')
     assert done.status == 0, done.err
@@ -293,7 +293,7 @@ def test_what_cannot_see_small_images_is_refused_at_once(kdfast, images, tmp_pat
 
 def test_a_regressor_for_images_of_one_size_is_refused_where_they_grow(kdfast, images, tmp_path):
     refused = kdfast('run', 'hint', '--hint', 'stage3:stage2', '--data', images, '--grow', 0.5, '--runs', tmp_path)
-    assert refused.status == 2 and '--grow 0.5: between these layers stands a convolution of 2×2' in refused.err, (
+    assert refused.status == 2 and '--grow 0.5: the regressor between' in refused.err and 'of 2×2' in refused.err, (
         refused.err
     )
 
@@ -345,9 +345,13 @@ def test_threads_give_way_to_other_work_unless_the_user_says_how_they_wait(given
 def test_a_program_can_read_what_every_recipe_takes(kdfast, tmp_path):
     listed = json.loads(kdfast('ls', '--json', '--runs', tmp_path).out)['recipes']
     options = {o['name']: o for o in listed['kd']['options']}
-    assert listed['kd']['purpose'].startswith('The student, distilled') and listed.keys() == set(recipe_names())
+    assert listed['kd']['purpose'].startswith('Knowledge distillation') and listed.keys() == set(recipe_names())
     assert options['alpha'] == dict(
-        name='alpha', type='float', default=0.9, help='Share of the soft loss', range='from 0 to 1'
+        name='alpha',
+        type='float',
+        default=0.9,
+        help='Weight of the soft loss; the hard loss has weight 1 - alpha',
+        range='from 0 to 1',
     )
     assert options['optimizer']['range'] == 'sgd or muon' and options['epochs']['type'] == 'int'
 

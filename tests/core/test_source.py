@@ -244,7 +244,7 @@ def test_a_run_of_several_modules_is_known_by_all_of_them_and_loads_elsewhere(
     (project / 'blocks.py').write_text(BLOCKS.format(size=3) + '# another\n')
     again = kdfast(*command)
     assert (
-        again.status == 2 and 'was made with sources that have changed since' in again.err and 'blocks.py' in again.err
+        again.status == 2 and 'was trained with sources that have changed since' in again.err and 'blocks.py' in again.err
     )
     shutil.rmtree(project)
     monkeypatch.chdir(tmp_path)
@@ -396,7 +396,7 @@ def test_functions_that_can_be_found_again_have_a_name():
 
 def test_every_recipe_of_kdfast_is_executed_as_it_is_and_is_no_source_of_a_users():
     assert all(
-        find_recipe(name).main().__name__ == 'main' and not identity.beside(find_recipe(name))
+        find_recipe(name).main().__name__ == 'main' and not identity.recipe_modules(find_recipe(name))
         for name in recipe_names()
     )
 

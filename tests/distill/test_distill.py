@@ -68,7 +68,7 @@ def test_the_teacher_stays_as_it_was(data):
     assert not held & {id(p) for p in net.parameters()}
 
 
-def test_training_minimises_the_blend_and_validation_loss_is_plain_cross_entropy(data):
+def test_training_minimizes_the_blend_and_validation_loss_is_plain_cross_entropy(data):
     net, learn, kd = teacher(), student(data), Distill(teacher(), T=3.0, alpha=0.7)
     seen = []
 

@@ -14,7 +14,7 @@ from kdfast.core.errors import KdfastError
 from kdfast.data.dataloaders import loaders
 from kdfast.distill.freeze import FreezeNorm
 from kdfast.models.front import front_back
-from kdfast.training.together import synchronize_norms
+from kdfast.training.distributed_run import synchronize_norms
 
 
 class OwnNorm(nn.Module):

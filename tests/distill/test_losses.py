@@ -88,7 +88,9 @@ def test_fit_loss_is_half_torchdistills_mean_square():
 
 @pytest.mark.parametrize('T,alpha,beta', [(4.0, 1.0, 8.0), (1.0, 2.0, 0.5)])
 def test_decoupled_loss_is_mdistillers(T, alpha, beta):
-    """megvii-research/mdistiller at a08d46f, mdistiller/distillers/DKD.py, dkd_loss: value and gradient in float64 for these
+    """megvii-research/mdistiller at a08d46f, mdistiller/distillers/DKD.py, dkd_loss.
+
+    Value and gradient in float64 for these
     logits (seeded, standard deviation 3) and labels, once, on a CPU; stored with what went in"""
     student, teacher, y = (torch.from_numpy(PEERS[f'dkd.{name}']) for name in ('student', 'teacher', 'y'))
     for found, expected in zip(
@@ -105,7 +107,7 @@ def test_relations_of_probabilities_are_torchdistills_over_T_squared(T):
 
 
 @pytest.mark.parametrize('T', [1.0, 2.0])
-def test_standardised_soft_loss_is_torchdistills_times_T_squared(T):
+def test_standardized_soft_loss_is_torchdistills_times_T_squared(T):
     theirs = LogitStdKDLoss('z', 'output', 'z', 'output', temperature=T, alpha=0)
     agree(lambda s: ls_kd_loss(s, H, T), lambda s: T**2 * theirs(io(z=s), io(z=H.double())), S)
 
@@ -120,7 +122,7 @@ def test_attention_transfer_is_torchdistills():
 @pytest.mark.parametrize('name,loss', [('at_larger', at_loss), ('at_smaller', at_loss), ('sp', sp_loss)])
 def test_attention_of_unequal_sizes_and_similarity_are_mdistillers(name, loss):
     """megvii-research/mdistiller at a08d46f, mdistiller/distillers/AT.py, single_stage_at_loss with p = 2, and SP.py,
-    similarity_loss: values and gradients in float64 for these features (seeded), once, on a CPU; stored with what went in"""
+    similarity_loss: values and gradients in float64 for these features (seeded), on a CPU; stored with the inputs"""
     guided, hint = (torch.from_numpy(PEERS[f'{name}.{who}']) for who in ('guided', 'hint'))
     for found, expected in zip(value_and_gradient(lambda s: loss(s, hint), guided), peer(name)):
         close(found, expected)
@@ -132,7 +134,7 @@ def test_relations_of_images_are_torchdistills(distance, angle):
     agree(lambda s: rkd_loss(s, HINT, distance, angle), lambda s: theirs(io(x=s), io(x=HINT.double())), GUIDED)
 
 
-def test_neighbours_are_torchdistills():
+def test_neighbors_are_torchdistills():
     theirs = PKTLoss('x', 'output', 'x', 'output')
     agree(lambda s: pkt_loss(s, H), lambda s: theirs(io(x=s), io(x=H.double())), S)
 
@@ -206,10 +208,13 @@ def test_similarity_by_hand():
     )
 
 
+def huber(d):
+    return d**2 / 2 if abs(d) < 1 else abs(d) - 1 / 2
+
+
 def test_distances_by_hand():
-    "Sides 3, 4, 5 have mean 4, sides 1, 1, 2 have 4/3: ¾ is 1 less ¼, 5/4 against 3/2; six of nine pairs are two images"
+    "Sides 3, 4, 5 have mean 4, sides 1, 1, 2 have 4/3: ¾ is 1 less ¼, 5/4 against 3/2; six of nine pairs count"
     triangle, line = tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]]), tensor([[0.0], [1.0], [-1.0]])
-    huber = lambda d: d**2 / 2  # below 1
     assert rkd_loss(line, triangle, 1.0, 0.0).item() == pytest.approx(
         2 * (huber(3 / 4 - 3 / 4) + huber(3 / 4 - 1) + huber(6 / 4 - 5 / 4)) / 9, rel=1e-5
     )
@@ -218,13 +223,12 @@ def test_distances_by_hand():
 def test_angles_by_hand():
     "The cosines at the corners of 3, 4, 5 are 0, 3/5 and 4/5, on a line −1, 1 and 1; each counts twice in 27 triples"
     triangle, line = tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]]), tensor([[0.0], [1.0], [-1.0]])
-    huber = lambda d: d**2 / 2 if abs(d) < 1 else abs(d) - 1 / 2
     assert rkd_loss(line, triangle, 0.0, 1.0).item() == pytest.approx(
         2 * (huber(-1 - 0) + huber(1 - 3 / 5) + huber(1 - 4 / 5)) / 27, rel=1e-5
     )
 
 
-def test_neighbours_by_hand():
+def test_neighbors_by_hand():
     "Orthogonal images: rows 1, ½ over 3/2; equal images: rows ½, ½"
     by_hand = ((log(0.5 / (2 / 3)) + log(0.5 / (1 / 3))) * 0.5 * 2) / 4
     assert pkt_loss(tensor([[1.0, 0.0], [0.0, 5.0]]), tensor([[1.0], [1.0]])).item() == pytest.approx(by_hand, rel=1e-5)
@@ -308,8 +312,8 @@ def turn(x):
         'relations-scale',
         'relations-shift',
         'relations-rotation',
-        'neighbours-scale-of-an-image',
-        'neighbours-rotation',
+        'neighbors-scale-of-an-image',
+        'neighbors-rotation',
     ],
 )
 def test_what_the_method_does_not_see_costs_nothing(loss, change):
@@ -348,7 +352,7 @@ def test_the_target_does_not_matter_among_the_others():
     assert dkd_loss(student, H, Y, beta=0.0) > dkd_loss(S, H, Y, beta=0.0) + 1
 
 
-def test_standardised_logits_have_mean_0_and_deviation_1_whatever_their_shift_and_scale():
+def test_standardized_logits_have_mean_0_and_deviation_1_whatever_their_shift_and_scale():
     z = standardize(S)
     torch.testing.assert_close(z.mean(1), torch.zeros(6), rtol=0, atol=1e-6)
     torch.testing.assert_close(z.std(1), torch.ones(6))
@@ -356,7 +360,7 @@ def test_standardised_logits_have_mean_0_and_deviation_1_whatever_their_shift_an
     assert ls_kd_loss(7 * S - 3, S).item() == pytest.approx(0, abs=1e-6)
 
 
-def test_equal_logits_of_all_classes_standardise_to_0_and_so_does_their_gradient():
+def test_equal_logits_of_all_classes_standardize_to_0_and_so_does_their_gradient():
     value, gradient = value_and_gradient(lambda s: ls_kd_loss(s, H), torch.ones(6, 10))
     assert torch.isfinite(value) and gradient.isfinite().all() and (standardize(torch.ones(6, 10)) == 0).all()
 

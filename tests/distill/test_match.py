@@ -141,7 +141,7 @@ def test_a_loss_may_ask_for_labels_and_for_the_places_of_the_images(data):
 
     learn.fit(2, 0.01, cbs=Match(teacher(), loss, 1.0))
     assert sorted(asked) == sorted([*range(72)] * 2) and asked[:72] != list(range(72))
-    with pytest.raises(KdfastError, match='loss needs the label of each image, and MixUp'):
+    with pytest.raises(KdfastError, match='loss needs the label or index of each image, and MixUp'):
         learn.fit(1, 0.01, cbs=[MixUp(), Match(teacher(), loss)])
 
 
@@ -348,31 +348,29 @@ def test_only_parameters_behind_the_two_tensors_ask_for_labels_and_places(data):
         (torch.dist, set()),
         (Regressed(), set()),
     ):
-        assert Match(teacher(), loss).wants == wants
+        assert Match(teacher(), loss).extra_inputs == wants
     learner(data).fit(1, 0.01, cbs=Match(teacher(), named))
 
 
 def test_places_come_from_the_loader_and_are_where_the_labels_are(data):
-    from kdfast.distill.match import indices
+    from kdfast.distill.loss_inputs import sample_indices
 
     class Loader:
         batch_idx = torch.tensor([30, 31])
 
     assert (
-        indices(Loader(), 3, torch.tensor([0, 1])).tolist() == [30, 31]
-        and indices(Loader(), 0, torch.zeros(2, device='meta')).device.type == 'meta'
+        sample_indices(Loader(), 3, torch.tensor([0, 1])).tolist() == [30, 31]
+        and sample_indices(Loader(), 0, torch.zeros(2, device='meta')).device.type == 'meta'
     )
-    with pytest.raises(KdfastError, match='Loader names 2 images for a batch of 3'):
-        indices(Loader(), 0, torch.zeros(3))
+    with pytest.raises(KdfastError, match='Loader has 2 indices for a batch of 3'):
+        sample_indices(Loader(), 0, torch.zeros(3))
 
     def loss(s, t, index):
         return s.mean() * 0
 
     learn = learner(data)
     learn.dls = DataLoaders(torch.utils.data.DataLoader(learn.dls.train_ds, 8), learn.dls.valid)
-    with pytest.raises(
-        KdfastError, match='loss needs to know which images a batch holds, and DataLoader does not tell'
-    ):
+    with pytest.raises(KdfastError, match='loss needs the indices of the images of a batch, which DataLoader does not'):
         learn.fit(1, cbs=Match(teacher(), loss))
 
 
@@ -381,7 +379,7 @@ def test_places_come_from_the_loader_and_are_where_the_labels_are(data):
     [(lambda s, t: (s - t).square(), '8×3'), (lambda s, t: dict(loss=s.mean()), 'dict'), (lambda s, t: 0.0, 'float')],
 )
 def test_a_loss_that_is_not_one_number_is_refused(data, loss, found):
-    with pytest.raises(KdfastError, match=f'gives {found}, expected one number'):
+    with pytest.raises(KdfastError, match=f'returns {found}, expected a scalar'):
         learner(data).fit(1, cbs=Match(teacher(), loss))
 
 
@@ -416,7 +414,7 @@ def test_features_of_a_student_on_several_gpus_at_once_are_refused(data):
         def forward(self, x):
             return self.module(x)
 
-    with pytest.raises(KdfastError, match='DataParallel compute in several copies'):
+    with pytest.raises(KdfastError, match='DataParallel computes the layers of the student in several copies'):
         learner(data, Replicated(matched(3))).fit(1, cbs=Match(teacher(), hint_loss, 1.0, 'stage2:stage2'))
 
 

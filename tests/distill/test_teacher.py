@@ -1,4 +1,4 @@
-"The teacher in a fit is the teacher that was given: whatever it shares, however it is wrapped, whatever happens to it meanwhile."
+"""The teacher in a fit gives the outputs of the original: shared weights, wrappers, changes during the fit."""
 
 from contextlib import nullcontext
 from copy import deepcopy

@@ -289,9 +289,9 @@ def test_a_regressor_goes_both_ways_between_sizes_and_kinds():
         torch.testing.assert_close(ours, expected)
     vectors = nn.Sequential(nn.Flatten(), nn.Linear(768, 7)), nn.Sequential(nn.Flatten(), nn.Linear(768, 9))
     assert regressor(*vectors, x)(vectors[0](x)).shape == (2, 9)
-    with pytest.raises(KdfastError, match='features of 7 onto a hint of 4×8×8: a vector has no positions'):
+    with pytest.raises(KdfastError, match='features 7 to a hint 4×8×8: a vector has no positions'):
         regressor(vectors[0], wide, x)
-    with pytest.raises(KdfastError, match='features of 5×1×1 onto a hint of 4×8×8: one position'):
+    with pytest.raises(KdfastError, match='features 5×1×1 to a hint 4×8×8: one position'):
         regressor(nn.Conv2d(3, 5, 16), wide, x)
 
 

@@ -255,7 +255,7 @@ def test_a_regressor_shrinks_a_larger_map_as_in_the_paper():
     larger, hint = front(thin(3), 'stage1'), front(wide(3), 'stage2')
     matrix = regressor(larger, hint, x)
     assert matrix.kernel_size == (9, 9) and matrix(larger(x)).shape == hint(x).shape
-    with pytest.raises(KdfastError, match='of 3 onto a hint of 84×8×8: a vector has no positions'):
+    with pytest.raises(KdfastError, match='features 3 to a hint 84×8×8: a vector has no positions'):
         regressor(front(thin(3), 'head'), hint, x)
 
 
@@ -355,7 +355,7 @@ def test_a_students_file_travels_with_its_run_and_a_changed_one_is_refused(run, 
         MINE.replace('nn.Conv2d(3, 8', 'nn.Conv2d(3, 4').replace('(8)', '(4)').replace('Linear(8', 'Linear(4')
     )
     again = kdfast('run', 'baseline', '--student', mine, '--epochs', 1, '--data', images, '--runs', tmp_path / 'runs')
-    assert again.status == 2 and 'was made with sources' in again.err
+    assert again.status == 2 and 'was trained with sources' in again.err
 
 
 def test_a_run_is_a_teacher_and_is_not_trained_again(run, study, tmp_path):

@@ -150,8 +150,8 @@ def test_a_teacher_that_was_trained_again_is_another(tmp_path):
 @pytest.mark.parametrize(
     'status,said',
     [
-        ('finished', 'is no teacher: hint trains a part of its network and leaves the classifier new'),
-        ('interrupted', 'is interrupted, not finished: a teacher must be'),
+        ('finished', 'is not a teacher: hint trains only a part of its network'),
+        ('interrupted', 'is interrupted; a teacher must be finished'),
     ],
 )
 def test_what_classifies_nothing_teaches_nobody(study, kdfast, images, tmp_path, status, said):

@@ -2,8 +2,8 @@
 
 python tests/slow/callbacks.py [name …]
 
-Each class trains a small network in a run, alone and beside Distill. The weights must be those of the same Learner without kdfast's run
-around it; and a run that is interrupted at several moments must end with the same weights, rows and numbers.
+Each class trains a small network in a run, alone and with Distill. The weights must equal those of the same Learner
+without kdfast's run; a run that is interrupted at several moments must end with the same weights and metrics.
 """
 
 import argparse
@@ -337,7 +337,7 @@ def try_all(names, beside=(False, True)):
                 except Exception:
                     results = [(traceback.format_exc().strip().splitlines()[-1], False)]
                 tried, passed = tried + 1, passed + all(good for _, good in results)
-                kept = '' if 'cannot be kept' not in said.getvalue() else ' (starts again, and said so)'
+                kept = '' if 'cannot be saved' not in said.getvalue() else ' (starts again, and said so)'
                 wrong = '; '.join(what for what, good in results if not good)
                 print(f"{case}{' and Distill' if distill else ''}: {wrong or 'passed'}{kept}", flush=True)
     for name in unknown:

@@ -1,8 +1,9 @@
-"""Each recipe's training steps on a GPU that is not there: `python tests/slow/fake_cuda.py [RECIPE …]`.
+"""Run each recipe's training steps on a simulated GPU: `python tests/slow/fake_cuda.py [RECIPE …]`.
 
-Tensors on `cuda` have shapes, types and a device, but no values; those on the CPU are real. So what a GPU would refuse is refused here,
-and what a step copies between the two is counted. Autocast alone changes nothing: PyTorch does not take such tensors for a GPU's.
-A recipe passes where its steps run, with images in the GPU's memory and without, and nothing in them waits for the GPU.
+Tensors on `cuda` have shapes, types and a device, but no values; those on the CPU are real. Errors of a GPU, such as
+tensors on different devices, appear here, and copies between the devices are counted. Autocast has no effect: PyTorch
+does not treat such tensors as a GPU's. A recipe passes if its steps run, with images in GPU memory and without, and
+never wait for the GPU.
 """
 
 import contextlib
@@ -53,7 +54,7 @@ class Fake(FakeTensorMode):
 
 
 class FakeCuda(TorchDispatchMode):
-    "What is computed on `cuda` is fake, anything else is real; `seen` counts what goes between them, by kind and by the place in the code"
+    "Compute on `cuda` with fake tensors; `seen` counts copies between the devices, by kind and place in the code."
 
     def __init__(self):
         super().__init__()
@@ -169,21 +170,31 @@ def normalized(dl):
     return lambda b: ((b[0].float().div_(to_float.div) - normalize.mean) / normalize.std, *b[1:])
 
 
-def steps(
-    name: str,  # Of a recipe
-    optimizer: str = 'sgd',
-    precision: str = 'bfloat16',
-    free: int = 2**36,  # Bytes of the GPU's memory: in little, the images stay on the CPU
-) -> list[Counter]:  # Of each step but the first: how often what went between the devices, by kind and place
-    "Train with a recipe on the fake GPU, a few steps, from networks that are new."
-    from fastai.basics import Callback, CancelFitException
-
-    from kdfast.data import load
-    from kdfast.runs.recipes import find_recipe
-    from kdfast.runs.run_dir import RunDir
+@contextlib.contextmanager
+def fake_device(free, precision):
+    "Train on the fake GPU with so many free bytes; the runs that a run depends on are not trained."
     from kdfast.training.run import Run
 
-    gpu, counts = FakeCuda(), []
+    def needs(run, needed, **given):
+        student = given.get('student', 'thin')
+        teacher = given.get('teacher', given.get('network', 'wide'))
+        return run.build(teacher if needed == 'teacher' else student)  # on the CPU until it is used
+
+    with contextlib.ExitStack() as stack:
+        for target, value in (
+            ('kdfast.data.dataloaders.default_device', lambda *_: CUDA),
+            ('torch.cuda.mem_get_info', lambda *_: (free, free)),
+            ('fastai.torch_core.default_device', lambda *_: CUDA),
+        ):
+            stack.enter_context(patch(target, value))
+        stack.enter_context(patch.object(Run, 'needs', needs))
+        stack.enter_context(patch.object(Run, 'precision', precision))
+        yield
+
+
+def count_steps(gpu, counts):
+    "Return a callback that adds what the GPU has seen to `counts` after each of STEPS training steps."
+    from fastai.basics import Callback, CancelFitException
 
     class Look(Callback):
         order, step = 1000, 0
@@ -195,38 +206,41 @@ def steps(
             if len(counts) == STEPS:
                 raise CancelFitException
 
-    def needs(
-        run, needed, **given
-    ):  # what it stands on is not trained; a run's own network is on the CPU until it is used
-        student, teacher = given.get('student', 'thin'), given.get('teacher', given.get('network', 'wide'))
-        return run.build(teacher if needed == 'teacher' else student)
+    return Look()
 
-    with contextlib.ExitStack() as stack:
-        home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        for target, value in (
-            ('kdfast.data.dataloaders.default_device', lambda *_: CUDA),
-            ('torch.cuda.mem_get_info', lambda *_: (free, free)),
-            ('fastai.torch_core.default_device', lambda *_: CUDA),
-        ):
-            stack.enter_context(patch(target, value))
-        stack.enter_context(patch.object(Run, 'needs', needs))
-        stack.enter_context(patch.object(Run, 'precision', precision))
+
+def steps(
+    name: str,  # Recipe
+    optimizer: str = 'sgd',  # Optimizer
+    precision: str = 'bfloat16',  # Of training steps
+    free: int = 2**36,  # Free bytes of the GPU's memory; with few, the images stay on the CPU
+) -> list[Counter]:  # Of each step but the first: copies between the devices, by kind and place
+    "Train a few steps of a recipe on the fake GPU, with new networks."
+    from kdfast.data import load
+    from kdfast.runs.recipes import find_recipe
+    from kdfast.runs.run_dir import RunDir
+    from kdfast.training.run import Run
+
+    gpu, counts = FakeCuda(), []
+    with tempfile.TemporaryDirectory() as home, fake_device(free, precision):
+        home = Path(home)
         recipe = find_recipe(name)
-        run = Run(RunDir(home / 'run' / name / '0'), load('digits'), 0, home, (lambda _: Look(),))
+        watch = (lambda _: count_steps(gpu, counts),)
+        run = Run(RunDir(home / 'run' / name / '0'), load('digits'), 0, home, watch)
         run.folder.path.mkdir(parents=True)
         run.folder.facts = dict(stands_on={})
-        stack.enter_context(gpu.installed())
-        for dl in run.dls.loaders:
-            dl.after_batch = normalized(dl)
-        arguments = {o.name: o.default for o in recipe.options} | dict(epochs=1, optimizer=optimizer)
-        recipe.main()(run, **arguments)
+        with gpu.installed():
+            for dl in run.dls.loaders:
+                dl.after_batch = normalized(dl)
+            arguments = {o.name: o.default for o in recipe.options} | dict(epochs=1, optimizer=optimizer)
+            recipe.main()(run, **arguments)
     if len(counts) < STEPS:
         raise AssertionError(f'{name} took {len(counts)} steps on the GPU, expected {STEPS}')
     return [now - before for before, now in zip(counts, counts[1:])]
 
 
 def summary(counts):
-    "Of the steps: waits of the program's own, waits elsewhere, copies that are waited for and copies that are not; the most of any step"
+    "Return the largest count of any step: waits, waits elsewhere, copies that are waited for, other copies."
 
     def most(kind, where=lambda place: True):
         return max(sum(n for (k, place), n in step.items() if k == kind and where(place)) for step in counts)
@@ -259,8 +273,8 @@ def main(names):
         passed += not found['waits'] + found['waiting']
         places = sorted({f'{kind} {place}' for step in counts for kind, place in step})
         print(
-            f'{name:10} in a step: waits for the GPU {found["waits"]} (record {found["recorded"]}), copies to it {found["copies"]}, waiting {found["waiting"]}; '
-            + ', '.join(places),
+            f'{name:10} in a step: waits for the GPU {found["waits"]} (record {found["recorded"]}), '
+            f'copies to it {found["copies"]}, waiting {found["waiting"]}; ' + ', '.join(places),
             flush=True,
         )
     print(f'fake_cuda {passed}/{len(names)}')

@@ -266,34 +266,22 @@ def killed_others(bench, n):
     return [killed(bench, recipe) for recipe in ('teacher', 'hint', 'baseline', 'kd', 'exp1') for _ in range(n)]
 
 
-def killed_studies(bench, n):
-    "The study itself, or one of its runs, through processes of their own; each run is there once in the end, and equal"
+def start_study(bench, kept_in):
+    "Start a study of two recipes in a process."
+    options = f'--seeds 1 --epochs {EPOCHS} --jobs 2'.split()
+    return subprocess.Popen(
+        [*bench.command, 'study', 'baseline', 'kd', *options, '--data', bench.home / 'tiny', '--runs', kept_in],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
-    def study(kept_in):
-        return subprocess.Popen(
-            [
-                *bench.command,
-                'study',
-                'baseline',
-                'kd',
-                '--seeds',
-                '1',
-                '--epochs',
-                str(EPOCHS),
-                '--jobs',
-                '2',
-                '--data',
-                bench.home / 'tiny',
-                '--runs',
-                kept_in,
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+
+def killed_studies(bench, n):
+    "Kill the study or one of its runs; after a second start each run is there once, and equal."
 
     def trial():
         kept_in = bench.beside('kd')
-        first = study(kept_in)
+        first = start_study(bench, kept_in)
         after = time.perf_counter() + bench.random.uniform(3, 12)
         while time.perf_counter() < after and first.poll() is None:
             time.sleep(0.01)
@@ -303,7 +291,7 @@ def killed_studies(bench, n):
         else:
             first.kill()
         first.wait()
-        again = study(kept_in)
+        again = start_study(bench, kept_in)
         again.wait()
         return (
             again.returncode == 0
@@ -343,7 +331,7 @@ def signalled(bench, n):
 
 
 def fails_at(k, fault, reached):
-    "From now on, the k-th call that opens, writes, syncs, renames or makes a folder fails; then there is the file `reached`"
+    "Let the k-th call that opens, writes, syncs, renames or makes a folder fail, and create the file `reached`."
     count = [0]
 
     def counted(real, name_of):
@@ -495,45 +483,48 @@ ERRORS = (
 )
 
 
+WHERE = dict(  # function that fails, by the part of a run
+    step=(Run, 'learner'),
+    judge=(evaluation, 'evaluate'),
+    save=(evaluation, 'save_network'),
+    finish=(RunDir, 'finish'),
+)
+
+
+def failing_function(what, error, step):
+    "Return a replacement of the function in WHERE that raises the error outside of rehearsals."
+    real = getattr(*WHERE[what])
+
+    class Fail(FitCallback):
+        def after_step(self):
+            if self.epoch * 9 + self.iter == step:
+                raise error
+
+    def fail(first, *args, **kwargs):
+        if what == 'step':
+            learn = real(first, *args, **kwargs)
+            if not first.rehearsal:
+                learn.add_cb(Fail())
+            return learn
+        if rehearsed(str(args[0] if what == 'save' else getattr(first, 'folder', first))):
+            return real(first, *args, **kwargs)
+        raise error
+
+    return fail
+
+
 def failing(bench, n):
-    "In training, judging, saving or finishing: what is trained is kept, and ends equal"
+    "Fail in training, evaluation, saving or finishing: the training is saved, and resumes to an equal run."
 
     def trial():
-        kept_in, error, what = (
-            bench.beside('kd'),
-            bench.random.choice(ERRORS),
-            bench.random.choice(['step', 'step', 'judge', 'save', 'finish']),
-        )
-        step = bench.random.randrange(2, 18)
-        owner, name = dict(
-            step=(Run, 'learner'),
-            judge=(evaluation, 'evaluate'),
-            save=(evaluation, 'save_network'),
-            finish=(RunDir, 'finish'),
-        )[what]
-        real = getattr(owner, name)
-
-        class Fail(FitCallback):
-            def after_step(self):
-                if self.epoch * 9 + self.iter == step:
-                    raise error
-
-        def fail(first, *args, **kwargs):
-            if what == 'step':
-                learn = real(first, *args, **kwargs)
-                if not first.rehearsal:
-                    learn.add_cb(Fail())
-                return learn
-            if rehearsed(str(args[0] if what == 'save' else getattr(first, 'folder', first))):
-                return real(first, *args, **kwargs)
-            raise error
-
-        status, folder = (
-            bench.run(kept_in, 'kd', lambda: (often(), setattr(owner, name, fail))),
-            bench.folder(kept_in, 'kd'),
-        )
+        kept_in = bench.beside('kd')
+        error = bench.random.choice(ERRORS)
+        what = bench.random.choice(['step', 'step', 'judge', 'save', 'finish'])
+        fail = failing_function(what, error, bench.random.randrange(2, 18))
+        status = bench.run(kept_in, 'kd', lambda: (often(), setattr(*WHERE[what], fail)))
+        folder = bench.folder(kept_in, 'kd')
         said = bench.said(kept_in).splitlines()[-1]
-        kept = folder.status == 'failed' and folder.has_checkpoints and 'What is trained is kept' in said
+        kept = folder.status == 'failed' and folder.has_checkpoints and 'The training so far is saved' in said
         return status in (1, 2) and kept and bench.run(kept_in, 'kd') == 0 and bench.equal(kept_in, 'kd')
 
     return [trial() for _ in range(n)]
@@ -542,7 +533,8 @@ def failing(bench, n):
 def reloaded(bench, n):
     "Weights read by a process of its own give the same logits"
     code = (
-        'import sys, torch; from kdfast.models.saved import load_network as load; from kdfast.runs.run_dir import RunDir as Folder; from safetensors.torch import save_file\n'
+        'import sys, torch; from kdfast.models.saved import load_network as load\n'
+        'from kdfast.runs.run_dir import RunDir as Folder; from safetensors.torch import save_file\n'
         'torch.set_num_threads(1); x = torch.randn(1000, 3, 8, 8, generator=torch.Generator().manual_seed(0))\n'
         'with torch.no_grad(): save_file({"logits": load(Folder(sys.argv[1]))(x)}, sys.argv[2])'
     )
@@ -624,7 +616,8 @@ ORDEALS = {  # what it is, the ordeal, and how many
             f'{HERE.parent}/cli/test_cli.py',
             f'{HERE.parent}/runs/test_recipe.py',
             '-k',
-            'wrong or bad_input or usage or range or refused or unknown or no_recipe or broken or harm or limits or lying or leads',
+            'wrong or bad_input or usage or range or refused or unknown or no_recipe or broken or harm or limits '
+            'or lying or leads',
         ),
         1,
     ),

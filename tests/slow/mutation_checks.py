@@ -21,7 +21,7 @@ from kdfast.export import export
 from kdfast.models import saved
 from kdfast.runs import run_dir
 from kdfast.runs.run_dir import RunDir
-from kdfast.training import checkpoints, metrics_log, rehearsal, restore, run
+from kdfast.training import checkpoints, metrics_log, rehearsal_run, restore, run
 from kdfast.training.checkpoints import Checkpoints
 
 
@@ -30,7 +30,7 @@ def nothing(*_, **__):
 
 
 def no_network():
-    restore.Put.overwritten = lambda self, old, x: old
+    restore.StateRestorer.copy_into = lambda self, old, x: old
 
 
 def no_record():
@@ -39,14 +39,14 @@ def no_record():
 
 def no_optimizer():
     "Its state is as at the beginning of the fit"
-    put = Checkpoints.put
+    put = Checkpoints.restore
 
     def forgetful(self, learn):
         found = put(self, learn)
         learn.opt.clear_state()
         return found
 
-    Checkpoints.put = forgetful
+    Checkpoints.restore = forgetful
 
 
 def no_lock():
@@ -95,7 +95,7 @@ def silent_disk():
 
 
 def no_hash():
-    Checkpoints.newest = lambda self, *where: next(iter(self.under_way(*where)), None)
+    Checkpoints.newest = lambda self, *where: next(iter(self.places(*where)), None)
 
 
 def numpy_unpickles():
@@ -127,7 +127,7 @@ def no_running_statistics():
                 module.reset_running_stats()
         return network
 
-    saved.load_network = run.load_network = rehearsal.load_network = export.load_network = fresh
+    saved.load_network = run.load_network = rehearsal_run.load_network = export.load_network = fresh
 
 
 def begun_is_finished(bench):

@@ -1,4 +1,4 @@
-"Predictions from every event of a fit × kdfast's callbacks: the fit ends with the weights that it ends with without them."
+"""Predictions from every event of a fit, with kdfast's callbacks: the fit ends with the same weights as without."""
 
 from functools import partial
 
@@ -132,8 +132,8 @@ def trained(kind, *cbs):
     learn.fit_one_cycle(3, 1e-2, cbs=[*own, *cbs, Look()])
     weights = dict(learn.model.state_dict())
     for cb in own:
-        if getattr(cb, 'trained', None):
-            weights |= {f'loss.{name}': t for name, t in cb.trained.state_dict().items()}
+        if getattr(cb, 'loss_module', None):
+            weights |= {f'loss.{name}': t for name, t in cb.loss_module.state_dict().items()}
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in learn.model.modules())
     return weights, learn.recorder.values, parts
 

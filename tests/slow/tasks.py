@@ -1,4 +1,4 @@
-"Learners of every kind of task × Distill and Match × what people put beside them: the right value at each batch, or refused before the first step."
+"""Learners of every task, with Distill, Match and others: correct values, or an error before the first step."""
 
 from functools import partial
 
@@ -110,8 +110,8 @@ class Check(Callback):
             if total is not None:
                 assert abs(total - float(match.parts['hard'])) < 1e-5
             if match.pairs:
-                expected = float((match.features[match.guided[0]][0].detach().float() - layer).square().mean())
-            elif match.measure is squares:
+                expected = float((match.features[match.student_layers[0]][0].detach().float() - layer).square().mean())
+            elif match.loss_fn is squares:
                 expected = float((student - output).square().mean())
             else:
                 expected = SOFT[self.kind](*(x.double().numpy() for x in (student, output)))

@@ -1,4 +1,4 @@
-"""The exhaustive suites: `python tests/slow/zoo.py SUITE [WORD …]` runs tests/slow/SUITE.py; words choose cases whose names hold one of them.
+"""Run an exhaustive suite: `python tests/slow/zoo.py SUITE [WORD …]` runs tests/slow/SUITE.py; words select cases.
 
 Each prints a line for each case that fails, and at the end how many passed of how many were tried.
 """

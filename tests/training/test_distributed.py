@@ -1,4 +1,4 @@
-"Two processes train one student: fastai's own distributed training, with the teacher in each; in a notebook, and by kdfast run."
+"""Two processes train one student, with fastai's distributed training: in a notebook, and with kdfast run."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ from kdfast.all import *
 from kdfast.data import load
 from kdfast.data.dataloaders import loaders
 from safetensors.torch import save_file
-DistributedDL._broadcast = lambda self, order, rank: order # fastai's own needs a GPU; and this order is the same in every process
+DistributedDL._broadcast = lambda self, order, rank: order # fastai's own needs a GPU; all processes have this order
 images,home = sys.argv[1:]
 set_seed(1, reproducible=True)
 teacher = network((8, 16, 24), 3)
@@ -42,12 +42,14 @@ class Look(Callback):
     def after_batch(self):
         if not self.training: return
         seen.extend(self.xb[0].flatten(1).sum(1).tolist())
-        assert self.learn.distill.parts['soft'] > 0 and self.learn.match.parts['total'] == self.learn.loss > self.learn.distill.parts['total']
-with learn.distrib_ctx(sync_bn=False, cpu=True): learn.fit(1, .05, cbs=[Distill(teacher), Match(teacher, at_loss, 10., 'stage2:stage2'), Look()])
+        assert self.learn.distill.parts['soft'] > 0
+        assert self.learn.match.parts['total'] == self.learn.loss > self.learn.distill.parts['total']
+match = Match(teacher, at_loss, 10., 'stage2:stage2')
+with learn.distrib_ctx(sync_bn=False, cpu=True): learn.fit(1, .05, cbs=[Distill(teacher), match, Look()])
 assert type(learn.model) is nn.Sequential and not any(module._forward_hooks for module in learn.model.modules())
 # What kdfast run does in several processes
 from kdfast.core import distributed as processes
-from kdfast.training.together import OwnRandomNumbers, Together
+from kdfast.training.distributed_run import RankRandomNumbers, DistributedRun
 processes.join()
 made = Path(home)/'made'
 def make():
@@ -61,12 +63,13 @@ def masks(*cbs):
     set_seed(0)
     model,left = nn.Sequential(nn.Dropout(), *network((4, 8, 12), 3)),[]
     model[0].register_forward_hook(lambda dropout, inputs, out: left.append(out != 0) if dropout.training else None)
-    one = Learner(loaders(load(images)), model, CrossEntropyLossFlat(), opt_func=SGD, cbs=[Together(gpu=False), OwnRandomNumbers(), *cbs])
+    cbs = [DistributedRun(gpu=False), RankRandomNumbers(), *cbs]
+    one = Learner(loaders(load(images)), model, CrossEntropyLossFlat(), opt_func=SGD, cbs=cbs)
     one.remove_cbs(ProgressCallback)
     one.logger = noop
     try: one.fit(1, .05)
     except KeyboardInterrupt: pass
-    assert one.model is model and not one.together.wrapped
+    assert one.model is model and not one.distributed_run.wrapped
     return torch.stack(left)
 class Draws(Callback):
     order = -4.6
@@ -77,7 +80,8 @@ class Break(Callback):
 dropped = masks()
 if processes.rank: assert torch.equal(dropped, masks(Draws())) and torch.equal(dropped[:3], masks(Break()))
 else: masks(Draws()), masks(Break())
-save_file({name: p.detach().clone() for name,p in learn.model.named_parameters()} | dict(seen=tensor(seen), dropped=dropped.float().contiguous()),
+parameters = {name: p.detach().clone() for name,p in learn.model.named_parameters()}
+save_file(parameters | dict(seen=tensor(seen), dropped=dropped.float().contiguous()),
           f'{home}/{os.environ["RANK"]}.safetensors')
 '''
 
@@ -118,11 +122,13 @@ from torch import nn
 
 
 def tiny(n_classes):
-    return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, n_classes))
+    convolutions = nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU()
+    return nn.Sequential(*convolutions, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, n_classes))
 '''
 
 
-IN_FLOAT32 = 'from kdfast import cli; from kdfast.training.run import Run; Run.precision = "float32"; cli.main()'  # on any CPU: bfloat16 rounds more than processes differ
+# bfloat16, which some CPUs would use, rounds more than processes differ
+IN_FLOAT32 = 'from kdfast import cli; from kdfast.training.run import Run; Run.precision = "float32"; cli.main()'
 
 
 def start(home, *arguments):
@@ -182,7 +188,7 @@ def test_a_run_in_two_processes_that_was_ended_goes_on_to_the_same_bits(two):
     assert first.wait() == 143
     second.kill(), ended(both)  # as a launcher does
     went_on = ended(start(two.home, *two.asked, '--runs', 'ended'))
-    assert 'goes on from epoch 2' in went_on[0][1]
+    assert 'resumes at epoch 2' in went_on[0][1]
     whole, gone_on = (next((two.home / name).rglob('kd*/0/weights.safetensors')) for name in ('two', 'ended'))
     assert whole.read_bytes() == gone_on.read_bytes()
 

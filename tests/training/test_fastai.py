@@ -153,5 +153,5 @@ def test_stage_one_on_any_learner_then_a_front_that_is_held_still(learn, teacher
 def test_stage_one_names_a_layer_that_is_not_there_and_shapes_that_do_not_meet(learn, teacher):
     with pytest.raises(KdfastError, match='has no layer stage9'):
         learn.fit_hint(1, teacher, hint='stage9', guided='0.5')
-    with pytest.raises(KdfastError, match='no regressor maps guided features of 512×1×1 onto a hint of 48×4×4'):
+    with pytest.raises(KdfastError, match='no regressor maps guided features 512×1×1 to a hint 48×4×4'):
         learn.fit_hint(1, teacher, hint='stage2', guided='0.7')

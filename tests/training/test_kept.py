@@ -90,7 +90,7 @@ def test_a_training_that_fails_goes_on(data, whole, tmp_path, capsys, name):
         train(data, tmp_path, Fail(error))
     folder = folder_of(tmp_path)
     assert folder.status == status and folder.run['reason'].startswith(reason) and '\n' not in folder.run['reason']
-    assert same(train(data, tmp_path), whole) and Fail.steps == 9 and 'goes on from epoch 2' in capsys.readouterr().err
+    assert same(train(data, tmp_path), whole) and Fail.steps == 9 and 'resumes at epoch 2' in capsys.readouterr().err
 
 
 LATER = dict(judging=(evaluation, 'evaluate'), saving=(evaluation, 'save_network'), finishing=(RunDir, 'finish'))
@@ -145,8 +145,9 @@ def test_people_are_told_what_to_do(kdfast, images, data, tmp_path, monkeypatch)
     monkeypatch.setattr(Run, 'learner', failing)
     done = kdfast('run', 'baseline', '--epochs', 2, '--data', images, '--runs', tmp_path)
     assert done.status == 2 and done.err.splitlines()[-1] == (
-        'kdfast: error: out of memory (OutOfMemoryError: CUDA out of memory.): end what else uses it, or take smaller networks '
-        'or images (--size). What is trained is kept: the same command goes on from there'
+        'kdfast: error: out of memory (OutOfMemoryError: CUDA out of memory.): '
+        'end what else uses it, or take smaller networks or images (--size). '
+        'The training so far is saved: the same command resumes it'
     )
     listed = kdfast('ls', '--runs', tmp_path)
     assert 'failed' in listed.out and 'out of memory' in ' '.join(listed.out.split())
@@ -170,7 +171,15 @@ def test_the_list_of_runs_has_reasons(tmp_path):
 
 # What changed since
 
-SOURCE = '"Mine."\nfrom kdfast.all import *\nimport helper\n\ndef main(run, epochs:int=2):\n    learn = run.learner(run.build(thin))\n    learn.fit_one_cycle(epochs, helper.LR)\n    return learn\n'
+SOURCE = '''"Mine."
+from kdfast.all import *
+import helper
+
+def main(run, epochs:int=2):
+    learn = run.learner(run.build(thin))
+    learn.fit_one_cycle(epochs, helper.LR)
+    return learn
+'''
 
 
 @pytest.fixture
@@ -199,7 +208,8 @@ def test_code_that_was_mended_goes_on_when_the_user_says_so(mended, tmp_path, ca
     (tmp_path / file).write_text(content)
     with pytest.raises(
         KdfastError,
-        match=f'was failed and cannot go on: .*{changed}.*Its checkpoints are kept: change that back to go on; remove .*recipe.py to go on nevertheless',
+        match=f'was failed and cannot go on: .*{changed}.*Its checkpoints are kept: change that back to go on; '
+        'remove .*recipe.py to go on nevertheless',
     ):
         start()
     assert sorted((folder / 'resume').iterdir()) == before and folder.status == 'failed'
@@ -224,7 +234,8 @@ def test_what_is_trained_on_what_cannot_be_let_pass(mended):
     (folder / 'run.json').write_text(json.dumps(run | dict(data_sha256='0' * 64)))
     with pytest.raises(
         KdfastError,
-        match=r'cannot go on: data_sha256 was 00000000, is [0-9a-f]{8}. Its checkpoints are kept: change that back to go on; move the folder away',
+        match=r'cannot go on: data_sha256 was 00000000, is [0-9a-f]{8}. Its checkpoints are kept: '
+        'change that back to go on; move the folder away',
     ):
         start()
     assert folder.has_checkpoints

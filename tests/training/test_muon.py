@@ -11,7 +11,7 @@ from torch import nn
 from kdfast.data import load
 from kdfast.runs.recipes import find_recipe
 from kdfast.training.execute import train
-from kdfast.training.muon import Muon, orthogonal
+from kdfast.training.optimizers.muon import Muon, orthogonal
 
 
 def step(make, module, rounds=3, **hypers):

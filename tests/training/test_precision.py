@@ -1,4 +1,4 @@
-"bfloat16 in the training steps, the teacher's part of them too; float32 in all else, and on any CPU: it only would be slow."
+"""bfloat16 in training steps, including the teacher's; float32 elsewhere. Runs on any CPU, slowly without bfloat16."""
 
 import pytest
 import torch

@@ -125,7 +125,7 @@ def test_the_reported_accuracy_is_the_confusion_matrixs_diagonal_and_the_predict
     assert [n for *_, n in result['worst_pairs']] == off[:10]
 
 
-def test_the_networks_learnt_something(study):
+def test_the_networks_learned_something(study):
     assert read(study / 'teacher' / '0', 'result.json')['train_accuracy'] > 0.6
 
 

@@ -92,7 +92,7 @@ def test_the_schedule_is_one_cycle(study):
 def test_a_diverged_run_is_no_result(kdfast, images, tmp_path):
     done = kdfast('run', 'baseline', '--lr', '1e20', '--data', images, '--runs', tmp_path)
     folder = tmp_path / 'tiny' / 'baseline,lr=1e+20' / '0'
-    assert done.status == 4 and 'a lower --lr is the usual cure' in done.err
+    assert done.status == 4 and 'try a lower --lr' in done.err
     state = json.loads((folder / 'run.json').read_text())
     assert state['status'] == 'diverged' and 'loss became' in state['reason']
     assert not (folder / 'result.json').exists() and not (folder / 'weights.safetensors').exists()
@@ -174,7 +174,7 @@ def test_what_is_read_later_is_the_same(study, data, tmp_path, monkeypatch, reci
 @pytest.mark.parametrize('where', ['weight', 'gradient', 'loss'])
 def test_what_is_read_later_ends_the_run_before_a_row_or_a_checkpoint(study, data, tmp_path, monkeypatch, where):
     on_a_gpu(monkeypatch, 50)
-    with pytest.raises(Diverged, match='in epoch 1, step [45]: a lower --lr'):
+    with pytest.raises(Diverged, match='in epoch 1, step [45]: try a lower --lr'):
         train(find_recipe('baseline'), data, 0, dict(epochs=2), tmp_path, [lambda _: Poison(where, float('nan'), 3)])
     folder = RunDir(tmp_path / 'tiny' / 'baseline,epochs=2' / '0')
     assert folder.status == 'diverged' and not (folder / 'metrics.csv').exists() and not (folder / 'steps.csv').exists()

@@ -26,7 +26,8 @@ NETS = '''
 import torch
 from torch import nn
 
-def body(n): return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, n))
+def body(n): return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), \
+nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, n))
 
 class Net(nn.Module):
     def __init__(self, n):
@@ -86,7 +87,7 @@ def nets(tmp_path, name):
 WRONG = [
     ('exp2 --hint stage2:stagetwo', 'no layer stagetwo'),
     ('exp1 --hint stagetwo:stage2', 'no layer stagetwo'),
-    ('hint --hint stage2:head.1', 'no regressor maps guided features of 88'),
+    ('hint --hint stage2:head.1', 'no regressor maps guided features 88'),
     ('fitnets --hint stage2:nowhere', 'no layer nowhere'),
     ('at --layers stage2:stage2,stage3:x', 'no layer x'),
     ('reviewkd --layers stage1:y', 'no layer y'),
@@ -130,7 +131,7 @@ FAULTS = [
     ('run.needs("teacher", epochs=0)', '--epochs 0 of teacher is out of range'),
     ('import nowhere', "ModuleNotFoundError: No module named 'nowhere'"),
     ('open("nowhere.txt")', 'nowhere.txt: No such file'),
-    ('run.needs("FILE")', 'mine needs itself'),
+    ('run.needs("FILE")', 'mine depends on itself'),
 ]
 
 
@@ -140,8 +141,10 @@ def test_an_error_of_a_recipe_names_its_file_and_line(
 ):
     body = body.replace('FILE', str(tmp_path / 'mine.py'))
     (tmp_path / 'mine.py').write_text(
-        f'"Mine."\nfrom kdfast.all import *\n\n\ndef main(run, epochs:int=1):\n    learn = run.learner(run.build(thin))\n    {body}\n    return learn\n\n'
-        'class Wrong(Callback):\n    order = 3\n    def after_loss(self):\n        raise KeyError("no")\nclass Silent(Callback):\n    def after_pred(self): assert 1 == 2\n'
+        f'"Mine."\nfrom kdfast.all import *\n\n\ndef main(run, epochs:int=1):\n'
+        f'    learn = run.learner(run.build(thin))\n    {body}\n    return learn\n\n'
+        'class Wrong(Callback):\n    order = 3\n    def after_loss(self):\n        raise KeyError("no")\n'
+        'class Silent(Callback):\n    def after_pred(self): assert 1 == 2\n'
     )
     done = kdfast('run', tmp_path / 'mine.py', '--data', images, '--runs', tmp_path / 'runs')
     assert done.status == 2 and said in done.err and done.err.count('\n') == 1 and not (tmp_path / 'runs').exists(), (
@@ -210,7 +213,9 @@ def test_it_is_not_tried_again_when_it_goes_on(data, tmp_path, monkeypatch):
 
 def test_an_infinite_loss_of_a_few_images_refuses_nothing(data, tmp_path, monkeypatch):
     (tmp_path / 'mine.py').write_text(
-        '"Diverges."\nfrom kdfast.all import *\ndef main(run):\n    learn = run.learner(run.build(thin), loss_func=lambda p, y: p.sum()/0)\n    learn.fit(1)\n    return learn\n'
+        '"Diverges."\nfrom kdfast.all import *\ndef main(run):\n'
+        '    learn = run.learner(run.build(thin), loss_func=lambda p, y: p.sum()/0)\n'
+        '    learn.fit(1)\n    return learn\n'
     )
     tried(tmp_path / 'mine.py', data, tmp_path / 'runs')
     with pytest.raises(Diverged):
@@ -221,17 +226,25 @@ def test_an_infinite_loss_of_a_few_images_refuses_nothing(data, tmp_path, monkey
 
 ABLE = dict(
     finds_a_rate='lr = learn.lr_find(show_plot=False).valley; learn.fit_one_cycle(3, lr)',
-    finds_two_rates='a,b = learn.lr_find(show_plot=False, suggest_funcs=(minimum, steep)); learn.fit_one_cycle(2, min(a, b))',
-    fits_in_stages='learn.fit_one_cycle(9); learn.fit_flat_cos(9); learn.fit_sgdr(2, 2); learn.fine_tune(5, freeze_epochs=3)',
+    finds_two_rates='a,b = learn.lr_find(show_plot=False, suggest_funcs=(minimum, steep)); '
+    'learn.fit_one_cycle(2, min(a, b))',
+    fits_in_stages='learn.fit_one_cycle(9); learn.fit_flat_cos(9); learn.fit_sgdr(2, 2); '
+    'learn.fine_tune(5, freeze_epochs=3)',
     goes_through_epochs='for epoch in range(4): learn.fit(1, 1e-3)',
     starts_late='learn.fit_one_cycle(5, start_epoch=2)',
-    has_callbacks='learn.fit_one_cycle(5, cbs=[EarlyStoppingCallback(patience=1), SaveModelCallback(), GradientAccumulation(16), MixUp(), GradientClip()])',
+    has_callbacks='learn.fit_one_cycle(5, cbs=[EarlyStoppingCallback(patience=1), SaveModelCallback(), '
+    'GradientAccumulation(16), MixUp(), GradientClip()])',
     predicts='learn.fit(2); learn.validate(); learn.get_preds();  assert len(learn.get_preds()[0]) >= 2',
-    indexes='x,y = run.dls.train_ds[70]; assert len(run.dls.train_ds) == 72 and len(run.data.train[1]) == 72; learn.fit(1)',
-    own_loader='dl = run.dls.train.new(run.dls.train_ds.plain(), shuffle=False); learn.dls = DataLoaders(dl, run.dls.valid, device=run.dls.device); learn.fit(2)',
-    freezes='learn = run.learner(run.build(thin), splitter=run.front_back()); learn.freeze(); learn.fit(2, cbs=BnFreeze())',
-    rates_by_group='learn = run.learner(run.build(thin), splitter=run.front_back()); learn.fit_one_cycle(2, slice(1e-4, 1e-2))',
-    has_two_teachers='a,b = run.needs("teacher"),run.needs("teacher", network="thin"); learn.fit(1, cbs=[Distill(a), Match(b, at_loss, 1., "stage2:stage2")])',
+    indexes='x,y = run.dls.train_ds[70]; assert len(run.dls.train_ds) == 72 and len(run.data.train[1]) == 72; '
+    'learn.fit(1)',
+    own_loader='dl = run.dls.train.new(run.dls.train_ds.plain(), shuffle=False); '
+    'learn.dls = DataLoaders(dl, run.dls.valid, device=run.dls.device); learn.fit(2)',
+    freezes='learn = run.learner(run.build(thin), splitter=run.front_back()); '
+    'learn.freeze(); learn.fit(2, cbs=BnFreeze())',
+    rates_by_group='learn = run.learner(run.build(thin), splitter=run.front_back()); '
+    'learn.fit_one_cycle(2, slice(1e-4, 1e-2))',
+    has_two_teachers='a,b = run.needs("teacher"),run.needs("teacher", network="thin"); '
+    'learn.fit(1, cbs=[Distill(a), Match(b, at_loss, 1., "stage2:stage2")])',
     says='run.say("a note"); print("a word"); learn.fit(1)',
 )
 
@@ -239,7 +252,8 @@ ABLE = dict(
 @pytest.mark.parametrize('name', ABLE)
 def test_what_recipes_do_can_be_tried(data, tmp_path, temporary, capsys, name):
     (tmp_path / 'mine.py').write_text(
-        f'"Mine."\nfrom kdfast.all import *\n\ndef main(run, epochs:int=1):\n    learn = run.learner(run.build(thin))\n    {ABLE[name]}\n    return learn\n'
+        f'"Mine."\nfrom kdfast.all import *\n\ndef main(run, epochs:int=1):\n'
+        f'    learn = run.learner(run.build(thin))\n    {ABLE[name]}\n    return learn\n'
     )
     tried(tmp_path / 'mine.py', data, tmp_path / 'runs')
     assert capsys.readouterr() == ('', '') and not (tmp_path / 'runs').exists()
@@ -288,7 +302,8 @@ def test_a_full_disk_is_said_before_training(data, tmp_path, monkeypatch):
     monkeypatch.setattr(room.shutil, 'disk_usage', lambda path: usage(path)._replace(free=10**5))
     with pytest.raises(
         KdfastError,
-        match='training needs about 0.0 GB in .*, for weights and checkpoints, 0.0 GB are free: make room, or use --runs',
+        match='training needs about 0.0 GB in .* for weights and checkpoints, 0.0 GB are free: '
+        'free some space, or use --runs',
     ):
         train(find_recipe('baseline'), data, 0, {}, tmp_path / 'deep' / 'runs')
     assert not (tmp_path / 'deep').exists()
@@ -299,7 +314,8 @@ def test_a_full_disk_is_said_before_training(data, tmp_path, monkeypatch):
 
 def test_a_study_tries_every_recipe_once_and_names_all_that_fail(kdfast, images, tmp_path):
     (tmp_path / 'mine.py').write_text(
-        f'"Mine."\nfrom kdfast.all import *\n\ndef main(run, epochs:int=1):\n    with open("{tmp_path}/seen", "a") as f: print(run.rehearsal, run.seed, file=f)\n'
+        f'"Mine."\nfrom kdfast.all import *\n\ndef main(run, epochs:int=1):\n'
+        f'    with open("{tmp_path}/seen", "a") as f: print(run.rehearsal, run.seed, file=f)\n'
         '    learn = run.learner(run.build(thin))\n    learn.fit(1)\n    return learn\n'
     )
     wrong = [[name, dict(hint='stage2:stagetwo'), [0, 1]] for name in ('hint', 'exp1', 'fitnets')]

@@ -122,7 +122,7 @@ def test_both_stages_whenever(study, data, both, whole, tmp_path, capsys, at):
     interrupted(both, data, runs, at, epochs=2)
     done = train(both, data, runs, epochs=2)
     assert same(done, whole['both']) and not (done / 'resume').exists()
-    assert 'goes on from epoch' in capsys.readouterr().err or at[1:] == (1, PER_EPOCH - 1)
+    assert 'resumes at epoch' in capsys.readouterr().err or at[1:] == (1, PER_EPOCH - 1)
 
 
 @pytest.mark.parametrize('recipe', ['kd', 'exp1'])
@@ -178,7 +178,7 @@ def test_every_item_of_a_checkpoint_is_needed(study, data, both, whole, tmp_path
     "Negative controls: without it, the run ends otherwise"
     runs = beside(study, tmp_path, 'teacher')
     interrupted(both, data, runs, (2, 1, 0, 'after_validate') if left_out == 'rates' else (2, 1, 4), epochs=2)
-    put, newest = Checkpoints.put, Checkpoints.newest
+    put, newest = Checkpoints.restore, Checkpoints.newest
 
     def partly(self, learn):
         take, give = LEFT_OUT[left_out]
@@ -192,7 +192,7 @@ def test_every_item_of_a_checkpoint_is_needed(study, data, both, whole, tmp_path
         return place and replace(place, step=0)
 
     monkeypatch.setattr(
-        *(Checkpoints, 'newest', at_the_start) if left_out == 'position' else (Checkpoints, 'put', partly)
+        *(Checkpoints, 'newest', at_the_start) if left_out == 'position' else (Checkpoints, 'restore', partly)
     )
     assert not same(train(both, data, runs, epochs=2), whole['both'])
 
@@ -290,7 +290,7 @@ def test_a_teacher_that_is_not_as_it_was_written_teaches_nobody(study, data, tmp
     content = bytearray(file.read_bytes())
     content[-5] ^= 1
     file.write_bytes(content)
-    with pytest.raises(KdfastError, match='is not whole .weights.safetensors is not as it was written'):
+    with pytest.raises(KdfastError, match='is damaged .weights.safetensors is not as it was written'):
         train(find_recipe('kd'), data, runs, epochs=2)
 
 
@@ -324,7 +324,7 @@ def test_checkpoints_of_another_format_are_passed_over_and_left(study, data, bot
         file.write_bytes(content)
     interrupted(both, data, runs, (2, 1, 4), epochs=2)
     said = capsys.readouterr().err
-    assert f'has format 1, where this kdfast has {FORMAT}; it is passed over' in said and 'goes on from' not in said
+    assert f'has format 1, this version of kdfast reads {FORMAT}; it is ignored' in said and 'resumes at' not in said
     assert all(file.read_bytes() == content for file, content in others.items())
     assert same(train(both, data, runs, epochs=2), whole['both'])
 
@@ -346,7 +346,10 @@ def test_steps_that_are_not_as_they_were_written_are_refused(study, data, tmp_pa
         train(find_recipe('kd'), data, runs, epochs=2)
 
 
-ASKS = "before_fit before_epoch before_train before_batch after_pred after_loss before_backward before_step after_step after_batch after_train before_validate after_validate after_epoch after_fit".split()
+ASKS = (
+    'before_fit before_epoch before_train before_batch after_pred after_loss before_backward before_step after_step '
+    'after_batch after_train before_validate after_validate after_epoch after_fit'
+).split()
 
 
 class Asks(Callback):

@@ -18,8 +18,8 @@ from torch import nn
 
 from kdfast.core.errors import KdfastError
 from kdfast.training.kinds import has_attributes
-from kdfast.training.restore import Put
-from kdfast.training.snapshot import Take, Unkept
+from kdfast.training.restore import StateRestorer
+from kdfast.training.snapshot import StateSaver, UnsupportedState
 
 Point = namedtuple('Point', 'x y')
 
@@ -192,7 +192,7 @@ HELD = {  # what an object holds at first, and what happens to it
 
 
 def taken(x):
-    take = Take()
+    take = StateSaver()
     state = json.dumps(take(x))
     return state, {name: t.clone() for name, t in take.tensors.items()}
 
@@ -227,7 +227,7 @@ def test_an_object_that_began_alike_ends_alike(kind):
     change(first) if kind not in ('new, gone', 'array', 'dict') else None
     state, tensors = taken(first)
     assert not alike(before, (state, tensors)), 'nothing happened to it'
-    Put(tensors)(json.loads(state), other)
+    StateRestorer(tensors)(json.loads(state), other)
     assert alike(taken(other), (state, tensors))
 
 
@@ -237,7 +237,7 @@ def test_an_optimizer_goes_on_to_the_same_bits(make):
     first, other = make(), make()
     trained(first)
     state, tensors = taken(first)
-    Put(tensors)(json.loads(state), other)
+    StateRestorer(tensors)(json.loads(state), other)
     for o in (first, other):
         torch.manual_seed(1)
         trained(o)
@@ -252,7 +252,7 @@ def test_what_is_one_thing_stays_one():
     first, other = made(), made()
     first.t.add_(2), first.a.append(2), setattr(first, 'c', first.t[2:])
     state, tensors = taken(first)
-    Put(tensors)(json.loads(state), other)
+    StateRestorer(tensors)(json.loads(state), other)
     other.t[1, 0], other.t[3, 1] = 7, 8
     assert other.row[0] == 7 and other.c[1, 1] == 8 and other.a is other.b and other.weight is other.model[0].weight
 
@@ -267,7 +267,7 @@ def test_parameters_that_share_memory_go_on_doing_so():
     weights = list(other.model.parameters())
     first.model[0].weight.data.fill_(3)
     state, tensors = taken(first)
-    Put(tensors)(json.loads(state), other)
+    StateRestorer(tensors)(json.loads(state), other)
     assert all(a is b for a, b in zip(weights, other.model.parameters())) and (other.model[1].weight == 3).all()
     assert other.model[0].weight.data_ptr() == other.model[1].weight.data_ptr()
 
@@ -280,7 +280,7 @@ def test_what_was_one_thing_and_is_two_now_becomes_two():
     first, other = made(), made()
     first.before, first.b = torch.ones_like(first.before), [5]
     state, tensors = taken(first)
-    Put(tensors)(json.loads(state), other)
+    StateRestorer(tensors)(json.loads(state), other)
     assert (other.before == 1).all() and not (other.model[0].weight == 1).all() and (other.a, other.b) == ([1], [5])
 
 
@@ -299,8 +299,8 @@ def test_what_cannot_be_kept_is_named(what, held):
         def __init__(self):
             self.queue = [held()]
 
-    with pytest.raises(Unkept, match='^Counting.queue.0 is a '):
-        Take()(dict(callbacks=[Counting()]))
+    with pytest.raises(UnsupportedState, match='^Counting.queue.0 is a '):
+        StateSaver()(dict(callbacks=[Counting()]))
 
 
 class Counter2(count):
@@ -338,14 +338,14 @@ def test_what_python_code_holds_are_attributes(x):
 
 def test_a_new_object_has_a_place_in_fixed_and_numbers_have_none():
     thing = Thing(None)
-    before = Take()
+    before = StateSaver()
     before(thing)
     thing.held = [1, torch.ones(2), {'a': np.ones(3)}]
-    after = Take()
+    after = StateSaver()
     after(thing)
     assert after.fixed == before.fixed
     thing.held = Lamp()
-    after = Take()
+    after = StateSaver()
     after(thing)
     assert after.fixed.keys() - before.fixed.keys() == {'.held'}
 
@@ -361,12 +361,12 @@ def test_a_new_object_has_a_place_in_fixed_and_numbers_have_none():
 )
 def test_a_file_makes_no_object_and_calls_no_function(state):
     for old in (None, [1], Thing(1), print):
-        with pytest.raises(KdfastError, match='the checkpoint holds the state of'):
-            Put({})(state, old)
+        with pytest.raises(KdfastError, match='the checkpoint has the state of'):
+            StateRestorer({})(state, old)
 
 
 @pytest.mark.parametrize('type_', ['os.system', 'Thing', 'Parameter', 'type'])
 def test_nor_does_the_type_of_a_container_or_value(type_):
     for kind in ('container', 'value', 'generator'):
         with pytest.raises((KdfastError, KeyError, StopIteration)):
-            Put({})(dict(kind=kind, n=0, type=type_, items=[1], text='x', about='', state=None), None)
+            StateRestorer({})(dict(kind=kind, n=0, type=type_, items=[1], text='x', about='', state=None), None)

@@ -1,4 +1,4 @@
-"""Losses of feature maps. Each takes the student's first."""
+"""Losses of features. The student's features are the first argument, the teacher's the second."""
 
 import torch
 import torch.nn.functional as F
@@ -7,17 +7,17 @@ from torch import Tensor
 from kdfast.core.errors import KdfastError
 from kdfast.distill.losses.precision import EPS, in_float32
 
-# Of features
+__all__ = ['at_loss', 'hint_loss', 'pkt_loss', 'rkd_loss', 'sp_loss']
 
 
 def hint_loss(
     guided: Tensor,  # The student's guided features after the regressor, (batch, channels, height, width)
     hint: Tensor,  # The teacher's hint features, the same shape
 ) -> Tensor:  # Scalar: mean over all elements
-    """Fit loss: ½ · mean (guided − hint)².
+    """Compute the hint loss ½ · mean (guided − hint)².
 
-    Romero et al. 2015, equation 3 (https://arxiv.org/abs/1412.6550), which sums over an image's elements
-    where this takes their mean, so that one learning rate serves every width and image size.
+    Romero et al. 2015, equation 3 (https://arxiv.org/abs/1412.6550). The paper sums over the elements of an image;
+    the mean allows one learning rate for all widths and image sizes.
     """
     return 0.5 * F.mse_loss(guided.float(), hint.float())
 
@@ -27,18 +27,22 @@ def at_loss(
     guided: Tensor,  # The student's features, (batch, channels, height, width)
     hint: Tensor,  # The teacher's features, with channels, height and width of its own
 ) -> Tensor:  # Scalar: mean over the batch and the positions
-    """Attention transfer: mean (Q_S/‖Q_S‖ − Q_T/‖Q_T‖)², where Q = Σ_channels A² is an image's attention at each position.
+    """Compute attention transfer: mean (Q_S/‖Q_S‖ − Q_T/‖Q_T‖)², where Q = Σ_channels A².
 
-    Zagoruyko & Komodakis 2017, equation 2 (https://arxiv.org/abs/1612.03928), which takes the norm of an image's difference
-    where this takes the mean of squares, as the authors' code, mdistiller and torchdistill's mode 'code' do. The larger of two
-    maps is pooled to the smaller; torchdistill leaves that to the caller. Raises KdfastError for features without positions.
+    Zagoruyko & Komodakis 2017, equation 2 (https://arxiv.org/abs/1612.03928). The paper takes the norm of the
+    difference; the authors' code, mdistiller, torchdistill's mode 'code' and this function take the mean of squares.
+    The larger of two maps is average-pooled to the size of the smaller; torchdistill expects equal sizes.
+
+    Raises KdfastError for features without positions.
     """
     guided, hint = pool_to_smaller(guided, hint)
     return F.mse_loss(attention_map(guided), attention_map(hint))
 
 
-def attention_map(x):
-    "Where an image's features are large, as a unit vector, (batch, height·width)"
+def attention_map(
+    x: Tensor,  # (batch, channels, height, width)
+) -> Tensor:  # (batch, height·width)
+    "Return the sum of squares over the channels at each position, as a unit vector."
     return normalize_rows(x.square().sum(1).flatten(1))
 
 
@@ -47,16 +51,19 @@ def sp_loss(
     guided: Tensor,  # The student's features, (batch, …)
     hint: Tensor,  # The teacher's features, (batch, …)
 ) -> Tensor:  # Scalar: mean over all pairs of images
-    """Similarity-preserving: 1/batch² · ‖G_S − G_T‖², where row i of G says how similar image i is to each of the batch.
+    """Compute the similarity-preserving loss 1/batch² · ‖G_S − G_T‖².
 
-    Tung & Mori 2019, section 3 (https://arxiv.org/abs/1907.09682): products of features, rows of length 1 in the Euclidean
-    norm, as in RepDistiller and mdistiller; torchdistill divides a row by the sum of its absolute values, another loss.
+    Row i of G holds the similarities of image i to each image of the batch: products of features, normalized to
+    Euclidean length 1. Tung & Mori 2019, section 3 (https://arxiv.org/abs/1907.09682), as in RepDistiller and
+    mdistiller. torchdistill divides a row by the sum of its absolute values, which is a different loss.
     """
     return F.mse_loss(similarity(guided), similarity(hint))
 
 
-def similarity(x):
-    "Products of each image's features with every other's, rows of length 1, (batch, batch)"
+def similarity(
+    x: Tensor,  # (batch, …)
+) -> Tensor:  # (batch, batch)
+    "Return the products of the features of all pairs of images, with rows of length 1."
     x = x.flatten(1)
     return normalize_rows(x @ x.mT)
 
@@ -65,28 +72,34 @@ def similarity(x):
 def rkd_loss(
     guided: Tensor,  # The student's features, (batch, …)
     hint: Tensor,  # The teacher's features, (batch, …)
-    distance: float = 25.0,  # Weight of the distances of pairs
+    distance: float = 25.0,  # Weight of the distances between pairs
     angle: float = 50.0,  # Weight of the angles of triples
-) -> Tensor:  # Scalar: mean over all pairs and over all triples of images
-    """Relational KD: how far images are apart, against the batch's mean, and at what angles; each with the Huber loss.
+) -> Tensor:  # Scalar: mean over all pairs plus mean over all triples of images
+    """Compute relational KD: Huber loss of the distances between images plus Huber loss of their angles.
 
-    Park et al. 2019, section 3.2 (https://arxiv.org/abs/1904.05068), which sums over pairs and triples of different images; the
-    authors' code, torchdistill and mdistiller take, as this does, means over all batch² and batch³, those that are 0 by nature included.
+    Park et al. 2019, section 3.2 (https://arxiv.org/abs/1904.05068); distances are relative to their mean in the
+    batch. The paper sums over pairs and triples of different images. The authors' code, torchdistill, mdistiller and
+    this function take means over all batch² pairs and batch³ triples, which include terms that are always 0.
     """
     guided, hint = guided.flatten(1), hint.flatten(1)
-    return distance * F.smooth_l1_loss(distances(guided), distances(hint)) + angle * F.smooth_l1_loss(
-        angles(guided), angles(hint)
-    )
+    distance_loss = F.smooth_l1_loss(distances(guided), distances(hint))
+    angle_loss = F.smooth_l1_loss(angles(guided), angles(hint))
+    return distance * distance_loss + angle * angle_loss
 
 
-def distances(x):
-    "Euclidean distances as multiples of the mean of different images, (batch, batch)"
-    d, pairs = torch.cdist(x, x, compute_mode='donot_use_mm_for_euclid_dist'), len(x) * (len(x) - 1)
+def distances(
+    x: Tensor,  # (batch, channels)
+) -> Tensor:  # (batch, batch)
+    "Return Euclidean distances divided by the mean distance of different images."
+    d = torch.cdist(x, x, compute_mode='donot_use_mm_for_euclid_dist')
+    pairs = len(x) * (len(x) - 1)
     return d * (pairs / d.sum().clamp(min=EPS))
 
 
-def angles(x):
-    "Cosines of the angles at image j between images i and k, (batch j, batch i, batch k)"
+def angles(
+    x: Tensor,  # (batch, channels)
+) -> Tensor:  # (batch j, batch i, batch k)
+    "Return the cosines of the angles at image j between the images i and k."
     e = normalize_rows(x[:, None] - x)
     return e @ e.mT
 
@@ -96,17 +109,21 @@ def pkt_loss(
     guided: Tensor,  # The student's features, (batch, …)
     hint: Tensor,  # The teacher's features, (batch, …)
 ) -> Tensor:  # Scalar: mean over all pairs of images
-    """Probabilistic knowledge transfer: p · log(p/q), where p and q say how probably an image is another's neighbour.
+    """Compute probabilistic knowledge transfer: mean p · log(p/q) over pairs of images.
 
-    Passalis & Tefas 2018, section 3 (https://arxiv.org/abs/1803.10837), with the cosine kernel. The paper leaves out the pairs
-    of an image with itself and sums; the authors' code, torchdistill and mdistiller count them and, as this does, take the mean.
+    p (teacher) and q (student) are the probabilities that two images are neighbors, with the cosine kernel. Passalis
+    & Tefas 2018, section 3 (https://arxiv.org/abs/1803.10837). The paper excludes pairs of an image with itself and
+    sums; the authors' code, torchdistill, mdistiller and this function include them and take the mean.
     """
-    q, p = neighbor_probabilities(guided), neighbor_probabilities(hint)
+    q = neighbor_probabilities(guided)
+    p = neighbor_probabilities(hint)
     return (p * ((p + EPS) / (q + EPS)).log()).mean()
 
 
-def neighbor_probabilities(x):
-    "Cosine similarities, from 0 to 1, as probabilities: rows sum to 1, (batch, batch)"
+def neighbor_probabilities(
+    x: Tensor,  # (batch, …)
+) -> Tensor:  # (batch, batch)
+    "Return cosine similarities, scaled to 0…1, as probabilities: rows sum to 1."
     x = normalize_rows(x.flatten(1))
     similar = (x @ x.mT + 1) / 2
     return similar / similar.sum(1, keepdim=True)
@@ -117,29 +134,37 @@ def hcl_loss(
     guided: Tensor,  # The student's features, (batch, channels, height, width)
     hint: Tensor,  # The teacher's features, the same shape
 ) -> Tensor:  # Scalar: mean over all elements of a level, weighted mean over the levels
-    """Hierarchical context loss: mean (guided − hint)² as they are and pooled to 4×4, 2×2 and 1×1, each level with half the weight.
+    """Compute the hierarchical context loss: mean (guided − hint)² at several sizes.
 
-    Chen et al. 2021, section 3 (https://arxiv.org/abs/2104.09044); the weights are those of the authors' code.
-    Levels that are not smaller than the features are left out.
+    The sizes are the full one, 4×4, 2×2 and 1×1 (average-pooled). Each level has half the weight of the one before;
+    levels that are not smaller than the features are omitted. Chen et al. 2021, section 3
+    (https://arxiv.org/abs/2104.09044), with the weights of the authors' code.
     """
     sizes = [k for k in (4, 2, 1) if k < min(guided.shape[2:])]
-    levels = [(guided, hint)] + [(F.adaptive_avg_pool2d(guided, k), F.adaptive_avg_pool2d(hint, k)) for k in sizes]
+    pooled = [(F.adaptive_avg_pool2d(guided, k), F.adaptive_avg_pool2d(hint, k)) for k in sizes]
+    levels = [(guided, hint), *pooled]
     weights = [0.5**i for i in range(len(levels))]
     return sum(w * F.mse_loss(g, h) for w, (g, h) in zip(weights, levels)) / sum(weights)
 
 
-def normalize_rows(x):
-    "Rows of length 1; a row of zeros stays, and its gradient is finite"
+def normalize_rows(
+    x: Tensor,  # (…, columns)
+) -> Tensor:  # The same shape
+    "Scale rows to length 1. Rows of zeros stay as they are, with a finite gradient."
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return x / norm.masked_fill(norm == 0, 1)
 
 
-def pool_to_smaller(guided, hint):
-    "Both at the smaller height and width of the two, the larger averaged"
+def pool_to_smaller(
+    guided: Tensor,  # (batch, channels, height, width)
+    hint: Tensor,  # (batch, channels, height, width)
+) -> tuple[Tensor, Tensor]:  # Both with the smaller height and the smaller width
+    "Average-pool two feature maps to the smaller size. Raises KdfastError for other shapes."
     if guided.dim() != 4 or hint.dim() != 4:
         raise KdfastError(
-            f'this loss compares feature maps (batch, channels, height, width), found {tuple(guided.shape)} of the student '
-            f'and {tuple(hint.shape)} of the teacher: choose layers before the pooling; Match arranges tokens as maps'
+            'this loss compares feature maps (batch, channels, height, width), '
+            f'found {tuple(guided.shape)} of the student and {tuple(hint.shape)} of the teacher: '
+            'choose layers before the pooling; Match converts tokens to feature maps'
         )
     size = [min(sides) for sides in zip(guided.shape[2:], hint.shape[2:])]
     return F.adaptive_avg_pool2d(guided, size), F.adaptive_avg_pool2d(hint, size)

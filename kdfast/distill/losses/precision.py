@@ -1,15 +1,22 @@
-"""Losses are computed in float32, whatever autocast is on."""
+"""Compute losses in float32, also under autocast."""
 
 from functools import wraps
 
 import torch
 from torch import Tensor
 
-EPS = 1e-7  # keeps logarithms and divisions from 0
+__all__ = []
+
+EPS = 1e-7  # keeps logarithms and divisions finite
 
 
-def in_float32(loss):
-    "The same loss outside of autocast, whose matrix products would be in bfloat16; half precision comes in as float32"
+def in_float32(
+    loss,  # Function, or method, of tensors and lists of tensors
+):  # A function with the same arguments
+    """Return `loss` with autocast disabled and half-precision arguments converted to float32.
+
+    Without it, matrix products inside the loss would run in bfloat16 under autocast.
+    """
 
     @wraps(loss)
     def computed(*args, **kwargs):
@@ -23,8 +30,11 @@ def in_float32(loss):
     return computed
 
 
-def to_float32(x):
-    "Tensors of half precision, alone or in a list, as float32; anything else as it is"
+def to_float32(
+    x,  # Any value
+):
+    "Convert half-precision tensors, alone or in a list, to float32; return any other value unchanged."
     if isinstance(x, list | tuple):
-        return [to_float32(o) for o in x]
-    return x.float() if isinstance(x, Tensor) and x.dtype in (torch.bfloat16, torch.float16) else x
+        return [to_float32(item) for item in x]
+    is_half = isinstance(x, Tensor) and x.dtype in (torch.bfloat16, torch.float16)
+    return x.float() if is_half else x

@@ -10,21 +10,27 @@ from kdfast.distill.losses.features import pool_to_smaller
 from kdfast.distill.losses.precision import in_float32
 from kdfast.distill.losses.review import check_maps
 
-FIRST_VARIANCE, LEAST_VARIANCE = 5.0, 1e-5  # of VID, as in RepDistiller
+__all__ = ['VID']
+
+FIRST_VARIANCE = 5.0  # as in RepDistiller
+LEAST_VARIANCE = 1e-5
 
 
 class VID(nn.Module):
-    """Variational information distillation: −log q(hint | guided), a Gaussian whose mean is learnt and whose variance is a channel's.
+    """Compute −log q(hint | guided): q is a Gaussian with learned mean and one variance per channel.
 
-    Ahn et al. 2019, section 2 (https://arxiv.org/abs/1904.05835), less the constant; mean over all elements, where the paper sums.
-    The mean is three 1×1 convolutions as wide as the hint, RepDistiller's; torchdistill lets one choose the width.
-    Where heights or widths differ the larger is pooled to the smaller, vectors count as maps of 1×1.
+    Ahn et al. 2019, section 2 (https://arxiv.org/abs/1904.05835), without the constant; mean over all elements, where
+    the paper sums. The mean is a stack of three 1×1 convolutions as wide as the hint, as in RepDistiller;
+    torchdistill has an option for the width. The larger of two feature maps is average-pooled to the smaller. Vectors
+    count as 1×1 maps.
+
+    Raises KdfastError for features with other numbers of channels than given here.
     """
 
     def __init__(
         self,
         guided: int,  # Channels of the student's features
-        hint: int,  # Channels of the teacher's
+        hint: int,  # Channels of the teacher's features
     ):
         super().__init__()
         widths = (guided, hint), (hint, hint), (hint, hint)
@@ -36,8 +42,8 @@ class VID(nn.Module):
     def forward(
         self,
         guided: Tensor,  # The student's features, (batch, channels, height, width) or (batch, channels)
-        hint: Tensor,  # The teacher's, likewise, with channels, height and width of its own
-    ) -> Tensor:  # Scalar: mean over all elements; below 0 where the variance is small
+        hint: Tensor,  # The teacher's features, likewise, with channels, height and width of its own
+    ) -> Tensor:  # Scalar: mean over all elements; negative where the variance is small
         guided, hint = pool_to_smaller(check_maps(guided, self.mean[0].in_channels), check_maps(hint, len(self.alpha)))
         variance = (F.softplus(self.alpha) + LEAST_VARIANCE)[:, None, None]
         return 0.5 * ((hint - self.mean(guided)).square() / variance + variance.log()).mean()

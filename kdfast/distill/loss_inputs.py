@@ -1,0 +1,58 @@
+"""Inputs of a loss beside features or logits: labels (`y`) and indices of the images (`index`)."""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from fastai.data.load import DataLoader
+from torch import Tensor, nn
+
+from kdfast.core import distributed
+from kdfast.core.errors import KdfastError
+from kdfast.models.inference import unwrapped
+
+
+def without_partial(
+    loss: Callable,  # Any loss
+) -> Callable:
+    "Return the function inside functools.partial."
+    while isinstance(loss, partial):
+        loss = loss.func
+    return loss
+
+
+def extra_inputs(
+    loss: Callable,  # Takes the student's and the teacher's tensor, and possibly more
+) -> set[str]:
+    "Return which of `y` and `index` are free parameters of the loss, after the first two."
+    try:
+        parameters = inspect.signature(unwrapped(loss).forward if isinstance(loss, nn.Module) else loss).parameters
+    except ValueError:
+        return set()  # implemented in C
+    return {'y', 'index'} & {*list(parameters)[2:]} - {*getattr(loss, 'keywords', ())}
+
+
+def knows_indices(
+    dl,  # A DataLoader
+) -> bool:
+    "Return whether `sample_indices` supports this DataLoader."
+    return hasattr(dl, 'batch_idx') or isinstance(dl, DataLoader)
+
+
+def sample_indices(
+    dl,  # DataLoader of the epoch
+    i: int,  # Number of the batch in the epoch
+    y: Tensor,  # Labels of the batch
+) -> Tensor:  # (batch,), on the device of `y`
+    "Return the indices of a batch in its data set. Raises KdfastError if there are too few or many."
+    if getattr(dl, 'batch_idx', None) is not None:
+        found = dl.batch_idx  # a DataLoader of kdfast
+    else:
+        of_epoch = dl._DataLoader__idxs  # fastai has no public attribute for the order of an epoch
+        found = of_epoch[i * dl.bs : (i + 1) * dl.bs][distributed.share()]
+    if len(found) == len(y):
+        return torch.as_tensor(found, device=y.device)
+    raise KdfastError(
+        f'{type(dl).__name__} has {len(found)} indices for a batch of {len(y)} images: use a loss without `index`'
+    )

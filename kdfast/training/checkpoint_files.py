@@ -1,0 +1,54 @@
+"""Checkpoint files: names, format, damage."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from kdfast.data.dataloaders import as_bytes
+
+FORMAT = '2'  # of checkpoints; files with another format are ignored
+END = 'end'  # replaces epoch and step in a file name: the state at the end of a fit, before its after_fit
+DURING = '[0-9]*-[0-9]*'  # pattern of epoch and step in file names
+
+
+@dataclass
+class Place:
+    "A checkpoint file and its position in the fit."
+
+    file: Path
+    epoch: int | None = None  # None: the end of the fit
+    step: int = 0
+
+
+def problem_of(
+    file: Path,  # A checkpoint
+) -> str:
+    "Return why a checkpoint cannot be used, or an empty string."
+    if hashlib.sha256(file.read_bytes()).hexdigest() != file.stem.split('-')[-1]:
+        return 'is damaged'
+    found = format_of(file)
+    return '' if found == FORMAT else f'has format {found}, this version of kdfast reads {FORMAT}'
+
+
+def format_of(
+    file: Path,  # Any file
+) -> str | None:
+    "Return the format of a checkpoint, or None for other files."
+    try:
+        with safe_open(file, 'pt') as f:
+            return (f.metadata() or {}).get('format', '1')
+    except SafetensorError:
+        return None
+
+
+def model_digest(
+    model: torch.nn.Module,  # Any model
+) -> str:
+    "Return the SHA-256 of a model's weights."
+    sha256 = hashlib.sha256()
+    for tensor in model.state_dict().values():
+        sha256.update(as_bytes(tensor.detach().cpu()).numpy())
+    return sha256.hexdigest()

@@ -1,0 +1,15 @@
+"""Optimizers, one module each: `--optimizer NAME` is the first name in `__all__` of the module NAME.
+
+kdfast.runs.options reads the names from the file names, so that `--help` imports no torch.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+
+
+def optimizer_named(
+    name: str,  # Of a module of this package, such as sgd
+) -> Callable:  # A fastai optimizer: function of params, lr, mom and wd
+    "Import an optimizer."
+    module = import_module(f'{__name__}.{name}')
+    return getattr(module, module.__all__[0])

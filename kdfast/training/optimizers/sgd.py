@@ -1,0 +1,5 @@
+"""SGD with momentum: fastai's."""
+
+from fastai.optimizer import SGD
+
+__all__ = ['SGD']

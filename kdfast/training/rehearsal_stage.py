@@ -1,0 +1,78 @@
+"""A temporary directory for rehearsals, and a process that is restored afterwards."""
+
+import errno
+import gc
+import io
+import random
+import signal
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kdfast.core import distributed, signals
+from kdfast.core.errors import KdfastError
+
+
+@contextmanager
+def rehearsal_stage() -> Iterator[Path]:
+    """Create a temporary directory for a rehearsal; restore the process afterwards.
+
+    Restores random states, warnings, signal handlers and GPU memory. Output is suppressed.
+
+    Raises KdfastError if the disk of the directory is full.
+    """
+    with ExitStack() as cleanup:
+        directory = cleanup.enter_context(tempfile.TemporaryDirectory(prefix='kdfast-'))
+        if torch.cuda.is_available():
+            cleanup.callback(gc.collect)  # networks and optimizers are in reference cycles and would fill GPU memory
+        cleanup.enter_context(same_random())
+        cleanup.enter_context(same_signals())
+        cleanup.enter_context(distributed.alone())
+        cleanup.enter_context(warnings.catch_warnings())
+        warnings.simplefilter('ignore')
+        for redirect in (redirect_stdout, redirect_stderr):
+            cleanup.enter_context(redirect(io.StringIO()))
+        try:
+            yield Path(directory)
+        except OSError as e:
+            if e.errno != errno.ENOSPC or directory not in str(e.filename):
+                raise
+            raise KdfastError(
+                f'{e.strerror}: {tempfile.gettempdir()} is full; a network is saved there for a trial. '
+                'Free some space, or set TMPDIR to another directory'
+            ) from e
+
+
+@contextmanager
+def same_random():
+    "Restore all random states and the settings of cuDNN afterwards."
+    python_state = random.getstate()
+    numpy_state = np.random.get_state()
+    cudnn = torch.backends.cudnn
+    flags = cudnn.deterministic, cudnn.benchmark
+    try:
+        with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        cudnn.deterministic, cudnn.benchmark = flags
+
+
+@contextmanager
+def same_signals():
+    "Restore the signal handlers afterwards."
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    handlers = {number: signal.getsignal(number) for number in signals.SAID} if in_main_thread else {}
+    try:
+        yield
+    finally:
+        signals.training = False
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

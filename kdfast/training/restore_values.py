@@ -1,0 +1,124 @@
+"""Restore tensors, arrays, random generators and values that are saved as text."""
+
+import random
+
+import numpy as np
+import torch
+from torch import nn
+
+from kdfast.training.kinds import generator_type
+from kdfast.training.value_types import VALUES
+
+NOTHING = object()  # this process has no object where the checkpoint has one
+
+
+class ValueRestorer:
+    """Create the values of a checkpoint; tensors of modules and optimizers are filled in place.
+
+    `restore_{kind}(state, old, where)` returns the value of a state; `old` is the value in its place, `where` the
+    path of attributes to it.
+    """
+
+    def __init__(
+        self,
+        tensors: dict,  # Of StateSaver
+    ):
+        self.tensors = tensors
+        self.created = {}  # restored objects, by their number in the checkpoint
+        self.memory = set()  # memory of tensors that were filled in place
+
+    def restore_tensor(self, state, old, where, in_place=False):
+        if 'of' in state:
+            x = self.view(state, old)
+        else:
+            x = self.values(state)
+            if (in_place or isinstance(old, nn.Parameter)) and old is not NOTHING and old is not None:
+                x = self.copy_into(old, x)
+        x = self.with_type(x, state)
+        if 'grad' in state:
+            x.grad = torch.zeros_like(x) if state['grad'] is None else self.values(state['grad'])
+        elif x.is_leaf:
+            x.grad = None
+        if x.is_leaf and x.is_floating_point():
+            x.requires_grad_(state['requires_grad'])
+        return x
+
+    def values(self, state):
+        "Return a new tensor with the saved order of dimensions in memory."
+        stored = self.tensors[state['data']]
+        x = torch.empty_permuted(
+            [stored.shape[state['order'].index(d)] for d in range(stored.dim())],
+            state['order'],
+            dtype=stored.dtype,
+            device=state['device'],
+        )
+        return x.copy_(stored.permute([state['order'].index(d) for d in range(stored.dim())]))
+
+    def copy_into(self, old, x):
+        "Fill a tensor of a module or optimizer if shape and type match; return the tensor to use."
+        place = old.device, old.untyped_storage().data_ptr(), old.storage_offset()
+        if old.shape == x.shape and old.dtype == x.dtype and not (old.numel() and place in self.memory):
+            self.memory.add(place)
+            old.detach().copy_(x)
+            return old
+        if not isinstance(old, nn.Parameter):
+            return x
+        old.data = x
+        return old
+
+    def view(self, state, old):
+        "Return a view of a tensor that was restored before; the existing one if it is that view already."
+        base = self.created[state['of']]
+        x = base.detach().as_strided(state['size'], state['stride'], base.storage_offset() + state['offset'])
+        if not isinstance(old, torch.Tensor):
+            return x
+        same = (old.data_ptr(), old.shape, old.stride()) == (x.data_ptr(), x.shape, x.stride())
+        return old if same else x
+
+    def with_type(self, x, state):
+        "Return a tensor as the saved subclass of Tensor."
+        if type(x).__name__ == state['type']:
+            return x
+        if state['type'] == 'Parameter':
+            return nn.Parameter(x, False)
+        types = {t.__name__: t for t in subclasses(torch.Tensor)}
+        return x.as_subclass(types[state['type']])
+
+    def restore_array(self, state, old, where):
+        x = self.tensors[state['data']].numpy().copy().reshape(state['shape'])
+        return x[()] if state['scalar'] else x
+
+    def restore_generator(self, state, old, where):
+        x = old if generator_type(old) == state['type'] else new_generator(state['type'], state['about'])
+        value = self(state['state'], NOTHING)
+        if isinstance(x, random.Random):
+            x.setstate(value)
+        elif isinstance(x, np.random.Generator):
+            x.bit_generator.state = value
+        else:
+            x.set_state(value)
+        return x
+
+    def restore_value(self, state, old, where):
+        read = next(read for t, (_, read) in VALUES.items() if t.__name__ == state['type'])
+        return read(state['text'])
+
+
+def new_generator(
+    type_: str,  # From `generator_type`
+    about: str,  # Bit generator of NumPy, or device of PyTorch
+):
+    "Create a random generator. Raises KeyError for an unknown type."
+    if type_ == 'np.Generator':
+        bit_generators = {t.__name__: t for t in np.random.BitGenerator.__subclasses__()}
+        return np.random.Generator(bit_generators[about]())
+    if type_ == 'torch.Generator':
+        return torch.Generator(about)
+    return {'Random': random.Random, 'RandomState': np.random.RandomState}[type_]()
+
+
+def subclasses(
+    t: type,  # Any class
+) -> set[type]:
+    "Return a class and all its subclasses."
+    return {t}.union(*(subclasses(s) for s in t.__subclasses__()))
