@@ -244,7 +244,9 @@ def test_a_run_of_several_modules_is_known_by_all_of_them_and_loads_elsewhere(
     (project / 'blocks.py').write_text(BLOCKS.format(size=3) + '# another\n')
     again = kdfast(*command)
     assert (
-        again.status == 2 and 'was trained with sources that have changed since' in again.err and 'blocks.py' in again.err
+        again.status == 2
+        and 'was trained with sources that have changed since' in again.err
+        and 'blocks.py' in again.err
     )
     shutil.rmtree(project)
     monkeypatch.chdir(tmp_path)

@@ -11,7 +11,7 @@ from kdfast.data.dataloaders import loaders
 from kdfast.models.study_networks import thin
 from kdfast.training import steps
 from kdfast.training.learner import RunLearner
-from kdfast.training.muon import Muon, muon_step, orthogonal
+from kdfast.training.optimizers.muon import Muon, muon_step, orthogonal
 from kdfast.training.steps import known, step, step_alike, zero_grad
 
 MAKERS = dict(sgd=partial(SGD, mom=0.9), muon=Muon)
