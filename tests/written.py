@@ -566,9 +566,9 @@ REFUSED = {
     'JPEG XL': (one('train/ape/x.jxl', b'\xff\x0a' + b'x' * 20), ['JPEG XL', 'pip install pillow-jxl-plugin']),
     'a cut JPEG': (
         one('train/ape/x.jpg', JPEG[: len(JPEG) // 2]),
-        ['train/ape/x.jpg', 'breaks off', 'replace or remove'],
+        ['train/ape/x.jpg', 'truncated', 'replace or remove'],
     ),
-    'a cut PNG': (one('train/ape/x.png', plain('PNG')(pixels('train', 0, 0))[:80]), ['breaks off']),
+    'a cut PNG': (one('train/ape/x.png', plain('PNG')(pixels('train', 0, 0))[:80]), ['truncated']),
     'an empty file': (one('train/ape/x.jpg', b''), ['an empty file']),
     'a web page': (one('train/ape/x.jpg', b'<!DOCTYPE html><html>'), ['web page', 'download']),
     'a Git LFS pointer': (
@@ -603,7 +603,7 @@ REFUSED = {
     ),
     'a class that nothing trains': (
         one('valid/dog/0.png', plain('PNG')(pixels('train', 0, 9))),
-        ['no training image of dog', 'mend its name'],
+        ['no training image of dog', 'correct its name'],
     ),
     'several labels in a list': (
         lambda: {'images/0.png': JPEG, 'labels.jsonl': b'{"file_name": "images/0.png", "label": ["a", "b"]}'},
@@ -611,11 +611,11 @@ REFUSED = {
     ),
     'several labels in columns': (
         csv_of('image,ape,bee,cat\nape0.png,1,1,0\nbee0.png,0,1,0\n'),
-        ['line 2', 'ape and bee set to 1', 'one class an image'],
+        ['line 2', 'ape and bee set to 1', 'one class per image'],
     ),
     'an image twice': (
         csv_of('name,label\nimages/ape0.png,a\nimages/ape0.png,b\n'),
-        ['line 3', 'is there twice, first in line 2, with another label'],
+        ['line 3', 'appears twice, first in line 2, with another label'],
     ),
     'a missing image': (csv_of('name,label\nimages/ape7.png,a\n'), ['line 2', 'there is no file images/ape7.png']),
     'no label': (csv_of('name,label\nimages/ape0.png,\n'), ['line 2', 'has no label']),
@@ -635,7 +635,10 @@ REFUSED = {
         lambda: csv_of('')() | {'labels.csv': 'name,label\nape0.png,\xe4ffle\n'.encode('latin-1')},
         ['line 2: not UTF-8', 'save it as UTF-8'],
     ),
-    'a name that leads out': (csv_of('name,label\n../../x.png,a\n'), ['line 2', 'leads out of the folder', 'relative']),
+    'a path outside the folder': (
+        csv_of('name,label\n../../x.png,a\n'),
+        ['line 2', 'is outside the folder', 'relative'],
+    ),
     'names of several files': (
         lambda: {'a/0.png': JPEG, 'b/0.png': JPEG, 'labels.csv': b'name,label\n0.png,a\n'},
         ['several files are called 0.png'],
@@ -646,21 +649,21 @@ REFUSED = {
     ),
     'Parquet with lists of labels': (
         lambda: {'train.parquet': table_bytes(image=[dict(bytes=JPEG, path='')] * 2, label=[[0, 1], [1]])},
-        ['[0, 1]', 'one class an image'],
+        ['[0, 1]', 'one class per image'],
     ),
-    'a broken Parquet': (lambda: {'train.parquet': b'PAR1 and no more'}, ['train.parquet cannot be read']),
+    'a broken Parquet': (lambda: {'train.parquet': b'PAR1 and no more'}, ['cannot read', 'train.parquet']),
     'arrays of objects': (
         lambda: {'x_train.npy': array_bytes(np.array([{}], object)), 'y_train.npy': array_bytes(np.zeros(1))},
         ['Python objects', 'save an array of numbers'],
     ),
-    'volumes': (lambda: array_files(np.zeros((2, 9, 9, 9), np.uint8), np.zeros(2, int)), ['volumes are not read']),
+    'volumes': (lambda: array_files(np.zeros((2, 9, 9, 9), np.uint8), np.zeros(2, int)), ['volumes are not supported']),
     'flat arrays': (
         lambda: array_files(np.zeros((2, 784), np.uint8), np.zeros(2, int)),
         ['has shape 2×784', 'height × width'],
     ),
     'several labels in an array': (
         lambda: array_files(np.zeros((2, 9, 9), np.uint8), np.ones((2, 5), int)),
-        ['5 labels an image', 'expected one class'],
+        ['5 labels per image', 'expected one class'],
     ),
     'fractions as labels': (
         lambda: array_files(np.zeros((2, 9, 9), np.uint8), np.array([0.5, 1])),

@@ -4,7 +4,7 @@ import fastai.callback.mixup
 import torch
 from fastai.torch_core import unsqueeze
 
-from kdfast.data.dataloaders import moved
+from kdfast.data.device_transfer import moved
 
 
 class MixUp(fastai.callback.mixup.MixUp):

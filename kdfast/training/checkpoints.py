@@ -17,7 +17,7 @@ from kdfast.core import distributed, signals
 from kdfast.core.append import Appended
 from kdfast.core.atomic import write
 from kdfast.core.errors import KdfastError
-from kdfast.data.dataloaders import as_bytes
+from kdfast.data.device_transfer import as_bytes
 from kdfast.runs.run_dir import RunDir
 from kdfast.training.learner import repeatable_order, without_watchers
 from kdfast.training.random_states import random_states, set_random_states

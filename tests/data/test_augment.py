@@ -7,7 +7,9 @@ from conftest import draw
 
 from kdfast.core.errors import KdfastError
 from kdfast.data import augment, load
-from kdfast.data.dataloaders import crop_and_flip, generator, loaders
+from kdfast.data.crops import crop_and_flip
+from kdfast.data.dataloaders import loaders
+from kdfast.data.random_streams import generator
 
 
 @pytest.fixture(scope='module')

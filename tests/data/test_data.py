@@ -10,7 +10,7 @@ from PIL import Image
 
 from kdfast.core.cache_home import cache_home
 from kdfast.core.errors import KdfastError
-from kdfast.data import archives, arrays, decode, load
+from kdfast.data import archives, arrays, decode, files, load
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_an_archive_is_the_folder_that_it_holds(folder, tmp_path, suffix, top):
 
 def test_the_second_time_nothing_is_decoded(folder, monkeypatch):
     first = load(str(folder))
-    monkeypatch.setattr(decode, 'picture', None)
+    monkeypatch.setattr(decode, 'decode_image', None)
     second = load(str(folder))
     assert second.fingerprint == first.fingerprint and isinstance(second.train[0], np.memmap)
 
@@ -128,15 +128,15 @@ def flatten(f):
 @pytest.mark.parametrize(
     'damage,said',
     [
-        (break_image, 'train/cat/001.png (no image but text) cannot be read'),
-        (truncate, 'train/cat/001.png (it breaks off: '),
+        (break_image, 'cannot read train/cat/001.png (not an image but text): replace or remove'),
+        (truncate, 'train/cat/001.png (truncated: '),
         (empty_file, 'train/cat/001.png (an empty file)'),
-        (break_many, 'train/cat/009.png (SVG: render it as PNG) and 2 more cannot be read'),
-        (huge, '10000×10000 is more than 67,108,864 pixels: give a --size'),
-        (not_finite, 'train/cat/001.tif (some of its values are no finite numbers)'),
-        (empty_class, 'no images in train/dog: fill or remove'),
+        (break_many, 'train/cat/009.png (SVG: render it as PNG) and 2 more: replace or remove'),
+        (huge, '10000×10000 is more than 67,108,864 pixels: scale it down with --size'),
+        (not_finite, 'train/cat/001.tif (some of its values are not finite)'),
+        (empty_class, 'no images in train/dog: add images or remove the folder'),
         (escape, "names of classes 'c\\x1b[31mt'"),
-        (dangling, 'train/cat/gone.png is a link to nothing'),
+        (dangling, 'train/cat/gone.png is a broken link'),
         (enlarge, 'train/cat/001.png is 9×8'),
         (drop_class, 'no training image of bee, which the validation images have'),
         (one_class, 'found one class, ape'),
@@ -202,7 +202,7 @@ def test_statistics_are_numpys_to_the_bit_whatever_is_in_memory_at_once(shape, m
     ]
     monkeypatch.setattr(arrays, 'ROWS', 7)
     for piece in (128, 1000, 2**24):
-        monkeypatch.setattr(arrays, 'PIECE', piece)
+        monkeypatch.setattr(arrays, 'BLOCK', piece)
         for whole in (images, arrays.Rows(images, np.arange(len(images)))):
             assert list(arrays.statistics(whole)) == expected
 
@@ -260,10 +260,10 @@ def test_what_a_user_should_know_is_said(folder, capsys):
         shutil.copytree(folder / split / 'bee', folder / split / 'Bee')
     found = load(str(folder))
     assert found.notes == [
-        'left out, not images: 2 (train/ape/logo.svg, …)',
-        'classes whose names differ in case or accents alone: 1 (bee)',
-        'training images that are there more than once: 3 of 12',
-        'validation images that are training images, too: 1 of 8',
+        'skipped, not images: 2 (train/ape/logo.svg, …)',
+        'classes whose names differ only in case or accents: 1 (bee)',
+        'duplicates among the training images: 3 of 12',
+        'validation images that are also training images: 1 of 8',
     ]
     assert all(note in capsys.readouterr().err for note in found.notes[:1]) and load(str(folder)).notes == found.notes
 
@@ -291,14 +291,14 @@ def member(name, kind=tarfile.REGTYPE, link='', size=0):
 @pytest.mark.parametrize(
     'more,said',
     [
-        (member('../../canary.png'), 'leads out of the archive'),
-        (member('/tmp/canary.png'), 'leads out of the archive'),
-        (member('C:\\canary.png'), 'leads out of the archive'),
+        (member('../../canary.png'), 'is a path outside the archive'),
+        (member('/tmp/canary.png'), 'is a path outside the archive'),
+        (member('C:\\canary.png'), 'is a path outside the archive'),
         (member('train/a/2.png', tarfile.SYMTYPE, '/etc/passwd'), 'is a link'),
         (member('train/a/2.png', tarfile.LNKTYPE, 'train/a/1.png'), 'is a link'),
         (member('train/a/2.png', tarfile.CHRTYPE), 'is a link, a device'),
         (member('train/a/2.png', tarfile.FIFOTYPE), 'is a link, a device or a pipe'),
-        (member('train/a/1.png'), 'is there twice'),
+        (member('train/a/1.png'), 'appears twice'),
     ],
 )
 def test_an_archive_that_could_do_harm_is_refused(tmp_path, more, said):
@@ -310,10 +310,10 @@ def test_an_archive_has_limits(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, 'MEMBER_LIMIT', 3)
     with pytest.raises(KdfastError, match='more than 3'):
         load(str(tar(tmp_path / 'x.tar')))
-    monkeypatch.setattr(archives, 'MEMBER_LIMIT', 9), monkeypatch.setattr(archives, 'ARCHIVE_LIMIT', 200)
+    monkeypatch.setattr(archives, 'MEMBER_LIMIT', 9), monkeypatch.setattr(archives, 'SIZE_LIMIT', 200)
     with pytest.raises(KdfastError, match='more than 0 GB unpacked'):
         load(str(tar(tmp_path / 'x.tar')))
-    monkeypatch.setattr(archives, 'ARCHIVE_LIMIT', 10**6), monkeypatch.setattr(archives, 'FILE_LIMIT', 20)
+    monkeypatch.setattr(archives, 'SIZE_LIMIT', 10**6), monkeypatch.setattr(files, 'FILE_LIMIT', 20)
     with pytest.raises(KdfastError, match=r'train/a/1.png \(more than 0 MB\)'):
         load(str(tar(tmp_path / 'x.tar')))
 

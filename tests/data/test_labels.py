@@ -9,7 +9,7 @@ from conftest import CLASSES, draw
 
 from kdfast.core.cache_home import cache_home
 from kdfast.core.errors import KdfastError
-from kdfast.data import archives, load
+from kdfast.data import files, load
 
 HEADER = 'fname,label,is_valid\n'
 
@@ -121,7 +121,7 @@ def test_what_is_left_out_is_said(folder):
     found = load(str(folder))
     assert (
         (len(found.train[1]), len(found.valid[1])) == (8, 5)
-        and found.notes == ['left out, not in labels.csv: 1 (pictures/bee-000.png)', 'test images, kept apart: 1']
+        and found.notes == ['skipped, not in labels.csv: 1 (pictures/bee-000.png)', 'test images, kept apart: 1']
         and len(found.test[1]) == 1
     )
 
@@ -131,9 +131,7 @@ def test_where_folders_say_the_classes_the_table_does_not(images, tmp_path):
     shutil.copytree(images, tmp_path / 'tiny')
     (tmp_path / 'tiny' / 'labels.csv').write_text('name,label\ntrain/ape/000.png,cat\n')
     found = load(str(tmp_path / 'tiny'))
-    assert found.fingerprint == load(str(images)).fingerprint and found.notes == [
-        'left out, not images: 1 (labels.csv)'
-    ]
+    assert found.fingerprint == load(str(images)).fingerprint and found.notes == ['skipped, not images: 1 (labels.csv)']
 
 
 def test_without_a_split_a_share_is_held_out(folder, capsys):
@@ -175,15 +173,15 @@ GOOD = 'pictures/ape-000.png,ape,False\n'
     [
         (
             '',
-            'line 1: found no column with the names of images; there are none: say which with --columns name=…,label=…',
+            'line 1: found no column with names of images; the columns are missing: choose with --columns name=…,label=…',
         ),
-        ('a,b\n', 'line 1: found no column with the names of images; there are a, b: say which'),
+        ('a,b\n', 'line 1: found no column with names of images; the columns are a, b: choose'),
         ('name;label\n', 'lists no image'),
-        ('name,label,label\n', 'the column label is there twice'),
-        ('name,label,split,is_valid\n', 'found split and is_valid, expected one column of splits'),
+        ('name,label,label\n', 'the column label appears twice'),
+        ('name,label,split,is_valid\n', 'found split and is_valid: expected one column of splits'),
         (
             'name,label,species\n' + GOOD + GOOD.replace('0,ape', '1,bee'),
-            'found label and species, expected one column of labels',
+            'found label and species: expected one column of labels',
         ),
         ('name,width,height\n' + GOOD, 'line 1: found no column of labels'),
         (HEADER, 'lists no image'),
@@ -191,23 +189,23 @@ GOOD = 'pictures/ape-000.png,ape,False\n'
         (HEADER + GOOD, 'found one class, ape'),
         (HEADER + GOOD + 'pictures/emu-000.png,emu,True\n', 'line 3: there is no file pictures/emu-000.png'),
         (HEADER + 'pictures,ape,True\n', 'line 2: there is no file pictures'),
-        (HEADER + GOOD + '\n' + GOOD, 'line 4: pictures/ape-000.png is there twice, first in line 2'),
-        (HEADER + GOOD + GOOD.replace('pictures', './pictures/'), 'line 3: pictures/ape-000.png is there twice'),
-        (HEADER + GOOD.replace('False', 'maybe'), "line 2: 'maybe' in column is_valid, expected true or false"),
+        (HEADER + GOOD + '\n' + GOOD, 'line 4: pictures/ape-000.png appears twice, first in line 2'),
+        (HEADER + GOOD + GOOD.replace('pictures', './pictures/'), 'line 3: pictures/ape-000.png appears twice'),
+        (HEADER + GOOD.replace('False', 'maybe'), "line 2: 'maybe' in column is_valid: expected true or false"),
         (HEADER + GOOD.replace('False', ''), "line 2: '' in column is_valid"),
-        ('name,label,split\n' + GOOD, "line 2: 'False' in column split, expected train, valid or test"),
+        ('name,label,split\n' + GOOD, "line 2: 'False' in column split: expected train, valid or test"),
         (HEADER + 'pictures/ape-000.png, ,False\n', 'line 2: pictures/ape-000.png has no label'),
         (HEADER + ',ape,False\n', 'line 2: no name'),
-        (HEADER + 'pictures/ape-000.png,ape\n', 'line 2: 2 columns, the header has 3'),
+        (HEADER + 'pictures/ape-000.png,ape\n', 'line 2: 2 columns, but the header has 3'),
         (HEADER + GOOD.replace('e,F', 'e,x,F'), 'line 2: 4 columns'),
         (HEADER + 'labels.csv,ape,False\n', 'line 2: labels.csv is not an image'),
         (HEADER + 'pictures/notes.txt,ape,False\n', 'line 2: pictures/notes.txt is not an image'),
-        (HEADER + '../canary.png,ape,False\n', "line 2: '../canary.png' leads out of the folder"),
-        (HEADER + '/etc/passwd,ape,True\n', "line 2: '/etc/passwd' leads out"),
-        (HEADER + 'pictures/../../canary.png,ape,True\n', 'leads out of the folder'),
-        (HEADER + '//host/x.png,ape,True\n', 'leads out'),
-        (HEADER + 'C:\\x.png,ape,True\n', 'leads out'),
-        (HEADER + '\\\\host\\x.png,ape,True\n', 'leads out'),
+        (HEADER + '../canary.png,ape,False\n', "line 2: '../canary.png' is outside the folder"),
+        (HEADER + '/etc/passwd,ape,True\n', "line 2: '/etc/passwd' is outside"),
+        (HEADER + 'pictures/../../canary.png,ape,True\n', 'is outside the folder'),
+        (HEADER + '//host/x.png,ape,True\n', 'is outside'),
+        (HEADER + 'C:\\x.png,ape,True\n', 'is outside'),
+        (HEADER + '\\\\host\\x.png,ape,True\n', 'is outside'),
         (HEADER + GOOD + 'pictures/ape-001.png,"ape,True\n', 'line 3: unexpected end of data'),
         (HEADER + 'x' * 200_000 + ',ape,True\n', 'line 2: field larger than field limit'),
         (HEADER + ''.join(f'{i}.png,ape,True\n' for i in range(12)), 'line 11: there is no file 9.png and 2 more'),
@@ -240,8 +238,8 @@ def test_a_table_that_is_no_text_is_refused(folder, content, said):
 
 
 def test_a_table_not_to_be_read_is_refused(folder, monkeypatch):
-    monkeypatch.setattr(archives, 'FILE_LIMIT', 100)
-    with pytest.raises(KdfastError, match=r'labels.csv cannot be read \(more than 0 MB\)'):
+    monkeypatch.setattr(files, 'FILE_LIMIT', 100)
+    with pytest.raises(KdfastError, match=r'cannot read .*labels.csv \(more than 0 MB\)'):
         load(str(folder))
 
 
@@ -346,7 +344,7 @@ def test_columns_can_be_named(folder, same):
         and load(**found.asked).fingerprint == same.fingerprint
     )
     for wrong, said in {
-        'name=a,label=z': 'no column z; there are a, b, c',
+        'name=a,label=z': 'no column z; the columns are a, b, c',
         'names=a': 'expected name=COLUMN,label=COLUMN,split=COLUMN',
         'name=': 'expected name=COLUMN',
     }.items():
@@ -370,7 +368,7 @@ def test_another_column_of_labels_is_another_data_set_with_runs_of_its_own(kdfas
 
 
 def test_columns_are_for_tables(images):
-    with pytest.raises(KdfastError, match='--columns is for tables, and there is none'):
+    with pytest.raises(KdfastError, match='--columns needs a table, but there is none'):
         load(str(images), columns='label=x')
 
 
@@ -381,7 +379,7 @@ def test_a_table_by_its_path_wins_over_folders_and_other_tables(folder, same):
     assert found.fingerprint == same.fingerprint and found.name == 'pets'
     with pytest.raises(
         KdfastError,
-        match=r'found the tables first.csv, second.csv: pass the one to read, such as --data .*/pets/first.csv',
+        match=r'found the tables first.csv, second.csv: pass one of them, such as --data .*/pets/first.csv',
     ):
         load(str(folder))
 
@@ -390,7 +388,7 @@ def test_other_tables_beside_folders_of_classes_are_no_labels(tmp_path):
     draw(tmp_path / 'pets', 3, seed=0)
     (tmp_path / 'pets' / 'prices.csv').write_text('what,price\nape,7\n')
     found = load(str(tmp_path / 'pets'))
-    assert found.classes == CLASSES and 'left out, not images: 1 (prices.csv)' in found.notes
+    assert found.classes == CLASSES and 'skipped, not images: 1 (prices.csv)' in found.notes
 
 
 def test_a_competition(tmp_path):
@@ -414,7 +412,7 @@ def test_a_competition(tmp_path):
     assert (
         found.classes == CLASSES
         and len(found.train[1]) == 12
-        and any(note.startswith('left out, test images without labels') for note in found.notes)
+        and any(note.startswith('skipped, test images without labels') for note in found.notes)
     )
 
 
@@ -443,5 +441,5 @@ def test_rows_that_cannot_be_read_can_be_left_out(folder):
         load(str(folder))
     found = load(str(folder), skip_broken=True)
     assert (len(found.train[1]), len(found.valid[1])) == (9, 6) and any(
-        note.startswith('left out, rows that cannot be read: 2 (line 17: there is no file') for note in found.notes
+        note.startswith('skipped, rows that cannot be read: 2 (line 17: there is no file') for note in found.notes
     )

@@ -10,18 +10,15 @@ from fastai.vision.all import Callback, CrossEntropyLossFlat, Learner, ProgressC
 from kdfast.core import distributed
 from kdfast.core.errors import KdfastError
 from kdfast.data import load
+from kdfast.data.crops import crop_and_flip
 from kdfast.data.dataloaders import (
-    MEMORY,
-    NEGATIVES,
-    PROCESSES,
     Images,
     batch_size,
-    crop_and_flip,
-    generator,
     loaders,
-    resident,
 )
 from kdfast.data.dataset import usual_batch_size
+from kdfast.data.device_transfer import resident
+from kdfast.data.random_streams import MEMORY, NEGATIVES, PROCESSES, generator
 from kdfast.models.study_networks import thin
 from kdfast.training.run import SeededOrder
 

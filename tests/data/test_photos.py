@@ -12,10 +12,12 @@ from PIL import Image
 
 from kdfast.core.cache_home import cache_home
 from kdfast.core.errors import KdfastError
-from kdfast.data import decode, load
-from kdfast.data.dataloaders import crop_and_flip, generator, loaders
+from kdfast.data import disk_space, load
+from kdfast.data.crops import crop_and_flip
+from kdfast.data.dataloaders import loaders
 from kdfast.data.dataset import presized_side
-from kdfast.data.pixels import square
+from kdfast.data.pixels import resize_center_crop
+from kdfast.data.random_streams import generator
 from kdfast.study import schedule
 
 SIZES = [(40, 30), (30, 50), (64, 64), (21, 33), (19, 19)]
@@ -54,14 +56,16 @@ def test_a_square_is_the_middle_of_the_whole_image_scaled_until_its_shorter_side
     scale = 18 / min(width, height)
     whole = image.resize((round(width * scale), round(height * scale)), Image.BILINEAR)
     left, top = ((side - 18) // 2 for side in whole.size)
-    difference = np.asarray(square(image, 18)).astype(int) - np.asarray(whole.crop((left, top, left + 18, top + 18)))
+    difference = np.asarray(resize_center_crop(image, 18)).astype(int) - np.asarray(
+        whole.crop((left, top, left + 18, top + 18))
+    )
     assert abs(difference).max() <= 1  # Pillow rounds between its two passes, whose order depends on what is cut off
 
 
 def test_scaling_down_averages():
     "A chequered board becomes grey: no pixel is simply left out"
     board = Image.fromarray(np.uint8(255 * (np.indices((90, 90)).sum(0) % 2))).convert('RGB')
-    assert abs(np.asarray(square(board, 9)).astype(int) - 127).max() < 16
+    assert abs(np.asarray(resize_center_crop(board, 9)).astype(int) - 127).max() < 16
 
 
 def test_what_is_decoded_is_those_squares(photos):
@@ -73,7 +77,7 @@ def test_what_is_decoded_is_those_squares(photos):
         and isinstance(found.train[0], np.memmap)
     )
     for row, file in enumerate(sorted((photos / 'train').rglob('*.png'))):
-        assert (found.train[0][row] == np.asarray(square(Image.open(file), 18))).all()
+        assert (found.train[0][row] == np.asarray(resize_center_crop(Image.open(file), 18))).all()
     assert found.mean[1] == pytest.approx(found.train[0][..., 1].mean() / 255)
 
 
@@ -123,7 +127,7 @@ def test_digits_can_be_scaled():
         and large.augment == 'shift'
         and (large.valid[1] == small.valid[1]).all()
     )
-    assert (large.train[0][5] == np.asarray(square(Image.fromarray(small.train[0][5]), 37))).all()
+    assert (large.train[0][5] == np.asarray(resize_center_crop(Image.fromarray(small.train[0][5]), 37))).all()
 
 
 def test_digits_out_of_range():
@@ -150,21 +154,21 @@ def test_cifar10_can_be_scaled(tmp_path, monkeypatch):
         and (plain.valid[0] == images).all()
         and plain.augment == 'flip'
     )
-    assert (scaled.train[0] == [np.asarray(square(Image.fromarray(image), 18)) for image in images]).all()
+    assert (scaled.train[0] == [np.asarray(resize_center_crop(Image.fromarray(image), 18)) for image in images]).all()
 
 
 def test_a_full_disk_is_refused_before_anything_is_decoded(photos, monkeypatch, capsys):
     needed, before = 22 * 3 * 23 * 23, set(cache_home().glob('*'))
-    monkeypatch.setattr(decode.shutil, 'disk_usage', lambda folder: SimpleNamespace(free=needed - 1))
+    monkeypatch.setattr(disk_space.shutil, 'disk_usage', lambda folder: SimpleNamespace(free=needed - 1))
     with pytest.raises(
         KdfastError,
-        match='the decoded images need 0.0 GB in .*kdfast, 0.0 GB are free: make room, take a smaller --size',
+        match='the decoded images need 0.0 GB in .*kdfast, 0.0 GB are free: make room, use a smaller --size',
     ):
         load(str(photos), size=20)
     assert set(cache_home().glob('*')) == before
     (
-        monkeypatch.setattr(decode.shutil, 'disk_usage', lambda folder: SimpleNamespace(free=needed)),
-        monkeypatch.setattr(decode, 'LARGE', needed - 1),
+        monkeypatch.setattr(disk_space.shutil, 'disk_usage', lambda folder: SimpleNamespace(free=needed)),
+        monkeypatch.setattr(disk_space, 'LARGE', needed - 1),
     )
     load(str(photos), size=20)
     assert capsys.readouterr().err.count('kdfast: the decoded images take 0.0 GB in') == 1
@@ -350,7 +354,7 @@ def test_imagenette_is_fetched_once_and_never_unpacked(published, photos, tmp_pa
 
 
 def test_imagenette_without_a_size_or_a_network_is_refused(published, monkeypatch):
-    with pytest.raises(KdfastError, match='imagenette holds photographs of any size: .* such as --size 128'):
+    with pytest.raises(KdfastError, match='imagenette has photographs of any size: .* such as --size 128'):
         load('imagenette')
     published.unlink()
     with pytest.raises(

@@ -12,7 +12,7 @@ from PIL import Image
 from kdfast.core.cache_home import cache_home
 from kdfast.core.errors import KdfastError
 from kdfast.data import load, pixels
-from kdfast.data.pixels import decoded, picture, square
+from kdfast.data.pixels import decode_8bit, decode_image, resize_center_crop
 
 RANDOM = np.random.default_rng(0)
 
@@ -48,7 +48,7 @@ def scaled(values, low, high):
 def test_grey_values_are_scaled_by_their_bit_depth(bits, kind):
     values = RANDOM.integers(0, 2**bits, (12, 9)).astype(np.uint16)
     values[0, 0] = 2**bits - 1
-    found, problem, remarks = decoded(written.saved(Image.fromarray(values), kind))
+    found, problem, remarks = decode_8bit(written.saved(Image.fromarray(values), kind))
     assert not problem and (found == scaled(values, 0, 2**bits - 1)[..., None]).all()
     assert remarks == [f'scaled from {bits} bits (0 … {2**bits - 1}) to 8 bits']
 
@@ -58,9 +58,9 @@ def test_grey_values_are_scaled_by_their_bit_depth(bits, kind):
 def test_colors_of_more_than_8_bits_keep_them_too(n, bits):
     values = RANDOM.integers(0, 2**bits, (12, 9, n)).astype(np.uint16)
     values[0, 0] = 2**bits - 1
-    found, problem, remarks = decoded(png16(values))
+    found, problem, remarks = decode_8bit(png16(values))
     assert not problem and (found == scaled(values, 0, 2**bits - 1)[..., : 3 if n > 2 else 1]).all()
-    assert ('of more than 8 bits, transparency is ignored' in remarks) == (n in (2, 4))
+    assert ('more than 8 bits, transparency is ignored' in remarks) == (n in (2, 4))
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_other_numbers_are_scaled_by_their_range(values, span, words):
         written.saved(Image.fromarray(values.astype(np.float32)), 'TIFF'),
         values if values.dtype.kind == 'f' else values.astype(np.int32),
     ):
-        found, problem, remarks = decoded(content)
+        found, problem, remarks = decode_8bit(content)
         assert not problem and (found == scaled(values.astype(np.float32), *span)[..., None]).all()
         assert remarks == [f'scaled from {words} to 8 bits']
 
@@ -121,7 +121,7 @@ def test_the_range_can_be_set_and_is_another_data_set(tmp_path):
     assert window.fingerprint != usual.fingerprint and window.asked['range'] == '100:600'
     assert load(**window.asked).fingerprint == window.fingerprint
     draw(tmp_path / 'plain', 5, seed=0)
-    assert '--range changes nothing: no image has more than 8 bits' in load(str(tmp_path / 'plain'), range='0:9').notes
+    assert '--range has no effect: no image has more than 8 bits' in load(str(tmp_path / 'plain'), range='0:9').notes
 
 
 @pytest.mark.parametrize('said', ['5', '5:5', '9:1', 'a:b', '0:inf', 'nan:3', ''])
@@ -134,7 +134,10 @@ def test_a_range_out_of_range(tmp_path, said):
 def test_scaling_down_comes_before_8_bits(tmp_path):
     folder = xrays(tmp_path / 'xrays')
     data = load(str(folder), size=8)
-    small = [np.asarray(square(Image.fromarray(values.astype(np.float32)), 9)) for values in read(folder).values()]
+    small = [
+        np.asarray(resize_center_crop(Image.fromarray(values.astype(np.float32)), 9))
+        for values in read(folder).values()
+    ]
     assert sorted(map(bytes, all_of(data))) == sorted(
         bytes(scaled(values, 0, 4095)[..., None].repeat(3, 2)) for values in small
     )
@@ -157,17 +160,20 @@ def test_a_trained_network_scales_new_images_as_its_training_images_were(kdfast,
 # Large images
 
 
-def test_a_large_jpeg_is_reduced_while_it_is_decoded():
+def test_a_large_jpeg_is_reduced_while_it_is_decode_8bit():
     content = written.saved(Image.effect_noise((1500, 1200), 80).convert('RGB').resize((3000, 2400)), 'JPEG')
-    found = picture(content, 64)
+    found = decode_image(content, 64)
     assert found.size == (3000, 2400) and found.pixels.shape == (64, 64, 3)
-    whole = square(Image.open(io.BytesIO(content)).convert('RGB'), 64)
+    whole = resize_center_crop(Image.open(io.BytesIO(content)).convert('RGB'), 64)
     assert np.abs(found.pixels.astype(int) - np.asarray(whole)).mean() < 3
 
 
 def test_a_small_jpeg_is_decoded_as_ever():
     content = written.saved(Image.effect_noise((120, 90), 80).convert('RGB'), 'JPEG')
-    assert (picture(content, 64).pixels == np.asarray(square(Image.open(io.BytesIO(content)).convert('RGB'), 64))).all()
+    assert (
+        decode_image(content, 64).pixels
+        == np.asarray(resize_center_crop(Image.open(io.BytesIO(content)).convert('RGB'), 64))
+    ).all()
 
 
 def test_what_is_larger_than_beside_others_is_read_alone(monkeypatch):
@@ -175,19 +181,19 @@ def test_what_is_larger_than_beside_others_is_read_alone(monkeypatch):
         mode: written.saved(Image.effect_noise((300, 200), 80).convert(mode), 'PNG')
         for mode in ('L', 'RGB', 'RGBA', 'P', '1')
     }
-    whole = {mode: picture(content[mode], 16).pixels.astype(int) for mode in content}
+    whole = {mode: decode_image(content[mode], 16).pixels.astype(int) for mode in content}
     monkeypatch.setattr(pixels, 'PIXEL_LIMIT', 10_000)
     for mode in content:
-        found = picture(content[mode], 16)
+        found = decode_image(content[mode], 16)
         assert not found.problem and np.abs(found.pixels - whole[mode]).mean() < 4
-        assert '300×200 is more than 10,000 pixels: give a --size' in picture(content[mode]).problem
+        assert '300×200 is more than 10,000 pixels: scale it down with --size' in decode_image(content[mode]).problem
 
 
 def test_beyond_pillows_own_limit_the_remedy_is_named(monkeypatch):
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 100)
     assert (
-        picture(written.plain('PNG')(written.pixels('train', 0, 0)), 8).problem
-        == 'larger than the 200 pixels that Pillow allows: scale it down'
+        decode_image(written.plain('PNG')(written.pixels('train', 0, 0)), 8).problem
+        == 'more than the 200 pixels that Pillow allows: scale it down'
     )
 
 
@@ -216,7 +222,7 @@ def frames(kind, **how):
     ],
 )
 def test_several_pictures_in_a_file(kind, said):
-    found, problem, remarks = decoded(frames(kind))
+    found, problem, remarks = decode_8bit(frames(kind))
     assert not problem and remarks == said
     if kind == 'TIFF':
         assert (found == written.pixels('train', 0, 0)).all()
@@ -241,12 +247,12 @@ def test_an_image_is_turned_once(orientation, kind):
     image = Image.fromarray(grey.astype(np.uint16) * 257 if kind.startswith('deep') else grey)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    found, _, remarks = decoded(
+    found, _, remarks = decode_8bit(
         written.saved(
             image, kind.split()[-1], **(dict(tiffinfo={0x0112: orientation}) if 'TIFF' in kind else dict(exif=exif))
         )
     )
-    assert (found[..., 0] == upright).all() and ('turned as their EXIF data say' in remarks) == (orientation > 1)
+    assert (found[..., 0] == upright).all() and ('rotated by their EXIF orientation' in remarks) == (orientation > 1)
 
 
 @pytest.mark.parametrize('kind', ['PNG', 'JPEG', 'GIF', 'BMP', 'WEBP', 'TIFF', 'PPM'])
@@ -257,7 +263,7 @@ def test_whatever_a_file_holds_is_an_image_or_a_reason(kind):
         broken = bytearray(content[: int(random.integers(1, len(content) + 1))] if n % 2 else content)
         for at in random.integers(0, len(broken), n // 6):
             broken[at] = random.integers(256)
-        found = picture(bytes(broken), 8 if n % 3 else None)
+        found = decode_image(bytes(broken), 8 if n % 3 else None)
         assert found.problem or found.pixels.ndim >= 2
 
 
@@ -275,14 +281,14 @@ def test_broken_images_are_left_out_where_that_is_wanted_and_counted(tmp_path, k
     folder = damaged(tmp_path / 'pets')
     with pytest.raises(
         KdfastError,
-        match=r'ape/001.png \(no image but a web page: download the image again\); bee/003.png .* '
-        r'cannot be read: replace or remove, or leave out what is broken with --skip-broken',
+        match=r'ape/001.png \(not an image but a web page: download the image again\); bee/003.png .*: '
+        r'replace or remove these files, or skip them with --skip-broken',
     ):
         load(str(folder))
     data = load(str(folder), skip_broken=True)
     assert data.skipped == 2 and len(data.train[1]) + len(data.valid[1]) == 13
-    assert any('left out, cannot be read: 2 (ape/001.png (' in note for note in data.notes)
-    with pytest.raises(KdfastError, match='2 images cannot be read: .* --skip-broken'):
+    assert any('skipped, cannot be read: 2 (ape/001.png (' in note for note in data.notes)
+    with pytest.raises(KdfastError, match='cannot read 2 images: .* --skip-broken'):
         load(str(folder))  # the cache does not hide them
     for file in ('ape/001.png', 'bee/003.png'):
         (folder / file).unlink()

@@ -163,27 +163,27 @@ class Endless(IterableDataset):
     [
         (
             lambda: from_dataset(Pictures(TRAIN, lambda image: image.rotate(float(torch.rand(1)) * 360))),
-            'gives another image each time: take its random transforms away',
+            'returns different pixels each time: remove its random transforms',
         ),
         (lambda: from_dataset(Endless()), 'has no length or cannot be indexed: expected a map-style'),
         (lambda: from_dataset([]), 'is empty'),
         (lambda: from_dataset([1, 2]), r'is a int: expected \(image, label\)'),
-        (lambda: from_dataset([dict(a=1)]), 'has a: expected image and label'),
+        (lambda: from_dataset([dict(a=1)]), 'has the keys a: expected image and label'),
         (
             lambda: from_dataset(list(zip(TRAIN[0], [[1, 2]] * 12))),
             r'label of train image 0 is \[1, 2\]: expected the number or the name of one class',
         ),
         (lambda: from_dataset(list(zip(TRAIN[0], [0.5] * 12))), 'is 0.5: expected'),
-        (lambda: from_dataset(list(zip(TRAIN[0], [7] * 12)), classes=written.CLASSES), 'is 7, and there are 3 classes'),
+        (lambda: from_dataset(list(zip(TRAIN[0], [7] * 12)), classes=written.CLASSES), 'is 7, but there are 3 classes'),
         (
             lambda: from_dataset(list(zip(np.zeros((12, 4, 4, 4, 4), np.uint8), TRAIN[1]))),
             r'train/00 \(an array of uint8 4×4×4×4: expected height × width',
         ),
-        (lambda: from_arrays((TRAIN[0], TRAIN[1][:5])), '12 images and 5 labels'),
-        (lambda: from_arrays((TRAIN[0], np.ones((12, 4)))), '4 labels an image: expected one class an image'),
+        (lambda: from_arrays((TRAIN[0], TRAIN[1][:5])), '12 images, but 5 labels'),
+        (lambda: from_arrays((TRAIN[0], np.ones((12, 4)))), '4 labels per image: expected one class per image'),
         (lambda: from_arrays(TRAIN, holdout=2.0), 'from 0 to below 1'),
         (lambda: from_arrays(TRAIN, size=3), '--size 3: expected 8'),
-        (lambda: from_arrays((np.full((12, 4, 4), np.nan), TRAIN[1])), 'no finite numbers'),
+        (lambda: from_arrays((np.full((12, 4, 4), np.nan), TRAIN[1])), 'are not finite'),
     ],
 )
 def test_what_cannot_be_read_is_refused(make, said):

@@ -10,7 +10,8 @@ from fastai.vision.all import Callback, CrossEntropyLossFlat, Learner, ProgressC
 from slow.fake_cuda import FakeCuda, steps, summary
 from torch._subclasses.fake_tensor import DynamicOutputShapeException
 
-from kdfast.data.dataloaders import RESIDENT, as_bytes, loaders, moved, resident
+from kdfast.data.dataloaders import loaders
+from kdfast.data.device_transfer import RESIDENT, as_bytes, moved, resident
 from kdfast.distill.mixup import MixUp
 from kdfast.models.study_networks import thin
 from kdfast.study.schedule import default_jobs
