@@ -120,7 +120,7 @@ def _find_dataset(source, size, reading):
     "The data set without any options applied"
     if source in BUILT_IN and Path(source).exists():
         print(
-            f'kdfast: {source} is the built-in data set; pass ./{source} for the folder or file of that name',
+            f'kdfast: {source} is the built-in data set; write ./{source} for the folder or file of that name',
             file=sys.stderr,
         )
     if source == 'digits':

@@ -38,7 +38,7 @@ def matches(source):
     return bool(source.images) and all('_' in name for name in source.images)
 
 
-def read(source):
+def read_images(source):
     return Listing('words', [Item(name, None, name.partition('_')[0], source.files[name]) for name in source.images])
 '''
 
