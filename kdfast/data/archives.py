@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from kdfast.core.errors import KdfastError
 from kdfast.core.notes import Notes
 from kdfast.core.paths import leads_out
-from kdfast.data.files import SYSTEM_NOTE, system_file, walk
+from kdfast.data.files import SYSTEM_NOTE, find_system_file, walk
 
 SUFFIXES = ('.tar', '.tar.gz', '.tgz', '.tar.bz2', '.tbz2', '.tbz', '.tar.xz', '.txz', '.tar.zst', '.tzst', '.zip')
 SIZE_LIMIT = 200 * 2**30  # bytes of the unpacked files
@@ -35,7 +35,7 @@ PROBLEMS = {
 
 
 @contextmanager
-def archive_entries(
+def open_entries(
     path: Path,  # A folder, an archive or a single file
     notes: Notes | None = None,  # Receives a note on system files
 ) -> Iterator[dict[str, Callable]]:
@@ -148,7 +148,7 @@ def _checked_members(path, members, notes):
         problem = _member_problem(name, is_regular, name in openers, n, n_bytes)
         if problem:
             raise KdfastError(f'{path}: {name!r} {problem}')
-        system_path = system_file(name)
+        system_path = find_system_file(name)
         if system_path:
             system_files[system_path] = True
         else:

@@ -27,7 +27,7 @@ def has_sides(
     return any(SIDES.search(re.sub(r'[_\d]', ' ', name)) for name in classes) or all(len(name) == 1 for name in classes)
 
 
-def default(
+def default_augment(
     classes: list[str],  # Names
 ) -> str:
     "Return the default augmentation: flip, or shift if a mirrored image may belong to another class."
@@ -42,7 +42,7 @@ def mirrors(
     return augment == 'flip' or augment == 'strong' and not has_sides(classes)
 
 
-def strong(
+def trivial_augment(
     x: torch.Tensor,  # (batch, channels, height, width), uint8
     seeds: list[int],  # One per image, which decides its change
 ) -> torch.Tensor:

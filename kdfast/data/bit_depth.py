@@ -10,7 +10,7 @@ BITS_PER_SAMPLE = 258  # tag of a TIFF
 PNG_DEPTH_BYTE = 24  # position of the bit depth in a PNG file
 
 
-def deep_channels(
+def read_deep_channels(
     image: Image.Image,  # Opened by Pillow
     content: bytes | None,  # The file of the image, if any
 ) -> tuple[list[Image.Image], str, list[str]]:  # (channels of mode F, problem, remarks)
@@ -41,7 +41,7 @@ def _deep_png_channels(content):
     return [Image.fromarray(channel) for channel in color], '', remarks
 
 
-def default_range(
+def choose_range(
     low: float,  # Lowest value of all images
     high: float,  # Highest value
     kind: str,  # Of the images; it ends in "float" if any image has values that are not whole
@@ -67,7 +67,7 @@ def scale_to_8bit(
     return scaled if scaled.ndim == 3 else np.repeat(scaled[..., None], 3, -1)
 
 
-def scaling_remark(
+def describe_scaling(
     value_range: tuple[float, float],  # Values that became black and white
     kind: str,  # Of the image
 ) -> str:

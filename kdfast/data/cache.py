@@ -15,7 +15,7 @@ from kdfast.core.cache_home import cache_home
 from kdfast.core.errors import KdfastError
 from kdfast.core.once import folder_once
 from kdfast.data.arrays import digests
-from kdfast.data.augment import default as default_augment
+from kdfast.data.augment import default_augment
 from kdfast.data.dataset import Data, assemble, presized_side
 from kdfast.data.naming import run_name, source_stamp
 
@@ -29,7 +29,7 @@ def short_digest(
     return hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
-def cached_dataset(
+def load_or_decode(
     name: str,  # Of the data set
     identity: str,  # Changes with anything that the decoded images depend on, except for the size
     decode_into: Callable,  # Decode into a folder, given the folder and a side, and return facts
@@ -46,7 +46,7 @@ def cached_dataset(
 def fill_cache(
     folder: Path,  # An empty folder
     name: str,  # Of the data set
-    decode_into: Callable,  # As of `cached_dataset`
+    decode_into: Callable,  # As of `load_or_decode`
     size: int | None,  # Side of the squares that networks receive
     path: Path | None = None,  # The source
 ) -> str:  # Fingerprint of the images

@@ -11,10 +11,10 @@ from fastai.vision.core import IntToFloatTensor  # registers how image tensors b
 
 from kdfast.core import distributed
 from kdfast.core.errors import KdfastError
-from kdfast.data.augment import mirrors, strong
+from kdfast.data.augment import mirrors, trivial_augment
 from kdfast.data.crops import crop_indices, resize, take_crops
 from kdfast.data.dataset import LARGEST_BATCH, Data, center_crop, usual_batch_size
-from kdfast.data.device_transfer import moved, resident
+from kdfast.data.device_transfer import make_resident, move_to_device
 from kdfast.data.random_streams import generator
 
 
@@ -145,13 +145,13 @@ class ImageBatches(TfmdDL):
         crops = [part[share] for part in crops]
         y = torch.as_tensor(data.labels[index.numpy()])
         if isinstance(data.images, torch.Tensor):  # on the device, and cropped there
-            index, y, *crops = moved(data.images.device, index, y, *crops)
+            index, y, *crops = move_to_device(data.images.device, index, y, *crops)
             x = self._cropped_pixels(index, crops)
         else:
-            index, y, x = moved(self.device, index, y, self._cropped_pixels(index.numpy(), crops))
+            index, y, x = move_to_device(self.device, index, y, self._cropped_pixels(index.numpy(), crops))
         self.batch_idx = index
         x = x.movedim(-1, 1)
-        return TensorImage(strong(x, seeds) if seeds else x), TensorCategory(y)
+        return TensorImage(trivial_augment(x, seeds) if seeds else x), TensorCategory(y)
 
     def _cropped_pixels(self, index, crops):
         pixels = self.dataset.pixels(index)
@@ -189,7 +189,7 @@ def loaders(
     processes cannot share a batch evenly.
     """
     bs, device = batch_size(data), default_device()
-    train, valid = ((resident(images, device), labels) for images, labels in (data.train, data.valid))
+    train, valid = ((make_resident(images, device), labels) for images, labels in (data.train, data.valid))
 
     def image_batches(split, bs, **kwargs):
         transforms = [IntToFloatTensor(), Normalize.from_stats(data.mean, data.std)]

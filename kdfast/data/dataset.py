@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 
 from kdfast.core.errors import KdfastError
-from kdfast.data import augment
 from kdfast.data.arrays import fingerprint, statistics
+from kdfast.data.augment import default_augment
 from kdfast.data.naming import run_name
 from kdfast.data.pixels import resize_center_crop
 
@@ -129,5 +129,5 @@ def assemble(
     mean, std = statistics(train[0])
     splits = (train, valid, test) if test else (train, valid)
     return Data(
-        name, classes, train, valid, mean, std, augment.default(classes), fingerprint(classes, *splits), test, size=size
+        name, classes, train, valid, mean, std, default_augment(classes), fingerprint(classes, *splits), test, size=size
     )

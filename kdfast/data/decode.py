@@ -15,9 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from kdfast.core.errors import KdfastError
 from kdfast.core.notes import Notes
-from kdfast.data.archives import archive_entries
+from kdfast.data.archives import open_entries
 from kdfast.data.arrangement import Arrangement, arrange
-from kdfast.data.bit_depth import scaling_remark
+from kdfast.data.bit_depth import describe_scaling
 from kdfast.data.files import read_file
 from kdfast.data.image_statistics import ImageStatistics
 from kdfast.data.layouts import registry
@@ -56,7 +56,7 @@ def decode(
     Raises KdfastError, with the names of the files, for an unknown layout, a class without training images, images
     that cannot be decoded or differ in size, an archive that could do harm, and a full disk.
     """
-    with opened(path, reading) as (source, arrangement):
+    with open_source(path, reading) as (source, arrangement):
         return _decode_arrangement(source, arrangement, reading, folder, side)
 
 
@@ -73,14 +73,14 @@ def decode_listing(
 
 
 @contextmanager
-def opened(
+def open_source(
     path: Path,  # A folder, an archive or a table
     reading: Reading,  # How to read the images
 ) -> Iterator[tuple[Source, Arrangement]]:
     "Open a data set and find its images, which stay open in the context. Raises KdfastError."
     root, table = (path.parent, path.name) if path.is_file() and is_table(path) else (path, None)
     notes = Notes()
-    with archive_entries(root, notes) as files:
+    with open_entries(root, notes) as files:
         source = Source(root, files, notes, parse_columns(reading.columns), reading.skip_broken, table)
         yield source, arrange(source, registry.read(source))
 
@@ -113,7 +113,7 @@ def _decode_arrangement(source, arrangement, reading, folder, side):
         np.save(folder / 'valid_images.npy', np.load(folder / 'train_images.npy', mmap_mode='r')[:0])
         np.save(folder / 'valid_labels.npy', np.empty(0, np.int64))
     for name in statistics.deep:
-        source.notes.add(scaling_remark(value_range, statistics.kind), name)
+        source.notes.add(describe_scaling(value_range, statistics.kind), name)
     if reading.range and not statistics.deep:
         source.notes.add('--range has no effect: no image has more than 8 bits', '')
     return dict(

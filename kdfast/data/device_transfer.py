@@ -9,7 +9,7 @@ import torch
 RESIDENT = WeakValueDictionary()  # images in the memory of a GPU, by the id of the array that they keep alive
 
 
-def moved(
+def move_to_device(
     device: torch.device | None,  # Destination; None for the CPU
     *tensors: torch.Tensor,  # On the CPU; those with the widest items first
 ) -> list[torch.Tensor]:
@@ -31,7 +31,7 @@ def as_bytes(
     return (flat if flat.stride(0) == 1 else flat.clone(memory_format=torch.contiguous_format)).view(torch.uint8)
 
 
-def resident(
+def make_resident(
     images: np.ndarray,  # (n, height, width, 3), uint8; or rows of such
     device: torch.device,  # Of the training
 ) -> np.ndarray | torch.Tensor:

@@ -38,7 +38,7 @@ SYSTEM_NAME = re.compile('|'.join(map(translate, SYSTEM_PATTERNS)))
 SYSTEM_NOTE = 'skipped, system files'
 
 
-def system_file(
+def find_system_file(
     name: str,  # Path of a file in a source, with forward slashes
 ) -> str | None:
     "Return the part of a path up to its first system file or folder, or None."
@@ -75,7 +75,7 @@ def _walk_below(root, folder, prefix, ancestors, notes):
             raise KdfastError(f'{root}: {name} is a broken link: remove it')
 
 
-def folders_of(
+def list_folders(
     path: Path,  # A folder
 ) -> list[str]:
     "Return the names of the folders in a folder, without system folders, sorted."

@@ -81,7 +81,7 @@ OTHER_STARTS = {
 
 
 @cache
-def formats() -> tuple[str, ...]:
+def readable_formats() -> tuple[str, ...]:
     "Return the formats that Pillow and installed plugins read without other programs."
     for plugin in (HEIF, JPEG_XL):
         _register(plugin)
@@ -99,9 +99,9 @@ def _register(plugin):
 
 
 @cache
-def suffixes() -> frozenset[str]:
+def image_suffixes() -> frozenset[str]:
     "Return the suffixes of image files."
-    readable = formats()  # also registers the suffixes of plugins
+    readable = readable_formats()  # also registers the suffixes of plugins
     known = {suffix for suffix, name in Image.registered_extensions().items() if name in readable}
     return frozenset(known - REMEDY_OF_SUFFIX.keys() | COMMON_SUFFIXES)
 
@@ -116,7 +116,7 @@ def is_image(
         return True
     if suffix in REMEDY_OF_SUFFIX:
         return False
-    if suffix in suffixes():
+    if suffix in image_suffixes():
         return True
     try:
         with open_file() as file:
@@ -143,7 +143,7 @@ def identify(
     return 'not an image but text' if is_text else 'not an image'
 
 
-def remedy(
+def describe_suffix(
     suffix: str,  # Of files that are not images
 ) -> str:
     "Return the format of such files and what to do with them, or an empty string."

@@ -43,7 +43,7 @@ def from_arrays(
             split: ArrayPair(*arrays, f'{source.path}: {split}', source.notes)
             for split, arrays in _present(train, valid, test).items()
         }
-        return datasets.listing(pairs, classes, source)
+        return datasets.list_datasets(pairs, classes, source)
 
     return _decode_into_cache(name, listing, **options)
 
@@ -57,7 +57,7 @@ def from_dataset(
     **options,  # Others of `kdfast.data.load`
 ) -> Data:
     "Load every image of a Dataset, not augmented or normalized. Raises KdfastError for other items."
-    return _decode_into_cache(name, partial(datasets.listing, _present(train, valid, test), classes), **options)
+    return _decode_into_cache(name, partial(datasets.list_datasets, _present(train, valid, test), classes), **options)
 
 
 def _present(train, valid, test):

@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 
-from kdfast.data.bit_depth import default_range, parse_range
+from kdfast.data.bit_depth import choose_range, parse_range
 from kdfast.data.layouts.base import Item
 from kdfast.data.pixels import DecodedImage
 
@@ -44,7 +44,7 @@ class ImageStatistics:
         "Return the values that become black and white; None if all images have 8 bits."
         if requested:
             return parse_range(requested)
-        return default_range(self.low, self.high, self.kind) if self.deep else None
+        return choose_range(self.low, self.high, self.kind) if self.deep else None
 
     def summary(self) -> dict:
         "Return formats and sizes, as data.json and `kdfast check` have them."

@@ -13,10 +13,10 @@ from kdfast.data import imagenette
 from kdfast.data.augment import MEANING
 from kdfast.data.cache import mirroring_note
 from kdfast.data.dataset import presized_side
-from kdfast.data.decode import Reading, opened
+from kdfast.data.decode import Reading, open_source
 from kdfast.data.files import READ_ERRORS
 from kdfast.data.layouts.base import SPLIT_NAMES
-from kdfast.data.pixels import image_size
+from kdfast.data.pixels import read_size
 from kdfast.data.sources import load
 from kdfast.data.split_writer import SizesDiffer
 
@@ -67,7 +67,7 @@ def facts(
 def _suggest_size(source, options):
     "The largest of SIZES that is at most the shorter side of half of the images"
     reading = Reading(options.get('columns'), options.get('range'), options.get('skip_broken', False))
-    with opened(Path(source).expanduser(), reading) as (_, arrangement):
+    with open_source(Path(source).expanduser(), reading) as (_, arrangement):
         items = arrangement.splits['train']
         sizes = map(_size_of, items[:: max(1, len(items) // N_MEASURED)])
         sides = [min(size) for size in sizes if size]
@@ -76,7 +76,7 @@ def _suggest_size(source, options):
 
 def _size_of(item):
     try:
-        return image_size(item.open())
+        return read_size(item.open())
     except READ_ERRORS:
         return None  # decoding will report it
 

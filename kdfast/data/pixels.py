@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from kdfast.data.bit_depth import deep_channels, default_range, scale_to_8bit, scaling_remark
-from kdfast.data.formats import formats, identify
+from kdfast.data.bit_depth import choose_range, describe_scaling, read_deep_channels, scale_to_8bit
+from kdfast.data.formats import identify, readable_formats
 
 PIXEL_LIMIT = 2**26  # of an image that is kept at its own size, or decoded beside others
 ORIENTATION = 0x0112  # tag of EXIF
@@ -78,8 +78,8 @@ def decode_8bit(
     image = decode_image(content, side)
     if image.problem or image.low is None:
         return image.pixels, image.problem, list(image.remarks)
-    value_range = value_range or default_range(image.low, image.high, image.kind)
-    remarks = [*image.remarks, scaling_remark(value_range, image.kind)]
+    value_range = value_range or choose_range(image.low, image.high, image.kind)
+    remarks = [*image.remarks, describe_scaling(value_range, image.kind)]
     return scale_to_8bit(image.pixels, value_range), '', remarks
 
 
@@ -98,14 +98,14 @@ def decode_image(
         with (
             # PIXEL_LIMIT takes the place of Pillow's warning
             warnings.catch_warnings(action='ignore', category=Image.DecompressionBombWarning),
-            Image.open(io.BytesIO(content), formats=formats()) as image,
+            Image.open(io.BytesIO(content), formats=readable_formats()) as image,
         ):
             return _decode_pil(image, side, content)
     except DECODE_ERRORS as e:
         return DecodedImage(problem=_error_reason(e, content))
 
 
-def image_size(
+def read_size(
     content,  # A binary file, an array of pixels or a PIL image
 ) -> tuple[int, int] | None:  # Width and height
     "Return the size of an image without decoding it; None if it cannot be read."
@@ -114,7 +114,7 @@ def image_size(
     if isinstance(content, Image.Image):
         return content.size
     try:
-        with content as file, Image.open(file, formats=formats()) as image:
+        with content as file, Image.open(file, formats=readable_formats()) as image:
             return image.size
     except DECODE_ERRORS:
         return None
@@ -164,7 +164,7 @@ def _decode_upright(image, side, content, size):
         remarks.append('rotated by their EXIF orientation')
     image.load()
     transpose = TRANSPOSES.get(image.getexif().get(ORIENTATION, 1))  # None for a TIFF, which Pillow has turned by now
-    channels, problem, deep_remarks = deep_channels(image, content)
+    channels, problem, deep_remarks = read_deep_channels(image, content)
     if problem:
         return DecodedImage(problem=problem, size=size)
     if channels:

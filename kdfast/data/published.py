@@ -7,7 +7,7 @@ from pathlib import Path
 from kdfast.core.cache_home import cache_home
 from kdfast.core.errors import KdfastError
 from kdfast.data.decode import Reading, decode_listing
-from kdfast.data.layouts.datasets import listing
+from kdfast.data.layouts.datasets import list_datasets
 
 TRAIN_TEST = dict(train=dict(train=True), test=dict(train=False))
 NAMED_SPLITS = dict(train=dict(split='train'), test=dict(split='test'))
@@ -40,7 +40,7 @@ DIGITS = [str(digit) for digit in range(10)]
 CLASSES = dict(svhn=DIGITS, usps=DIGITS, mnist=DIGITS)  # if torchvision has no names, or longer ones
 
 
-def identity(
+def cache_identity(
     name: str,  # One of NAMES
 ) -> str:
     "Return what the cache key of a data set consists of."
@@ -57,7 +57,7 @@ def decode(
     class_name, splits = NAMES[name]
     root = cache_home() / 'torchvision'
     datasets = {split: _download(class_name, arguments, root) for split, arguments in splits.items()}
-    return decode_listing(Path(name), partial(listing, datasets, CLASSES.get(name)), reading, folder, side)
+    return decode_listing(Path(name), partial(list_datasets, datasets, CLASSES.get(name)), reading, folder, side)
 
 
 def _download(class_name, arguments, root):

@@ -11,7 +11,7 @@ from kdfast.core.cache_home import cache_home
 from kdfast.core.errors import KdfastError
 from kdfast.data import imagenette, published
 from kdfast.data.augment import AUGMENTS
-from kdfast.data.cache import cached_dataset, load_cached
+from kdfast.data.cache import load_cached, load_or_decode
 from kdfast.data.dataset import Data, digits, usual_batch_size
 from kdfast.data.decode import Reading, decode
 from kdfast.data.holdout import DEFAULT_FRACTION, hold_out, no_validation_note
@@ -126,13 +126,15 @@ def _find_dataset(source, size, reading):
     if source == 'digits':
         return digits(size)
     if source in published.NAMES:
-        return cached_dataset(source, published.identity(source), partial(published.decode, source, reading), size)
+        return load_or_decode(
+            source, published.cache_identity(source), partial(published.decode, source, reading), size
+        )
     if source in imagenette.URLS:
         if size is None:
             raise KdfastError(f'{source} has photographs of any size: scale them to one size, such as --size 128')
         path = imagenette.download(source)
         decode_into = partial(imagenette.decode_with_class_names, path, reading)
-        return cached_dataset(source, f'{source} {sha256(path)}{reading.key}', decode_into, size)
+        return load_or_decode(source, f'{source} {sha256(path)}{reading.key}', decode_into, size)
     path = Path(source).expanduser()
     if not path.exists():
         raise KdfastError(
@@ -142,7 +144,7 @@ def _find_dataset(source, size, reading):
     if (path / 'data.json').is_file() and path.resolve().parent == cache_home().resolve():
         return load_cached(path, size)
     identity = source_stamp(path) if path.is_dir() or is_table(path) else sha256(path)
-    return cached_dataset(dataset_name(path), identity + reading.key, partial(decode, path, reading), size, path)
+    return load_or_decode(dataset_name(path), identity + reading.key, partial(decode, path, reading), size, path)
 
 
 def with_own_name(

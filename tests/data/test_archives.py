@@ -11,7 +11,7 @@ from PIL import Image
 from kdfast.core.errors import KdfastError
 from kdfast.core.notes import Notes
 from kdfast.data import archives, files, load
-from kdfast.data.archives import archive_entries
+from kdfast.data.archives import open_entries
 
 
 def test_broken_archive_is_rejected(tmp_path):
@@ -100,7 +100,7 @@ def test_unmarked_utf8_names_in_a_zip(tmp_path):
     for magic, at in ((b'PK\3\4', 6), (b'PK\1\2', 8)):
         content[content.index(magic) + at + 1] &= ~8  # the mark
     (tmp_path / 'x.zip').write_bytes(content)
-    with archive_entries(tmp_path / 'x.zip', Notes()) as found:
+    with open_entries(tmp_path / 'x.zip', Notes()) as found:
         assert list(found) == ['кошка/1.png']
 
 

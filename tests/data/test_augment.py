@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
     ],
 )
 def test_default_augmentation_depends_on_class_names(classes, expected):
-    assert augment.default(classes) == expected
+    assert augment.default_augment(classes) == expected
 
 
 def shown(data, epoch=0):

@@ -13,7 +13,7 @@ from kdfast.data.dataloaders import (
     Images,
     loaders,
 )
-from kdfast.data.device_transfer import resident
+from kdfast.data.device_transfer import make_resident
 from kdfast.data.random_streams import MEMORY, NEGATIVES, PROCESSES, generator
 from kdfast.models.study_networks import thin
 from kdfast.training.run import SeededOrder
@@ -97,20 +97,20 @@ def test_resident_images_give_the_same_batches(images, monkeypatch, options):
         return [(x.cpu(), y.cpu()) for dl in (dls.train, dls.train, dls.valid, plain) for x, y in dl]
 
     mapped = shown()
-    monkeypatch.setattr('kdfast.data.dataloaders.resident', whole)
+    monkeypatch.setattr('kdfast.data.dataloaders.make_resident', whole)
     for (x, y), (other, label) in zip(mapped, shown(), strict=True):
         assert torch.equal(x, other) and torch.equal(y, label)
 
 
 def test_images_are_resident_on_a_gpu_with_room(data, monkeypatch):
     images = data.train[0]
-    assert resident(images, torch.device('cpu')) is images
+    assert make_resident(images, torch.device('cpu')) is images
     monkeypatch.setattr('torch.cuda.mem_get_info', lambda device: (4 * images.size - 1, 0))
-    assert resident(images, torch.device('cuda')) is images
+    assert make_resident(images, torch.device('cuda')) is images
     if not torch.cuda.is_available():
         return
     monkeypatch.undo()
-    there = resident(images, torch.device('cuda'))
+    there = make_resident(images, torch.device('cuda'))
     assert there.device.type == 'cuda' and (there.cpu().numpy() == images).all()
 
 
@@ -126,7 +126,7 @@ def test_validation_images_are_unchanged(data):
 def test_batch_idx_holds_the_indices_of_the_batch(data, monkeypatch, resides):
     "Indices in the training set, of this process's share"
     if resides:
-        monkeypatch.setattr('kdfast.data.dataloaders.resident', whole)
+        monkeypatch.setattr('kdfast.data.dataloaders.make_resident', whole)
     mean, std = (torch.tensor(o)[:, None, None] for o in (data.mean, data.std))
     for rank, size in (0, 1), (1, 2):
         monkeypatch.setattr(distributed, 'rank', rank), monkeypatch.setattr(distributed, 'size', size)

@@ -14,6 +14,7 @@ ORDER = ['parquet', 'webdataset', 'arrays', 'cifar', 'binary', 'matlab', 'lists'
 @pytest.fixture
 def reset_layouts():
     yield
+    sys.modules.pop('kdfast.data.layouts.a_words', None)
     registry.all_layouts.cache_clear()
 
 
@@ -38,7 +39,7 @@ def matches(source):
     return bool(source.images) and all('_' in name for name in source.images)
 
 
-def read_images(source):
+def read(source):
     return Listing('words', [Item(name, None, name.partition('_')[0], source.files[name]) for name in source.images])
 '''
 
@@ -54,7 +55,6 @@ def test_a_module_in_the_folder_is_a_layout(tmp_path, monkeypatch, reset_layouts
     monkeypatch.setattr(layouts, '__path__', [*layouts.__path__, str(tmp_path / 'extra')])
     registry.all_layouts.cache_clear()
     assert names().index('a_words') == ORDER.index(before)
-    monkeypatch.delitem(sys.modules, 'kdfast.data.layouts.a_words')
     images = all_images(TRAIN)
     files = {f'{["ape", "bee", "cat"][label]}_{i}.png': writer('PNG')(image) for _, label, i, image in images}
     data = load(str(to_folder(tmp_path / 'photos', files)))

@@ -40,12 +40,12 @@ def read(
     for split, (images, labels) in _array_pairs(source.files).items():
         where = f'{source.path}: {labels}'
         pixels = ArrayFile(source.files[images], f'{source.path}: {images}')
-        classes = class_names(_read_array(source.files[labels], where), where, source.notes)
+        classes = to_class_names(_read_array(source.files[labels], where), where, source.notes)
         if len(classes) != len(pixels):
             raise KdfastError(
                 f'{source.path}: {len(pixels):,} images in {images}, but {len(classes):,} labels in {labels}'
             )
-        items += numbered_items(split, classes, pixels)
+        items += make_items(split, classes, pixels)
     return Listing('arrays of images and labels', items)
 
 
@@ -64,7 +64,7 @@ def _array_pairs(names):
     return {split: (pair['images'], pair['labels']) for (_, split), pair in roles.items() if len(pair) == 2}
 
 
-def numbered_items(
+def make_items(
     split: str | None,  # Of all records
     labels: list[str],  # Names of classes, one per record
     open_record: Callable,  # Return the pixels of a record, given its index
@@ -77,7 +77,7 @@ def numbered_items(
     ]
 
 
-def class_names(
+def to_class_names(
     labels: np.ndarray,  # (n,), (n, 1), or one-hot (n, classes)
     where: str,  # Name of the array in errors
     notes: Notes,  # Receives a note on labels that were one-hot
@@ -172,7 +172,7 @@ class ArrayPair:
         if not hasattr(images, '__getitem__') or not hasattr(images, '__len__'):
             raise KdfastError(f'{where}: images are {type(images).__name__}: expected an array')
         self.images = images
-        names = class_names(np.asarray(labels), where, notes)
+        names = to_class_names(np.asarray(labels), where, notes)
         self.targets = [int(name) if name.isdigit() else name for name in names]
         if len(images) != len(self.targets):
             raise KdfastError(f'{where}: {len(images):,} images, but {len(self.targets):,} labels')

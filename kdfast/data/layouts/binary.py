@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from kdfast.core.errors import KdfastError, listed
-from kdfast.data.layouts.arrays import numbered_items
+from kdfast.data.layouts.arrays import make_items
 from kdfast.data.layouts.base import Listing, Source
 from kdfast.data.layouts.records import Records
 
@@ -78,7 +78,7 @@ def _read_idx_split(source, split, images_name, labels_name):
     if len(labels) != n:
         raise KdfastError(f'{source.path}: {n:,} {split} images, but {len(labels):,} labels')
     records = Records(open_images, height * width, 16)
-    return numbered_items(split, [str(label) for label in labels], lambda i: records(i).reshape(height, width))
+    return make_items(split, [str(label) for label in labels], lambda i: records(i).reshape(height, width))
 
 
 def _decompressed(open_file, name):
@@ -105,7 +105,7 @@ def _read_stl10(source):
         if not (images and labels):
             continue
         numbers = np.frombuffer(_read_all(source.files[labels]), np.uint8).astype(int) - 1
-        items += numbered_items(
+        items += make_items(
             split, [classes[n] if classes else str(n) for n in numbers], Stl10Images(source.files[images])
         )
     unlabeled = _find(source, 'unlabeled_X.bin')
@@ -139,7 +139,7 @@ def _read_cifar(source):
     for split, names in files.items():
         found = [source.files[name] for name in (_find(source, name) for name in names) if name]
         images = CifarImages(found, n_labels)
-        items += numbered_items(split, [classes[n] if classes else str(n) for n in images.labels], images)
+        items += make_items(split, [classes[n] if classes else str(n) for n in images.labels], images)
     return Listing('the official binary files of CIFAR', items, classes)
 
 

@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from kdfast.core.errors import KdfastError
-from kdfast.data.layouts.arrays import numbered_items
+from kdfast.data.layouts.arrays import make_items
 from kdfast.data.layouts.base import Listing, Source
 from kdfast.data.safe_pickle import load_pickle
 
@@ -40,7 +40,7 @@ def read(
         images = BatchImages(files, [name for name in names if name in files], key, source.path)
         if classes and images.labels and max(images.labels) >= len(classes):
             raise KdfastError(f'{source.path}: found label {max(images.labels)}, but {len(classes)} names of classes')
-        items += numbered_items(split, [classes[n] if classes else str(n) for n in images.labels], images)
+        items += make_items(split, [classes[n] if classes else str(n) for n in images.labels], images)
     return Listing('the official files of CIFAR', items, classes)
 
 

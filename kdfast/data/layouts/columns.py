@@ -69,7 +69,7 @@ class Columns:
         "Return the split of a row, None if the table has no column of splits."
         if self.split is None:
             return None, ''
-        cell, column = cells[self.split], normalized(self.header[self.split])
+        cell, column = cells[self.split], normalize_name(self.header[self.split])
         if column in SPLITS_BY_TRUTH:
             value = cell.lower().removesuffix('.0')
             if value in TRUE:
@@ -81,7 +81,7 @@ class Columns:
         return split, '' if split else f'{cell!r} in column {self.header[self.split]}: expected train, valid or test'
 
 
-def normalized(
+def normalize_name(
     column: str,  # Name of a column
 ) -> str:
     "Return the name in lower case, with an underscore for everything but letters and digits."
@@ -139,37 +139,37 @@ class _ColumnChooser:
 
     def find_requested(self, column):
         exact = [i for i, name in enumerate(self.header) if name == column]
-        similar = [i for i, name in enumerate(self.header) if normalized(name) == normalized(column)]
+        similar = [i for i, name in enumerate(self.header) if normalize_name(name) == normalize_name(column)]
         if not (exact or similar):
             raise self.error(f'no column {column}')
         return (exact or similar)[0]
 
     def name_column(self):
         "A known name that holds names of images; else any such column; else the likeliest known name"
-        known = [i for i in self.free() if normalized(self.header[i]) in NAME_COLUMNS]
+        known = [i for i in self.free() if normalize_name(self.header[i]) in NAME_COLUMNS]
         for i in (*known, *self.free()):
             if any(map(self.is_file, self.cells(i, N_TESTED))):
                 return i
         if not known:
             raise self.error('found no column with names of images')
-        return min(known, key=lambda i: NAME_COLUMNS.index(normalized(self.header[i])))
+        return min(known, key=lambda i: NAME_COLUMNS.index(normalize_name(self.header[i])))
 
     def split_column(self):
         "The only column with a known name whose cells are splits; None if there is none"
-        known = [i for i in self.free() if normalized(self.header[i]) in SPLIT_COLUMNS and self.holds_splits(i)]
+        known = [i for i in self.free() if normalize_name(self.header[i]) in SPLIT_COLUMNS and self.holds_splits(i)]
         if len(known) > 1:
             raise self.error(f'found {self.names(known)}: expected one column of splits')
         return known[0] if known else None
 
     def holds_splits(self, i):
-        return normalized(self.header[i]) in CERTAIN_SPLIT_COLUMNS or any(map(split_of, self.cells(i, N_TESTED)))
+        return normalize_name(self.header[i]) in CERTAIN_SPLIT_COLUMNS or any(map(split_of, self.cells(i, N_TESTED)))
 
     def label_columns(self):
         "A known name; else the only column that is left; else one column per class"
         free = self.free()
         binary = [i for i in free if all(cell in ('0', '1', '0.0', '1.0') for cell in self.cells(i))]
         one_per_class = len(binary) > 1 and binary == [i for i in free if self.header[i]]
-        names = {i: normalized(self.header[i]) for i in free}
+        names = {i: normalize_name(self.header[i]) for i in free}
         known = [i for i in free if names[i] in LABEL_COLUMNS and not (one_per_class and names[i] == 'cat')]
         if len(known) == 1:
             return known[0]

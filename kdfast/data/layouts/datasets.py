@@ -16,7 +16,7 @@ LABEL_KEYS = ('label', 'labels', 'fine_label', 'class', 'target', 'y')
 LABEL_ATTRIBUTES = ('targets', '_labels', 'labels', '_targets')
 
 
-def listing(
+def list_datasets(
     splits: dict,  # Data sets by split: train, valid, test
     classes: list[str] | None,  # Names in the order of the labels, if the data sets do not define them
     source: Source,  # Files of the data set

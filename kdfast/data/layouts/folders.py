@@ -5,8 +5,8 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from kdfast.core.errors import KdfastError, listed
-from kdfast.data.files import folders_of
-from kdfast.data.formats import remedy
+from kdfast.data.files import list_folders
+from kdfast.data.formats import describe_suffix
 from kdfast.data.layouts.base import FILLER_WORDS, Item, Listing, Source, split_of, table_hint
 
 PRIORITY = 90  # last: matches everything, and explains what is expected where it finds no classes
@@ -60,7 +60,7 @@ def _no_images_message(source, others):
     "The error for a source without images: what it holds instead"
     suffixes = Counter(PurePosixPath(name).suffix.lower() or 'no suffix' for name in others)
     kinds = [
-        f'{n:,} × {suffix}' + (f' ({remedy(suffix)})' if remedy(suffix) else '')
+        f'{n:,} × {suffix}' + (f' ({describe_suffix(suffix)})' if describe_suffix(suffix) else '')
         for suffix, n in suffixes.most_common(3)
     ]
     found = ''
@@ -109,7 +109,7 @@ def _check_empty_classes(source, places):
     class_folders = [
         (*train_folder, name)
         for train_folder in sorted(train_folders)
-        for name in folders_of(source.path.joinpath(*train_folder))
+        for name in list_folders(source.path.joinpath(*train_folder))
     ]
     empty = ['/'.join(folder) for folder in class_folders if folder not in used]
     if empty:

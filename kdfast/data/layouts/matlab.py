@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from kdfast.core.errors import KdfastError
-from kdfast.data.layouts.arrays import numbered_items
+from kdfast.data.layouts.arrays import make_items
 from kdfast.data.layouts.base import Item, Listing, Source
 
 PRIORITY = 60  # before folders: the images of Oxford 102 Flowers lie in one folder
@@ -56,7 +56,7 @@ def _read_svhn(source):
             continue
         (labels,) = _load_variables(source, names[file], 'y')
         digits = [str(int(label) % 10) for label in labels.ravel()]  # the label 10 stands for the digit 0
-        items += numbered_items(split, digits, SvhnImages(source, names[file]))
+        items += make_items(split, digits, SvhnImages(source, names[file]))
     if 'extra_32x32.mat' in names:
         source.notes.add('skipped, extra images', names['extra_32x32.mat'])
     return Listing('the official files of SVHN', items)

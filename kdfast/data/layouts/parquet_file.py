@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from kdfast.core.errors import KdfastError, listed
-from kdfast.data.layouts.columns import LABEL_COLUMNS, normalized
+from kdfast.data.layouts.columns import LABEL_COLUMNS, normalize_name
 
 LABEL_KEYS = ('label', 'labels', 'fine_label', *LABEL_COLUMNS)  # columns of labels, the likeliest first
 BATCH_ROWS = 64  # in memory at once
@@ -73,8 +73,8 @@ class ParquetFile:
             return images[0], self.requested['label']
         labels = list(self.class_names)
         if len(labels) != 1:
-            known = [name for name in fields if normalized(name) in LABEL_KEYS and name not in images]
-            labels = sorted(known, key=lambda name: LABEL_KEYS.index(normalized(name)))
+            known = [name for name in fields if normalize_name(name) in LABEL_KEYS and name not in images]
+            labels = sorted(known, key=lambda name: LABEL_KEYS.index(normalize_name(name)))
         if not labels:
             raise KdfastError(f'{self.where} has no column of labels; {available} label=COLUMN')
         return images[0], labels[0]

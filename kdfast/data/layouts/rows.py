@@ -118,7 +118,7 @@ def _from_records(where, records, row='line'):
     return Table(where, header, rows, row)
 
 
-def frame_table(
+def read_frame(
     where: str,  # Name of the table in errors
     frame,  # A pandas DataFrame
 ) -> Table:

@@ -7,8 +7,8 @@ from kdfast.core.errors import KdfastError, listed
 from kdfast.data.layouts.base import Item, Listing, Source, split_of
 from kdfast.data.layouts.columns import choose_columns
 from kdfast.data.layouts.image_index import ImageIndex
-from kdfast.data.layouts.rows import SUFFIXES, frame_table, read_table
-from kdfast.data.layouts.table_rows import TableReader, with_header
+from kdfast.data.layouts.rows import SUFFIXES, read_frame, read_table
+from kdfast.data.layouts.table_rows import TableReader, add_header
 
 PRIORITY = 80  # before folders, whose names are then only places
 USUAL_NAMES = ('labels', 'metadata', 'annotations')  # tables of labels, whatever else is there
@@ -79,7 +79,7 @@ def _tables_of_images(source, tables):
     index, found = ImageIndex(source), {}
     for name, split in tables.items():
         try:
-            table = with_header(read_table(f'{source.path}/{name}', name, source.files[name]), index, name)
+            table = add_header(read_table(f'{source.path}/{name}', name, source.files[name]), index, name)
         except KdfastError:
             continue
         if any(index.find(cell, name, split) for _, cells in table.rows[:N_TESTED] for cell in cells):
@@ -93,7 +93,7 @@ def list_frame(
     source: Source,  # Files of the data set
 ) -> Listing:
     "List the images that a DataFrame names. Raises KdfastError, with the rows, for rows that are wrong."
-    table = frame_table(str(source.path), frame)
+    table = read_frame(str(source.path), frame)
     columns = choose_columns(table, source.columns, lambda cell: bool(cell) and (folder / cell).is_file())
     items, problems, seen = [], [], set()
     for row, cells in table.rows:

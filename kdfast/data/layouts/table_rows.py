@@ -38,7 +38,7 @@ class TableReader:
     ):
         "Read a table. Raises KdfastError, with the lines, for rows that are wrong."
         table = read_table(f'{self.source.path}/{name}', name, self.source.files[name])
-        table = with_header(table, self.index, name)
+        table = add_header(table, self.index, name)
         try:
             columns = choose_columns(table, self.source.columns, lambda cell: self.index.find(cell, name, split))
         except KdfastError:
@@ -126,7 +126,7 @@ class TableReader:
         return self.rows
 
 
-def with_header(
+def add_header(
     table: Table,  # As read from a file
     index: ImageIndex,  # Of its source
     name: str,  # Of the file of the table

@@ -8,10 +8,10 @@ from pathlib import PurePosixPath
 
 from kdfast.core.errors import KdfastError, listed
 from kdfast.core.paths import leads_out
-from kdfast.data.files import system_file
-from kdfast.data.formats import suffixes
+from kdfast.data.files import find_system_file
+from kdfast.data.formats import image_suffixes
 from kdfast.data.layouts.base import Item, Listing, Source, split_of_file
-from kdfast.data.layouts.columns import LABEL_COLUMNS, normalized
+from kdfast.data.layouts.columns import LABEL_COLUMNS, normalize_name
 
 PRIORITY = 20  # before tables and folders: samples may come with .json and .txt files
 LABEL_SUFFIXES = ('.cls', '.cls.txt', '.label', '.json', '.txt')  # the first one that exists holds the label
@@ -44,7 +44,7 @@ def read(
         split = split_of_file(shard, PurePosixPath(shard).stem.split('-')[0])
         for key, parts in _samples(files).items():
             where = f'{shard}/{key}'
-            images = [part for part in parts if f'.{part.rpartition(".")[2]}' in suffixes()]
+            images = [part for part in parts if f'.{part.rpartition(".")[2]}' in image_suffixes()]
             if len(images) != 1:
                 source.notes.add('skipped, samples with no image or several', where)
                 continue
@@ -79,7 +79,7 @@ def _shard_files(source, shard):
     return {
         name.removeprefix('./'): partial(_read_part, source.files[shard], start, size)
         for name, start, size in members
-        if not system_file(name.removeprefix('./'))
+        if not find_system_file(name.removeprefix('./'))
     }
 
 
@@ -135,10 +135,10 @@ def _label_in_json(text, where):
         raise KdfastError(f'{where}.json is not JSON ({e.msg})') from e
     if not isinstance(record, dict):
         record = dict(label=record)
-    keys = [key for key in record if normalized(key) in LABEL_COLUMNS]
+    keys = [key for key in record if normalize_name(key) in LABEL_COLUMNS]
     if not keys:
         return None
-    label = record[min(keys, key=lambda key: LABEL_COLUMNS.index(normalized(key)))]
+    label = record[min(keys, key=lambda key: LABEL_COLUMNS.index(normalize_name(key)))]
     if isinstance(label, (list, dict)):
         raise KdfastError(f'{where} has the label {label!r:.60}: expected one class per image')
     return None if label is None else str(label)
