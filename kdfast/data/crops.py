@@ -9,11 +9,11 @@ PADDING = 1 / 16  # of the side of an image: 2 pixels of 32
 def crop_and_flip(
     x: torch.Tensor,  # (batch, channels, height, width)
     flip: bool,  # Mirror each image with probability 1/2
-    draws: torch.Generator,  # Source of the random numbers
+    generator: torch.Generator,  # Source of the random numbers
     size: int | None = None,  # Side of the square to crop; None: shift the image by up to a sixteenth of its side
 ) -> torch.Tensor:
     "Crop each image at random, or shift it with zeros beyond its edges; mirror it at random."
-    rows, columns = crop_indices(len(x), x.shape[2:], flip, draws, size)
+    rows, columns = crop_indices(len(x), x.shape[2:], flip, generator, size)
     return type(x)(take_crops(x.movedim(1, -1), size, rows, columns).movedim(-1, 1))
 
 
@@ -21,22 +21,22 @@ def crop_indices(
     n: int,  # Images
     shape: tuple[int, int],  # Height and width of the images
     flip: bool,  # Mirror each image with probability 1/2
-    draws: torch.Generator,  # Source of the random numbers
+    generator: torch.Generator,  # Source of the random numbers
     size: int | None,  # Side of the square to crop; None: shift
 ) -> tuple[torch.Tensor, torch.Tensor]:  # Rows (n, height) and columns (n, width), with margins counted
     "Draw random crops: first the rows of all images, then their columns, then which to mirror."
     height, width = shape
     margin_y, margin_x = _margins(shape, size)
-    rows = _random_range(n, size or height, height + 2 * margin_y, draws)
-    columns = _random_range(n, size or width, width + 2 * margin_x, draws)
+    rows = _random_range(n, size or height, height + 2 * margin_y, generator)
+    columns = _random_range(n, size or width, width + 2 * margin_x, generator)
     if flip:
-        columns = torch.where(torch.rand(n, 1, generator=draws) < 0.5, columns, columns.flip(1))
+        columns = torch.where(torch.rand(n, 1, generator=generator) < 0.5, columns, columns.flip(1))
     return rows, columns
 
 
-def _random_range(n, length, whole, draws):
+def _random_range(n, length, whole, generator):
     "Consecutive indices at a random start: (n, length)"
-    return torch.arange(length) + torch.randint(whole - length + 1, (n, 1), generator=draws)
+    return torch.arange(length) + torch.randint(whole - length + 1, (n, 1), generator=generator)
 
 
 def _margins(shape, size):

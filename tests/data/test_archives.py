@@ -42,7 +42,7 @@ def member(name, kind=tarfile.REGTYPE, link='', size=0):
 
 
 @pytest.mark.parametrize(
-    'more,said',
+    'more,message',
     [
         (member('../../canary.png'), 'is a path outside the archive'),
         (member('/tmp/canary.png'), 'is a path outside the archive'),
@@ -54,8 +54,8 @@ def member(name, kind=tarfile.REGTYPE, link='', size=0):
         (member('train/a/1.png'), 'appears twice'),
     ],
 )
-def test_harmful_archive_is_rejected(tmp_path, more, said):
-    with pytest.raises(KdfastError, match=said):
+def test_harmful_archive_is_rejected(tmp_path, more, message):
+    with pytest.raises(KdfastError, match=message):
         load(str(tar(tmp_path / 'x.tar', more=[more])))
 
 
@@ -63,10 +63,12 @@ def test_archive_limits(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, 'MEMBER_LIMIT', 3)
     with pytest.raises(KdfastError, match='more than 3'):
         load(str(tar(tmp_path / 'x.tar')))
-    monkeypatch.setattr(archives, 'MEMBER_LIMIT', 9), monkeypatch.setattr(archives, 'SIZE_LIMIT', 200)
+    monkeypatch.setattr(archives, 'MEMBER_LIMIT', 9)
+    monkeypatch.setattr(archives, 'SIZE_LIMIT', 200)
     with pytest.raises(KdfastError, match='more than 0 GB unpacked'):
         load(str(tar(tmp_path / 'x.tar')))
-    monkeypatch.setattr(archives, 'SIZE_LIMIT', 10**6), monkeypatch.setattr(files, 'FILE_LIMIT', 20)
+    monkeypatch.setattr(archives, 'SIZE_LIMIT', 10**6)
+    monkeypatch.setattr(files, 'FILE_LIMIT', 20)
     with pytest.raises(KdfastError, match=r'train/a/1.png \(more than 0 MB\)'):
         load(str(tar(tmp_path / 'x.tar')))
 
@@ -105,7 +107,7 @@ def test_unmarked_utf8_names_in_a_zip(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'content,said',
+    'content,message',
     [
         (b'7z\xbc\xaf\x27\x1c', 'a 7z archive: unpack it'),
         (b'Rar!\x1a\7', 'a RAR archive: unpack it'),
@@ -115,9 +117,9 @@ def test_unmarked_utf8_names_in_a_zip(tmp_path):
         (b'hello', 'neither a zip nor a tar'),
     ],
 )
-def test_file_that_is_not_an_archive_is_rejected(tmp_path, content, said):
+def test_file_that_is_not_an_archive_is_rejected(tmp_path, content, message):
     (tmp_path / 'x.zip').write_bytes(content)
-    with pytest.raises(KdfastError, match=said):
+    with pytest.raises(KdfastError, match=message):
         load(str(tmp_path / 'x.zip'))
 
 

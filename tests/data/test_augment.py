@@ -95,7 +95,7 @@ def test_strong_mirrors_only_classes_without_sides():
 
 
 def test_mirroring_is_reported_on_first_use(tmp_path, capsys):
-    for names, said in (
+    for names, message in (
         (
             ['cat', 'dog'],
             'training mirrors images at random; if left and right matter, turn this off with --augment shift',
@@ -105,7 +105,7 @@ def test_mirroring_is_reported_on_first_use(tmp_path, capsys):
         for name in names:
             draw(tmp_path / names[0] / name, 1, seed=len(name))
         load(str(tmp_path / names[0]), holdout=0.34)
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
 def test_unknown_augmentation_is_rejected(folder):

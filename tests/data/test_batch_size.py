@@ -30,7 +30,7 @@ def test_batch_size_option(images, asked, steps):
 
 
 @pytest.mark.parametrize(
-    'asked,said',
+    'asked,message',
     [
         (1, '--batch-size 1: expected at least 2 images'),
         (0, 'at least 2'),
@@ -38,8 +38,8 @@ def test_batch_size_option(images, asked, steps):
         (73, '--batch-size 73: expected at most 72, the number of training images'),
     ],
 )
-def test_batch_size_out_of_range(images, asked, said):
-    with pytest.raises(KdfastError, match=said):
+def test_batch_size_out_of_range(images, asked, message):
+    with pytest.raises(KdfastError, match=message):
         load(str(images), batch_size=asked)
 
 

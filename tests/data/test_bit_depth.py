@@ -118,11 +118,11 @@ def test_range_option(tmp_path):
     assert '--range has no effect: no image has more than 8 bits' in load(str(tmp_path / 'plain'), range='0:9').notes
 
 
-@pytest.mark.parametrize('said', ['5', '5:5', '9:1', 'a:b', '0:inf', 'nan:3', ''])
-def test_invalid_range_is_rejected(tmp_path, said):
-    if said:
+@pytest.mark.parametrize('text', ['5', '5:5', '9:1', 'a:b', '0:inf', 'nan:3', ''])
+def test_invalid_range_is_rejected(tmp_path, text):
+    if text:
         with pytest.raises(KdfastError, match='expected LOW:HIGH, such as 0:4095'):
-            load(str(make_xrays(tmp_path / 'xrays')), range=said)
+            load(str(make_xrays(tmp_path / 'xrays')), range=text)
 
 
 def test_images_are_resized_before_conversion_to_8_bits(tmp_path):

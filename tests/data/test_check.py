@@ -30,13 +30,13 @@ def photos(tmp_path_factory):
 
 
 def test_next_command_of_check_gives_a_verdict(kdfast, photos, tmp_path, monkeypatch):
-    "tests/slow/layouts.py trained goes the whole way"
+    "tests/slow/layouts.py runs this command"
     planned = []
     monkeypatch.setattr(schedule, 'rehearse_tasks', lambda *_: None)
     monkeypatch.setattr(schedule, 'run_tasks', lambda tasks, *_: planned.extend(tasks) or [])
-    said = kdfast('check', photos).out.splitlines()[-1].removeprefix('next  ')
-    assert said == f'kdfast study baseline kd --data {photos} --size 32'
-    kdfast(*shlex.split(said)[1:], '--runs', tmp_path)
+    command = kdfast('check', photos).out.splitlines()[-1].removeprefix('next  ')
+    assert command == f'kdfast study baseline kd --data {photos} --size 32'
+    kdfast(*shlex.split(command)[1:], '--runs', tmp_path)
     assert {task.folder.recipe for task in planned} == {'baseline', 'teacher', 'kd'} and len(planned) == 15
 
 
@@ -67,11 +67,10 @@ def test_check_as_json(kdfast, tmp_path):
 
 
 def test_check_reports_duplicates(kdfast, tmp_path):
-    draw(tmp_path / 'train', 4, seed=0), draw(tmp_path / 'valid', 3, seed=1)
-    (
-        shutil.copy(tmp_path / 'train' / 'ape' / '000.png', tmp_path / 'train' / 'ape' / 'copy.png'),
-        shutil.copy(tmp_path / 'train' / 'bee' / '000.png', tmp_path / 'valid' / 'bee' / 'copy.png'),
-    )
+    draw(tmp_path / 'train', 4, seed=0)
+    draw(tmp_path / 'valid', 3, seed=1)
+    shutil.copy(tmp_path / 'train' / 'ape' / '000.png', tmp_path / 'train' / 'ape' / 'copy.png')
+    shutil.copy(tmp_path / 'train' / 'bee' / '000.png', tmp_path / 'valid' / 'bee' / 'copy.png')
     notes = json.loads(kdfast('check', tmp_path, '--json').out)['notes']
     assert notes == [
         'duplicates among the training images: 1 of 13',
@@ -93,10 +92,10 @@ def test_check_shows_largest_and_smallest_classes(kdfast, tmp_path):
 
 def test_next_command_repeats_options(kdfast, tmp_path):
     draw(tmp_path / 'my photos', 5, seed=0)
-    said = kdfast(
+    command = kdfast(
         'check', tmp_path / 'my photos', '--holdout', 0.4, '--size', 16, '--augment', 'shift', '--skip-broken'
     ).out.splitlines()[-1]
-    assert shlex.split(said.removeprefix('next  '))[5:] == [
+    assert shlex.split(command.removeprefix('next  '))[5:] == [
         str(tmp_path / 'my photos'),
         '--size',
         '16',
@@ -123,10 +122,14 @@ def home(tmp_path, monkeypatch):
 
 
 def test_cache_list_size_and_clear(kdfast, home):
-    draw(home / 'pets', 4, seed=0), draw(home / 'gone', 4, seed=1)
-    load(str(home / 'pets')), load(str(home / 'gone'))
-    draw(home / 'more', 1, seed=5), shutil.copy(home / 'more' / 'ape' / '000.png', home / 'pets' / 'ape' / 'new.png')
-    load(str(home / 'pets')), shutil.rmtree(home / 'gone')
+    draw(home / 'pets', 4, seed=0)
+    draw(home / 'gone', 4, seed=1)
+    load(str(home / 'pets'))
+    load(str(home / 'gone'))
+    draw(home / 'more', 1, seed=5)
+    shutil.copy(home / 'more' / 'ape' / '000.png', home / 'pets' / 'ape' / 'new.png')
+    load(str(home / 'pets'))
+    shutil.rmtree(home / 'gone')
     (home / 'cache' / 'kdfast' / 'new-x').mkdir()
     listed = json.loads(kdfast('cache', 'list', '--json').out)
     assert sorted((entry['name'], entry['state'], entry['images']) for entry in listed) == [

@@ -110,12 +110,12 @@ def test_columns_option(folder, same):
         and found.asked['columns'] == 'name=a,label=b,split=c'
         and load(**found.asked).fingerprint == same.fingerprint
     )
-    for wrong, said in {
+    for wrong, message in {
         'name=a,label=z': 'no column z; the columns are a, b, c',
         'names=a': 'expected name=COLUMN,label=COLUMN,split=COLUMN',
         'name=': 'expected name=COLUMN',
     }.items():
-        with pytest.raises(KdfastError, match=said):
+        with pytest.raises(KdfastError, match=message):
             load(str(folder), columns=wrong)
 
 

@@ -54,7 +54,8 @@ def test_training_crops_differ_between_epochs(photos):
 def test_crops_depend_on_seed_and_epoch_alone(photos):
     data = load(str(photos), size=16)
     one = batches(data, 1)
-    torch.manual_seed(99), np.random.seed(99)
+    torch.manual_seed(99)
+    np.random.seed(99)
     assert (
         (one == batches(data, 1)).all() and (one != batches(data, 2)).any() and (one != batches(data, 1, seed=4)).any()
     )

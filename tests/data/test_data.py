@@ -77,7 +77,8 @@ def empty_file(f):
 
 
 def break_many(f):
-    [(f / 'train' / 'cat' / f'{i:03}.png').write_bytes(b'<svg/>') for i in range(12)]
+    for i in range(12):
+        (f / 'train' / 'cat' / f'{i:03}.png').write_bytes(b'<svg/>')
 
 
 def not_finite(f):
@@ -89,11 +90,13 @@ def huge(f):
 
 
 def empty_class(f):
-    (f / 'train' / 'dog').mkdir(), (f / 'test' / 'dog').mkdir()
+    (f / 'train' / 'dog').mkdir()
+    (f / 'test' / 'dog').mkdir()
 
 
 def escape(f):
-    [(f / s / 'cat').rename(f / s / 'c\x1b[31mt') for s in ('train', 'test')]
+    for split in ('train', 'test'):
+        (f / split / 'cat').rename(f / split / 'c\x1b[31mt')
 
 
 def dangling(f):
@@ -117,15 +120,18 @@ def only_test(f):
 
 
 def one_class(f):
-    [shutil.rmtree(f / s / c) for s in ('train', 'test') for c in CLASSES[1:]]
+    for split in ('train', 'test'):
+        for name in CLASSES[1:]:
+            shutil.rmtree(f / split / name)
 
 
 def flatten(f):
-    shutil.rmtree(f / 'train'), shutil.rmtree(f / 'test')
+    shutil.rmtree(f / 'train')
+    shutil.rmtree(f / 'test')
 
 
 @pytest.mark.parametrize(
-    'damage,said',
+    'damage,message',
     [
         (break_image, 'cannot read train/cat/001.png (not an image but text): replace or remove'),
         (truncate, 'train/cat/001.png (truncated: '),
@@ -143,12 +149,12 @@ def flatten(f):
         (only_test, 'found 6 images for test and none to train on'),
     ],
 )
-def test_damaged_data_is_rejected_and_not_cached(folder, damage, said):
+def test_damaged_data_is_rejected_and_not_cached(folder, damage, message):
     before = set(cache_home().glob('*'))
     damage(folder)
     with pytest.raises(KdfastError) as e:
         load(str(folder))
-    assert said in e.value.message
+    assert message in e.value.message
     assert set(cache_home().glob('*')) == before
 
 
@@ -210,7 +216,8 @@ def test_exif_orientation_is_applied(folder):
 
 
 def test_unusual_data_gives_notes(folder, capsys):
-    (folder / 'train' / 'ape' / 'notes.txt').write_text('x'), (folder / 'train' / 'ape' / 'logo.svg').write_text('x')
+    (folder / 'train' / 'ape' / 'notes.txt').write_text('x')
+    (folder / 'train' / 'ape' / 'logo.svg').write_text('x')
     shutil.copy(folder / 'train' / 'ape' / '000.png', folder / 'test' / 'cat' / '000.png')
     for split in ('train', 'test'):
         shutil.copytree(folder / split / 'bee', folder / split / 'Bee')

@@ -68,10 +68,8 @@ def counts(data):
 
 def test_train_may_be_a_class(tmp_path):
     "A class named train is not a split, with and without folders inside"
-    (
-        draw_folders(tmp_path / 'flat', 5, 'bus', 'car', 'train'),
-        draw_folders(tmp_path / 'deep', 5, 'bus/city', 'car/sport', 'train/steam', 'train/electric'),
-    )
+    draw_folders(tmp_path / 'flat', 5, 'bus', 'car', 'train')
+    draw_folders(tmp_path / 'deep', 5, 'bus/city', 'car/sport', 'train/steam', 'train/electric')
     assert [load(str(tmp_path / name)).classes for name in ('flat', 'deep')] == [['bus', 'car', 'train']] * 2
     draw_folders(
         tmp_path / 'split', 5, *(f'{split}/{name}' for split in ('train', 'test') for name in ('bus', 'train'))
@@ -128,10 +126,8 @@ def test_sample_folder_is_skipped(tmp_path):
 
 
 def test_unlabeled_images_are_skipped(tmp_path):
-    (
-        draw_folders(tmp_path / 'a', 5, 'cat', 'dog', 'test'),
-        draw_folders(tmp_path / 'b', 5, 'train/cat', 'train/dog', 'test'),
-    )
+    draw_folders(tmp_path / 'a', 5, 'cat', 'dog', 'test')
+    draw_folders(tmp_path / 'b', 5, 'train/cat', 'train/dog', 'test')
     for name in 'ab':
         found = load(str(tmp_path / name))
         assert found.classes == ['cat', 'dog'] and 'skipped, in no folder of a class: 5 (test/0.png, …)' in found.notes
@@ -149,7 +145,8 @@ def test_system_files_are_skipped(tmp_path):
         'cat/.thumbnails',
         '.git/objects',
     )
-    (tmp_path / 'photos' / 'Thumbs.db').write_bytes(b'x'), (tmp_path / 'photos' / 'dog' / '._1.png').write_bytes(b'x')
+    (tmp_path / 'photos' / 'Thumbs.db').write_bytes(b'x')
+    (tmp_path / 'photos' / 'dog' / '._1.png').write_bytes(b'x')
     found = load(str(tmp_path / 'photos'))
     assert found.classes == ['cat', 'dog'] and found.notes[0] == 'skipped, system files: 7 ($RECYCLE.BIN, …)'
 
@@ -175,14 +172,15 @@ def test_rare_and_unvalidated_classes_give_notes(tmp_path):
     assert found.classes == ['cat', 'dog', 'lynx'] and counts(found) == [82, 6, 0]
     assert 'rare classes: 1 (lynx: 2 training images)' in found.notes
     assert 'classes without validation images: 1 (lynx)' in found.notes
-    draw_folders(tmp_path / 'b', 10, 'cat', 'dog'), draw_folders(tmp_path / 'b', 1, 'lynx')
+    draw_folders(tmp_path / 'b', 10, 'cat', 'dog')
+    draw_folders(tmp_path / 'b', 1, 'lynx')
     held = load(str(tmp_path / 'b'))
     assert counts(held) == [17, 4, 0] and held.train[1].tolist().count(2) == 1
     assert 'classes without validation images: 1 (lynx)' in held.notes
 
 
 @pytest.mark.parametrize(
-    'names,said',
+    'names,n_noted',
     [
         (('red', 'red shirt', 'shirt'), 1),
         (('a b', 'b a', 'c'), 2),
@@ -191,7 +189,7 @@ def test_rare_and_unvalidated_classes_give_notes(tmp_path):
         (('cat', 'dog'), 0),
     ],
 )
-def test_names_that_look_like_several_labels_give_a_note(tmp_path, names, said):
+def test_names_that_look_like_several_labels_give_a_note(tmp_path, names, n_noted):
     draw_folders(tmp_path / 'photos', 5, *names)
     notes = [note for note in load(str(tmp_path / 'photos')).notes if 'several labels' in note]
-    assert len(notes) == bool(said) and all(f': {said} (' in note for note in notes)
+    assert len(notes) == bool(n_noted) and all(f': {n_noted} (' in note for note in notes)

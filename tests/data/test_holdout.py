@@ -38,7 +38,7 @@ def test_holdout_copies_no_images(folder):
 
 
 @pytest.mark.parametrize(
-    'share,said',
+    'share,message',
     [
         (1.0, 'from 0 to below 1'),
         (-0.1, 'from 0 to below 1'),
@@ -46,6 +46,6 @@ def test_holdout_copies_no_images(folder):
         (0.01, 'takes none of the 9 training images, of 3 classes'),
     ],
 )
-def test_holdout_out_of_range(folder, share, said):
-    with pytest.raises(KdfastError, match=said):
+def test_holdout_out_of_range(folder, share, message):
+    with pytest.raises(KdfastError, match=message):
         load(str(folder), holdout=share)

@@ -25,10 +25,8 @@ def published(photos, tmp_path, monkeypatch):
         for split, there in (('train', 'train'), ('val', 'valid')):
             for label, there_too in (('n01440764', 'a'), ('n03888257', 'b')):
                 t.add(photos / there / there_too, f'imagenette2-160/{split}/{label}')
-    (
-        monkeypatch.setattr(external.URLs, 'IMAGENETTE_160', archive.as_uri()),
-        monkeypatch.setenv('FASTAI_HOME', str(tmp_path / 'fastai')),
-    )
+    monkeypatch.setattr(external.URLs, 'IMAGENETTE_160', archive.as_uri())
+    monkeypatch.setenv('FASTAI_HOME', str(tmp_path / 'fastai'))
     external.fastai_cfg.cache_clear()
     yield archive
     external.fastai_cfg.cache_clear()

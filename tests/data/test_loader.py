@@ -29,8 +29,11 @@ def test_batches_depend_on_seed_and_epoch_alone(data):
     "Even if other code draws random numbers"
     a, b = loaders(data, seed=3), loaders(data, seed=3)
     xa, ya = epoch(a, 1)
-    torch.manual_seed(99), random.seed(99), np.random.seed(99)
-    epoch(b, 0), torch.rand(7)
+    torch.manual_seed(99)
+    random.seed(99)
+    np.random.seed(99)
+    epoch(b, 0)
+    torch.rand(7)
     xb, yb = epoch(b, 1)
     assert (xa == xb).all() and (ya == yb).all()
 
@@ -129,7 +132,8 @@ def test_batch_idx_holds_the_indices_of_the_batch(data, monkeypatch, resides):
         monkeypatch.setattr('kdfast.data.dataloaders.make_resident', whole)
     mean, std = (torch.tensor(o)[:, None, None] for o in (data.mean, data.std))
     for rank, size in (0, 1), (1, 2):
-        monkeypatch.setattr(distributed, 'rank', rank), monkeypatch.setattr(distributed, 'size', size)
+        monkeypatch.setattr(distributed, 'rank', rank)
+        monkeypatch.setattr(distributed, 'size', size)
         dls = loaders(replace(data, size=8), seed=3)  # as large as they are: not shifted
         monkeypatch.setattr(dls.train.dataset, 'mirror', False)
         seen = []

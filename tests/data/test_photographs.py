@@ -84,10 +84,10 @@ def test_export_and_predict(runs, kdfast, photos, tmp_path):
     shown = sorted(photos.glob('valid/*/*'))  # in the order of the data set
     kept = runs['exp2'].arrays('predictions.npz')
     for what in (file, runs['exp2']):
-        said = json.loads(kdfast('predict', what, *shown, '--json').out)
-        assert [['left', 'right'].index(one['classes'][0]) for one in said] == kept['predicted'].tolist()
+        predictions = json.loads(kdfast('predict', what, *shown, '--json').out)
+        assert [['left', 'right'].index(one['classes'][0]) for one in predictions] == kept['predicted'].tolist()
         assert np.allclose(
-            [max(one['probabilities']) for one in said],
+            [max(one['probabilities']) for one in predictions],
             torch.tensor(kept['logits']).float().softmax(1).max(1).values,
             atol=2e-3,
         )

@@ -143,10 +143,8 @@ def test_full_disk_is_rejected_before_decoding(photos, monkeypatch, capsys):
     ):
         load(str(photos), size=20)
     assert set(cache_home().glob('*')) == before
-    (
-        monkeypatch.setattr(disk_space.shutil, 'disk_usage', lambda folder: SimpleNamespace(free=needed)),
-        monkeypatch.setattr(disk_space, 'LARGE', needed - 1),
-    )
+    monkeypatch.setattr(disk_space.shutil, 'disk_usage', lambda folder: SimpleNamespace(free=needed))
+    monkeypatch.setattr(disk_space, 'LARGE', needed - 1)
     load(str(photos), size=20)
     assert capsys.readouterr().err.count('kdfast: the decoded images take 0.0 GB in') == 1
 

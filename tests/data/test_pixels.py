@@ -64,7 +64,7 @@ def frames(kind, **how):
 
 
 @pytest.mark.parametrize(
-    'kind,said',
+    'kind,expected',
     [
         ('GIF', ['animated, the first frame is used']),
         ('WEBP', ['animated, the first frame is used']),
@@ -74,9 +74,9 @@ def frames(kind, **how):
         ('MPO', []),
     ],
 )
-def test_files_of_several_images(kind, said):
+def test_files_of_several_images(kind, expected):
     found, problem, remarks = decode_8bit(frames(kind))
-    assert not problem and remarks == said
+    assert not problem and remarks == expected
     if kind == 'TIFF':
         assert (found == samples.make_image('train', 0, 0)).all()
 

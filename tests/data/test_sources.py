@@ -161,7 +161,7 @@ class Endless(IterableDataset):
 
 
 @pytest.mark.parametrize(
-    'make,said',
+    'make,message',
     [
         (
             lambda: from_dataset(Pictures(TRAIN, lambda image: image.rotate(float(torch.rand(1)) * 360))),
@@ -188,9 +188,9 @@ class Endless(IterableDataset):
         (lambda: from_arrays((np.full((12, 4, 4), np.nan), TRAIN[1])), 'are not finite'),
     ],
 )
-def test_invalid_python_data_is_rejected(make, said):
+def test_invalid_python_data_is_rejected(make, message):
     before = set(cache_home().glob('*'))
-    with pytest.raises(KdfastError, match=said):
+    with pytest.raises(KdfastError, match=message):
         make()
     assert set(cache_home().glob('*')) == before
 

@@ -150,7 +150,7 @@ GOOD = 'pictures/ape-000.png,ape,False\n'
 
 
 @pytest.mark.parametrize(
-    'content,said',
+    'content,message',
     [
         (
             '',
@@ -193,29 +193,27 @@ GOOD = 'pictures/ape-000.png,ape,False\n'
         (HEADER + ''.join(f'{i}.png,ape,True\n' for i in range(12)), 'line 11: there is no file 9.png and 2 more'),
     ],
 )
-def test_errors_of_tables_name_the_line(folder, content, said):
-    (
-        (folder / 'pictures' / 'notes.txt').write_text('x'),
-        (folder.parent / 'canary.png').write_bytes((folder / 'pictures' / 'ape-000.png').read_bytes()),
-    )
+def test_errors_of_tables_name_the_line(folder, content, message):
+    (folder / 'pictures' / 'notes.txt').write_text('x')
+    (folder.parent / 'canary.png').write_bytes((folder / 'pictures' / 'ape-000.png').read_bytes())
     (folder / 'labels.csv').write_text(content)
     before = set(cache_home().glob('*'))
     with pytest.raises(KdfastError) as e:
         load(str(folder))
-    assert str(folder) in e.value.message and said in e.value.message and set(cache_home().glob('*')) == before
+    assert str(folder) in e.value.message and message in e.value.message and set(cache_home().glob('*')) == before
 
 
 @pytest.mark.parametrize(
-    'content,said',
+    'content,message',
     [
         ((HEADER + GOOD + 'pictures/\xe4ffe.png,ape,True\n').encode('latin-1'), 'line 3: not UTF-8'),
         ((HEADER + GOOD).encode('utf-16'), 'line 1: not UTF-8'),
         (b'\x89PNG\r\n\x1a\n', 'line 1: not UTF-8'),
     ],
 )
-def test_table_that_is_not_utf8_is_rejected(folder, content, said):
+def test_table_that_is_not_utf8_is_rejected(folder, content, message):
     (folder / 'labels.csv').write_bytes(content)
-    with pytest.raises(KdfastError, match=f'labels.csv, {said}'):
+    with pytest.raises(KdfastError, match=f'labels.csv, {message}'):
         load(str(folder))
 
 
