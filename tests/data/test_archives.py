@@ -86,10 +86,10 @@ def test_encrypted_zip_is_rejected(tmp_path):
 
 def test_tar_that_ends_like_a_zip(tmp_path):
     archive = samples.to_zip(tmp_path / 'inner', {'x.txt': b'x'})
-    made = samples.to_tar(
+    archive = samples.to_tar(
         tmp_path / 'photos', samples.layout_files('class', 'PNG') | {'inner.zip': archive.read_bytes()}
     )
-    data = load(str(made))
+    data = load(str(archive))
     assert (len(data.train[1]), len(data.valid[1]), data.test) == (9, 3, None)
 
 
@@ -124,7 +124,7 @@ def test_file_that_is_not_an_archive_is_rejected(tmp_path, content, message):
 
 
 def test_truncated_zstandard_is_rejected(tmp_path):
-    made = samples.to_tar(tmp_path / 'x', samples.layout_files('class', 'PNG'), 'zst')
-    made.write_bytes(made.read_bytes()[:-200])
+    archive = samples.to_tar(tmp_path / 'x', samples.layout_files('class', 'PNG'), 'zst')
+    archive.write_bytes(archive.read_bytes()[:-200])
     with pytest.raises(KdfastError, match='is not a readable archive'):
-        load(str(made))
+        load(str(archive))

@@ -18,19 +18,19 @@ def test_batch_size(n, bs):
     assert usual_batch_size(n) == bs
 
 
-@pytest.mark.parametrize('asked,steps', [(None, 9), (8, 9), (2, 36), (5, 14), (72, 1)])
-def test_batch_size_option(images, asked, steps):
-    data = load(str(images), batch_size=asked)
+@pytest.mark.parametrize('requested,steps', [(None, 9), (8, 9), (2, 36), (5, 14), (72, 1)])
+def test_batch_size_option(images, requested, steps):
+    data = load(str(images), batch_size=requested)
     dls = loaders(data)
     assert (
         len(dls.train) == steps
-        and next(iter(dls.train))[0].shape[0] == (asked or 8)
-        and data.name == ('tiny' if asked in (None, 8) else f'tiny,batch_size={asked}')
+        and next(iter(dls.train))[0].shape[0] == (requested or 8)
+        and data.name == ('tiny' if requested in (None, 8) else f'tiny,batch_size={requested}')
     )
 
 
 @pytest.mark.parametrize(
-    'asked,message',
+    'requested,message',
     [
         (1, '--batch-size 1: expected at least 2 images'),
         (0, 'at least 2'),
@@ -38,9 +38,9 @@ def test_batch_size_option(images, asked, steps):
         (73, '--batch-size 73: expected at most 72, the number of training images'),
     ],
 )
-def test_batch_size_out_of_range(images, asked, message):
+def test_batch_size_out_of_range(images, requested, message):
     with pytest.raises(KdfastError, match=message):
-        load(str(images), batch_size=asked)
+        load(str(images), batch_size=requested)
 
 
 def test_fewer_images_than_a_batch_are_rejected():

@@ -44,7 +44,7 @@ def test_imagenette_is_downloaded_once_and_not_unpacked(published, photos, tmp_p
         'imagenette2-160.tgz',
     ] and capsys.readouterr().out == ''
     kept = tmp_path / 'fastai' / 'archive' / 'imagenette2-160.tgz'
-    assert load(str(kept), size=16).classes == ['n01440764', 'n03888257']  # the same file, asked for as anybody's
+    assert load(str(kept), size=16).classes == ['n01440764', 'n03888257']  # the same file, by its path
     published.unlink()
     assert load('imagenette', size=16).fingerprint == found.fingerprint
 

@@ -176,8 +176,8 @@ def test_study_passes_data_options_to_runs(kdfast, photos, tmp_path, monkeypatch
     kdfast(command, '--seeds', 1, '--data', photos, '--size', 16, '--holdout', 0.25, '--runs', tmp_path)
     assert planned
     for task, words in planned:
-        asked = cli.command(task.recipe, cli.run_recipe).make_context('run', words).params
-        assert (asked['data'], asked['size'], asked['holdout']) == (
+        parameters = cli.command(task.recipe, cli.run_recipe).make_context('run', words).params
+        assert (parameters['data'], parameters['size'], parameters['holdout']) == (
             str(photos),
             16,
             0.25,

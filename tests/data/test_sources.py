@@ -200,15 +200,16 @@ def test_arrays_are_read_image_by_image(tmp_path):
 
     class Mapped:
         def __init__(self, array):
-            self.array, self.asked = array, []
+            self.array = array
+            self.indices = []
 
         def __len__(self):
             return len(self.array)
 
         def __getitem__(self, i):
-            self.asked.append(i)
+            self.indices.append(i)
             return self.array[i]
 
     images = Mapped(TRAIN[0])
     from_arrays((images, TRAIN[1]))
-    assert images.asked == [0, 0, *range(12)]  # twice the first, to see that it is the same each time
+    assert images.indices == [0, 0, *range(12)]  # the first one twice, to check that it does not change

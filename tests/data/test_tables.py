@@ -123,9 +123,7 @@ def test_table_without_split_holds_out_images(folder, capsys):
         and usual.valid[1].tolist() == [0, 1, 2]
         and 'no validation images: 20% of each class validates' in usual.notes[0]
     )
-    assert (
-        capsys.readouterr().err.count('no validation images: 20%') == 1
-    )  # nobody need be told what they have asked for
+    assert capsys.readouterr().err.count('no validation images: 20%') == 1  # not for the explicit option
     assert (
         held.name == 'pets,holdout=0.4'
         and held.train[1].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
