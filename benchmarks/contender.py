@@ -77,7 +77,7 @@ class Floor(Contender):
 
     def __init__(self, *args):
         super().__init__(*args)
-        from kdfast.data.dataloaders import crop_and_flip
+        from kdfast.data.crops import crop_and_flip
 
         self.augment = crop_and_flip
 

@@ -398,7 +398,7 @@ def loops(args):
     from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
     from kdfast.data import load
-    from kdfast.data.dataloaders import crop_and_flip
+    from kdfast.data.crops import crop_and_flip
     from kdfast.data.dataset import assemble
     from kdfast.models.study_networks import thin, wide
     from kdfast.runs.recipes import find_recipe

@@ -1,3 +1,3 @@
 "The old path of kdfast.data.pixels, for scripts of version 0.1."
 
-from kdfast.data.pixels import decoded  # noqa: F401
+from kdfast.data.pixels import decode_8bit as decoded  # noqa: F401

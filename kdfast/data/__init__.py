@@ -1,4 +1,4 @@
-"Images: layouts, decoding, cache, loaders."
+"Load images: layouts, decoding, cache, DataLoaders."
 
 from kdfast.core.lazy import lazy_name
 

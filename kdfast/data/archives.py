@@ -1,13 +1,10 @@
-"The files of a folder or an archive, found, checked and opened; nothing is unpacked to disk."
+"Open the files of a folder or an archive, without unpacking; reject harmful archives."
 
-import os
-import re
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from fnmatch import translate
 from functools import partial
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
@@ -15,121 +12,83 @@ from pathlib import Path, PurePosixPath
 from kdfast.core.errors import KdfastError
 from kdfast.core.notes import Notes
 from kdfast.core.paths import leads_out
+from kdfast.data.files import SYSTEM_NOTE, find_system_file, walk
 
-ARCHIVES = ('.tar', '.tar.gz', '.tgz', '.tar.bz2', '.tbz2', '.tbz', '.tar.xz', '.txz', '.tar.zst', '.tzst', '.zip')
-FILE_LIMIT = 2**28  # bytes of an image
-ARCHIVE_LIMIT, MEMBER_LIMIT = 200 * 2**30, 5_000_000  # bytes that an archive unpacks to, and files that it holds
+SUFFIXES = ('.tar', '.tar.gz', '.tgz', '.tar.bz2', '.tbz2', '.tbz', '.tar.xz', '.txz', '.tar.zst', '.tzst', '.zip')
+SIZE_LIMIT = 200 * 2**30  # bytes of the unpacked files
+MEMBER_LIMIT = 5_000_000  # files
+ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
+REGULAR_FILE, FILE_TYPE_MASK = 0o100000, 0o170000  # of a Unix mode
+UTF8_FLAG = 0x800  # of a zip member
 
-
-# the last two: a zip's encryption, its compression
-READ_ERRORS = (
-    OSError,
-    EOFError,
-    zlib.error,
-    LZMAError,
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    RuntimeError,
-    NotImplementedError,
-)
-
-
-MACHINE_MADE = (
-    '.*',
-    '__MACOSX',
-    '@eaDir',
-    '@Recycle',
-    '@Recently-Snapshot',
-    '#recycle',
-    '#snapshot',
-    '$RECYCLE.BIN',
-    'RECYCLER',
-    'System Volume Information',
-    'lost+found',
-    'Network Trash Folder',
-    'Temporary Items',
-    '__pycache__',
-    'Thumbs.db',
-    'ehthumbs.db',
-    'ehthumbs_vista.db',
-    'desktop.ini',
-    'Icon\r',
-    'SYNOFILE_THUMB*',
-    'SYNOPHOTO_THUMB*',
-    '~$*',
-    '*.crdownload',
-    '*.part',
-    '*.partial',
-)  # files and folders
-
-
-MACHINE_MADE_NAME = re.compile('|'.join(map(translate, MACHINE_MADE)))
-MADE = 'left out, made by programs'
+# What a file with the suffix of an archive is, by its first bytes
+PROBLEMS = {
+    b'7z\xbc\xaf\x27\x1c': 'it is a 7z archive: unpack it and pass the folder',
+    b'Rar!': 'it is a RAR archive: unpack it and pass the folder',
+    b'<': 'it is a web page',
+    b'\x1f\x8b': 'it is truncated, or contains no tar',
+    b'\xfd7zX': 'it is truncated, or contains no tar',
+    b'BZh': 'it is truncated, or contains no tar',
+    b'PK': 'it is truncated',
+    b'version ': 'it is a Git LFS pointer: fetch the file with git lfs pull',
+}
 
 
 @contextmanager
-def archive_entries(
+def open_entries(
     path: Path,  # A folder, an archive or a single file
-    notes: Notes | None = None,  # Where to report what is left out
+    notes: Notes | None = None,  # Receives a note on system files
 ) -> Iterator[dict[str, Callable]]:
-    """The opener of every file by its name, in the order in which the source is read fastest.
+    """Open a folder or an archive, and yield the opener of every file by its name.
 
-    Nothing is unpacked to disk. Names have forward slashes, whatever packed them. What programs leave behind
-    (.DS_Store, @eaDir, …) is left out and noted.
-    Raises KdfastError for an archive that cannot be read, or holds what no archive of images does.
+    Files are in the order that is fastest to read. Names have forward slashes on every platform. System files
+    (.DS_Store, @eaDir, …) are skipped. Raises KdfastError for an archive that cannot be read, and for one with links,
+    devices, duplicate names, paths outside the archive, or more files or bytes than the limits.
     """
     notes = notes or Notes()
     try:
         if path.is_dir():
             yield {name: partial(open, entry.path, 'rb') for name, entry in walk(path, notes)}
-        elif is_zip(path):
-            with zipfile.ZipFile(path) as z:
-                yield members(path, zip_members(z), notes)
-        elif is_tar(path):
-            with unpacked(path) as f, tarfile.open(fileobj=f) if f else tarfile.open(path) as t:
-                yield members(
-                    path, ((m.name, m.size, m.isfile(), partial(t.extractfile, m)) for m in t if not m.isdir()), notes
-                )
-        elif path.name.lower().endswith(ARCHIVES):
-            raise KdfastError(f'{path} is not a readable archive ({kind_of_archive(path)}): download or pack it again')
+        elif _is_zip(path):
+            with zipfile.ZipFile(path) as archive:
+                yield _checked_members(path, _zip_members(archive), notes)
+        elif _is_tar(path):
+            with _open_zstd(path) as file, tarfile.open(fileobj=file) if file else tarfile.open(path) as archive:
+                yield _checked_members(path, _tar_members(archive), notes)
+        elif path.name.lower().endswith(SUFFIXES):
+            raise _unreadable(path, _problem(path))
         else:
             yield {path.name: partial(open, path, 'rb')}
     except (tarfile.TarError, zipfile.BadZipFile, LZMAError, zlib.error, EOFError) as e:
-        raise KdfastError(f'{path} is not a readable archive ({e}): download or pack it again') from e
+        raise _unreadable(path, e) from e
 
 
-def is_archive(
-    path: Path,  # A file
-) -> bool:
-    "Whether it is, or is called, an archive of one of the known kinds."
-    return path.name.lower().endswith(ARCHIVES) or is_zip(path) or is_tar(path)
+def _unreadable(path, reason):
+    return KdfastError(f'{path} is not a readable archive ({reason}): download or pack it again')
 
 
-def is_zip(path):
-    return first_bytes(path, 2) == b'PK' and zipfile.is_zipfile(path)  # a tar may end like one
+def _is_zip(path):
+    return _first_bytes(path, 2) == b'PK' and zipfile.is_zipfile(path)  # a tar may end like a zip
 
 
-def is_tar(path):
-    if first_bytes(path, 4) == ZSTD:
+def _is_tar(path):
+    if _first_bytes(path, 4) == ZSTD_MAGIC:
         return True
     try:
         return tarfile.is_tarfile(path)
     except (LZMAError, zlib.error, EOFError):
-        return False  # one that breaks off at once
+        return False  # truncated at once
 
 
-def first_bytes(path, n):
-    with open(path, 'rb') as f:
-        return f.read(n)
-
-
-ZSTD = b'\x28\xb5\x2f\xfd'
+def _first_bytes(path, n):
+    with open(path, 'rb') as file:
+        return file.read(n)
 
 
 @contextmanager
-def unpacked(path):
-    "The tar inside a .tar.zst; None for what tarfile itself unpacks"
-    if first_bytes(path, 4) != ZSTD:
+def _open_zstd(path):
+    "The tar inside a .tar.zst; None for other archives, which tarfile unpacks itself"
+    if _first_bytes(path, 4) != ZSTD_MAGIC:
         yield None
         return
     try:
@@ -138,148 +97,77 @@ def unpacked(path):
         try:
             from backports import zstd
         except ImportError as e:
-            raise KdfastError(
-                f"{path} is packed with Zstandard, which needs a package that is not installed: pip "
-                "install 'kdfast[zst]'"
-            ) from e
+            raise KdfastError(f"{path}: Zstandard archives need backports.zstd: pip install 'kdfast[zst]'") from e
     try:
-        with zstd.open(path) as f:
-            yield f
+        with zstd.open(path) as file:
+            yield file
     except zstd.ZstdError as e:
-        raise KdfastError(f'{path} is not a readable archive ({e}): download or pack it again') from e
+        raise _unreadable(path, e) from e
 
 
-def kind_of_archive(path):
-    "What is wrong with a file that is called an archive"
-    start = first_bytes(path, 8)
+def _problem(path):
+    "Why a file with the suffix of an archive cannot be read"
+    start = _first_bytes(path, 8)
     if not start:
         return 'it is empty'
-    for magic, said in {
-        b'7z\xbc\xaf\x27\x1c': 'it is a 7z archive: unpack it and pass the folder',
-        b'Rar!': 'it is a RAR archive: unpack it and pass the folder',
-        b'<': 'it is a web page',
-        b'\x1f\x8b': 'it breaks off, or holds no tar',
-        b'\xfd7zX': 'it breaks off, or holds no tar',
-        b'BZh': 'it breaks off, or holds no tar',
-        b'PK': 'it breaks off',
-        b'version ': 'it is a Git LFS pointer: fetch the file with git lfs pull',
-    }.items():
-        if start.startswith(magic):
-            return said
-    return 'neither a zip nor a tar'
+    return next((problem for magic, problem in PROBLEMS.items() if start.startswith(magic)), 'neither a zip nor a tar')
 
 
-def zip_members(z):
-    for info in z.infolist():
-        name = info.filename.replace('\\', '/')  # as PowerShell 5 and .NET write them
-        if not info.flag_bits & 0x800:
-            name = utf8(name)
+def _tar_members(archive):
+    "(name, bytes, whether it is a regular file, opener) of each file"
+    for member in archive:
+        if not member.isdir():
+            yield member.name, member.size, member.isfile(), partial(archive.extractfile, member)
+
+
+def _zip_members(archive):
+    "(name, bytes, whether it is a regular file, opener) of each file"
+    for info in archive.infolist():
+        name = info.filename.replace('\\', '/')  # as PowerShell 5 and .NET write names
+        if not info.flag_bits & UTF8_FLAG:
+            name = _decode_unmarked(name)
         if not name.endswith('/'):
-            yield name, info.file_size, not is_special(info.external_attr >> 16), partial(z.open, info)
+            file_type = info.external_attr >> 16 & FILE_TYPE_MASK
+            yield name, info.file_size, file_type in (0, REGULAR_FILE), partial(archive.open, info)
 
 
-def utf8(name):
-    "A name that was packed as UTF-8 and not marked as such"
+def _decode_unmarked(name):
+    "A name that is UTF-8 without the flag for it; other names as they are"
     try:
         return name.encode('cp437').decode()
     except UnicodeError:
         return name
 
 
-def is_special(mode):
-    "Neither a plain file nor unsaid: a link, a device, a pipe"
-    return mode & 0o170000 not in (0, 0o100000)
-
-
-def members(path, found, notes):
-    "The opener of each by its name, where the archive is what it should be"
-    seen, made, total, n = {}, {}, 0, 0
-    for name, n_bytes, plain, open_file in found:
-        total, n = total + n_bytes, n + 1
+def _checked_members(path, members, notes):
+    "Openers by name, without system files. Raises KdfastError for a member that could do harm"
+    openers, system_files, n_bytes = {}, {}, 0
+    for n, (name, size, is_regular, open_file) in enumerate(members, 1):
+        n_bytes += size
         name = PurePosixPath(name).as_posix()
-        problem = (
-            'is a link, a device or a pipe; pack the files themselves'
-            if not plain
-            else 'leads out of the archive'
-            if leads_out(name)
-            else 'is there twice'
-            if name in seen
-            else f'is one file too many, more than {MEMBER_LIMIT:,}: unpack it and pass the folder'
-            if n > MEMBER_LIMIT
-            else f'makes it more than {ARCHIVE_LIMIT / 2**30:.0f} GB unpacked: unpack it and pass the folder'
-            if total > ARCHIVE_LIMIT
-            else ''
-        )
+        problem = _member_problem(name, is_regular, name in openers, n, n_bytes)
         if problem:
             raise KdfastError(f'{path}: {name!r} {problem}')
-        root = machine_made(name)
-        if root:
-            made[root] = True
+        system_path = find_system_file(name)
+        if system_path:
+            system_files[system_path] = True
         else:
-            seen[name] = open_file
-    for root in made:
-        notes.add(MADE, root)
-    return seen
+            openers[name] = open_file
+    for system_path in system_files:
+        notes.add(SYSTEM_NOTE, system_path)
+    return openers
 
 
-def machine_made(name):
-    "The file or folder of the path that a program has left there; None where it is all the user's"
-    parts = PurePosixPath(name).parts
-    return next(('/'.join(parts[: i + 1]) for i, part in enumerate(parts) if is_made(part)), None)
-
-
-def is_made(part):
-    return bool(MACHINE_MADE_NAME.match(part))
-
-
-def walk(
-    path: Path,  # A folder
-    notes: Notes | None = None,  # Where to report what is left out
-) -> Iterator[tuple[str, os.DirEntry]]:
-    """(name, entry) of all files below, in order; links are followed, but not in a circle.
-
-    Raises KdfastError for a link to nothing.
-    """
-    notes = notes or Notes()
-    yield from files_below(path, path.resolve(), '', (path.resolve(),), notes)
-
-
-def files_below(root, folder, prefix, inside, notes):
-    with os.scandir(folder) as found:
-        below = sorted(found, key=lambda entry: entry.name)
-    for entry in below:
-        name = prefix + entry.name
-        if is_made(entry.name):
-            notes.add(MADE, name)
-        elif entry.is_dir():
-            target = Path(entry.path).resolve() if entry.is_symlink() else Path(entry.path)
-            if target not in inside:
-                yield from files_below(root, target, f'{name}/', (*inside, target), notes)
-        elif entry.is_file():
-            yield name, entry
-        elif entry.is_symlink():
-            raise KdfastError(f'{root}: {name} is a link to nothing: remove it')
-
-
-def folders_of(
-    path: Path,  # A folder
-    depth: int = 2,  # How far to look below it
-) -> list[str]:
-    "The names of the folders in it, but for those that programs have made."
-    if not path.is_dir() or not depth:
-        return []
-    found = [entry.name for entry in os.scandir(path) if entry.is_dir() and not is_made(entry.name)]
-    return sorted([*found, *(f'{name}/{below}' for name in found for below in folders_of(path / name, depth - 1))])
-
-
-def read_file(open_file):
-    "The file's bytes, or the pixels that are there already, or the error"
-    try:
-        content = open_file()
-        if not hasattr(content, 'read'):
-            return content
-        with content as f:
-            content = f.read(FILE_LIMIT + 1)
-    except READ_ERRORS as e:
-        return e
-    return content if len(content) <= FILE_LIMIT else ValueError(f'more than {FILE_LIMIT / 2**20:.0f} MB')
+def _member_problem(name, is_regular, is_duplicate, n, n_bytes):
+    "Why an archive with this member is rejected; empty if it is not"
+    if not is_regular:
+        return 'is a link, a device or a pipe: pack the files themselves'
+    if leads_out(name):
+        return 'is a path outside the archive'
+    if is_duplicate:
+        return 'appears twice'
+    if n > MEMBER_LIMIT:
+        return f'is one file too many, more than {MEMBER_LIMIT:,}: unpack it and pass the folder'
+    if n_bytes > SIZE_LIMIT:
+        return f'makes it more than {SIZE_LIMIT / 2**30:.0f} GB unpacked: unpack it and pass the folder'
+    return ''

@@ -1,24 +1,27 @@
-"Arrays of images that may be larger than memory: some of their rows, their statistics, what they hold; read a piece at a time."
+"Arrays of images that may be larger than memory: rows of an array, statistics, fingerprints."
 
 import hashlib
 import json
 
 import numpy as np
 
-PIECE = 2**14  # values that are looked at at once: few enough to stay in the processor's cache
-ROWS = 256  # images
+BLOCK = 2**14  # values that are summed at once: few enough for the cache of a processor
+ROWS = 256  # images that are read at once
 
 
 class Rows:
-    "Some rows of an array, which stays where it is: only those that are asked for are read. Every index means what it means to numpy."
+    "Some rows of an array, indexed as in NumPy; only the rows that an index selects are read."
 
     def __init__(
         self,
         array: np.ndarray,  # (n, …)
-        rows: np.ndarray,  # Which of them, in their order
+        rows: np.ndarray,  # Indices of the rows, in their order
     ):
-        self.array, self.rows, self.shape = array, rows, (len(rows), *array.shape[1:])
-        self.dtype, self.ndim = array.dtype, array.ndim
+        self.array = array
+        self.rows = rows
+        self.shape = (len(rows), *array.shape[1:])
+        self.dtype = array.dtype
+        self.ndim = array.ndim
 
     def __len__(self):
         return len(self.rows)
@@ -26,36 +29,37 @@ class Rows:
     def __array__(self, dtype=None, copy=None):
         return np.asarray(self.array[self.rows], dtype)
 
-    def __getitem__(self, i):
-        "Reads the rows that the first index names, and leaves to numpy what the index makes of those"
-        first, rest = of_first_axis(i if isinstance(i, tuple) else (i,), self.ndim)
+    def __getitem__(self, index):
+        "Read the rows that the first index selects, and apply the rest of the index to them"
+        first, rest = _split_index(index if isinstance(index, tuple) else (index,), self.ndim)
         if isinstance(first, slice):
             return self.array[self.rows[first]][(slice(None), *rest)]
         if first is None:
-            return np.asarray(self)[i]
-        found = np.asarray(self.rows[first])
-        return (
-            self.array[found.reshape(-1)][(np.arange(found.size).reshape(found.shape), *rest)]
-            if found.ndim
-            else self.array[found[None]][(0, *rest)]
-        )
+            return np.asarray(self)[index]
+        selected = np.asarray(self.rows[first])
+        if not selected.ndim:
+            return self.array[selected[None]][(0, *rest)]
+        positions = np.arange(selected.size).reshape(selected.shape)
+        return self.array[selected.reshape(-1)][(positions, *rest)]
 
 
-def of_first_axis(index, ndim):
-    "What an index says of the first axis, a slice, a number or an array of them, and what of the others; None for what cannot be parted"
+def _split_index(index, ndim):
+    "(index of the first axis, index of the others); (None, ()) if they cannot be separated"
     first, *rest = index or (slice(None),)
     if first is Ellipsis and not any(part is Ellipsis for part in rest):
-        return (slice(None), index) if sum(map(axes, rest)) < ndim else of_first_axis(tuple(rest), ndim)
-    if first is Ellipsis or axes(first) != 1:
+        if sum(map(_n_axes, rest)) < ndim:
+            return slice(None), index
+        return _split_index(tuple(rest), ndim)
+    if first is Ellipsis or _n_axes(first) != 1:
         return None, ()
     if isinstance(first, slice):
         return first, rest
     first = np.asarray(first)
-    return (first if first.size or first.dtype == bool else first.astype(int)), rest  # an empty list names nothing
+    return (first if first.size or first.dtype == bool else first.astype(int)), rest  # an empty list selects nothing
 
 
-def axes(part):
-    "How many axes a part of an index is about"
+def _n_axes(part):
+    "The number of axes that a part of an index applies to"
     if part is None or isinstance(part, slice):
         return int(part is not None)
     part = np.asarray(part)
@@ -64,30 +68,36 @@ def axes(part):
 
 def statistics(
     images: np.ndarray | Rows,  # (n, height, width, 3) uint8
-) -> tuple[list[float], list[float]]:
-    "Mean and standard deviation of each channel, in 0 … 1; to the last bit those of numpy, which would want eight times the memory of a channel."
+) -> tuple[list[float], list[float]]:  # Mean and standard deviation of each channel, in 0 … 1
+    """Compute mean and standard deviation of each channel, with the bits of NumPy's own functions.
+
+    NumPy would need eight times the memory of a channel.
+    """
     n = len(images) * images.shape[1] * images.shape[2]
-    means = [sum(int(part.sum(dtype=np.int64)) for part in parts(images, channel)) / n for channel in range(3)]
-    spreads = [float(np.sqrt(squares(images, channel, mean, 0, n) / n)) for channel, mean in enumerate(means)]
-    return [mean / 255 for mean in means], [spread / 255 or 1.0 for spread in spreads]
+    means = [sum(int(block.sum(dtype=np.int64)) for block in _blocks(images, channel)) / n for channel in range(3)]
+    stds = [float(np.sqrt(_squared_deviations(images, channel, mean, 0, n) / n)) for channel, mean in enumerate(means)]
+    return [mean / 255 for mean in means], [std / 255 or 1.0 for std in stds]
 
 
-def parts(images, channel):
+def _blocks(images, channel):
+    "A channel of some images at a time"
     return (images[start : start + ROWS][..., channel] for start in range(0, len(images), ROWS))
 
 
-def squares(images, channel, mean, start, stop):
-    "The sum of squared deviations of some values of a channel. Halved as numpy's pairwise sum halves: its bits depend on that"
-    if stop - start <= PIECE:
-        deviations = values(images, channel, start, stop) - mean
+def _squared_deviations(images, channel, mean, start, stop):
+    "The sum of squared deviations, halved like NumPy's pairwise sum, as its bits depend on that"
+    if stop - start <= BLOCK:
+        deviations = _values(images, channel, start, stop) - mean
         return (deviations * deviations).sum()
     half = (stop - start) // 2
     middle = start + half - half % 8
-    return squares(images, channel, mean, start, middle) + squares(images, channel, mean, middle, stop)
+    return _squared_deviations(images, channel, mean, start, middle) + _squared_deviations(
+        images, channel, mean, middle, stop
+    )
 
 
-def values(images, channel, start, stop):
-    "Of a channel's values, one image after the other, those from `start` to `stop`"
+def _values(images, channel, start, stop):
+    "The values `start` to `stop` of a channel, of one image after the other"
     pixels = images.shape[1] * images.shape[2]
     first = start // pixels
     return images[first : -(-stop // pixels)][..., channel].reshape(-1)[start - first * pixels : stop - first * pixels]
@@ -95,9 +105,9 @@ def values(images, channel, start, stop):
 
 def fingerprint(
     classes: list[str],  # Names, in the order of the labels
-    *splits,  # (images, labels) of each
+    *splits: tuple,  # (images, labels) of each
 ) -> str:
-    "SHA-256 of what a network is shown: equal for a folder and an archive of the same images."
+    "Return the SHA-256 of classes, labels and pixels, equal for a folder and its archive."
     sha256 = hashlib.sha256(json.dumps(classes).encode())
     for images, labels in splits:
         sha256.update(str(images.shape).encode())
@@ -110,5 +120,5 @@ def fingerprint(
 def digests(
     images: np.ndarray | Rows,  # (n, height, width, 3)
 ) -> list[bytes]:
-    "SHA-256 of each image, to find those that are there more than once."
+    "Return the SHA-256 of each image, to find duplicates."
     return [hashlib.sha256(np.ascontiguousarray(images[i])).digest() for i in range(len(images))]

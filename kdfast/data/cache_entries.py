@@ -1,4 +1,4 @@
-"Decoded data sets on disk: which there are, how much they take, and which no longer belong to anything."
+"List, measure and clear the decoded data sets on disk."
 
 import json
 import shutil
@@ -11,6 +11,7 @@ from rich.text import Text
 
 from kdfast.core.cache_home import cache_home
 from kdfast.core.errors import KdfastError, listed
+from kdfast.core.once import NEW
 from kdfast.data.cache import short_digest
 from kdfast.data.naming import source_stamp
 
@@ -21,14 +22,15 @@ class Entry:
 
     folder: Path
     name: str  # Of the data set
-    source: str  # Where its images were read from, if known
+    source: str  # Path of the original images, if known
     images: int
     n_bytes: int
-    used: float  # Last, seconds since 1970
-    state: str  # current, stale (images have changed since), gone (there are none any more), downloaded, unfinished
+    used: float  # Last use, in seconds since 1970
+    state: str  # current, stale (the images have changed), gone (they were removed), downloaded, unfinished, unknown
 
     @property
-    def facts(self):
+    def facts(self) -> dict:
+        "The entry as JSON has it."
         return dict(
             name=self.name,
             state=self.state,
@@ -41,13 +43,13 @@ class Entry:
 
 
 def entries() -> list[Entry]:
-    "What is in the cache, what was used last first."
+    "Return the entries of the cache, the last used first."
     home = cache_home()
-    found = [entry_of(folder) for folder in home.iterdir() if folder.is_dir()] if home.is_dir() else []
+    found = [_read_entry(folder) for folder in home.iterdir() if folder.is_dir()] if home.is_dir() else []
     return sorted(found, key=lambda entry: -entry.used)
 
 
-def entry_of(folder):
+def _read_entry(folder):
     n_bytes = sum(file.stat().st_size for file in folder.rglob('*') if file.is_file())
     used = folder.stat().st_mtime
     try:
@@ -55,32 +57,26 @@ def entry_of(folder):
     except (OSError, ValueError):
         facts = {}
     if not facts:
-        return Entry(
-            folder,
-            folder.name,
-            '',
-            0,
-            n_bytes,
-            used,
-            'downloaded'
-            if folder.name == 'torchvision'
-            else 'unfinished'
-            if folder.name.startswith('new-')
-            else 'unknown',
-        )
+        return Entry(folder, folder.name, '', 0, n_bytes, used, _state_without_facts(folder))
     origin = facts.get('origin') or {}
     name = facts.get('name', folder.name) + (f',size={facts["size"]}' if facts.get('size') else '')
-    return Entry(folder, name, origin.get('source', ''), n_images(folder), n_bytes, used, state(origin))
+    return Entry(folder, name, origin.get('source', ''), _count_images(folder), n_bytes, used, _state(origin))
 
 
-def n_images(folder):
+def _state_without_facts(folder):
+    if folder.name == 'torchvision':
+        return 'downloaded'
+    return 'unfinished' if folder.name.startswith(NEW) else 'unknown'
+
+
+def _count_images(folder):
     from numpy import load
 
     return sum(len(load(file, mmap_mode='r')) for file in folder.glob('*_labels.npy'))
 
 
-def state(origin):
-    "Whether the images are still as they were decoded"
+def _state(origin):
+    "Whether the original images have changed since they were decoded"
     if not origin:
         return 'current'
     path = Path(origin['source'])
@@ -90,48 +86,49 @@ def state(origin):
 
 
 def clear(
-    found: list[Entry],  # What there is
-    names: list[str],  # Data sets or folders of the cache
-    stale: bool,  # What belongs to no images any more, too
-    everything: bool,
-) -> list[Entry]:  # What was removed
-    "Remove entries; a run that has one open reads on. Raises KdfastError where none is meant."
-    unknown = [name for name in names if not any(meant(entry, name) for entry in found)]
+    found: list[Entry],  # All entries of the cache
+    names: list[str],  # Remove these data sets or folders of the cache
+    stale: bool,  # Remove entries whose images have changed or were removed
+    everything: bool,  # Remove all entries
+) -> list[Entry]:  # The removed entries
+    "Remove entries; a run that reads one continues. Raises KdfastError if nothing is selected."
+    unknown = [name for name in names if not any(_has_name(entry, name) for entry in found)]
     if unknown:
         raise KdfastError(
-            f'nothing called {listed(unknown)} in {cache_home()}; there are '
-            f'{listed(sorted({entry.name for entry in found})) or "no data sets"}'
+            f'nothing called {listed(unknown)} in {cache_home()}; '
+            f'there are {listed(sorted({entry.name for entry in found})) or "no data sets"}'
         )
     if not (names or stale or everything):
-        raise KdfastError('say what to clear: names, --stale for what has changed or gone since, or --all')
-    chosen = [
+        raise KdfastError('nothing selected: pass names, --stale for changed and removed images, or --all')
+    selected = [
         entry
         for entry in found
-        if everything or stale and entry.state in ('stale', 'gone') or any(meant(entry, name) for name in names)
+        if everything or stale and entry.state in ('stale', 'gone') or any(_has_name(entry, name) for name in names)
     ]
-    for entry in chosen:
+    for entry in selected:
         shutil.rmtree(entry.folder)
-    return chosen
+    return selected
 
 
-def meant(entry, name):
+def _has_name(entry, name):
     return name in (entry.name, entry.folder.name, entry.name.partition(',size=')[0])
 
 
-def written(n_bytes):
+def written(
+    n_bytes: int,  # Size of files
+) -> str:
+    "Format a number of bytes in MB or GB."
     return f'{n_bytes / 2**30:.1f} GB' if n_bytes >= 2**30 else f'{n_bytes / 2**20:.1f} MB'
 
 
 def table(
-    found: list[Entry],
+    found: list[Entry],  # Entries of the cache
 ) -> Table:
-    "A row an entry."
-    made = Table.grid(padding=(0, 2))
-    made.add_row(
-        '[dim]data set[/]', '[dim]images[/]', '[dim]size[/]', '[dim]last used[/]', '[dim]state[/]', '[dim]read from[/]'
-    )
+    "Return a table with a row per entry."
+    rows = Table.grid(padding=(0, 2))
+    rows.add_row(*(f'[dim]{heading}[/]' for heading in ('data set', 'images', 'size', 'last used', 'state', 'source')))
     for entry in found:
-        made.add_row(
+        rows.add_row(
             Text(entry.name),
             f'{entry.images:,}' if entry.images else '',
             written(entry.n_bytes),
@@ -139,4 +136,4 @@ def table(
             Text(entry.state, '' if entry.state == 'current' else 'yellow'),
             Text(entry.source, overflow='fold'),
         )
-    return made
+    return rows

@@ -1,8 +1,6 @@
-"How images reach the networks: whole batches, whose order and augmentation follow from (seed, epoch) alone."
+"DataLoaders whose order and augmentation follow from seed and epoch alone."
 
 from collections.abc import Callable
-from math import prod
-from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -10,21 +8,18 @@ from fastai.data.core import DataLoaders, TfmdDL
 from fastai.data.transforms import Category, CategoryMap, Normalize, TensorCategory
 from fastai.torch_core import TensorImage, default_device, to_detach
 from fastai.vision.core import IntToFloatTensor  # registers how image tensors become floats
-from torch.nn.functional import interpolate, pad
 
 from kdfast.core import distributed
 from kdfast.core.errors import KdfastError
-from kdfast.data.augment import mirrors, strong
+from kdfast.data.augment import mirrors, trivial_augment
+from kdfast.data.crops import crop_indices, resize, take_crops
 from kdfast.data.dataset import LARGEST_BATCH, Data, center_crop, usual_batch_size
-
-PADDING = 1 / 16  # of the image's side: 2 pixels of 32
-MEMORY, NEGATIVES, PROCESSES = range(
-    1, 4
-)  # streams of random numbers: CRD's two, and those of processes that train together
+from kdfast.data.device_transfer import make_resident, move_to_device
+from kdfast.data.random_streams import generator
 
 
 class Images:
-    "One split as a fastai dataset; a list of indices gives a whole batch, as uint8."
+    "One split as a fastai data set; a list of indices gives a whole batch, as uint8."
 
     n_inp = 1
 
@@ -34,260 +29,183 @@ class Images:
         labels: np.ndarray,  # (n,)
         vocab: list[str],  # Names of the classes, in the order of the labels
         seed: int = 0,  # Decides, with the epoch, order and augmentation
-        augment: str | None = None,  # How images are varied: shift, flip or strong; None shows every image as it is
-        size: int
-        | None = None,  # Side of the squares that are cut out: at random, or, where nothing is, from the middle
-        shape_at: Callable
-        | None = None,  # Height and width to scale them to, given the share of the epochs that is over
+        augment: str | None = None,  # Augmentation: shift, flip or strong; None shows images unchanged
+        size: int | None = None,  # Side of the squares to crop: at random with augmentation, else from the center
+        shape_at: Callable | None = None,  # Height and width to scale to, given the fraction of finished epochs
     ):
-        self.images, self.labels, self.seed, self.augment, self.size, self.shape_at = (
-            images,
-            labels,
-            seed,
-            augment,
-            size,
-            shape_at,
-        )
+        self.images = images
+        self.labels = labels
+        self.seed = seed
+        self.augment = augment
+        self.size = size
+        self.shape_at = shape_at
         self.mirror = mirrors(augment, vocab)
-        self.vocab, self.c = (
-            CategoryMap(vocab, sort=False),
-            len(vocab),
-        )  # fastai would take a plain list for several vocabularies
+        self.vocab = CategoryMap(vocab, sort=False)  # fastai takes a plain list for several vocabularies
+        self.c = len(vocab)
 
     def __len__(self):
         return len(self.labels)
 
     def __getitem__(self, i):
-        "Image (3, height, width) and label at `i`, or a batch of them where `i` is a list"
+        "Image (3, height, width) and label at `i`, or a batch of them if `i` is a list"
         return TensorImage(self.pixels(i).movedim(-1, -3)), TensorCategory(torch.as_tensor(self.labels[i]))
 
-    def pixels(self, i):
-        "Image (height, width, 3) at `i`, or a batch of them, not cropped at random"
+    def pixels(
+        self,
+        i,  # An index, or a list of them
+    ) -> torch.Tensor:  # ([batch, ]height, width, 3), uint8
+        "Return an image or a batch; cropped to the center if there is a size and no augmentation."
         images = self.images[i]
         if self.size and self.augment is None:
             images = center_crop(images, self.size)
-        return (
-            images if isinstance(images, torch.Tensor) else torch.from_numpy(np.array(images))
-        )  # a copy: the file is mapped read-only
+        if isinstance(images, torch.Tensor):
+            return images
+        return torch.from_numpy(np.array(images))  # a copy, as the file is mapped read-only
 
-    def decode(self, item, full=True):
-        "An image and the name of its class, for `show_batch`"
+    def decode(
+        self,
+        item,  # Image and label
+        full=True,  # Ignored
+    ):
+        "Return an image and the name of its class, for `show_batch`."
         x, y = item
         return x, Category(self.vocab[y])
 
-    def plain(self):
-        "The same images, not augmented"
+    def plain(self) -> 'Images':
+        "Return the same images without augmentation."
         return Images(self.images, self.labels, self.vocab, size=self.size)
 
-    def new_empty(self):
-        "No image, for `learn.export`"
-        return Images(
-            np.empty((0, *self.images.shape[1:]), np.uint8),
-            self.labels[:0],
-            self.vocab,
-            self.seed,
-            self.augment,
-            self.size,
-        )
+    def new_empty(self) -> 'Images':
+        "Return a data set without images, for `learn.export`."
+        no_images = np.empty((0, *self.images.shape[1:]), np.uint8)
+        return Images(no_images, self.labels[:0], self.vocab, self.seed, self.augment, self.size)
 
 
 class ImageBatches(TfmdDL):
-    """Reads whole batches. In epoch e of seed s every recipe sees the same images in the same order, cropped and
-    mirrored alike, whatever else draws random numbers: what makes runs of one seed comparable in pairs. Processes that
-    train together share each batch.
+    """DataLoader that reads whole batches, in an order that depends on seed and epoch alone.
 
-    `epoch` says which, and counts how often they were gone through; `progress`, the share of the epochs that is behind it, how
-    large they are shown where that grows. `kdfast.training.run.SeededOrder` sets both to the fit's own. `batch_idx` holds the places in
-    the data set of the images of the last batch, this process's share of them, on the batch's device: (images,), int64.
-    Random numbers are drawn on the CPU, so that a seed means the same on every device; all that a step needs goes to the
-    device in one copy.
+    In one epoch of one seed every recipe receives the same images in the same order, cropped and mirrored alike, even
+    if other code draws random numbers. Runs of one seed can therefore be compared in pairs. Processes that train
+    together share each batch.
+
+    `epoch` decides order and augmentation, and counts how often the images were iterated. `progress`, the fraction of
+    the epochs that are finished, decides the image size in progressive resizing. `kdfast.training.run.SeededOrder`
+    sets both during a fit. `batch_idx` holds the indices in the data set of the last batch of this process: (images,),
+    int64, on the device of the batch. Random numbers are drawn on the CPU, so that a seed gives the same on every
+    device. Everything that a step needs is copied to the device at once.
     """
 
     epoch, progress, batch_idx = 0, 1.0, None
 
     def after_iter(self):
+        "Count the epoch, for code that does not set it."
         self.epoch += 1
 
-    def to_detach(self, b, cpu=True, gather=True):
-        "fastai would gather what other processes have; but each of them sees every validation image"
+    def to_detach(
+        self,
+        b,  # A batch
+        cpu=True,  # Move it to the CPU
+        gather=True,  # Ignored
+    ):
+        "Detach a batch. fastai would gather from all processes, but each has all validation images."
         return to_detach(b, cpu, gather=False)
 
-    def get_idxs(self):
+    def get_idxs(self) -> list[int]:
+        "Return the order of the images in this epoch."
         if not self.shuffle:
             return list(range(self.n))
         return torch.randperm(self.n, generator=generator(self.dataset.seed, self.epoch, 0)).tolist()
 
-    def create_batches(self, samps):
+    def create_batches(
+        self,
+        samps,  # Iterator of the indices of this epoch
+    ):
+        "Yield the batches of an epoch, on the device."
         draws = generator(self.dataset.seed, self.epoch, 1)
         for idxs in self.chunkify(samps):
             x, y = self.read(idxs, draws)
             if self.dataset.shape_at:
-                x = scaled(x, self.dataset.shape_at(self.progress))
+                x = resize(x, self.dataset.shape_at(self.progress))
             yield x, y
 
-    def read(self, idxs, draws):
-        "This process's share of the images at `idxs`, cropped, and their labels, on the device; `draws` goes on as for all of them"
-        data, share = self.dataset, distributed.share() if self.shuffle else slice(None)
-        crops = crop_indices(len(idxs), data.images.shape[1:3], data.mirror, draws, data.size) if data.augment else ()
-        seeds = (
-            torch.randint(2**62, (len(idxs),), generator=draws)[share].tolist() if data.augment == 'strong' else None
-        )
-        index, *crops = (part[share] for part in (torch.tensor(idxs), *crops))
+    def read(
+        self,
+        idxs: list[int],  # Of the whole batch
+        draws: torch.Generator,  # Advances as for the whole batch
+    ) -> tuple[TensorImage, TensorCategory]:  # (images, 3, height, width), uint8, and (images,), on the device
+        "Read this process's share of a batch, augmented."
+        data = self.dataset
+        share = distributed.share() if self.shuffle else slice(None)
+        crops, seeds = (), None
+        if data.augment:
+            crops = crop_indices(len(idxs), data.images.shape[1:3], data.mirror, draws, data.size)
+        if data.augment == 'strong':
+            seeds = torch.randint(2**62, (len(idxs),), generator=draws)[share].tolist()
+        index = torch.tensor(idxs)[share]
+        crops = [part[share] for part in crops]
         y = torch.as_tensor(data.labels[index.numpy()])
-
-        def images(index, crops):
-            return cropped(data.pixels(index), data.size, *crops) if crops else data.pixels(index)
-
         if isinstance(data.images, torch.Tensor):  # on the device, and cropped there
-            index, y, *crops = moved(data.images.device, index, y, *crops)
-            x = images(index, crops)
+            index, y, *crops = move_to_device(data.images.device, index, y, *crops)
+            x = self._cropped_pixels(index, crops)
         else:
-            index, y, x = moved(self.device, index, y, images(index.numpy(), crops))
-        self.batch_idx, x = index, x.movedim(-1, 1)
-        return TensorImage(strong(x, seeds) if seeds else x), TensorCategory(y)
+            index, y, x = move_to_device(self.device, index, y, self._cropped_pixels(index.numpy(), crops))
+        self.batch_idx = index
+        x = x.movedim(-1, 1)
+        return TensorImage(trivial_augment(x, seeds) if seeds else x), TensorCategory(y)
 
-
-def moved(
-    device: torch.device | None,  # Where to; None for the CPU
-    *tensors: torch.Tensor,  # On the CPU, those of the widest items first
-) -> list[torch.Tensor]:
-    "The tensors, brought there in one copy; for CUDA from pinned memory, so that nothing waits for it."
-    if device is None or device.type == 'cpu':
-        return tensors
-    cuda, parts = device.type == 'cuda', [as_bytes(t) for t in tensors]
-    packed = torch.empty(sum(map(len, parts)), dtype=torch.uint8, pin_memory=cuda)
-    there = torch.cat(parts, out=packed).to(device, non_blocking=cuda).split([len(part) for part in parts])
-    return [part.view(t.dtype).view(t.shape) for part, t in zip(there, tensors)]
-
-
-def as_bytes(
-    tensor: torch.Tensor,  # Of any kind and layout, such as every second item of another
-) -> torch.Tensor:  # (bytes,), uint8; the tensor's own memory where that is in order
-    flat = tensor.reshape(-1)
-    return (flat if flat.stride(0) == 1 else flat.clone(memory_format=torch.contiguous_format)).view(torch.uint8)
-
-
-def generator(
-    *entropy: int,
-    stream: int | None = None,  # Sets the numbers apart from those of any entropy without one: (3,) and (3, 0) are one
-) -> torch.Generator:
-    "Random numbers that depend on `entropy` and `stream` and on nothing else"
-    words = np.random.SeedSequence(entropy, spawn_key=() if stream is None else (stream,))
-    return torch.Generator().manual_seed(int(words.generate_state(1)[0]))
-
-
-def crop_and_flip(
-    x: torch.Tensor,  # (batch, channels, height, width)
-    flip: bool,  # Mirror every second image or so
-    draws: torch.Generator,  # Where the random numbers come from
-    size: int | None = None,  # Side of the square to cut out of it, anywhere
-) -> torch.Tensor:
-    "Each image cropped to `size`; without one, shifted by up to a sixteenth of its side, with zeros behind its edges. Mirrored at random."
-    crops = crop_indices(len(x), x.shape[2:], flip, draws, size)
-    return type(x)(cropped(x.movedim(1, -1), size, *crops).movedim(-1, 1))
-
-
-def crop_indices(n, shape, flip, draws, size):
-    "Of each of `n` images, with its margins, the rows to take, (n, height), and the columns, (n, width)"
-    (h, w), (dy, dx) = shape, margins(shape, size)
-    rows, cols = (
-        torch.arange(side) + torch.randint(whole - side + 1, (n, 1), generator=draws)
-        for side, whole in ((size or h, h + 2 * dy), (size or w, w + 2 * dx))
-    )
-    if flip:
-        cols = torch.where(torch.rand(n, 1, generator=draws) < 0.5, cols, cols.flip(1))
-    return rows, cols
-
-
-def margins(shape, size):
-    "How far an image may be shifted, up or down and sideways, where nothing is cut out of it"
-    return (0, 0) if size else tuple(int(side * PADDING) for side in shape)
-
-
-def cropped(x, size, rows, cols):
-    "Those rows and columns of each image (batch, height, width, channels), with zeros in its margins"
-    dy, dx = margins(x.shape[1:3], size)
-    padded = pad(x, (0, 0, dx, dx, dy, dy)) if dy or dx else x
-    return padded[torch.arange(len(x), device=x.device)[:, None, None], rows[:, :, None], cols[:, None, :]]
-
-
-def scaled(
-    x: torch.Tensor,  # (batch, channels, height, width), uint8
-    shape: tuple[int, int],  # Height and width
-) -> torch.Tensor:
-    "The images at that height and width, every pixel of them having its part."
-    if x.shape[2:] == shape:
-        return x
-    whole = x.as_subclass(torch.Tensor)
-    if x.is_cuda:
-        whole = whole.float()  # there PyTorch scales no bytes
-    return type(x)(interpolate(whole, shape, mode='bilinear', antialias=True).round().to(x.dtype))
+    def _cropped_pixels(self, index, crops):
+        pixels = self.dataset.pixels(index)
+        return take_crops(pixels, self.dataset.size, *crops) if crops else pixels
 
 
 def batch_size(
-    data: Data,
+    data: Data,  # Decoded images
 ) -> int:
-    "Training images a batch. Raises KdfastError for fewer images than that, and for processes that cannot share it evenly."
+    """Return the number of training images per batch.
+
+    Raises KdfastError for fewer images than that, and if processes cannot share a batch evenly.
+    """
     n = len(data.train[1])
     bs = data.batch_size or usual_batch_size(n)
     if n < bs:
         raise KdfastError(f'{n} training images are fewer than the smallest batch, {bs}')
     if bs % distributed.size:
         raise KdfastError(
-            f'{distributed.size} processes cannot share a batch of {bs} images evenly: start a number that divides it'
+            f'{distributed.size} processes cannot share a batch of {bs} images evenly: '
+            f'use a number of processes that divides {bs}'
         )
     return bs
-
-
-RESIDENT = (
-    WeakValueDictionary()
-)  # images in a GPU's memory by the id of the array that they came from, which lives as long
-
-
-def resident(
-    images: np.ndarray,  # (n, height, width, 3), uint8; or rows of such
-    device: torch.device,  # Where training happens
-) -> np.ndarray | torch.Tensor:
-    """On a GPU, all of the images in its memory, to be cropped there, once for all runs that use them; elsewhere, and where they would take
-    more than a quarter of what is free, as they are, mapped."""
-    if device.type != 'cuda':
-        return images
-    there = RESIDENT.get(id(images))
-    if there is not None and device.index in (None, there.device.index):
-        return there
-    if prod(images.shape) > torch.cuda.mem_get_info(device)[0] / 4:
-        return images
-    there = torch.from_numpy(np.array(images[:])).to(device)
-    there.source, RESIDENT[id(images)] = images, there
-    return there
 
 
 def loaders(
     data: Data,  # Decoded images
     seed: int = 0,  # Decides, with the epoch, order and augmentation of the training images
 ) -> DataLoaders:
-    """fastai DataLoaders on the default device, a GPU's images resident there: training images augmented, validation images as they are or, with a size, their middle.
+    """Return fastai DataLoaders of training and validation images on the default device.
 
-    Batches are (images, 3, height, width), float32, normalised with the training images' mean and spread.
-    Raises KdfastError for fewer training images than the smallest batch, and for processes that cannot share a batch evenly.
+    Batches are (images, 3, height, width), float32, normalized with mean and standard deviation of the training images.
+    Training images are augmented; validation images are unchanged, or with a size their central square. On a GPU all
+    images are copied to its memory if there is room. Raises KdfastError for fewer training images than a batch, and if
+    processes cannot share a batch evenly.
     """
     bs, device = batch_size(data), default_device()
-    train, valid = ((resident(images, device), labels) for images, labels in (data.train, data.valid))
+    train, valid = ((make_resident(images, device), labels) for images, labels in (data.train, data.valid))
 
-    def batches(split, bs, **kwargs):
-        tfms = [IntToFloatTensor(), Normalize.from_stats(data.mean, data.std)]
-        return ImageBatches(split, bs=bs, after_batch=tfms, num_workers=0, **kwargs)
+    def image_batches(split, bs, **kwargs):
+        transforms = [IntToFloatTensor(), Normalize.from_stats(data.mean, data.std)]
+        return ImageBatches(split, bs=bs, after_batch=transforms, num_workers=0, **kwargs)
 
-    varied = Images(
+    train_images = Images(
         *train,
         data.classes,
         seed,
-        None if data.augment == 'none' else data.augment,
-        data.size,
-        data.shape_at if data.grow < 1 else None,
+        augment=None if data.augment == 'none' else data.augment,
+        size=data.size,
+        shape_at=data.shape_at if data.grow < 1 else None,
     )
+    valid_images = Images(*valid, data.classes, size=data.size)
     return DataLoaders(
-        batches(varied, bs, shuffle=True, drop_last=True),
-        batches(Images(*valid, data.classes, size=data.size), 2 * (data.batch_size or LARGEST_BATCH)),
+        image_batches(train_images, bs, shuffle=True, drop_last=True),
+        image_batches(valid_images, 2 * (data.batch_size or LARGEST_BATCH)),
         device=device,
     )

@@ -1,4 +1,4 @@
-"""A data set: two splits of equally large color images, decoded."""
+"""The type of a data set: decoded color images in splits, and the built-in digits."""
 
 from dataclasses import dataclass
 
@@ -6,55 +6,61 @@ import numpy as np
 from PIL import Image
 
 from kdfast.core.errors import KdfastError
-from kdfast.data import augment
 from kdfast.data.arrays import fingerprint, statistics
+from kdfast.data.augment import default_augment
 from kdfast.data.naming import run_name
-from kdfast.data.pixels import square
+from kdfast.data.pixels import resize_center_crop
 
-SMALLEST_BATCH, LARGEST_BATCH = 8, 128  # of training images, unless --batch-size says otherwise
-GROWN = 3 / 4  # of the epochs, after which images are shown whole
-LARGEST_DIGITS = 64  # they are drawn 8×8, and are not kept on disk
+SMALLEST_BATCH, LARGEST_BATCH = 8, 128  # of training images, unless --batch-size is given
+FULL_SIZE_FROM = 3 / 4  # of the epochs, with progressive resizing
+MAX_DIGITS_SIZE = 64  # the digits are 8×8 in scikit-learn, and not cached on disk
 
 
 @dataclass(frozen=True)
 class Data:
-    "A data set: two splits of equally large colour images, decoded."
+    "A data set: splits of color images of one size, decoded."
 
-    name: str  # Names the folder of its runs
+    name: str  # Name of the directory of its runs
     classes: list[str]  # In the order of the labels
     train: tuple  # Images (n, height, width, 3) uint8, labels (n,) int64; arrays on disk, or rows of such
     valid: tuple  # The same, of the validation images
-    mean: list[float]  # Of the training images, a channel each, in 0 … 1
-    std: list[float]  # Likewise, their standard deviation
-    augment: str  # How training varies its images: none, shift, flip or strong
+    mean: list[float]  # Of the training images, per channel, in 0 … 1
+    std: list[float]  # Standard deviation, likewise
+    augment: str  # Augmentation of the training images: none, shift, flip or strong
     fingerprint: str  # SHA-256 of classes, labels and pixels
-    test: tuple | None = None  # Test images and labels beside validation images, kept apart
-    notes: tuple = ()  # What a user should know about it
-    skipped: int = 0  # Images and rows that were left out because they cannot be read
-    range: list | None = None  # Values that became black and white, where images have more than 8 bits a channel
+    test: tuple | None = None  # Test images and labels, if there are validation images besides
+    notes: tuple = ()  # What was done to the images, and what is unusual about them
+    skipped: int = 0  # Images and rows that were skipped because they cannot be read
+    range: list | None = None  # Values that became black and white, for images of more than 8 bits per channel
     about: dict | None = None  # Layout, formats and sizes of the files
-    size: int | None = None  # Networks see squares of this side, cut out of the decoded ones; None: all that is decoded
-    grow: float = 1.0  # Share of height and width at which training begins to show them; 1: as they are
-    batch_size: int | None = None  # Training images a batch; None: as many as is usual for their number
-    asked: dict | None = None  # What `load` was called with
+    size: int | None = None  # Networks receive squares of this side, cropped from the images; None: whole images
+    grow: float = 1.0  # Progressive resizing: fraction of height and width at which training starts; 1: none
+    batch_size: int | None = None  # Training images per batch; None: the usual number for the size of the data set
+    asked: dict | None = None  # Arguments of `load`
 
     @property
-    def shape(self):
-        "Height and width of an image as a network sees it"
+    def shape(self) -> tuple[int, int]:
+        "Height and width of the images that a network receives."
         return (self.size, self.size) if self.size else self.train[0].shape[1:3]
 
     def shape_at(
         self,
-        progress: float,  # Share of the epochs that training has behind it
+        progress: float,  # Fraction of the epochs that are finished
     ) -> tuple[int, int]:
-        "Height and width at which training shows images then: multiples of 4 that grow evenly, and are whole for the last quarter."
-        if self.grow == 1 or progress >= GROWN:
-            return self.shape
-        share = self.grow + (1 - self.grow) * progress / GROWN
-        return tuple(min(side, max(4, 4 * round(share * side / 4))) for side in self.shape)
+        """Return height and width of the training images at some time of the training.
 
-    def shown(self, images):
-        "Decoded images (…, height, width, 3) as validation shows them"
+        With progressive resizing they are multiples of 4 that grow linearly, and full for the last quarter.
+        """
+        if self.grow == 1 or progress >= FULL_SIZE_FROM:
+            return self.shape
+        scale = self.grow + (1 - self.grow) * progress / FULL_SIZE_FROM
+        return tuple(min(side, max(4, 4 * round(scale * side / 4))) for side in self.shape)
+
+    def shown(
+        self,
+        images: np.ndarray,  # (…, height, width, 3), as decoded
+    ) -> np.ndarray:
+        "Return images as validation shows them: the central square if there is a size, else unchanged."
         return center_crop(images, self.size) if self.size else images
 
 
@@ -62,47 +68,45 @@ def center_crop(
     images: np.ndarray,  # (…, height, width, channels)
     size: int,  # Pixels
 ) -> np.ndarray:
-    "The central square of each, a view."
+    "Return the central square of each image, as a view."
     top, left = ((side - size) // 2 for side in images.shape[-3:-1])
     return images[..., top : top + size, left : left + size, :]
 
 
 def presized_side(
-    size: int,  # At which networks see images
+    size: int,  # Side of the images that networks receive
 ) -> int:
-    "The side of the squares that are kept: room for a random crop of `size`, in fastai's usual proportion."
+    "Return the side of the squares to decode: 8/7 of the size, as fastai presizes, for random crops."
     return round(size * 8 / 7)
 
 
 def usual_batch_size(
     n: int,  # Training images
 ) -> int:
-    "128 images, or the power of two that makes at least eight batches of a small training set."
+    "Return 128, or for a small training set the power of two that gives at least eight batches."
     return min(LARGEST_BATCH, max(SMALLEST_BATCH, 2 ** ((n // 8).bit_length() - 1)))
 
 
-# Digits
-
-
 def digits(
-    size: int | None = None,  # Scale them, as photographs are
+    size: int | None = None,  # Scale the images, as photographs are
 ) -> Data:
-    """Scikit-learn's 1,797 handwritten digits (8×8 grey), doubled to 16×16: every third one trains, the rest validate.
+    """Load scikit-learn's 1,797 handwritten digits (8×8, gray), scaled to 16×16. Every third one trains.
 
-    So few train that the recipes differ; all of it comes with scikit-learn and needs no network.
+    The training set is so small that recipes differ, and the images need no download.
     """
-    if size and size > LARGEST_DIGITS:
-        raise KdfastError(f'--size {size}: the digits are drawn 8×8; expected at most {LARGEST_DIGITS}')
+    if size and size > MAX_DIGITS_SIZE:
+        raise KdfastError(f'--size {size}: the digits have 8×8 pixels, expected at most {MAX_DIGITS_SIZE}')
     from sklearn.datasets import load_digits
 
-    grey, labels = load_digits(return_X_y=True)
-    large = [
+    gray, labels = load_digits(return_X_y=True)
+    scaled = [
         Image.fromarray(np.uint8(image.reshape(8, 8) * 255 / 16)).resize((16, 16), Image.BILINEAR).convert('RGB')
-        for image in grey
+        for image in gray
     ]
     if size:
-        large = [square(image, presized_side(size)) for image in large]
-    images, labels = np.stack([np.asarray(image) for image in large]), labels.astype(np.int64)
+        scaled = [resize_center_crop(image, presized_side(size)) for image in scaled]
+    images = np.stack([np.asarray(image) for image in scaled])
+    labels = labels.astype(np.int64)
     train = np.arange(len(labels)) % 3 == 0
     return assemble(
         run_name('digits', size),
@@ -113,9 +117,17 @@ def digits(
     )
 
 
-def assemble(name, classes, train, valid, test=None, size=None):
+def assemble(
+    name: str,  # Name of the directory of the runs
+    classes: list[str],  # In the order of the labels
+    train: tuple,  # Images (n, height, width, 3) uint8, labels (n,) int64
+    valid: tuple,  # The same
+    test: tuple | None = None,  # The same, kept apart
+    size: int | None = None,  # Side of the squares that networks receive
+) -> Data:
+    "Return a data set, with the statistics and the fingerprint of its images."
     mean, std = statistics(train[0])
     splits = (train, valid, test) if test else (train, valid)
     return Data(
-        name, classes, train, valid, mean, std, augment.default(classes), fingerprint(classes, *splits), test, size=size
+        name, classes, train, valid, mean, std, default_augment(classes), fingerprint(classes, *splits), test, size=size
     )

@@ -1,241 +1,150 @@
-"What a file is: the formats that are read, by content and by suffix, and the true name of what cannot be read."
+"Recognize image files by suffix and content, and name the format of files that cannot be read."
 
 import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 from PIL import Image
 
-from kdfast.data.archives import READ_ERRORS
+from kdfast.data.files import READ_ERRORS
 
-# would start other programs, or are stubs without a decoder
-UNSAFE = {'EPS', 'WMF', 'FPX', 'MIC', 'BUFR', 'GRIB', 'HDF5', 'MPEG'}
-
-
-PLUGINS = {
-    '.heic': ('HEIC', 'pillow-heif', 'pillow_heif', 'register_heif_opener'),
-    '.heif': ('HEIC', 'pillow-heif', 'pillow_heif', 'register_heif_opener'),
-    '.hif': ('HEIC', 'pillow-heif', 'pillow_heif', 'register_heif_opener'),
-    '.jxl': ('JPEG XL', 'pillow-jxl-plugin', 'pillow_jxl', None),
-}
+# Formats of Pillow that start other programs, or have no decoder
+EXCLUDED_FORMATS = frozenset('EPS WMF FPX MIC BUFR GRIB HDF5 MPEG'.split())
 
 
-COMMON = {
-    '.jpg',
-    '.jpeg',
-    '.jpe',
-    '.jfif',
-    '.png',
-    '.apng',
-    '.webp',
-    '.bmp',
-    '.dib',
-    '.gif',
-    '.tif',
-    '.tiff',
-    '.ppm',
-    '.pgm',
-    '.pbm',
-    '.pnm',
-    '.pfm',
-    '.jp2',
-    '.j2k',
-    '.avif',
-    *PLUGINS,
-}  # what needs no look into Pillow
+class Plugin(NamedTuple):
+    "A package that adds a format to Pillow."
+
+    format: str
+    package: str  # To install
+    module: str  # To import
+    register: str | None  # Function to call after the import
 
 
-OTHER = {  # suffix: what it is, and what to do with it
-    '.dcm': 'DICOM: save it as a 16-bit PNG',
-    '.dicom': 'DICOM: save it as a 16-bit PNG',
+HEIF = Plugin('HEIC', 'pillow-heif', 'pillow_heif', 'register_heif_opener')
+JPEG_XL = Plugin('JPEG XL', 'pillow-jxl-plugin', 'pillow_jxl', None)
+PLUGINS = {'.heic': HEIF, '.heif': HEIF, '.hif': HEIF, '.jxl': JPEG_XL}
+
+# Suffixes of images that are known without importing all formats of Pillow
+COMMON_SUFFIXES = frozenset(
+    '.jpg .jpeg .jpe .jfif .png .apng .webp .bmp .dib .gif .tif .tiff .ppm .pgm .pbm .pnm .pfm .jp2 .j2k .avif'.split()
+) | frozenset(PLUGINS)
+
+# Suffixes of other files: their format, and what to do with them
+OTHER_FORMATS = {
+    '.dcm .dicom': 'DICOM: save it as a 16-bit PNG',
     '.nii': 'NIfTI volumes: save slices as 16-bit PNG',
-    '.svg': 'vector graphics: render them as PNG',
+    '.svg .wmf .emf': 'vector graphics: render them as PNG',
     '.pdf': 'PDF: render the pages as PNG',
-    '.eps': 'PostScript: render it as PNG',
-    '.ps': 'PostScript: render it as PNG',
-    '.wmf': 'vector graphics: render them as PNG',
-    '.emf': 'vector graphics: render them as PNG',
-    **dict.fromkeys(
-        ('.dng', '.cr2', '.cr3', '.nef', '.arw', '.orf', '.rw2', '.raf', '.raw', '.pef', '.srw'),
-        'camera raw: develop it to JPEG or PNG',
+    '.eps .ps': 'PostScript: render it as PNG',
+    '.dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .raw .pef .srw': 'camera raw: develop it to JPEG or PNG',
+    '.mp4 .avi .mov .mkv .webm .m4v .mpg .mpeg': 'videos: extract their frames',
+    '.zip .tar .gz .tgz .bz2 .xz .zst .7z .rar': 'archives: pass one by its path, or unpack it',
+    '.npy .npz .mat .h5 .hdf5 .hdf .pkl .pickle .pt .pth .bin .tfrecord .tfrecords .lmdb .mdb .rec': (
+        'arrays: see the layouts in docs/data.md, or pass arrays from Python'
     ),
-    **dict.fromkeys(('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg'), 'videos: extract their frames'),
-    **dict.fromkeys(
-        ('.zip', '.tar', '.gz', '.tgz', '.bz2', '.xz', '.zst', '.7z', '.rar'),
-        'archives: pass one by its path, or unpack it',
-    ),
-    **dict.fromkeys(
-        (
-            '.npy',
-            '.npz',
-            '.mat',
-            '.h5',
-            '.hdf5',
-            '.hdf',
-            '.pkl',
-            '.pickle',
-            '.pt',
-            '.pth',
-            '.bin',
-            '.tfrecord',
-            '.tfrecords',
-            '.lmdb',
-            '.mdb',
-            '.rec',
-        ),
-        'arrays: see the layouts in docs/data.md, or pass arrays from Python',
-    ),
-    **dict.fromkeys(
-        (
-            '.txt',
-            '.csv',
-            '.tsv',
-            '.json',
-            '.jsonl',
-            '.xml',
-            '.yaml',
-            '.yml',
-            '.md',
-            '.rst',
-            '.html',
-            '.htm',
-            '.py',
-            '.ipynb',
-            '.log',
-            '.ini',
-            '.cfg',
-            '.toml',
-            '.db',
-            '.sqlite',
-            '.xlsx',
-            '.xls',
-            '.ods',
-            '.doc',
-            '.docx',
-            '.rtf',
-            '.lnk',
-            '.url',
-            '.sh',
-            '.bat',
-            '.exe',
-            '.m',
-            '.c',
-            '.names',
-            '.cls',
-            '.parquet',
-            '.arrow',
-            '.safetensors',
-            '.onnx',
-            '.bib',
-            '.tex',
-            '.ds_store',
-            '.sha256',
-            '.md5',
-            '.idx',
-            '.index',
-            '.thm',
-            '.xmp',
-            '.aae',
-        ),
-        '',
-    ),
+    '.txt .csv .tsv .json .jsonl .xml .yaml .yml .md .rst .html .htm .py .ipynb .log .ini .cfg .toml .db .sqlite .xlsx '
+    '.xls .ods .doc .docx .rtf .lnk .url .sh .bat .exe .m .c .names .cls .parquet .arrow .safetensors .onnx .bib .tex '
+    '.ds_store .sha256 .md5 .idx .index .thm .xmp .aae': '',
 }
+REMEDY_OF_SUFFIX = {suffix: remedy for suffixes, remedy in OTHER_FORMATS.items() for suffix in suffixes.split()}
 
-
-MAGIC = re.compile(
+# How images begin
+IMAGE_START = re.compile(
     rb'\xff\xd8\xff|\x89PNG\r\n|GIF8[79]a|BM.{4}\0\0\0\0|II\*\0|MM\0\*|II\+\0|MM\0\+|RIFF.{4}WEBP|'
     rb'.{4}ftypavi[fs]|\0\0\0\x0cjP  |\xff\x4f\xff\x51|P[1-6fF]\s|8BPS\0|qoif|'
     rb'.{4}ftyp(?:hei|hev|mif1|msf1)|\0\0\0\x0cJXL |\xff\x0a',
     re.S,
 )
 
-
-NAMES = {  # what a file is that is no image which Pillow reads
+# How other files begin: what they are, and what to do with them
+OTHER_STARTS = {
     rb'$': 'an empty file',
     rb'\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)?(?:<!DOCTYPE svg[^>]*>\s*)?<svg': 'SVG: render it as PNG',
-    rb'(?i)\s*<(?:!doctype|html|head|\?xml)': 'no image but a web page: download the image again',
-    rb'version https://git-lfs': 'no image but a Git LFS pointer: fetch the file with git lfs pull',
+    rb'(?i)\s*<(?:!doctype|html|head|\?xml)': 'not an image but a web page: download the image again',
+    rb'version https://git-lfs': 'not an image but a Git LFS pointer: fetch the file with git lfs pull',
     rb'%PDF': 'PDF: render the page as PNG',
     rb'%!PS|\xc5\xd0\xd3\xc6': 'PostScript: render it as PNG',
-    rb'.{4}ftyp(?:hei|hev|mif1|msf1)': 'HEIC',
-    rb'\0\0\0\x0cJXL |\xff\x0a': 'JPEG XL',
+    rb'.{4}ftyp(?:hei|hev|mif1|msf1)': HEIF.format,
+    rb'\0\0\0\x0cJXL |\xff\x0a': JPEG_XL.format,
     rb'.{128}DICM': 'DICOM: save it as a 16-bit PNG',
-    rb'\x93NUMPY': 'no image but a NumPy array: see docs/data.md',
-    rb'.{4}ftyp': 'no image but a video: extract its frames',
-    rb'\x1a\x45\xdf\xa3|RIFF.{4}AVI': 'no image but a video: extract its frames',
-    rb'PK\x03\x04': 'no image but a zip archive: unpack it',
-    rb'\x1f\x8b': 'no image but packed with gzip: unpack it',
-    rb'\s*[{\[]': 'no image but JSON',
-    rb'\0+$': 'no image but zeros: copy it again',
+    rb'\x93NUMPY': 'not an image but a NumPy array: see docs/data.md',
+    rb'.{4}ftyp': 'not an image but a video: extract its frames',
+    rb'\x1a\x45\xdf\xa3|RIFF.{4}AVI': 'not an image but a video: extract its frames',
+    rb'PK\x03\x04': 'not an image but a zip archive: unpack it',
+    rb'\x1f\x8b': 'not an image but a gzip file: unpack it',
+    rb'\s*[{\[]': 'not an image but JSON',
+    rb'\0+$': 'not an image but zeros: copy it again',
 }
 
 
 @cache
-def formats() -> tuple[str, ...]:
-    "The formats that Pillow reads here, without those that start other programs; with what its installed plugins add."
-    register_plugins()
+def readable_formats() -> tuple[str, ...]:
+    "Return the formats that Pillow and installed plugins read without other programs."
+    for plugin in (HEIF, JPEG_XL):
+        _register(plugin)
     Image.init()
-    return tuple(sorted(name for name in Image.OPEN if name not in UNSAFE))
+    return tuple(sorted(name for name in Image.OPEN if name not in EXCLUDED_FORMATS))
 
 
-def register_plugins():
-    for _, _, module, register in set(PLUGINS.values()):
-        try:
-            plugin = __import__(module)
-        except ImportError:
-            continue
-        if register:
-            getattr(plugin, register)()
+def _register(plugin):
+    try:
+        module = __import__(plugin.module)
+    except ImportError:
+        return
+    if plugin.register:
+        getattr(module, plugin.register)()
 
 
 @cache
-def suffixes() -> frozenset[str]:
-    "Suffixes of image files."
-    known = formats()
-    return frozenset(
-        {suffix for suffix, name in Image.registered_extensions().items() if name in known} - OTHER.keys() | COMMON
-    )
+def image_suffixes() -> frozenset[str]:
+    "Return the suffixes of image files."
+    readable = readable_formats()  # also registers the suffixes of plugins
+    known = {suffix for suffix, name in Image.registered_extensions().items() if name in readable}
+    return frozenset(known - REMEDY_OF_SUFFIX.keys() | COMMON_SUFFIXES)
 
 
 def is_image(
     name: str,  # Of a file
-    open_file: Callable,  # To look into it where the name does not tell
+    open_file: Callable,  # Return the file, opened for binary reading; called if the name is not enough
 ) -> bool:
-    "Whether a file is an image: by its suffix, else by how it begins."
+    "Return whether a file is an image: by its suffix, else by its first bytes."
     suffix = PurePosixPath(name).suffix.lower()
-    if suffix in COMMON:
+    if suffix in COMMON_SUFFIXES:
         return True
-    if suffix in OTHER:
+    if suffix in REMEDY_OF_SUFFIX:
         return False
-    if suffix in suffixes():
+    if suffix in image_suffixes():
         return True
     try:
-        with open_file() as f:
-            return bool(MAGIC.match(f.read(64)))
+        with open_file() as file:
+            return bool(IMAGE_START.match(file.read(64)))
     except READ_ERRORS:
-        return False  # it is reported as left out
+        return False  # reported with the files that are not images
 
 
 def identify(
-    content: bytes,  # Of a file that is no readable image
+    content: bytes,  # Of a file that cannot be read as an image
 ) -> str:
-    "What the file is instead, and what to do."
-    for magic, said in NAMES.items():
-        if re.match(magic, content[:4096], re.S):
-            package = next((package for name, package, *_ in PLUGINS.values() if name == said), None)
-            return f'{said}: pip install {package}, or save it as JPEG or PNG' if package else said
-    if MAGIC.match(content):
-        return 'it begins like an image, but breaks off, or is of a kind that Pillow does not read: save it as PNG'
+    "Return what a file is instead of an image, and what to do."
+    for start, name in OTHER_STARTS.items():
+        if re.match(start, content[:4096], re.S):
+            package = next((plugin.package for plugin in PLUGINS.values() if plugin.format == name), None)
+            return f'{name}: pip install {package}, or save it as JPEG or PNG' if package else name
+    if IMAGE_START.match(content):
+        return 'it starts like an image, but is truncated, or of a kind that Pillow does not read: save it as PNG'
     try:
         text = content[:512].decode()
     except UnicodeDecodeError:
         text = ''
-    return 'no image but text' if text and all(c.isprintable() or c.isspace() for c in text) else 'no image'
+    is_text = text and all(c.isprintable() or c.isspace() for c in text)
+    return 'not an image but text' if is_text else 'not an image'
 
 
-def remedy(
-    suffix: str,  # Of files that are no images
+def describe_suffix(
+    suffix: str,  # Of files that are not images
 ) -> str:
-    "What such files are and what to do with them, or nothing."
-    return OTHER.get(suffix, '')
+    "Return the format of such files and what to do with them, or an empty string."
+    return REMEDY_OF_SUFFIX.get(suffix, '')

@@ -1,4 +1,4 @@
-"Data sets of Python: a pandas DataFrame, arrays, a torch.utils.data.Dataset. Decoded into the cache, like any other."
+"Load data sets from Python objects: a pandas DataFrame, arrays, a torch.utils.data.Dataset."
 
 import os
 import platform
@@ -9,62 +9,64 @@ from pathlib import Path
 
 from kdfast.core.cache_home import cache_home
 from kdfast.core.once import NEW
-from kdfast.data.cache import CACHE_VERSION, decoded_before, fill_cache, short_digest
+from kdfast.data.cache import CACHE_VERSION, fill_cache, load_cached, short_digest
 from kdfast.data.dataset import Data
 from kdfast.data.decode import Reading, decode_listing
 from kdfast.data.layouts import datasets, table
-from kdfast.data.layouts.arrays import Pairs
-from kdfast.data.sources import adjusted, check_options
+from kdfast.data.layouts.arrays import ArrayPair
+from kdfast.data.sources import apply_options, check_options
 
 
 def from_frame(
-    frame,  # A pandas DataFrame: a row an image, with columns of file names, labels and, if you like, splits
-    folder: str | Path = '.',  # What the file names are relative to
-    name: str = 'frame',  # Of the data set, which names its runs
-    columns: str | None = None,  # name=COLUMN,label=COLUMN,split=COLUMN, where the names of the columns do not tell
+    frame,  # A pandas DataFrame: one row per image, with columns of file names, labels and, optionally, splits
+    folder: str | Path = '.',  # File names are relative to it
+    name: str = 'frame',  # Of the data set and the directory of its runs
+    columns: str | None = None,  # name=COLUMN,label=COLUMN,split=COLUMN, if the names of the columns are not usual
     **options,  # Others of `kdfast.data.load`
 ) -> Data:
-    "Images that a DataFrame names. Raises KdfastError, naming the rows, for missing files and labels."
-    return keep(name, partial(table.of_frame, frame, Path(folder)), columns=columns, **options)
+    "Load images that a DataFrame names. Raises KdfastError, with the rows, for missing files and labels."
+    return _decode_into_cache(name, partial(table.list_frame, frame, Path(folder)), columns=columns, **options)
 
 
 def from_arrays(
     train: tuple,  # Images (n, height, width[, channels]) or (n, channels, height, width), and their labels (n,)
-    valid: tuple | None = None,  # The same; a fifth of each class is held out, unless given
+    valid: tuple | None = None,  # The same; default: a fifth of each class is held out
     test: tuple | None = None,  # The same; kept apart
     classes: list[str] | None = None,  # Names of the classes, in the order of their numbers
-    name: str = 'arrays',  # Of the data set, which names its runs
+    name: str = 'arrays',  # Of the data set and the directory of its runs
     **options,  # Others of `kdfast.data.load`
 ) -> Data:
-    "Images and labels that are arrays, mapped from a file or in memory."
+    "Load arrays of images and labels. Raises KdfastError for arrays that do not match."
 
     def listing(source):
-        return datasets.listing(
-            {split: Pairs(*pair, f'{source.path}: {split}', source.notes) for split, pair in given(train, valid, test)},
-            classes,
-            source,
-        )
+        pairs = {
+            split: ArrayPair(*arrays, f'{source.path}: {split}', source.notes)
+            for split, arrays in _present(train, valid, test).items()
+        }
+        return datasets.list_datasets(pairs, classes, source)
 
-    return keep(name, listing, **options)
+    return _decode_into_cache(name, listing, **options)
 
 
 def from_dataset(
     train,  # A map-style torch.utils.data.Dataset of (image, label), or one of Hugging Face, without random transforms
-    valid=None,  # The same; a fifth of each class is held out, unless given
+    valid=None,  # The same; default: a fifth of each class is held out
     test=None,  # The same; kept apart
-    classes: list[str] | None = None,  # Names in the order of their numbers, where the data set does not have them
-    name: str = 'dataset',  # Of the data set, which names its runs
+    classes: list[str] | None = None,  # Names in the order of their numbers, if the data set does not have them
+    name: str = 'dataset',  # Of the data set and the directory of its runs
     **options,  # Others of `kdfast.data.load`
 ) -> Data:
-    "Every image of a Dataset, read once; kdfast augments and normalizes."
-    return keep(name, partial(datasets.listing, dict(given(train, valid, test)), classes), **options)
+    "Load every image of a Dataset, not augmented or normalized. Raises KdfastError for other items."
+    return _decode_into_cache(name, partial(datasets.list_datasets, _present(train, valid, test), classes), **options)
 
 
-def given(train, valid, test):
-    return [(split, value) for split, value in dict(train=train, valid=valid, test=test).items() if value is not None]
+def _present(train, valid, test):
+    "The splits that are given, by name"
+    splits = dict(train=train, valid=valid, test=test)
+    return {split: value for split, value in splits.items() if value is not None}
 
 
-def keep(
+def _decode_into_cache(
     name,
     listing,
     size=None,
@@ -76,35 +78,39 @@ def keep(
     batch_size=None,
     skip_broken=False,
 ):
-    "Decode into a folder of the cache that is called after what it holds; the command line takes its path, too"
+    "Decode into a folder of the cache, which --data accepts as a path"
     check_options(holdout, size, grow, augment, batch_size)
+    reading = Reading(columns, range, skip_broken)
 
-    def decode(folder, side):
-        reading = Reading(columns, range, skip_broken)
+    def decode_into(folder, side):
         return decode_listing(Path(name), listing, reading, folder, side)
 
+    folder = _fill_folder(name, decode_into, size)
+    data = apply_options(load_cached(folder, size), holdout, grow, augment, batch_size)
+    arguments = dict(
+        source=str(folder),
+        holdout=holdout,
+        size=size,
+        grow=grow,
+        augment=augment,
+        batch_size=batch_size,
+        skip_broken=skip_broken,
+    )
+    return replace(data, asked=arguments)
+
+
+def _fill_folder(name, decode_into, size):
+    "The folder of the cache; decoded first under another name, as its own depends on the images"
     home = cache_home()
     home.mkdir(parents=True, exist_ok=True)
-    new = (
-        home / f'{NEW}{short_digest(name)}-{platform.node()}-{os.getpid()}'
-    )  # removed by the next process, should this one be killed
+    # the next process removes this folder if this process is killed
+    new = home / f'{NEW}{short_digest(name)}-{platform.node()}-{os.getpid()}'
     new.mkdir()
     try:
-        folder = home / short_digest(f'{CACHE_VERSION} {name} {fill_cache(new, name, decode, size)} size={size}')
+        fingerprint = fill_cache(new, name, decode_into, size)
+        folder = home / short_digest(f'{CACHE_VERSION} {name} {fingerprint} size={size}')
         if not folder.exists():
             os.replace(new, folder)
     finally:
         shutil.rmtree(new, ignore_errors=True)
-    made = adjusted(decoded_before(folder, size), holdout, grow, augment, batch_size)
-    return replace(
-        made,
-        asked=dict(
-            source=str(folder),
-            holdout=holdout,
-            size=size,
-            grow=grow,
-            augment=augment,
-            batch_size=batch_size,
-            skip_broken=skip_broken,
-        ),
-    )
+    return folder

@@ -1,4 +1,4 @@
-"""Validate on a share of the training images."""
+"""Validate on a fraction of the training images."""
 
 import hashlib
 from dataclasses import replace
@@ -12,59 +12,67 @@ from kdfast.data.arrays import Rows
 from kdfast.data.cache import short_digest
 from kdfast.data.dataset import Data, assemble
 
-HELD_OUT = 0.2  # share of the training images that validates where there are no validation images
+DEFAULT_FRACTION = 0.2  # of the training images, if there are no validation images
 
 
 def hold_out(
-    data: Data,  # A data set
-    share: float,  # Of its training images, above 0 and below 1
+    data: Data,  # Decoded images
+    fraction: float,  # Of the training images, above 0 and below 1
 ) -> Data:
-    """Validate on a share of the training images of each class: options can be chosen, validation images stay unseen.
+    """Validate on a fraction of the training images of each class.
 
-    The same images for every seed and recipe; the data set's name tells the share, so that its runs stay apart, but for
-    the usual one of a data set without validation images. At least one image of each class trains.
-    Raises KdfastError where no image is held out.
+    Options can then be tuned without the validation set. The images are the same for every seed and recipe. The name
+    of the data set gets the fraction, except for the default of a data set without validation images. Every class
+    keeps a training image. Raises KdfastError if no image is held out.
     """
     images, labels = data.train
-    held = np.zeros(len(labels), bool)
-    for label in range(len(data.classes)):
-        of_class = np.random.default_rng(label).permutation(np.flatnonzero(labels == label))
-        held[of_class[: min(round(share * len(of_class)), len(of_class) - 1)]] = True
-    if not held.any():
+    held_out = _choose_images(labels, len(data.classes), fraction)
+    if not held_out.any():
         raise KdfastError(
-            f'--holdout {share} takes none of the {len(labels):,} training images, of '
-            f'{len(data.classes)} classes: expected a larger share'
+            f'--holdout {fraction} takes none of the {len(labels):,} training images, of '
+            f'{len(data.classes)} classes: expected a larger fraction'
         )
-    train, valid = ((Rows(images, np.flatnonzero(rows)), labels[rows]) for rows in (~held, held))
+    train, valid = ((Rows(images, np.flatnonzero(rows)), labels[rows]) for rows in (~held_out, held_out))
 
-    def find():  # takes long for many images
-        made = assemble(data.name, data.classes, train, valid, data.test)
-        return dict(mean=made.mean, std=made.std, fingerprint=made.fingerprint)
+    def find_facts():  # slow for many images
+        split = assemble(data.name, data.classes, train, valid, data.test)
+        return dict(mean=split.mean, std=split.std, fingerprint=split.fingerprint)
 
-    key = short_digest(data.fingerprint + hashlib.sha256(held.tobytes()).hexdigest())
+    key = short_digest(data.fingerprint + hashlib.sha256(held_out.tobytes()).hexdigest())
     if isinstance(images, np.memmap):
-        facts = facts_once(Path(images.filename).parent / f'holdout-{key}.json', find)
+        facts = facts_once(Path(images.filename).parent / f'holdout-{key}.json', find_facts)
     else:
-        facts = find()
-    usual = share == HELD_OUT and not len(data.valid[1])
-    name = data.name if usual else f'{data.name},holdout={share}'
-    notes = [*data.notes, *held_notes(data, share, valid[1])]
+        facts = find_facts()
+    is_default = fraction == DEFAULT_FRACTION and not len(data.valid[1])
+    name = data.name if is_default else f'{data.name},holdout={fraction}'
+    notes = [*data.notes, *_holdout_notes(data, fraction, valid[1])]
     return replace(data, name=name, train=train, valid=valid, notes=notes, **facts)
 
 
-def held_notes(data, share, labels):
-    "What a user should know about the images that were held out"
-    lacking = [name for label, name in enumerate(data.classes) if not (labels == label).any()]
-    said = [] if len(data.valid[1]) else [no_validation(data, share)]
-    return said + (
-        [f'classes without validation images: {len(lacking):,} ({lacking[0]}{", …" if len(lacking) > 1 else ""})']
-        if lacking
-        else []
-    )
+def _choose_images(labels, n_classes, fraction):
+    "Which images are held out: (n,), bool"
+    held_out = np.zeros(len(labels), bool)
+    for label in range(n_classes):
+        of_class = np.random.default_rng(label).permutation(np.flatnonzero(labels == label))
+        held_out[of_class[: min(round(fraction * len(of_class)), len(of_class) - 1)]] = True
+    return held_out
 
 
-def no_validation(data, share):
+def _holdout_notes(data, fraction, labels):
+    notes = [] if len(data.valid[1]) else [no_validation_note(data, fraction)]
+    missing = [name for label, name in enumerate(data.classes) if not (labels == label).any()]
+    if missing:
+        others = ', …' if len(missing) > 1 else ''
+        notes.append(f'classes without validation images: {len(missing):,} ({missing[0]}{others})')
+    return notes
+
+
+def no_validation_note(
+    data: Data,  # Decoded images
+    fraction: float,  # Of the training images that are held out
+) -> str:
+    "Return the note on a data set without validation images."
     return (
-        f'no validation images: {share:.0%} of each class validates, chosen at random '
-        f'({data.name}; --holdout sets the share)'
+        f'no validation images: {fraction:.0%} of each class validates, chosen at random '
+        f'({data.name}; set the fraction with --holdout)'
     )

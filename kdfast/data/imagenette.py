@@ -1,4 +1,4 @@
-"Imagenette and Imagewoof, ten classes of ImageNet each: fastai's archives, by fastai's downloader, and never unpacked."
+"Load Imagenette and Imagewoof, ten classes of ImageNet each, from fastai's archives."
 
 import io
 import sys
@@ -7,12 +7,13 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from kdfast.core.errors import KdfastError
-from kdfast.data.decode import decode
+from kdfast.data.decode import Reading, decode
 
-URLS = dict(imagenette='IMAGENETTE_160', imagewoof='IMAGEWOOF_160')  # of fastai's: the shorter sides are 160 pixels
+# Names of the archives in fastai.data.external.URLs; the shorter side of the images is 160 pixels
+URLS = dict(imagenette='IMAGENETTE_160', imagewoof='IMAGEWOOF_160')
 
-
-WORDNET = {  # what the folders of the classes are called, and what they show
+# Names of the classes by the names of their folders
+WORDNET = {
     'n01440764': 'tench',
     'n02102040': 'English springer',
     'n02979186': 'cassette player',
@@ -36,10 +37,13 @@ WORDNET = {  # what the folders of the classes are called, and what they show
 }
 
 
-def fetch(
+def download(
     name: str,  # imagenette or imagewoof
 ) -> Path:
-    "The archive, downloaded on its first use to where fastai keeps its own and compared with the size and checksum that fastai knows. Raises KdfastError."
+    """Download the archive on its first use, and return its path in fastai's folder.
+
+    fastai compares it with the size and checksum that it knows. Raises KdfastError if the download fails.
+    """
     bar = sys.stderr if sys.stderr.isatty() else io.StringIO()  # stdout is for results
     with warnings.catch_warnings(action='ignore', category=FutureWarning), redirect_stdout(bar):
         import fastai.data
@@ -49,13 +53,19 @@ def fetch(
         url = getattr(URLs, URLS[name])
         try:
             return FastDownload(fastai_cfg(), module=fastai.data).download(url)
-        except Exception as e:  # for a wrong checksum it raises nothing narrower
+        except Exception as e:  # nothing narrower is raised for a wrong checksum
+            reason = str(e).partition('\n')[0]
             raise KdfastError(
-                f'{name} could not be downloaded from {url} ({str(e).partition(chr(10))[0]}): go online once, or pass a copy with --data PATH'
+                f'{name} could not be downloaded from {url} ({reason}): go online once, or pass a copy with --data PATH'
             ) from e
 
 
-def decode_words(*arguments):
-    "As `decode`, the classes by their names"
-    facts = decode(*arguments)
-    return facts | dict(classes=[WORDNET.get(i, i) for i in facts['classes']])
+def decode_with_class_names(
+    path: Path,  # The archive
+    reading: Reading,  # How to read the images
+    folder: Path,  # Where the arrays go
+    side: int | None = None,  # Scale images to squares of this side
+) -> dict:  # As `decode`
+    "Decode the archive, with names of classes instead of WordNet numbers. Raises KdfastError."
+    facts = decode(path, reading, folder, side)
+    return facts | dict(classes=[WORDNET.get(name, name) for name in facts['classes']])

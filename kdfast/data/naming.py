@@ -1,4 +1,4 @@
-"""What a data set and the directory of its runs are called."""
+"Names of data sets and of the directories of their runs, and stamps that change with their files."
 
 import hashlib
 import json
@@ -6,45 +6,50 @@ import re
 import unicodedata
 from pathlib import Path
 
-from kdfast.data.archives import ARCHIVES, walk
-from kdfast.data.decode import is_table
+from kdfast.data import archives
+from kdfast.data.files import walk
+from kdfast.data.layouts.rows import is_table
 
-LONGEST_NAME = 150  # bytes
+MAX_NAME_BYTES = 150
 
 
-def dataset_name(path):
-    "What a data set is called: as its folder or its archive"
+def dataset_name(
+    path: Path,  # A folder, an archive or a table
+) -> str:
+    "Return the name of a data set: of its folder, or of its archive without the suffix."
     path = path.resolve()
     if path.is_dir():
         return path.name
-    return path.parent.name if is_table(path) else without_suffix(path.name)
+    return path.parent.name if is_table(path) else _without_suffix(path.name)
+
+
+def _without_suffix(name):
+    suffix = next((suffix for suffix in archives.SUFFIXES if name.lower().endswith(suffix)), Path(name).suffix)
+    return name[: len(name) - len(suffix)]
+
+
+def run_name(
+    name: str,  # Of a data set
+    size: int | None,  # Image size, which keeps runs apart
+) -> str:
+    "Return the name of the directory of the runs on a data set, safe on every file system."
+    safe = re.sub(r'[^\w.-]+', '_', unicodedata.normalize('NFC', name)).strip('.') or 'data'
+    if len(safe.encode()) > MAX_NAME_BYTES:
+        safe = f'{safe[: MAX_NAME_BYTES // 5]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}'
+    return safe + (f',size={size}' if size else '')
 
 
 def source_stamp(
     path: Path,  # A folder, an archive or a table
 ) -> str:
-    "Names, sizes and times of the files: cheap to ask at every start, and different after any change."
+    "Return names, sizes and times of the files: fast to collect, and different after any change."
     if path.is_dir():
-        return identity_of_folder(path)
+        return _folder_stamp(path)
     if is_table(path):
-        return f'{path.name} {identity_of_folder(path.parent)}'
+        return f'{path.name} {_folder_stamp(path.parent)}'
     return f'{path.stat().st_size} {path.stat().st_mtime_ns}'
 
 
-def without_suffix(name):
-    suffix = next((s for s in ARCHIVES if name.lower().endswith(s)), Path(name).suffix)
-    return name.removesuffix(name[len(name) - len(suffix) :]) if suffix else name
-
-
-def run_name(name, size):
-    "What names the folder of the runs on it: runs at another size are others"
-    plain = re.sub(r'[^\w.-]+', '_', unicodedata.normalize('NFC', name)).strip('.') or 'data'
-    if len(plain.encode()) > LONGEST_NAME:
-        plain = f'{plain[: LONGEST_NAME // 5]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}'
-    return plain + (f',size={size}' if size else '')
-
-
-def identity_of_folder(path):
-    "Names, sizes and times of the files: cheap to ask at every start, and different after any change"
+def _folder_stamp(path):
     stats = [(name, entry.stat()) for name, entry in walk(path)]
-    return json.dumps([str(path.resolve()), *((name, s.st_size, s.st_mtime_ns) for name, s in stats)])
+    return json.dumps([str(path.resolve()), *((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)])

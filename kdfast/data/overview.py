@@ -1,46 +1,50 @@
-"What a data set holds, what training will do with it, and the command to type next."
+"Describe a data set, what training will do with it, and the command to run next."
 
 import shlex
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from kdfast.data import augment, imagenette
-from kdfast.data.archives import READ_ERRORS
+from kdfast.data import imagenette
+from kdfast.data.augment import MEANING
 from kdfast.data.cache import mirroring_note
 from kdfast.data.dataset import presized_side
-from kdfast.data.decode import Reading, SizesDiffer, opened
-from kdfast.data.pixels import picture_size
+from kdfast.data.decode import Reading, open_source
+from kdfast.data.files import READ_ERRORS
+from kdfast.data.layouts.base import SPLIT_NAMES
+from kdfast.data.pixels import read_size
 from kdfast.data.sources import load
+from kdfast.data.split_writer import SizesDiffer
 
-SIZES = 32, 48, 64, 96, 128  # that are proposed for photographs
-LOOKED_AT = 500  # images, to propose a size
-SHOWN = 40  # classes
-WIDTH = 30  # characters of the longest bar
-SPLITS = dict(train='training', valid='validation', test='test')
+SIZES = (32, 48, 64, 96, 128)  # suggested for images of several sizes
+N_MEASURED = 500  # images, to suggest a size
+MAX_CLASSES = 40  # in the table
+BAR_WIDTH = 30  # characters of the longest bar
+DEFAULTS = dict(holdout=0.0, grow=1.0)  # options that the next command does not repeat
 
 
 def facts(
     source: str,  # As --data takes it
     **options,  # Others of kdfast.data.load
 ) -> dict:
-    """Decode the data set and describe it. Images of several sizes are brought to a size that suits them.
+    """Decode a data set and describe it; images of several sizes are scaled to a suggested size.
 
     Raises KdfastError as `load` does.
     """
-    asked = options.get('size')
+    requested_size = options.get('size')
     try:
-        if source in imagenette.URLS and not asked:
+        if source in imagenette.URLS and not requested_size:
             options['size'] = SIZES[-1]
         data = load(source, **options)
     except SizesDiffer:
-        options['size'] = proposed(source, options)
+        options['size'] = _suggest_size(source, options)
         data = load(source, **options)
-    splits = {split: getattr(data, split)[1] for split in SPLITS if getattr(data, split) is not None}
-    counts = {SPLITS[split]: np.bincount(labels, minlength=len(data.classes)) for split, labels in splits.items()}
+    labels = {split: getattr(data, split)[1] for split in SPLIT_NAMES if getattr(data, split) is not None}
+    counts = {SPLIT_NAMES[split]: np.bincount(y, minlength=len(data.classes)) for split, y in labels.items()}
     about = data.about or {}
     height, width = data.shape
     return dict(
@@ -55,120 +59,104 @@ def facts(
         shown=[width, height],
         skipped=data.skipped,
         notes=list(data.notes),
-        will=will(data, asked, options.get('size')),
-        next=next_command(source, options),
+        will=_describe_training(data, requested_size, options.get('size')),
+        next=_next_command(source, options),
     )
 
 
-def proposed(source, options):
-    "A size for photographs of several sizes: at most that of half of them, and at most the largest of SIZES"
+def _suggest_size(source, options):
+    "The largest of SIZES that is at most the shorter side of half of the images"
     reading = Reading(options.get('columns'), options.get('range'), options.get('skip_broken', False))
-    with opened(Path(source).expanduser(), reading) as (_, found):
-        items = found.splits['train']
-        some = items[:: max(1, len(items) // LOOKED_AT)]
-        sides = [min(size) for size in map(size_of, some) if size]
-    return max((size for size in SIZES if not sides or size <= np.median(sides)), default=SIZES[0])
+    with open_source(Path(source).expanduser(), reading) as (_, arrangement):
+        items = arrangement.splits['train']
+        sizes = map(_size_of, items[:: max(1, len(items) // N_MEASURED)])
+        sides = [min(size) for size in sizes if size]
+    return max((size for size in SIZES if not sides or size <= median(sides)), default=SIZES[0])
 
 
-def size_of(item):
+def _size_of(item):
     try:
-        return picture_size(item.open())
+        return read_size(item.open())
     except READ_ERRORS:
-        return None  # decoding will name it
+        return None  # decoding will report it
 
 
-def will(data, asked, size):
-    "What training does with the images, a sentence each"
-    said = []
+def _describe_training(data, requested_size, size):
+    "What training does with the images, one sentence per item"
+    sentences = []
     if size:
         side = presized_side(size)
-        said += [
-            f'images are scaled until their shorter side is {side} pixels, and their middle {side}×{side} is '
-            f'kept; training crops {size}×{size} of it at random'
-        ]
-        if not asked:
-            said += [f'--size {size} was chosen here, as images differ in size: pass it or another one']
+        sentences.append(
+            f'images are scaled until their shorter side is {side} pixels, and cropped to the central {side}×{side}; '
+            f'training takes random crops of {size}×{size}'
+        )
+        if not requested_size:
+            sentences.append(f'--size {size} was chosen here, because images differ in size: pass it or another one')
     elif data.augment != 'none':
-        said += ['training shifts images by up to a sixteenth of their side']
+        sentences.append('training shifts images by up to a sixteenth of their side')
     if data.augment in ('flip', 'shift'):
-        return [*said, mirroring_note(data.augment)]
-    return [*said, f'--augment {data.augment}: {augment.MEANING[data.augment]}']
+        return [*sentences, mirroring_note(data.augment)]
+    return [*sentences, f'--augment {data.augment}: {MEANING[data.augment]}']
 
 
-def next_command(source, options):
-    "What trains a teacher, a student alone and one that learns from the teacher, and compares the two"
-    usual = dict(holdout=0.0, grow=1.0)
-    given = {name: value for name, value in options.items() if value not in (None, False) and value != usual.get(name)}
-    return shlex.join(
-        [
-            'kdfast',
-            'study',
-            'baseline',
-            'kd',
-            '--data',
-            source,
-            *(
-                word
-                for name, value in given.items()
-                for word in ([flag(name)] if value is True else [flag(name), str(value)])
-            ),
-        ]
-    )
-
-
-def flag(name):
-    return f'--{name.replace("_", "-")}'
+def _next_command(source, options):
+    "The command that trains a student with and without distillation, and compares both"
+    words = ['kdfast', 'study', 'baseline', 'kd', '--data', source]
+    for name, value in options.items():
+        if value in (None, False) or value == DEFAULTS.get(name):
+            continue
+        flag = f'--{name.replace("_", "-")}'
+        words += [flag] if value is True else [flag, str(value)]
+    return shlex.join(words)
 
 
 def view(
     found: dict,  # From `facts`
 ) -> Group:
-    "The facts for a terminal: the classes with a bar each."
+    "Format the facts for a terminal, with a bar per class."
     n, (width, height) = found['images'], found['shown']
-    of_test = f', {n["test"]:,} test images apart' if 'test' in n else ''
-    readable = f'{found["skipped"]:,} more cannot be read' if found['skipped'] else 'every one readable'
-    parts = [
-        Text(
-            f'{found["source"]}: {n["training"]:,} training and {n["validation"]:,} validation images of '
-            f'{width}×{height} in {len(found["classes"])} classes, {readable}{of_test}'
-        )
-    ]
+    test = f', {n["test"]:,} test images apart' if 'test' in n else ''
+    unreadable = f'{found["skipped"]:,} more cannot be read' if found['skipped'] else 'all readable'
+    summary = (
+        f'{found["source"]}: {n["training"]:,} training and {n["validation"]:,} validation images of '
+        f'{width}×{height} in {len(found["classes"])} classes, {unreadable}{test}'
+    )
+    parts = [Text(summary)]
     if found['layout']:
-        parts += [Text(f'{found["layout"]}; {files(found["files"])}')]
-    parts += [Text(), classes(found['classes']), Text()]
-    parts += [Text(f'• {said}') for said in (*found['notes'], *found['will'])]
+        parts.append(Text(f'{found["layout"]}; {_describe_files(found["files"])}'))
+    parts += [Text(), _class_table(found['classes']), Text()]
+    parts += [Text(f'• {sentence}') for sentence in (*found['notes'], *found['will'])]
     return Group(*parts, Text.assemble(('\nnext  ', 'dim'), (found['next'], 'bold')))
 
 
-def files(known):
+def _describe_files(files):
     "Sizes and formats in words"
-
-    def spread(sides):
-        low, middle, high = sides
-        return f'{low}' if low == high else f'{low} … {middle} … {high}'
-
-    kinds = ', '.join(f'{kind} {n:,}' for kind, n in list(known['kinds'].items())[:4])
-    return f'{spread(known["widths"])} pixels wide, {spread(known["heights"])} high; {kinds}'
+    kinds = ', '.join(f'{kind} {n:,}' for kind, n in list(files['kinds'].items())[:4])
+    return f'{_spread(files["widths"])} pixels wide, {_spread(files["heights"])} high; {kinds}'
 
 
-def classes(counts):
-    "A row a class, the largest and the smallest of many"
+def _spread(lengths):
+    "Minimum, median and maximum in words"
+    low, middle, high = lengths
+    return f'{low}' if low == high else f'{low} … {middle} … {high}'
+
+
+def _class_table(counts):
+    "A row per class; of many classes the largest and the smallest"
     names = list(counts)
-    if len(names) > SHOWN:
+    if len(names) > MAX_CLASSES:
         by_size = sorted(names, key=lambda name: -counts[name]['training'])
-        names = [*by_size[: SHOWN // 2], None, *by_size[-SHOWN // 2 :]]
-    most = max(count['training'] for count in counts.values())
+        names = [*by_size[: MAX_CLASSES // 2], None, *by_size[-MAX_CLASSES // 2 :]]
+    largest = max(count['training'] for count in counts.values())
+    splits = list(next(iter(counts.values())))
     table = Table.grid(padding=(0, 2))
-    for split in next(iter(counts.values())):
+    for _ in splits:
         table.add_column(justify='right')
-    table.add_row(*(Text(split, 'dim') for split in next(iter(counts.values()))))
+    table.add_row(*(Text(split, 'dim') for split in splits))
     for name in names:
         if name is None:
-            table.add_row(Text(f'… {len(counts) - SHOWN:,} more', 'dim'))
-        else:
-            table.add_row(
-                *(f'{n:,}' for n in counts[name].values()),
-                Text(name),
-                Text('━' * max(1, round(WIDTH * counts[name]['training'] / most)), 'cyan'),
-            )
+            table.add_row(Text(f'… {len(counts) - MAX_CLASSES:,} more', 'dim'))
+            continue
+        bar = '━' * max(1, round(BAR_WIDTH * counts[name]['training'] / largest))
+        table.add_row(*(f'{n:,}' for n in counts[name].values()), Text(name), Text(bar, 'cyan'))
     return table

@@ -4,7 +4,7 @@ import fastai.callback.mixup
 import torch
 from fastai.torch_core import unsqueeze
 
-from kdfast.data.dataloaders import moved
+from kdfast.data.device_transfer import move_to_device
 
 
 class MixUp(fastai.callback.mixup.MixUp):
@@ -17,7 +17,7 @@ class MixUp(fastai.callback.mixup.MixUp):
     def before_batch(self):
         "Blend the images, and the labels unless the loss does it."
         lam = self.distrib.sample((len(self.y),))
-        order, lam = moved(self.x.device, torch.randperm(len(self.y)), torch.maximum(lam, 1 - lam))
+        order, lam = move_to_device(self.x.device, torch.randperm(len(self.y)), torch.maximum(lam, 1 - lam))
         self.lam = lam
         self.yb1 = tuple(y[order] for y in self.yb)
         self.learn.xb = tuple(self.blend(x[order], x) for x in self.xb)

@@ -13,9 +13,9 @@ from torch import nn
 
 from kdfast.core.errors import KdfastError
 from kdfast.core.format import percent
-from kdfast.data.archives import read_file
 from kdfast.data.dataset import center_crop
-from kdfast.data.pixels import decoded
+from kdfast.data.files import read_file
+from kdfast.data.pixels import decode_8bit
 from kdfast.models.saved import load_network_file, parse_description
 
 SHOWN = 3  # classes an image
@@ -96,7 +96,7 @@ def fitted(
     if not file.is_file():
         raise KdfastError(f'{file} is a folder: give images' if file.is_dir() else f'no image {file}')
     side, (height, width) = facts.get('presized'), facts['size']
-    pixels, problem, _ = decoded(read_file(partial(open, file, 'rb')), side, facts.get('range'))
+    pixels, problem, _ = decode_8bit(read_file(partial(open, file, 'rb')), side, facts.get('range'))
     if problem:
         raise KdfastError(f'{file}: {problem}')
     if side:

@@ -6,7 +6,7 @@ from fastai.distributed import DistributedTrainer
 from torch import nn
 
 from kdfast.core import distributed
-from kdfast.data.dataloaders import PROCESSES, generator
+from kdfast.data.random_streams import PROCESSES, generator
 from kdfast.distill.fit import FitCallback
 from kdfast.models.front import Until
 

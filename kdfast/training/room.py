@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdfast.core.errors import KdfastError
-from kdfast.data.decode import gigabytes
+from kdfast.data.disk_space import gigabytes
 
 
 @dataclass

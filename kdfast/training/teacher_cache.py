@@ -15,7 +15,7 @@ from torch import nn
 from kdfast.core import distributed
 from kdfast.core.atomic import remove_half_written, sha256, write
 from kdfast.core.errors import KdfastError
-from kdfast.data.dataloaders import as_bytes
+from kdfast.data.device_transfer import as_bytes
 from kdfast.distill.distill import Distill
 from kdfast.distill.fit import FitCallback
 from kdfast.distill.match import Match

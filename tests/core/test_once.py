@@ -16,7 +16,7 @@ from kdfast.data import dataset, load
 ABANDONED = '''
 import os, signal, sys
 from kdfast.data import decode, load
-decode.picture = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+decode.decode_image = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 load(sys.argv[1])
 '''
 

@@ -32,18 +32,18 @@ INDICES = [
 
 
 @pytest.mark.parametrize('index', INDICES)
-def test_rows_of_an_array_are_the_array_of_those_rows(index):
+def test_rows_index_like_the_selected_array(index):
     rows, plain = Rows(WHOLE, CHOSEN), WHOLE[CHOSEN]
     assert rows.shape == plain.shape and len(rows) == 5
     assert rows[index].shape == plain[index].shape and (rows[index] == plain[index]).all()
 
 
-def test_the_middle_of_rows():
+def test_center_crop_of_rows():
     assert (center_crop(Rows(WHOLE, CHOSEN), 4) == center_crop(WHOLE[CHOSEN], 4)).all()
 
 
-def index_of(draw, n):
-    "Something that numpy takes for an index of an axis of n, or of several"
+def random_index(draw, n):
+    "A random index of an axis of length n"
     return draw.choice(
         [
             draw.randrange(-n, n),
@@ -76,13 +76,13 @@ def outcome(array, index):
 
 
 @pytest.mark.parametrize('seed', range(8))
-def test_any_index_means_what_it_means_to_numpy(seed):
-    "An error, too, where it is one"
+def test_random_indices_behave_like_numpy(seed):
+    "Including the errors"
     draw = random.Random(seed)
     for _ in range(300):
         chosen = np.array([draw.randrange(9) for _ in range(draw.randint(1, 7))])
         shape = (len(chosen), *WHOLE.shape[1:])
-        index = tuple(index_of(draw, shape[min(axis, 3)]) for axis in range(draw.randint(0, 5)))
+        index = tuple(random_index(draw, shape[min(axis, 3)]) for axis in range(draw.randint(0, 5)))
         if len(index) == 1 and draw.random() < 0.5:
             [index] = index
         if draw.random() < 0.05:

@@ -1,4 +1,4 @@
-"How training varies images can be set, and is safe where names of classes tell of sides."
+"Augmentation: its options, its default, and classes that a mirrored image would exchange."
 
 import numpy as np
 import pytest
@@ -7,7 +7,9 @@ from conftest import draw
 
 from kdfast.core.errors import KdfastError
 from kdfast.data import augment, load
-from kdfast.data.dataloaders import crop_and_flip, generator, loaders
+from kdfast.data.crops import crop_and_flip
+from kdfast.data.dataloaders import loaders
+from kdfast.data.random_streams import generator
 
 
 @pytest.fixture(scope='module')
@@ -35,12 +37,12 @@ def folder(tmp_path_factory):
         (['n01440764', 'n02102040'], 'flip'),
     ],
 )
-def test_classes_whose_mirror_image_may_be_another_are_not_mirrored(classes, expected):
-    assert augment.default(classes) == expected
+def test_default_augmentation_depends_on_class_names(classes, expected):
+    assert augment.default_augment(classes) == expected
 
 
 def shown(data, epoch=0):
-    "Every training image as an epoch shows it, in the order of the files"
+    "The training images of an epoch, augmented, in the order of the files"
     dls = loaders(data, seed=3)
     dls.train.epoch = epoch
     order = dls.train.get_idxs()
@@ -48,14 +50,14 @@ def shown(data, epoch=0):
     return images[torch.tensor(order).argsort()].permute(0, 2, 3, 1).numpy()
 
 
-def test_none_shows_images_as_they_are(folder):
+def test_none_leaves_images_unchanged(folder):
     for size in (None, 8):
         data = load(str(folder), augment='none', size=size)
         assert (shown(data) == data.shown(data.train[0][:])).all()
 
 
-def test_shift_never_mirrors_and_flip_does(folder):
-    "Written out, a batch of 8 after the other"
+def test_only_flip_mirrors(folder):
+    "Compared with crops of one batch of 8 after the other"
     for augment_, mirror in (('shift', False), ('flip', True)):
         data = load(str(folder), augment=augment_)
         draws, order = generator(3, 0, 1), loaders(data, seed=3).train.get_idxs()
@@ -67,14 +69,14 @@ def test_shift_never_mirrors_and_flip_does(folder):
         assert (expected == shown(data)).all()
 
 
-def test_the_usual_one_has_the_name_and_the_bits_it_always_had(folder):
+def test_default_augmentation_keeps_name_and_pixels(folder):
     usual, flip = load(str(folder)), load(str(folder), augment='flip')
     assert usual.name == flip.name == 'pets' and usual.augment == 'flip' and (shown(usual) == shown(flip)).all()
     assert load('digits').augment == 'shift' and load('digits', augment='shift').name == 'digits'
     assert load('digits', augment='flip').name == 'digits,augment=flip'
 
 
-def test_strong_follows_from_seed_and_epoch_and_draws_from_nothing_else(folder):
+def test_strong_depends_on_seed_and_epoch_alone(folder):
     data = load(str(folder), augment='strong')
     torch.manual_seed(7)
     one = shown(data, 1)
@@ -87,31 +89,31 @@ def test_strong_follows_from_seed_and_epoch_and_draws_from_nothing_else(folder):
     assert one.dtype == np.uint8 and one.shape == plain.shape and ((one != plain).any((1, 2, 3))).mean() > 0.5
 
 
-def test_strong_mirrors_only_where_that_shows_the_same_class():
+def test_strong_mirrors_only_classes_without_sides():
     assert augment.mirrors('strong', ['cat', 'dog']) and not augment.mirrors('strong', ['left', 'right'])
     assert augment.mirrors('flip', ['left', 'right'])
 
 
-def test_what_training_does_to_sides_is_announced_on_the_first_use(tmp_path, capsys):
-    for names, said in (
+def test_mirroring_is_reported_on_first_use(tmp_path, capsys):
+    for names, message in (
         (
             ['cat', 'dog'],
-            'training mirrors images at random; where left and right matter, turn that off with --augment shift',
+            'training mirrors images at random; if left and right matter, turn this off with --augment shift',
         ),
         (['left', 'right'], 'training does not mirror images'),
     ):
         for name in names:
             draw(tmp_path / names[0] / name, 1, seed=len(name))
         load(str(tmp_path / names[0]), holdout=0.34)
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
-def test_another_augmentation_is_refused(folder):
+def test_unknown_augmentation_is_rejected(folder):
     with pytest.raises(KdfastError, match='--augment mirror: expected none, shift, flip, strong'):
         load(str(folder), augment='mirror')
 
 
-def test_a_run_and_a_study_take_it(kdfast, folder, tmp_path):
+def test_run_and_study_accept_augment(kdfast, folder, tmp_path):
     assert (
         kdfast('run', 'baseline', '--data', folder, '--augment', 'strong', '--epochs', 1, '--runs', tmp_path).status
         == 0

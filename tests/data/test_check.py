@@ -1,4 +1,4 @@
-"kdfast check describes a data set and names the next command; kdfast cache lists and clears what was decoded."
+"kdfast check describes a data set and suggests a command; kdfast cache lists and clears decoded data sets."
 
 import json
 import shlex
@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-import written
+import samples
 from conftest import draw, make
 from PIL import Image
 
@@ -29,34 +29,34 @@ def photos(tmp_path_factory):
     return folder
 
 
-def test_the_next_command_trains_what_a_verdict_needs(kdfast, photos, tmp_path, monkeypatch):
-    "tests/slow/layouts.py trained goes the whole way"
+def test_next_command_of_check_gives_a_verdict(kdfast, photos, tmp_path, monkeypatch):
+    "tests/slow/layouts.py runs this command"
     planned = []
     monkeypatch.setattr(schedule, 'rehearse_tasks', lambda *_: None)
     monkeypatch.setattr(schedule, 'run_tasks', lambda tasks, *_: planned.extend(tasks) or [])
-    said = kdfast('check', photos).out.splitlines()[-1].removeprefix('next  ')
-    assert said == f'kdfast study baseline kd --data {photos} --size 32'
-    kdfast(*shlex.split(said)[1:], '--runs', tmp_path)
+    command = kdfast('check', photos).out.splitlines()[-1].removeprefix('next  ')
+    assert command == f'kdfast study baseline kd --data {photos} --size 32'
+    kdfast(*shlex.split(command)[1:], '--runs', tmp_path)
     assert {task.folder.recipe for task in planned} == {'baseline', 'teacher', 'kd'} and len(planned) == 15
 
 
-def test_what_is_said_of_photographs(kdfast, photos):
+def test_check_describes_photographs(kdfast, photos):
     done = kdfast('check', photos)
     for words in (
-        f'{photos}: 32 training and 8 validation images of 32×32 in 2 classes, every one readable',
+        f'{photos}: 32 training and 8 validation images of 32×32 in 2 classes, all readable',
         'folders of classes;',
         'JPEG RGB 40',
         '16           4  cats  ━━━',
         '20% of each class validates',
-        'their shorter side is 37 pixels, and their middle 37×37 is kept; training crops 32×32',
+        'their shorter side is 37 pixels, and cropped to the central 37×37; training takes random crops of 32×32',
         '--size 32 was chosen here',
         'training mirrors images at random',
     ):
         assert words in done.out, words
 
 
-def test_for_scripts(kdfast, tmp_path):
-    folder = written.to_folder(tmp_path / 'photos', written.files_of('train, valid, test', 'PNG'))
+def test_check_as_json(kdfast, tmp_path):
+    folder = samples.to_folder(tmp_path / 'photos', samples.layout_files('train, valid, test', 'PNG'))
     found = json.loads(kdfast('check', folder, '--json').out)
     assert found['images'] == dict(training=12, validation=6, test=3)
     assert found['classes']['bee'] == dict(training=4, validation=2, test=1) and found['shown'] == [16, 16]
@@ -66,20 +66,19 @@ def test_for_scripts(kdfast, tmp_path):
     assert found['notes'] == ['test images, kept apart: 3']
 
 
-def test_of_duplicates_and_leaks(kdfast, tmp_path):
-    draw(tmp_path / 'train', 4, seed=0), draw(tmp_path / 'valid', 3, seed=1)
-    (
-        shutil.copy(tmp_path / 'train' / 'ape' / '000.png', tmp_path / 'train' / 'ape' / 'copy.png'),
-        shutil.copy(tmp_path / 'train' / 'bee' / '000.png', tmp_path / 'valid' / 'bee' / 'copy.png'),
-    )
+def test_check_reports_duplicates(kdfast, tmp_path):
+    draw(tmp_path / 'train', 4, seed=0)
+    draw(tmp_path / 'valid', 3, seed=1)
+    shutil.copy(tmp_path / 'train' / 'ape' / '000.png', tmp_path / 'train' / 'ape' / 'copy.png')
+    shutil.copy(tmp_path / 'train' / 'bee' / '000.png', tmp_path / 'valid' / 'bee' / 'copy.png')
     notes = json.loads(kdfast('check', tmp_path, '--json').out)['notes']
     assert notes == [
-        'training images that are there more than once: 1 of 13',
-        'validation images that are training images, too: 1 of 10',
+        'duplicates among the training images: 1 of 13',
+        'validation images that are also training images: 1 of 10',
     ]
 
 
-def test_of_many_classes_the_largest_and_the_smallest(kdfast, tmp_path):
+def test_check_shows_largest_and_smallest_classes(kdfast, tmp_path):
     for k in range(60):
         (tmp_path / 'many' / f'class{k:02}').mkdir(parents=True)
         for i in range(2 + (k == 7)):
@@ -91,12 +90,12 @@ def test_of_many_classes_the_largest_and_the_smallest(kdfast, tmp_path):
     assert sum('━' in line for line in done.out.splitlines()) == 40
 
 
-def test_the_options_of_the_next_command_are_those_that_were_given(kdfast, tmp_path):
+def test_next_command_repeats_options(kdfast, tmp_path):
     draw(tmp_path / 'my photos', 5, seed=0)
-    said = kdfast(
+    command = kdfast(
         'check', tmp_path / 'my photos', '--holdout', 0.4, '--size', 16, '--augment', 'shift', '--skip-broken'
     ).out.splitlines()[-1]
-    assert shlex.split(said.removeprefix('next  '))[5:] == [
+    assert shlex.split(command.removeprefix('next  '))[5:] == [
         str(tmp_path / 'my photos'),
         '--size',
         '16',
@@ -108,7 +107,7 @@ def test_the_options_of_the_next_command_are_those_that_were_given(kdfast, tmp_p
     ]
 
 
-def test_runs_as_json(kdfast, tmp_path):
+def test_check_of_runs_as_json(kdfast, tmp_path):
     folder = make(tmp_path, 'kd', 0)
     assert list(json.loads(kdfast('check', tmp_path, '--json').out)) == [str(folder)]
 
@@ -122,11 +121,15 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_cache_is_listed_measured_and_cleared(kdfast, home):
-    draw(home / 'pets', 4, seed=0), draw(home / 'gone', 4, seed=1)
-    load(str(home / 'pets')), load(str(home / 'gone'))
-    draw(home / 'more', 1, seed=5), shutil.copy(home / 'more' / 'ape' / '000.png', home / 'pets' / 'ape' / 'new.png')
-    load(str(home / 'pets')), shutil.rmtree(home / 'gone')
+def test_cache_list_size_and_clear(kdfast, home):
+    draw(home / 'pets', 4, seed=0)
+    draw(home / 'gone', 4, seed=1)
+    load(str(home / 'pets'))
+    load(str(home / 'gone'))
+    draw(home / 'more', 1, seed=5)
+    shutil.copy(home / 'more' / 'ape' / '000.png', home / 'pets' / 'ape' / 'new.png')
+    load(str(home / 'pets'))
+    shutil.rmtree(home / 'gone')
     (home / 'cache' / 'kdfast' / 'new-x').mkdir()
     listed = json.loads(kdfast('cache', 'list', '--json').out)
     assert sorted((entry['name'], entry['state'], entry['images']) for entry in listed) == [
@@ -148,11 +151,11 @@ def test_the_cache_is_listed_measured_and_cleared(kdfast, home):
     assert (home / 'pets' / 'ape' / 'new.png').exists()  # images themselves are never touched
 
 
-def test_an_archive_that_has_changed_is_stale(home):
-    archive = written.to_zip(home / 'photos', written.files_of('class', 'PNG'))
+def test_changed_archive_is_stale(home):
+    archive = samples.to_zip(home / 'photos', samples.layout_files('class', 'PNG'))
     load(str(archive))
     assert [entry.state for entry in cache_entries.entries()] == ['current']
-    written.to_zip(home / 'photos', written.files_of('class', 'BMP'))
+    samples.to_zip(home / 'photos', samples.layout_files('class', 'BMP'))
     assert [entry.state for entry in cache_entries.entries()] == ['stale']
 
 
@@ -172,16 +175,16 @@ def test_an_archive_that_has_changed_is_stale(home):
         ('cafe\u0301', 'caf\u00e9'),
     ],
 )
-def test_a_name_names_a_folder_of_runs(name, expected):
+def test_run_name_is_safe(name, expected):
     assert run_name(name, None) == expected and run_name(name, 8) == f'{expected},size=8'
 
 
-def test_long_names_fit_into_a_folders_name():
+def test_long_names_are_shortened():
     a, b = (run_name('ж' * 200 + end, 1024) for end in 'ab')
     assert a != b and len(a.encode()) < 200
 
 
-def test_sets_of_one_name_are_kept_apart_wherever_they_lie(home):
+def test_data_sets_of_one_name_get_different_run_names(home):
     for n, folder in enumerate(('a', 'b', 'c')):
         draw(home / folder / 'pets', 4, seed=n)
     sets = [load(str(home / folder / 'pets')) for folder in 'abc']

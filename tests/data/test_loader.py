@@ -1,6 +1,5 @@
 import random
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,20 +7,14 @@ import torch
 from fastai.vision.all import Callback, CrossEntropyLossFlat, Learner, ProgressCallback, load_learner, noop
 
 from kdfast.core import distributed
-from kdfast.core.errors import KdfastError
 from kdfast.data import load
+from kdfast.data.crops import crop_and_flip
 from kdfast.data.dataloaders import (
-    MEMORY,
-    NEGATIVES,
-    PROCESSES,
     Images,
-    batch_size,
-    crop_and_flip,
-    generator,
     loaders,
-    resident,
 )
-from kdfast.data.dataset import usual_batch_size
+from kdfast.data.device_transfer import make_resident
+from kdfast.data.random_streams import MEMORY, NEGATIVES, PROCESSES, generator
 from kdfast.models.study_networks import thin
 from kdfast.training.run import SeededOrder
 
@@ -32,12 +25,15 @@ def epoch(dls, e):
     return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
 
 
-def test_seed_and_epoch_decide_everything(data):
-    "Whatever else draws random numbers: a network's initial weights, another epoch before, another loader"
+def test_batches_depend_on_seed_and_epoch_alone(data):
+    "Even if other code draws random numbers"
     a, b = loaders(data, seed=3), loaders(data, seed=3)
     xa, ya = epoch(a, 1)
-    torch.manual_seed(99), random.seed(99), np.random.seed(99)
-    epoch(b, 0), torch.rand(7)
+    torch.manual_seed(99)
+    random.seed(99)
+    np.random.seed(99)
+    epoch(b, 0)
+    torch.rand(7)
     xb, yb = epoch(b, 1)
     assert (xa == xb).all() and (ya == yb).all()
 
@@ -50,18 +46,18 @@ def test_other_seeds_and_epochs_differ(data):
     assert not (x0 == x1).all() and not (x0 == other).all()
 
 
-def test_whoever_tells_no_epoch_goes_on_to_the_next_one(data):
+def test_epoch_is_counted_by_default(data):
     dls = loaders(data, seed=3)
     for e in range(3):
         assert (torch.cat([x for x, _ in dls.train]) == epoch(loaders(data, seed=3), e)[0]).all()
 
 
-def test_an_epoch_shows_every_image_once(data):
+def test_epoch_has_every_image_once(data):
     idxs = loaders(data).train.get_idxs()
     assert sorted(idxs) == list(range(72)) and idxs != sorted(idxs)
 
 
-def test_each_crop_is_the_image_shifted_over_zeros_and_perhaps_mirrored():
+def test_crop_is_a_shifted_or_mirrored_image():
     x = torch.arange(1, 1 + 40 * 3 * 32 * 32).reshape(40, 3, 32, 32)
     seen = set()
     for image, crop in zip(x, crop_and_flip(x, True, generator(0))):
@@ -94,7 +90,7 @@ def whole(images, device):
     [dict(), dict(holdout=0.25), dict(size=8), dict(grow=0.5)],
     ids=['plain', 'some rows', 'cut out', 'growing'],
 )
-def test_images_in_the_devices_memory_give_the_same_batches(images, monkeypatch, options):
+def test_resident_images_give_the_same_batches(images, monkeypatch, options):
     data = load(str(images), **options)
 
     def shown():
@@ -104,24 +100,24 @@ def test_images_in_the_devices_memory_give_the_same_batches(images, monkeypatch,
         return [(x.cpu(), y.cpu()) for dl in (dls.train, dls.train, dls.valid, plain) for x, y in dl]
 
     mapped = shown()
-    monkeypatch.setattr('kdfast.data.dataloaders.resident', whole)
+    monkeypatch.setattr('kdfast.data.dataloaders.make_resident', whole)
     for (x, y), (other, label) in zip(mapped, shown(), strict=True):
         assert torch.equal(x, other) and torch.equal(y, label)
 
 
-def test_images_stay_mapped_on_a_cpu_and_live_on_a_gpu_that_has_room(data, monkeypatch):
+def test_images_are_resident_on_a_gpu_with_room(data, monkeypatch):
     images = data.train[0]
-    assert resident(images, torch.device('cpu')) is images
+    assert make_resident(images, torch.device('cpu')) is images
     monkeypatch.setattr('torch.cuda.mem_get_info', lambda device: (4 * images.size - 1, 0))
-    assert resident(images, torch.device('cuda')) is images
+    assert make_resident(images, torch.device('cuda')) is images
     if not torch.cuda.is_available():
         return
     monkeypatch.undo()
-    there = resident(images, torch.device('cuda'))
+    there = make_resident(images, torch.device('cuda'))
     assert there.device.type == 'cuda' and (there.cpu().numpy() == images).all()
 
 
-def test_validation_images_are_shown_as_they_are(data):
+def test_validation_images_are_unchanged(data):
     x, y = next(iter(loaders(data).valid))
     mean, std = torch.tensor(data.mean)[:, None, None], torch.tensor(data.std)[:, None, None]
     as_stored = torch.from_numpy(np.array(data.valid[0])).permute(0, 3, 1, 2)
@@ -130,13 +126,14 @@ def test_validation_images_are_shown_as_they_are(data):
 
 
 @pytest.mark.parametrize('resides', [False, True], ids=['mapped', 'resident'])
-def test_a_batch_tells_the_places_of_its_images(data, monkeypatch, resides):
-    "In the training set, whatever order; of this process's share"
+def test_batch_idx_holds_the_indices_of_the_batch(data, monkeypatch, resides):
+    "Indices in the training set, of this process's share"
     if resides:
-        monkeypatch.setattr('kdfast.data.dataloaders.resident', whole)
+        monkeypatch.setattr('kdfast.data.dataloaders.make_resident', whole)
     mean, std = (torch.tensor(o)[:, None, None] for o in (data.mean, data.std))
     for rank, size in (0, 1), (1, 2):
-        monkeypatch.setattr(distributed, 'rank', rank), monkeypatch.setattr(distributed, 'size', size)
+        monkeypatch.setattr(distributed, 'rank', rank)
+        monkeypatch.setattr(distributed, 'size', size)
         dls = loaders(replace(data, size=8), seed=3)  # as large as they are: not shifted
         monkeypatch.setattr(dls.train.dataset, 'mirror', False)
         seen = []
@@ -150,8 +147,8 @@ def test_a_batch_tells_the_places_of_its_images(data, monkeypatch, resides):
         assert dls.valid.batch_idx.tolist() == list(range(36))
 
 
-def test_streams_of_random_numbers_are_apart_and_those_of_epochs_as_ever():
-    "An epoch's order and crops keep their seeds: a study depends on them"
+def test_random_streams_are_separate_and_seeds_stable():
+    "The seeds of order and crops must not change between versions"
     assert [generator(*entropy).initial_seed() for entropy in ((0, 0, 0), (0, 0, 1), (3, 7, 0))] == [
         2968811710,
         3831201730,
@@ -167,44 +164,8 @@ def test_batches_are_channels_last(data):
     assert next(iter(loaders(data).train))[0].is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize('n,bs', [(50000, 128), (1024, 128), (599, 64), (72, 8), (8, 8)])
-def test_batch_size(n, bs):
-    assert usual_batch_size(n) == bs
-
-
-@pytest.mark.parametrize('asked,steps', [(None, 9), (8, 9), (2, 36), (5, 14), (72, 1)])
-def test_a_batch_size_of_ones_own_is_that_of_all_runs_on_the_data(images, asked, steps):
-    data = load(str(images), batch_size=asked)
-    dls = loaders(data)
-    assert (
-        len(dls.train) == steps
-        and next(iter(dls.train))[0].shape[0] == (asked or 8)
-        and data.name == ('tiny' if asked in (None, 8) else f'tiny,batch_size={asked}')
-    )
-
-
-@pytest.mark.parametrize(
-    'asked,said',
-    [
-        (1, '--batch-size 1: expected at least 2 images'),
-        (0, 'at least 2'),
-        (-3, 'at least 2'),
-        (73, '--batch-size 73: expected at most 72, the number of training images'),
-    ],
-)
-def test_a_batch_size_that_cannot_be_is_refused(images, asked, said):
-    with pytest.raises(KdfastError, match=said):
-        load(str(images), batch_size=asked)
-
-
-def test_fewer_images_than_a_batch():
-    few = SimpleNamespace(train=(None, range(7)), batch_size=None)
-    with pytest.raises(KdfastError, match='7 training images'):
-        batch_size(few)
-
-
-def test_fastai_goes_on_working(data):
-    "get_preds in the data set's order, show_batch with class names, new, vocab"
+def test_fastai_methods_work(data):
+    "get_preds in the order of the data set, show_batch with names of classes, new, vocab"
     dls = loaders(data)
     learn = Learner(dls, thin(3), CrossEntropyLossFlat())
     with learn.no_bar():
@@ -215,12 +176,12 @@ def test_fastai_goes_on_working(data):
     assert all(name in data.classes for _, name in items)
 
 
-def test_a_list_of_indices_gives_a_batch(data):
+def test_list_of_indices_gives_a_batch(data):
     x, y = Images(*data.train, data.classes)[[5, 0]]
     assert x.shape == (2, 3, 8, 8) and (x[1].permute(1, 2, 0).numpy() == data.train[0][0]).all()
 
 
-def test_an_exported_learner_holds_no_image_and_says_the_same(data, tmp_path):
+def test_exported_learner_has_no_images(data, tmp_path):
     learn = Learner(loaders(data), thin(3), CrossEntropyLossFlat(), path=tmp_path)
     learn.export()
     again = load_learner(tmp_path / 'export.pkl')
@@ -231,7 +192,7 @@ def test_an_exported_learner_holds_no_image_and_says_the_same(data, tmp_path):
 
 
 def test_processes_share_every_batch(data, monkeypatch):
-    "Augmented as one process would have it; validation images are for all"
+    "Augmented as in a single process; each process has all validation images"
     (x, y), (valid, _) = loaders(data).train.one_batch(), loaders(data).valid.one_batch()
     monkeypatch.setattr(distributed, 'size', 2)
     for rank in 0, 1:
@@ -241,8 +202,8 @@ def test_processes_share_every_batch(data, monkeypatch):
         assert torch.equal(own, x[rank::2]) and torch.equal(labels, y[rank::2]) and torch.equal(same, valid)
 
 
-def test_images_grow(data):
-    "Scaled down, not cut; whole for the last quarter, and for validation throughout; the same crops as ever"
+def test_progressive_resizing(data):
+    "Images are scaled, not cropped; full size for the last quarter and for validation; the crops are the same"
     grown, plain = replace(data, grow=0.5), loaders(data, seed=3)
     assert [replace(data, size=32, grow=0.5).shape_at(e / 8) for e in range(8)] == [
         (side, side) for side in (16, 20, 20, 24, 28, 28, 32, 32)
@@ -265,7 +226,7 @@ def test_images_grow(data):
     assert (dls.train.one_batch()[0] == loaders(data, seed=3).train.one_batch()[0]).all()
 
 
-def test_a_fit_tells_how_far_it_is(data):
+def test_fit_sets_progress(data):
     seen = []
 
     class Look(Callback):

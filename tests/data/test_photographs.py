@@ -1,4 +1,4 @@
-"From the shell, end to end: a timm student learns from a torchvision teacher on photographs, and goes out of the door."
+"End to end on photographs: a timm student learns from a torchvision teacher and is exported."
 
 import json
 
@@ -17,7 +17,7 @@ LAYERS = 'layer2:blocks.1'  # both 9×9
 
 @pytest.fixture(scope='module')
 def photos(tmp_path_factory):
-    "Of several sizes and formats, all larger than 72 pixels: the class is where the light comes from"
+    "Images of several sizes and formats, larger than 72 pixels; the class is the side of the light"
     folder, random = tmp_path_factory.mktemp('photos') / 'lamps', np.random.default_rng(0)
     for split, n in dict(train=24, valid=8).items():
         for name in ('left', 'right'):
@@ -59,7 +59,7 @@ def runs(photos, kdfast, tmp_path_factory):
     return {folder.recipe.split(',')[0]: folder for folder in map(RunDir, runs.glob('*/*/0'))}
 
 
-def test_every_stage_saw_what_it_was_asked_for(runs):
+def test_every_stage_is_finished(runs):
     assert runs.keys() == {'teacher', 'hint', 'exp1', 'exp2'}
     assert all(folder.finished and not folder.problems() for folder in runs.values())
     assert upstream_entries(runs['exp1'])[0]['sha256'] == runs['teacher'].files['weights.safetensors']
@@ -67,7 +67,7 @@ def test_every_stage_saw_what_it_was_asked_for(runs):
     assert hint['hint_shape'] == [128, 9, 9] and hint['guided_shape'][1:] == [9, 9] and hint['matrix']
 
 
-def test_the_front_is_frozen_in_one_and_pretraining_in_the_other(runs):
+def test_front_is_frozen_in_exp1_and_trained_in_exp2(runs):
     front = {name for name in weights(runs['hint']) if name.startswith(('conv_stem', 'bn1', 'blocks.0', 'blocks.1'))}
     kept = {
         recipe: {name: t for name, t in weights(runs[recipe]).items() if name in front}
@@ -77,17 +77,17 @@ def test_the_front_is_frozen_in_one_and_pretraining_in_the_other(runs):
     assert not equal(weights(runs['hint']), weights(runs['exp1']))
 
 
-def test_it_goes_out_of_the_door_and_is_asked_of_photographs(runs, kdfast, photos, tmp_path):
+def test_export_and_predict(runs, kdfast, photos, tmp_path):
     file = tmp_path / 'student.onnx'
     done = kdfast('export', runs['exp2'], '--to', file)
     assert done.status == 0 and 'it takes 0 for another class' in done.out, done.err
     shown = sorted(photos.glob('valid/*/*'))  # in the order of the data set
     kept = runs['exp2'].arrays('predictions.npz')
     for what in (file, runs['exp2']):
-        said = json.loads(kdfast('predict', what, *shown, '--json').out)
-        assert [['left', 'right'].index(one['classes'][0]) for one in said] == kept['predicted'].tolist()
+        predictions = json.loads(kdfast('predict', what, *shown, '--json').out)
+        assert [['left', 'right'].index(one['classes'][0]) for one in predictions] == kept['predicted'].tolist()
         assert np.allclose(
-            [max(one['probabilities']) for one in said],
+            [max(one['probabilities']) for one in predictions],
             torch.tensor(kept['logits']).float().softmax(1).max(1).values,
             atol=2e-3,
         )

@@ -1,34 +1,36 @@
-"Data sets of Python: DataFrames, arrays, Datasets."
+"Data sets from Python: DataFrames, arrays, Datasets."
 
 import numpy as np
 import pandas as pd
 import pytest
+import samples
 import torch
-import written
 from PIL import Image
 from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset
 
+from kdfast.core.cache_home import cache_home
 from kdfast.core.errors import KdfastError
 from kdfast.data import load
 from kdfast.data.from_python import from_arrays, from_dataset, from_frame
 
 TRAIN, VALID, TEST = (
-    (np.stack(images), np.array(labels)) for images, labels in map(written.stack, ('train', 'valid', 'test'))
+    (np.stack(images), np.array(labels))
+    for images, labels in map(samples.images_and_labels, ('train', 'valid', 'test'))
 )
 
 
 @pytest.fixture(scope='module')
 def reference(tmp_path_factory):
-    folder = written.to_folder(
-        tmp_path_factory.mktemp('data') / 'photos', written.files_of('train, valid, test', 'PNG')
+    folder = samples.to_folder(
+        tmp_path_factory.mktemp('data') / 'photos', samples.layout_files('train, valid, test', 'PNG')
     )
     return load(str(folder))
 
 
 class Pictures(Dataset):
-    "Of PIL images, with names of classes, as torchvision's"
+    "PIL images and names of classes, as in torchvision"
 
-    classes = written.CLASSES
+    classes = samples.CLASSES
 
     def __init__(self, arrays, change=lambda image: image):
         self.arrays, self.change = arrays, change
@@ -41,7 +43,7 @@ class Pictures(Dataset):
 
 
 class Records(Dataset):
-    "Of dicts, as Hugging Face's"
+    "Dicts, as in Hugging Face"
 
     def __init__(self, arrays):
         self.arrays = arrays
@@ -50,7 +52,7 @@ class Records(Dataset):
         return len(self.arrays[1])
 
     def __getitem__(self, i):
-        return dict(image=Image.fromarray(self.arrays[0][i]), label=written.CLASSES[self.arrays[1][i]])
+        return dict(image=Image.fromarray(self.arrays[0][i]), label=samples.CLASSES[self.arrays[1][i]])
 
 
 def to_tensor(arrays):
@@ -67,22 +69,22 @@ def same(found, reference):
 @pytest.mark.parametrize(
     'make',
     [
-        lambda: from_arrays(TRAIN, VALID, TEST, written.CLASSES),
-        lambda: from_arrays((TRAIN[0].transpose(0, 3, 1, 2), TRAIN[1][:, None]), VALID, TEST, written.CLASSES),
-        lambda: from_arrays(*((images, np.array(written.CLASSES)[labels]) for images, labels in (TRAIN, VALID, TEST))),
-        lambda: from_arrays((TRAIN[0], np.eye(3)[TRAIN[1]]), VALID, TEST, written.CLASSES),
-        lambda: from_arrays((torch.from_numpy(TRAIN[0]), torch.from_numpy(TRAIN[1])), VALID, TEST, written.CLASSES),
+        lambda: from_arrays(TRAIN, VALID, TEST, samples.CLASSES),
+        lambda: from_arrays((TRAIN[0].transpose(0, 3, 1, 2), TRAIN[1][:, None]), VALID, TEST, samples.CLASSES),
+        lambda: from_arrays(*((images, np.array(samples.CLASSES)[labels]) for images, labels in (TRAIN, VALID, TEST))),
+        lambda: from_arrays((TRAIN[0], np.eye(3)[TRAIN[1]]), VALID, TEST, samples.CLASSES),
+        lambda: from_arrays((torch.from_numpy(TRAIN[0]), torch.from_numpy(TRAIN[1])), VALID, TEST, samples.CLASSES),
         lambda: from_arrays(
-            (TRAIN[0] / 255, TRAIN[1]), (VALID[0] / 255, VALID[1]), (TEST[0] / 255, TEST[1]), written.CLASSES
+            (TRAIN[0] / 255, TRAIN[1]), (VALID[0] / 255, VALID[1]), (TEST[0] / 255, TEST[1]), samples.CLASSES
         ),
         lambda: from_dataset(*map(Pictures, (TRAIN, VALID, TEST))),
-        lambda: from_dataset(*map(to_tensor, (TRAIN, VALID, TEST)), classes=written.CLASSES),
+        lambda: from_dataset(*map(to_tensor, (TRAIN, VALID, TEST)), classes=samples.CLASSES),
         lambda: from_dataset(*map(Records, (TRAIN, VALID, TEST))),
         lambda: from_dataset(
             Subset(Pictures(TRAIN), range(12)),
             ConcatDataset([Pictures(VALID)]),
             list(zip(*TEST)),
-            classes=written.CLASSES,
+            classes=samples.CLASSES,
         ),
     ],
     ids=[
@@ -98,20 +100,20 @@ def same(found, reference):
         'subsets, lists',
     ],
 )
-def test_what_python_has_is_what_files_would_be(make, reference):
+def test_python_data_equals_files(make, reference):
     assert same(make(), reference)
 
 
 @pytest.fixture
 def frame(tmp_path):
-    names = {(split, label, i): f'{split}{label}{i}.png' for split, label, i, _ in written.all_pixels(written.ALL)}
-    written.to_folder(tmp_path, {name: written.plain('PNG')(written.pixels(*key)) for key, name in names.items()})
+    names = {(split, label, i): f'{split}{label}{i}.png' for split, label, i, _ in samples.all_images(samples.ALL)}
+    samples.to_folder(tmp_path, {name: samples.writer('PNG')(samples.make_image(*key)) for key, name in names.items()})
     return pd.DataFrame(
-        [dict(path=name, category=written.CLASSES[label], set=split) for (split, label, _), name in names.items()]
+        [dict(path=name, category=samples.CLASSES[label], set=split) for (split, label, _), name in names.items()]
     )
 
 
-def test_a_frame_of_paths(frame, tmp_path, reference):
+def test_frame_of_paths(frame, tmp_path, reference):
     assert same(from_frame(frame, tmp_path), reference)
     assert same(
         from_frame(frame.assign(path=[str(tmp_path / name) for name in frame.path])), reference
@@ -126,8 +128,8 @@ def test_a_frame_of_paths(frame, tmp_path, reference):
     )
 
 
-def test_numbers_that_are_floats_because_some_are_missing(frame, tmp_path):
-    numbered = frame.assign(category=[float(written.CLASSES.index(name)) for name in frame.category])
+def test_float_labels_because_some_are_missing(frame, tmp_path):
+    numbered = frame.assign(category=[float(samples.CLASSES.index(name)) for name in frame.category])
     numbered.loc[3, 'category'], numbered.loc[5, 'path'] = np.nan, 'gone.png'
     with pytest.raises(
         KdfastError, match=r'frame: row 3: train03.png has no label; row 5: there is no file .*gone.png'
@@ -137,7 +139,7 @@ def test_numbers_that_are_floats_because_some_are_missing(frame, tmp_path):
     assert found.classes == ['0', '1', '2'] and len(found.train[1]) == 10
 
 
-def test_it_lies_in_the_cache_and_goes_by_its_path_from_there_on(kdfast, tmp_path):
+def test_python_data_is_loaded_by_its_cache_path(kdfast, tmp_path):
     data = from_arrays(TRAIN, VALID, name='shapes', size=8)
     again = load(**data.asked)
     assert data.name == again.name == 'shapes,size=8' and again.fingerprint == data.fingerprint
@@ -148,7 +150,7 @@ def test_it_lies_in_the_cache_and_goes_by_its_path_from_there_on(kdfast, tmp_pat
         load(data.asked['source'])
 
 
-def test_without_validation_images_a_fifth_is_held_out_class_by_class():
+def test_python_data_without_validation_images():
     assert from_arrays(TRAIN).valid[1].tolist() == [0, 1, 2]
     assert from_arrays(TRAIN, holdout=0.5).valid[1].tolist() == [0, 0, 1, 1, 2, 2]
 
@@ -159,54 +161,55 @@ class Endless(IterableDataset):
 
 
 @pytest.mark.parametrize(
-    'make,said',
+    'make,message',
     [
         (
             lambda: from_dataset(Pictures(TRAIN, lambda image: image.rotate(float(torch.rand(1)) * 360))),
-            'gives another image each time: take its random transforms away',
+            'returns different pixels each time: remove its random transforms',
         ),
         (lambda: from_dataset(Endless()), 'has no length or cannot be indexed: expected a map-style'),
         (lambda: from_dataset([]), 'is empty'),
         (lambda: from_dataset([1, 2]), r'is a int: expected \(image, label\)'),
-        (lambda: from_dataset([dict(a=1)]), 'has a: expected image and label'),
+        (lambda: from_dataset([dict(a=1)]), 'has the keys a: expected image and label'),
         (
             lambda: from_dataset(list(zip(TRAIN[0], [[1, 2]] * 12))),
             r'label of train image 0 is \[1, 2\]: expected the number or the name of one class',
         ),
         (lambda: from_dataset(list(zip(TRAIN[0], [0.5] * 12))), 'is 0.5: expected'),
-        (lambda: from_dataset(list(zip(TRAIN[0], [7] * 12)), classes=written.CLASSES), 'is 7, and there are 3 classes'),
+        (lambda: from_dataset(list(zip(TRAIN[0], [7] * 12)), classes=samples.CLASSES), 'is 7, but there are 3 classes'),
         (
             lambda: from_dataset(list(zip(np.zeros((12, 4, 4, 4, 4), np.uint8), TRAIN[1]))),
             r'train/00 \(an array of uint8 4×4×4×4: expected height × width',
         ),
-        (lambda: from_arrays((TRAIN[0], TRAIN[1][:5])), '12 images and 5 labels'),
-        (lambda: from_arrays((TRAIN[0], np.ones((12, 4)))), '4 labels an image: expected one class an image'),
+        (lambda: from_arrays((TRAIN[0], TRAIN[1][:5])), '12 images, but 5 labels'),
+        (lambda: from_arrays((TRAIN[0], np.ones((12, 4)))), '4 labels per image: expected one class per image'),
         (lambda: from_arrays(TRAIN, holdout=2.0), 'from 0 to below 1'),
         (lambda: from_arrays(TRAIN, size=3), '--size 3: expected 8'),
-        (lambda: from_arrays((np.full((12, 4, 4), np.nan), TRAIN[1])), 'no finite numbers'),
+        (lambda: from_arrays((np.full((12, 4, 4), np.nan), TRAIN[1])), 'are not finite'),
     ],
 )
-def test_what_cannot_be_read_is_refused(make, said):
-    before = set(__import__('kdfast.data').data.cache_home().glob('*'))
-    with pytest.raises(KdfastError, match=said):
+def test_invalid_python_data_is_rejected(make, message):
+    before = set(cache_home().glob('*'))
+    with pytest.raises(KdfastError, match=message):
         make()
-    assert set(__import__('kdfast.data').data.cache_home().glob('*')) == before
+    assert set(cache_home().glob('*')) == before
 
 
-def test_arrays_are_read_a_few_images_at_a_time(tmp_path):
-    "A mapped file never is in memory as a whole"
+def test_arrays_are_read_image_by_image(tmp_path):
+    "A memory-mapped file is never loaded as a whole"
 
     class Mapped:
         def __init__(self, array):
-            self.array, self.asked = array, []
+            self.array = array
+            self.indices = []
 
         def __len__(self):
             return len(self.array)
 
         def __getitem__(self, i):
-            self.asked.append(i)
+            self.indices.append(i)
             return self.array[i]
 
     images = Mapped(TRAIN[0])
     from_arrays((images, TRAIN[1]))
-    assert images.asked == [0, 0, *range(12)]  # twice the first, to see that it is the same each time
+    assert images.indices == [0, 0, *range(12)]  # the first one twice, to check that it does not change

@@ -10,7 +10,8 @@ from fastai.vision.all import Callback, CrossEntropyLossFlat, Learner, ProgressC
 from slow.fake_cuda import FakeCuda, steps, summary
 from torch._subclasses.fake_tensor import DynamicOutputShapeException
 
-from kdfast.data.dataloaders import RESIDENT, as_bytes, loaders, moved, resident
+from kdfast.data.dataloaders import loaders
+from kdfast.data.device_transfer import RESIDENT, as_bytes, make_resident, move_to_device
 from kdfast.distill.mixup import MixUp
 from kdfast.models.study_networks import thin
 from kdfast.study.schedule import default_jobs
@@ -51,7 +52,7 @@ def test_a_fake_gpu_sees_what_a_gpu_would():
             there.detach().copy_(here),
             there[torch.tensor([1, 2])],
             here.to('cuda', non_blocking=True),
-            moved(CUDA, here),
+            move_to_device(CUDA, here),
         )
         assert sorted(kind for kind, n in gpu.seen.items() for kind in [kind[0]] * n) == ['copy'] + 4 * ['waiting copy']
         (there * 2).sum().backward()
@@ -69,7 +70,7 @@ def test_tensors_arrive_as_they_left(shapes, monkeypatch):
         return copies.append(device) or tensor.clone()
 
     monkeypatch.setattr(torch.Tensor, 'to', to)
-    arrived = moved(torch.device('mps'), *sent)
+    arrived = move_to_device(torch.device('mps'), *sent)
     assert copies == [torch.device('mps')]
     for a, b in zip(sent, arrived, strict=True):
         assert torch.equal(a, b) and a.dtype == b.dtype
@@ -98,8 +99,8 @@ def test_a_gpu_holds_the_images_of_several_runs_once(data, monkeypatch):
     monkeypatch.setattr('torch.cuda.mem_get_info', lambda device: (2**30, 2**30))
     with FakeCuda().installed():
         images = data.train[0]
-        one, other = resident(images, CUDA), resident(images, CUDA)
-        assert one is other and one.device.type == 'cuda' and resident(data.valid[0], CUDA) is not one
+        one, other = make_resident(images, CUDA), make_resident(images, CUDA)
+        assert one is other and one.device.type == 'cuda' and make_resident(data.valid[0], CUDA) is not one
         del one, other
         gc.collect()
         assert id(images) not in RESIDENT

@@ -1,4 +1,4 @@
-"What every layout shares: one image of a source, the names of splits, and what a user is told about the data."
+"What all layouts share: the types Source, Item and Listing, and the names of splits."
 
 import re
 from collections.abc import Callable
@@ -11,120 +11,100 @@ from kdfast.core.errors import KdfastError, listed
 from kdfast.core.notes import Notes
 from kdfast.data.formats import is_image
 
-SPLITS = dict(
-    train={'train', 'training', 'trn', 'trainval'},
-    valid={
-        'valid',
-        'validation',
-        'validate',
-        'val',
-        'dev',
-        'devel',
-        'development',
-        'eval',
-        'evaluation',
-        'holdout',
-        'publictest',
-    },
-    test={'test', 'testing', 'tst', 'privatetest'},
+SPLIT_NAMES = dict(train='training', valid='validation', test='test')  # in messages
+SPLIT_WORDS = dict(
+    train='train training trn trainval'.split(),
+    valid='valid validation validate val dev devel development eval evaluation holdout publictest'.split(),
+    test='test testing tst privatetest'.split(),
 )
+SPLIT_OF_WORD = {word: split for split, words in SPLIT_WORDS.items() for word in words}
 
-
-BESIDE = {
-    'set',
-    'split',
-    'splits',
-    'seg',
-    'image',
-    'images',
-    'img',
-    'imgs',
-    'picture',
-    'pictures',
-    'pic',
-    'pics',
-    'photo',
-    'photos',
-    'data',
-    'dataset',
-    'sample',
-    'samples',
-    'file',
-    'files',
-    'folder',
-    'label',
-    'labels',
-}  # words that may stand beside a split's name
-
-
-SPLIT_OF = {word: split for split, words in SPLITS.items() for word in words}
+# Words that may stand beside the name of a split: train_images, Test Set
+FILLER_WORDS = frozenset(
+    'set split splits seg image images img imgs picture pictures pic pics photo photos data dataset '
+    'sample samples file files folder label labels'.split()
+)
 
 
 class Item(NamedTuple):
     "One image of a source."
 
-    name: str  # Where it is: unique, and what errors call it
-    split: str | None  # train, valid or test; None where the source does not say
-    label: str  # Name of its class
-    open: Callable  # Returns a binary file, an array of pixels or a PIL image
+    name: str  # Unique in the source; errors and notes use it
+    split: str | None  # train, valid or test; None if the source does not define one
+    label: str  # Name of the class
+    open: Callable  # Return a binary file, an array of pixels or a PIL image
 
 
 @dataclass
 class Listing:
-    "The images of a source, as one layout reads them."
+    "All images of a source, as one layout reads them."
 
-    layout: str  # What the layout is, for reports
-    items: list[Item]
-    classes: list[str] | None = None  # In the order of their labels; None: sorted by name
+    layout: str  # Name of the layout, for reports
+    items: list[Item]  # In any order
+    classes: list[str] | None = None  # In the order of the labels; None: sorted by name
 
 
 @dataclass
 class Source:
-    "What a layout reads from: the files of a folder or an archive, and what the user has said about them."
+    "The input of a layout: the files of a folder or an archive, and the user's options."
 
-    path: Path
-    files: dict[str, Callable]  # By name, in the order in which they are read fastest
+    path: Path  # Of the folder or archive
+    files: dict[str, Callable]  # Openers by name, in the order that is fastest to read
     notes: Notes = field(default_factory=Notes)
-    columns: dict[str, str] = field(default_factory=dict)  # Of a table: name, label, split
-    skip_broken: bool = False  # Leave out what cannot be read
-    table: str | None = None  # The table that the user has named, if any
-    empty: list[str] = field(default_factory=list)  # Folders without any file
-    broken: list[str] = field(default_factory=list)  # What cannot be read, with the reason
+    columns: dict[str, str] = field(default_factory=dict)  # Columns of a table by role: name, label, split
+    skip_broken: bool = False  # Skip images and rows that cannot be read
+    table: str | None = None  # The table that the user named, if any
+    broken: list[str] = field(default_factory=list)  # Images that cannot be read, with the reason
 
     @cached_property
-    def images(self):
-        "The names of the files that are images, in the order of the source"
+    def images(self) -> list[str]:
+        "Names of the files that are images, in the order of the source."
         return [name for name, open_file in self.files.items() if is_image(name, open_file)]
 
-    def reject(self, name, why):
-        "Note that an image cannot be read. `check` raises the error, unless such images are to be skipped"
-        self.broken.append(f'{name} ({why})')
+    def reject(
+        self,
+        name: str,  # Of the image
+        reason: str,  # Why it cannot be read
+    ):
+        "Record an image that cannot be read; `check` raises the error for all of them."
+        self.broken.append(f'{name} ({reason})')
 
     def check(self):
-        "Raise KdfastError that names what cannot be read; with `skip_broken`, note it instead"
+        "Raise KdfastError if images cannot be read; with `skip_broken`, add a note instead."
         if not self.broken:
             return
         if not self.skip_broken:
             raise KdfastError(
-                f'{self.path}: {listed(self.broken, "; ")} cannot be read: replace or remove, or leave '
-                'out what is broken with --skip-broken'
+                f'{self.path}: cannot read {listed(self.broken, "; ")}: '
+                'replace or remove these files, or skip them with --skip-broken'
             )
-        for said in self.broken:
-            self.notes.add('left out, cannot be read', said)
+        for image in self.broken:
+            self.notes.add('skipped, cannot be read', image)
 
 
 def split_of(
-    word: str,  # The name of a folder, a file or a cell
+    word: str,  # Name of a folder or a file, or a cell of a table
 ) -> str | None:  # train, valid or test
-    "The split that a name stands for: Training_Set, val2017, seg_train, test-images."
-    whole = re.sub(r'[^a-z]', '', word.lower())
-    words = [whole] if whole in SPLIT_OF else [w.lower() for w in re.findall(r'[A-Z]?[a-z]+|[A-Z]+', word)]
-    found = {SPLIT_OF.get(w) or SPLIT_OF.get(w.removesuffix('set')) for w in words if w not in BESIDE}
+    "Return the split that a name stands for (Training_Set, val2017, test-images), or None."
+    letters = re.sub(r'[^a-z]', '', word.lower())
+    words = [letters] if letters in SPLIT_OF_WORD else [w.lower() for w in re.findall(r'[A-Z]?[a-z]+|[A-Z]+', word)]
+    found = {SPLIT_OF_WORD.get(w) or SPLIT_OF_WORD.get(w.removesuffix('set')) for w in words if w not in FILLER_WORDS}
     return found.pop() if len(found) == 1 else None
 
 
-def tables(source):
-    "What is wrong with a table that does not tell the classes"
+def split_of_file(
+    name: str,  # Such as data/train-00000-of-00002.parquet
+    *stems: str,  # Parts of the file name to try first
+) -> str | None:  # train, valid or test
+    "Return the split by the name of a file, else by its nearest folder that is named after a split."
+    path = PurePosixPath(name)
+    return next(filter(None, map(split_of, (*stems, path.stem, *reversed(path.parent.parts)))), None)
+
+
+def table_hint(
+    source: Source,  # Files of the data set
+) -> str:
+    "Return what to do about a table that does not define the classes, for the end of an error message."
     for name in source.files:
         suffix = PurePosixPath(name).suffix.lower()
         if suffix in ('.csv', '.tsv', '.jsonl'):

@@ -1,149 +1,88 @@
-"CIFAR-10 and CIFAR-100 as they are published for Python: pickles, of which only arrays, lists and text are taken."
+"CIFAR-10 and CIFAR-100 as published for Python: pickles, which are read without running code."
 
-import codecs
-import pickle
 from pathlib import PurePosixPath
 
 import numpy as np
 
 from kdfast.core.errors import KdfastError
-from kdfast.data.layouts.arrays import numbered
+from kdfast.data.layouts.arrays import make_items
 from kdfast.data.layouts.base import Listing, Source
+from kdfast.data.safe_pickle import load_pickle
 
-BATCHES = [f'data_batch_{i}' for i in range(1, 6)]
-
-
-def matches(source: Source) -> bool:
-    return any(name in BATCHES for name in by_name(source)) or {'train', 'test', 'meta'} <= by_name(source).keys()
-
-
-def by_name(source):
-    return {PurePosixPath(name).name: open_file for name, open_file in source.files.items()}
+PRIORITY = 40  # before folders: the files lie in one folder
+CIFAR10_BATCHES = [f'data_batch_{i}' for i in range(1, 6)]
+CIFAR100_FILES = {'train', 'test', 'meta'}
 
 
-def read(source: Source) -> Listing:
-    files = by_name(source)
-    ten = any(name in files for name in BATCHES)
-    splits = (
-        dict(train=[name for name in BATCHES if name in files], test=['test_batch'])
-        if ten
-        else dict(train=['train'], test=['test'])
-    )
-    key = source.columns.get('label') or ('labels' if ten else 'fine_labels')
-    classes = names_of(files, 'batches.meta' if ten else 'meta', key.removesuffix('s') + '_names', source)
+def matches(
+    source: Source,  # Files of the data set
+) -> bool:
+    "Return whether the files have the official names."
+    files = _by_file_name(source)
+    return any(name in CIFAR10_BATCHES for name in files) or CIFAR100_FILES <= files.keys()
+
+
+def read(
+    source: Source,  # Files of the data set
+) -> Listing:
+    "List the images in the order of the batches. Raises KdfastError for other pickles."
+    files = _by_file_name(source)
+    if any(name in files for name in CIFAR10_BATCHES):
+        splits = dict(train=CIFAR10_BATCHES, test=['test_batch'])
+        meta_file, key = 'batches.meta', 'labels'
+    else:
+        splits = dict(train=['train'], test=['test'])
+        meta_file, key = 'meta', 'fine_labels'
+    key = source.columns.get('label') or key
+    classes = _class_names(files, meta_file, key.removesuffix('s') + '_names', source)
     items = []
     for split, names in splits.items():
-        labels, where = [], []
-        for name in (name for name in names if name in files):
-            batch = load(files[name], f'{source.path}: {name}')
-            missing = [wanted for wanted in (key, 'data') if wanted not in batch]
-            if missing:
-                raise KdfastError(f'{source.path}: {name} has no {missing[0]}; it has {", ".join(map(str, batch))}')
-            labels += batch[key]
-            where += [(name, i) for i in range(len(batch[key]))]
-        if classes and labels and max(labels) >= len(classes):
-            raise KdfastError(f'{source.path}: found label {max(labels)}, and the names of {len(classes)} classes')
-        items += numbered(split, [classes[n] if classes else str(n) for n in labels], Batch(files, where, source))
+        images = BatchImages(files, [name for name in names if name in files], key, source.path)
+        if classes and images.labels and max(images.labels) >= len(classes):
+            raise KdfastError(f'{source.path}: found label {max(images.labels)}, but {len(classes)} names of classes')
+        items += make_items(split, [classes[n] if classes else str(n) for n in images.labels], images)
     return Listing('the official files of CIFAR', items, classes)
 
 
-def names_of(files, name, key, source):
-    "The names of the classes, if each has one of its own"
-    if name not in files:
+def _by_file_name(source):
+    return {PurePosixPath(name).name: open_file for name, open_file in source.files.items()}
+
+
+def _class_names(files, meta_file, key, source):
+    "The names of the classes, or None if they are missing or not unique"
+    if meta_file not in files:
         return None
-    found = load(files[name], f'{source.path}: {name}').get(key)
-    found = [name.decode() if isinstance(name, bytes) else str(name) for name in found or []]
-    if len(set(found)) < len(found):
-        source.notes.add('names of classes that are not used, as several are alike', found[0])
-    return found if found and len(set(found)) == len(found) else None
+    names = load_pickle(files[meta_file], f'{source.path}: {meta_file}').get(key)
+    names = [name.decode() if isinstance(name, bytes) else str(name) for name in names or []]
+    if len(set(names)) < len(names):
+        source.notes.add('names of classes ignored, because they are not unique', names[0])
+        return None
+    return names or None
 
 
-class Batch:
-    "Opens the images of a split; one batch of them is in memory at a time."
+class BatchImages:
+    "Images of a split, from several batches; one batch is in memory at a time."
 
-    def __init__(self, files, where, source):
-        self.files, self.where, self.path, self.name = files, where, source.path, None
+    def __init__(self, files, batches, labels_key, path):
+        self.files = files
+        self.path = path
+        self.labels = []
+        self.places = []  # (batch, row) of each image
+        self.loaded = None  # name of the batch in memory
+        for name in batches:
+            batch = self._load(name)
+            missing = [key for key in (labels_key, 'data') if key not in batch]
+            if missing:
+                raise KdfastError(f'{path}: {name} has no {missing[0]}; it has {", ".join(map(str, batch))}')
+            self.labels += batch[labels_key]
+            self.places += [(name, row) for row in range(len(batch[labels_key]))]
+
+    def _load(self, name):
+        return load_pickle(self.files[name], f'{self.path}: {name}')
 
     def __call__(self, i):
-        name, row = self.where[i]
-        if name != self.name:
-            self.data, self.name = load(self.files[name], f'{self.path}: {name}')['data'], name
-        return np.asarray(self.data[row], np.uint8).reshape(3, 32, 32)
-
-
-# Pickles
-
-
-def load(
-    open_file,  # Opens the pickle
-    where: str,  # What errors call it
-) -> dict:
-    "A dict of arrays, lists and text. Raises KdfastError for a pickle of anything else, which is never run."
-    with open_file() as f:
-        try:
-            found = Plain(f, encoding='bytes').load()
-        except (
-            pickle.UnpicklingError,
-            ValueError,
-            TypeError,
-            EOFError,
-            IndexError,
-            KeyError,
-            AttributeError,
-            ImportError,
-        ) as e:
-            raise KdfastError(f'{where} is no batch of CIFAR ({e})') from e
-    if not isinstance(found, dict):
-        raise KdfastError(f'{where} is no batch of CIFAR: expected a dict, found {type(found).__name__}')
-    return {key.decode() if isinstance(key, bytes) else key: value for key, value in found.items()}
-
-
-class Plain(pickle.Unpickler):
-    "Makes arrays of numbers, and nothing else that is not built in."
-
-    def find_class(self, module, name):
-        made = ALLOWED.get((module.removeprefix('numpy.').removeprefix('_core.').removeprefix('core.'), name))
-        if made is None:
-            raise pickle.UnpicklingError(f'it would run {module}.{name}')
-        return made
-
-
-class Array(np.ndarray):
-    "What a pickled array is built as: one of numbers alone"
-
-    def __setstate__(self, state):
-        if np.dtype(state[2]).hasobject:
-            raise pickle.UnpicklingError('an array of Python objects')
-        super().__setstate__(state)
-
-
-def empty(kind, shape, typecode):
-    return np.ndarray.__new__(Array, (0,), np.uint8)
-
-
-def frombuffer(content, dtype, shape, order):
-    if dtype.hasobject:
-        raise pickle.UnpicklingError('an array of Python objects')
-    return np.frombuffer(content, dtype).reshape(shape, order=order)
-
-
-def dtype(code, *flags):
-    made = np.dtype(code.decode() if isinstance(code, bytes) else code)
-    if made.hasobject:
-        raise pickle.UnpicklingError('an array of Python objects')
-    return made
-
-
-def encode(text, encoding='latin1'):
-    if codecs.lookup(encoding).name not in ('iso8859-1', 'utf-8', 'ascii'):
-        raise pickle.UnpicklingError(f'text in {encoding}')
-    return text.encode(encoding)
-
-
-ALLOWED = {
-    ('multiarray', '_reconstruct'): empty,
-    ('numpy', 'ndarray'): Array,
-    ('numpy', 'dtype'): dtype,
-    ('numeric', '_frombuffer'): frombuffer,
-    ('_codecs', 'encode'): encode,
-}
+        name, row = self.places[i]
+        if name != self.loaded:
+            self.pixels = self._load(name)['data']
+            self.loaded = name
+        return np.asarray(self.pixels[row], np.uint8).reshape(3, 32, 32)

@@ -1,4 +1,4 @@
-"Which column of a table holds the names of the images, which their labels, and which their split."
+"Choose the columns of a table that hold names of images, labels and splits."
 
 import re
 from collections.abc import Callable
@@ -6,241 +6,190 @@ from dataclasses import dataclass
 
 from kdfast.core.errors import KdfastError, listed
 from kdfast.data.layouts.base import split_of
-from kdfast.data.layouts.rows import SEVERAL, Table
+from kdfast.data.layouts.rows import LIST_SEPARATOR, Table
 
-NAMES = (
-    'name',
-    'fname',
-    'file',
-    'filename',
-    'file_name',
-    'filenames',
-    'files',
-    'image',
-    'images',
-    'img',
-    'imgs',
-    'image_id',
-    'img_id',
-    'image_name',
-    'imagename',
-    'img_name',
-    'image_file',
-    'image_filename',
-    'image_path',
-    'img_path',
-    'path',
-    'paths',
-    'filepath',
-    'file_path',
-    'filepaths',
-    'picture',
-    'photo',
-    'id',
-    'id_code',
-    'uid',
+# Usual names of columns, the likeliest first
+NAME_COLUMNS = tuple(
+    'name fname file filename file_name filenames files image images img imgs image_id img_id image_name imagename '
+    'img_name image_file image_filename image_path img_path path paths filepath file_path filepaths picture photo '
+    'id id_code uid'.split()
+)
+LABEL_COLUMNS = tuple(
+    'label labels class classes category categories cat cats target targets y tag tags diagnosis dx species breed '
+    'class_name classname label_name class_id classid label_id category_id id'.split()
+)
+SPLIT_COLUMNS = tuple(
+    'split set subset partition usage phase fold dataset data_set '
+    'is_valid is_val is_validation is_test is_train'.split()
 )
 
+TRUE = ('true', '1', 'yes', 'y', 't')
+FALSE = ('false', '0', 'no', 'n', 'f')
 
-LABELS = (
-    'label',
-    'labels',
-    'class',
-    'classes',
-    'category',
-    'categories',
-    'cat',
-    'cats',
-    'target',
-    'targets',
-    'y',
-    'tag',
-    'tags',
-    'diagnosis',
-    'dx',
-    'species',
-    'breed',
-    'class_name',
-    'classname',
-    'label_name',
-    'class_id',
-    'classid',
-    'label_id',
-    'category_id',
-    'id',
-)
-
-
-WHICH = (
-    'split',
-    'set',
-    'subset',
-    'partition',
-    'usage',
-    'phase',
-    'fold',
-    'dataset',
-    'data_set',
-    'is_valid',
-    'is_val',
-    'is_validation',
-    'is_test',
-    'is_train',
-)
-
-
-TRUE, FALSE = ('true', '1', 'yes', 'y', 't'), ('false', '0', 'no', 'n', 'f')
-
-
-# where true, where false
-OTHERWISE = dict(
+# Splits of a column of truth values: (where true, where false)
+SPLITS_BY_TRUTH = dict(
     is_valid=('valid', 'train'),
     is_val=('valid', 'train'),
     is_validation=('valid', 'train'),
     is_test=('test', 'train'),
     is_train=('train', 'valid'),
 )
-
-
-SURE = ('split', *OTHERWISE)  # whatever stands in them
-LOOKED_AT = 50  # rows
+CERTAIN_SPLIT_COLUMNS = ('split', *SPLITS_BY_TRUTH)  # columns of splits, whatever their cells hold
+N_TESTED = 50  # rows that are tested for names of images and splits
 
 
 @dataclass
 class Columns:
-    "How to read a row."
+    "The columns of a table by what they hold, as indices."
 
     name: int
-    label: int | list[int]  # One column; or one a class, of which one holds a 1
+    label: int | list[int]  # One column; or one per class, of which one holds a 1
     split: int | None
     header: list[str]
 
-    def label_of(self, cells):
-        "(label, what is wrong) of a row"
+    def label_of(
+        self,
+        cells: list[str],  # Of a row
+    ) -> tuple[str, str]:  # (label, problem), one of them empty
+        "Return the label of a row."
         if isinstance(self.label, int):
-            several = cells[self.label].split(SEVERAL)
-            return (
-                (several[0], '')
-                if len(several) == 1
-                else ('', f'{len(several)} labels ({", ".join(several)}), expected one class an image')
-            )
-        ones = [self.header[i] for i in self.label if is_true(cells[i])]
-        return (
-            (ones[0], '')
-            if len(ones) == 1
-            else ('', f'{" and ".join(ones) or "no class"} set to 1, expected one class an image')
-        )
+            labels = cells[self.label].split(LIST_SEPARATOR)
+            if len(labels) == 1:
+                return labels[0], ''
+            return '', f'{len(labels)} labels ({", ".join(labels)}): expected one class per image'
+        ones = [self.header[i] for i in self.label if cells[i].lower() in ('1', '1.0', 'true')]
+        if len(ones) == 1:
+            return ones[0], ''
+        return '', f'{" and ".join(ones) or "no class"} set to 1: expected one class per image'
 
-    def split_of(self, cells):
-        "(split, what is wrong) of a row; None where the table does not say"
+    def split_of(
+        self,
+        cells: list[str],  # Of a row
+    ) -> tuple[str | None, str]:  # (split, problem)
+        "Return the split of a row, None if the table has no column of splits."
         if self.split is None:
             return None, ''
-        said, column = cells[self.split], plain(self.header[self.split])
-        if column in OTHERWISE:
-            value = said.lower().removesuffix('.0')
+        cell, column = cells[self.split], normalize_name(self.header[self.split])
+        if column in SPLITS_BY_TRUTH:
+            value = cell.lower().removesuffix('.0')
             if value in TRUE:
-                return OTHERWISE[column][0], ''
+                return SPLITS_BY_TRUTH[column][0], ''
             if value in FALSE:
-                return OTHERWISE[column][1], ''
-            return None, f'{said!r} in column {self.header[self.split]}, expected true or false, or 1 or 0'
-        split = split_of(said)
-        return split, '' if split else f'{said!r} in column {self.header[self.split]}, expected train, valid or test'
+                return SPLITS_BY_TRUTH[column][1], ''
+            return None, f'{cell!r} in column {self.header[self.split]}: expected true or false, or 1 or 0'
+        split = split_of(cell)
+        return split, '' if split else f'{cell!r} in column {self.header[self.split]}: expected train, valid or test'
 
 
-def is_true(cell):
-    return cell.lower() in ('1', '1.0', 'true')
-
-
-def plain(column):
+def normalize_name(
+    column: str,  # Name of a column
+) -> str:
+    "Return the name in lower case, with an underscore for everything but letters and digits."
     return re.sub(r'[^a-z0-9]+', '_', column.lower()).strip('_')
 
 
-def choose(
-    table: Table,
-    asked: dict[str, str],  # Columns by what they hold (name, label, split), as the user says
+def choose_columns(
+    table: Table,  # As text
+    requested: dict[str, str],  # Names of columns by role (name, label, split), from the user
     is_file: Callable,  # Whether a cell names an image
 ) -> Columns:
-    """Choose the columns of a table: those that were asked for, else by their names and by what they hold.
+    """Choose the columns of a table: the requested ones, else by their names and contents.
 
-    Raises KdfastError where that is not clear.
+    Raises KdfastError if the choice is not clear.
     """
-    header, start = table.header, table.rows[:LOOKED_AT]
+    return _ColumnChooser(table, is_file).choose(requested)
 
-    def error(said):
+
+class _ColumnChooser:
+    "Choose columns, one role after the other, each among the columns that are left."
+
+    def __init__(self, table, is_file):
+        self.table = table
+        self.header = table.header
+        self.is_file = is_file
+        self.taken = {}  # index of the column by role
+
+    def choose(self, requested):
+        "The columns by role. Raises KdfastError if the choice is not clear"
+        duplicates = [name for i, name in enumerate(self.header) if name and name in self.header[:i]]
+        if duplicates:
+            raise self.error(f'the column {duplicates[0]} appears twice')
+        self.taken = {role: self.find_requested(column) for role, column in requested.items()}
+        if 'name' not in self.taken:
+            self.taken['name'] = self.name_column()
+        if 'split' not in self.taken:
+            self.taken['split'] = self.split_column()
+        if 'label' not in self.taken:
+            self.taken['label'] = self.label_columns()
+        return Columns(self.taken['name'], self.taken['label'], self.taken['split'], self.header)
+
+    def error(self, problem):
         return KdfastError(
-            f'{table.where}, line 1: {said}; there are {listed(header) or "none"}: say which with '
-            '--columns name=…,label=…'
+            f'{self.table.where}, line 1: {problem}; the columns are {listed(self.header) or "missing"}: '
+            'choose with --columns name=…,label=…'
         )
 
-    doubled = [name for i, name in enumerate(header) if name and name in header[:i]]
-    if doubled:
-        raise error(f'the column {doubled[0]} is there twice')
-    at = {what: find(header, column, error) for what, column in asked.items()}
+    def free(self):
+        "Indices of the columns that have no role yet"
+        return [i for i in range(len(self.header)) if i not in self.taken.values()]
 
-    def holds_files(i):
-        return any(is_file(cells[i]) for _, cells in start if i < len(cells))
+    def cells(self, i, n_rows=None):
+        "The cells of column i in the first rows"
+        return [cells[i] for _, cells in self.table.rows[:n_rows] if i < len(cells)]
 
-    if 'name' not in at:
-        free = [i for i in range(len(header)) if i not in at.values()]
-        known = [i for i in free if plain(header[i]) in NAMES]
-        at['name'] = next(
-            iter(
-                [i for i in known if holds_files(i)]
-                or [i for i in free if holds_files(i)]
-                or sorted(known, key=lambda i: NAMES.index(plain(header[i])))
-            ),
-            None,
-        )
-        if at['name'] is None:
-            raise error('found no column with the names of images')
-    if 'split' not in at:
+    def find_requested(self, column):
+        exact = [i for i, name in enumerate(self.header) if name == column]
+        similar = [i for i, name in enumerate(self.header) if normalize_name(name) == normalize_name(column)]
+        if not (exact or similar):
+            raise self.error(f'no column {column}')
+        return (exact or similar)[0]
 
-        def splits(i):
-            return plain(header[i]) in SURE or any(split_of(cells[i]) for _, cells in start if i < len(cells))
+    def name_column(self):
+        "A known name that holds names of images; else any such column; else the likeliest known name"
+        known = [i for i in self.free() if normalize_name(self.header[i]) in NAME_COLUMNS]
+        for i in (*known, *self.free()):
+            if any(map(self.is_file, self.cells(i, N_TESTED))):
+                return i
+        if not known:
+            raise self.error('found no column with names of images')
+        return min(known, key=lambda i: NAME_COLUMNS.index(normalize_name(self.header[i])))
 
-        known = [i for i in range(len(header)) if i not in at.values() and plain(header[i]) in WHICH and splits(i)]
+    def split_column(self):
+        "The only column with a known name whose cells are splits; None if there is none"
+        known = [i for i in self.free() if normalize_name(self.header[i]) in SPLIT_COLUMNS and self.holds_splits(i)]
         if len(known) > 1:
-            raise error(f'found {" and ".join(header[i] for i in known)}, expected one column of splits')
-        at['split'] = known[0] if known else None
-    if 'label' not in at:
-        at['label'] = label_column(header, table.rows, [i for i in range(len(header)) if i not in at.values()], error)
-    return Columns(at['name'], at['label'], at['split'], header)
+            raise self.error(f'found {self.names(known)}: expected one column of splits')
+        return known[0] if known else None
 
+    def holds_splits(self, i):
+        return normalize_name(self.header[i]) in CERTAIN_SPLIT_COLUMNS or any(map(split_of, self.cells(i, N_TESTED)))
 
-def find(header, column, error):
-    "The number of the column that the user has named"
-    exact = [i for i, name in enumerate(header) if name == column] or [
-        i for i, name in enumerate(header) if plain(name) == plain(column)
-    ]
-    if not exact:
-        raise error(f'no column {column}')
-    return exact[0]
+    def label_columns(self):
+        "A known name; else the only column that is left; else one column per class"
+        free = self.free()
+        binary = [i for i in free if all(cell in ('0', '1', '0.0', '1.0') for cell in self.cells(i))]
+        one_per_class = len(binary) > 1 and binary == [i for i in free if self.header[i]]
+        names = {i: normalize_name(self.header[i]) for i in free}
+        known = [i for i in free if names[i] in LABEL_COLUMNS and not (one_per_class and names[i] == 'cat')]
+        if len(known) == 1:
+            return known[0]
+        if known:
+            return self.named_classes(sorted(known, key=lambda i: LABEL_COLUMNS.index(names[i])))
+        if len(free) == 1:
+            return free[0]
+        if one_per_class:
+            return binary
+        raise self.error('found no column of labels')
 
+    def named_classes(self, columns):
+        "Of columns with numbers and names of the same classes, the one of names"
+        values = [self.cells(i) for i in columns]
+        n_combinations = len(set(zip(*values)))
+        same_classes = all(len(set(column)) == n_combinations for column in values)
+        named = [i for i, column in zip(columns, values) if not all(cell.isdigit() for cell in column)]
+        if same_classes and len(named) == 1:
+            return named[0]
+        raise self.error(f'found {self.names(columns)}: expected one column of labels')
 
-def label_column(header, rows, free, error):
-    "By its name; else the only one left; else a column a class"
-    ones = [i for i in free if all(cells[i] in ('0', '1', '0.0', '1.0') for _, cells in rows if i < len(cells))]
-    a_class_each = len(ones) > 1 and ones == [i for i in free if header[i]]
-    known = sorted(
-        (i for i in free if plain(header[i]) in LABELS and not (a_class_each and plain(header[i]) == 'cat')),
-        key=lambda i: LABELS.index(plain(header[i])),
-    )
-    if len(known) == 1:
-        return known[0]
-    if known:
-        return same_classes(header, rows, known, error)
-    if len(free) == 1:
-        return free[0]
-    if a_class_each:
-        return ones
-    raise error('found no column of labels')
-
-
-def same_classes(header, rows, known, error):
-    "Of columns that say the same, a number and a name, the one of names"
-    values = [[cells[i] for _, cells in rows if i < len(cells)] for i in known]
-    alike = len({len(set(zip(*values))), *(len(set(column)) for column in values)}) == 1
-    named = [i for i, column in zip(known, values) if not all(value.isdigit() for value in column)]
-    if alike and len(named) == 1:
-        return named[0]
-    raise error(f'found {" and ".join(header[i] for i in known)}, expected one column of labels')
+    def names(self, columns):
+        return ' and '.join(self.header[i] for i in columns)

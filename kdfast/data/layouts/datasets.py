@@ -1,4 +1,4 @@
-"Map-style data sets of PyTorch, torchvision and Hugging Face, and arrays: images and labels by their number."
+"List the images of map-style data sets: PyTorch, torchvision, Hugging Face, and pairs of arrays."
 
 from functools import partial
 
@@ -8,115 +8,109 @@ from PIL import Image
 from kdfast.core.errors import KdfastError
 from kdfast.data.layouts.base import Item, Listing, Source
 
-# keys of an item that is a dict
-IMAGES, LABELS = (
-    ('image', 'img', 'pixel_values', 'pixels', 'x', 'images'),
-    ('label', 'labels', 'fine_label', 'class', 'target', 'y'),
-)
+# Keys of an item that is a dict
+IMAGE_KEYS = ('image', 'img', 'pixel_values', 'pixels', 'x', 'images')
+LABEL_KEYS = ('label', 'labels', 'fine_label', 'class', 'target', 'y')
+
+# Attributes of a data set that hold all labels
+LABEL_ATTRIBUTES = ('targets', '_labels', 'labels', '_targets')
 
 
-TARGETS = 'targets', '_labels', 'labels', '_targets'
-
-
-def listing(
+def list_datasets(
     splits: dict,  # Data sets by split: train, valid, test
-    classes: list[str] | None,  # Names, in the order of the labels, where the data sets do not say
-    source: Source,
+    classes: list[str] | None,  # Names in the order of the labels, if the data sets do not define them
+    source: Source,  # Files of the data set
 ) -> Listing:
-    "Every image of the data sets. Raises KdfastError where items are no images with labels, or differ each time."
-    classes = classes or names(splits['train'])
+    """List every image of the data sets.
+
+    Raises KdfastError if items are not pairs of image and label, or if images change from one access to the next.
+    """
+    classes = classes or _class_names(splits['train'])
     items = []
     for split, dataset in splits.items():
+        where = f'{source.path}: the {split} data set'
         if not hasattr(dataset, '__getitem__') or not hasattr(dataset, '__len__'):
             raise KdfastError(
-                f'{source.path}: the {split} data set has no length or cannot be indexed: expected a '
-                'map-style torch.utils.data.Dataset'
+                f'{where} has no length or cannot be indexed: expected a map-style torch.utils.data.Dataset'
             )
-        same_each_time(dataset, f'{source.path}: the {split} data set')
-        labels = labels_of(dataset)
+        _check_deterministic(dataset, where)
+        labels = _all_labels(dataset)
         width = len(str(len(labels)))
         for i, label in enumerate(labels):
-            items.append(
-                Item(
-                    f'{split}/{i:0{width}}',
-                    split,
-                    name_of(label, classes, source, split, i),
-                    partial(image, dataset, i),
-                )
-            )
+            name = _class_name(label, classes, f'{source.path}: the label of {split} image {i} is')
+            items.append(Item(f'{split}/{i:0{width}}', split, name, partial(_image, dataset, i)))
     return Listing('a data set of PyTorch', items, classes)
 
 
-def names(dataset):
-    "The names of its classes, where it has them"
-    if hasattr(dataset, 'features'):  # of Hugging Face
-        feature = next((dataset.features[key] for key in LABELS if key in dataset.features), None)
+def _class_names(dataset):
+    "Names of the classes, if the data set defines them and each is unique"
+    if hasattr(dataset, 'features'):  # Hugging Face
+        feature = next((dataset.features[key] for key in LABEL_KEYS if key in dataset.features), None)
         return list(getattr(feature, 'names', None) or []) or None
     while hasattr(dataset, 'dataset') and not hasattr(dataset, 'classes'):
         dataset = dataset.dataset  # a Subset
-    found = getattr(dataset, 'classes', None)
-    if not found:
+    names = getattr(dataset, 'classes', None)
+    if not names:
         return None
-    found = [', '.join(name) if isinstance(name, (tuple, list)) else str(name) for name in found]
-    return found if len(set(found)) == len(found) else None
+    names = [', '.join(name) if isinstance(name, (tuple, list)) else str(name) for name in names]
+    return names if len(set(names)) == len(names) else None
 
 
-def labels_of(dataset):
-    "The label of every item, without its image where the data set has them apart"
-    for name in TARGETS:
-        found = getattr(dataset, name, None)
-        if found is not None and not callable(found) and len(found) == len(dataset):
-            return [plain(label) for label in found]
+def _all_labels(dataset):
+    "The label of every item; read without the images if the data set stores labels separately"
+    for attribute in LABEL_ATTRIBUTES:
+        labels = getattr(dataset, attribute, None)
+        if labels is not None and not callable(labels) and len(labels) == len(dataset):
+            return [_plain(label) for label in labels]
     if hasattr(dataset, 'indices') and hasattr(dataset, 'dataset'):  # a Subset
-        whole = labels_of(dataset.dataset)
-        return [whole[i] for i in dataset.indices]
-    return [plain(parts(dataset[i])[1]) for i in range(len(dataset))]
+        labels = _all_labels(dataset.dataset)
+        return [labels[i] for i in dataset.indices]
+    return [_plain(_image_and_label(dataset[i])[1]) for i in range(len(dataset))]
 
 
-def plain(label):
-    return label.item() if getattr(label, 'shape', None) in ((), (1,)) else label  # of NumPy and PyTorch
+def _plain(label):
+    "A Python value for a scalar of NumPy or PyTorch"
+    return label.item() if getattr(label, 'shape', None) in ((), (1,)) else label
 
 
-def name_of(label, classes, source, split, i):
-    "The name of a class, of its number or of its name"
+def _class_name(label, classes, where):
+    "The name of a class, given its number or its name"
     if isinstance(label, (bool, str)):
         return str(label)
     if isinstance(label, float) and label.is_integer():
         label = int(label)
     if not isinstance(label, int):
-        raise KdfastError(
-            f'{source.path}: the label of {split} image {i} is {label!r:.60}: expected the number or '
-            'the name of one class'
-        )
+        raise KdfastError(f'{where} {label!r:.60}: expected the number or the name of one class')
     if classes and not 0 <= label < len(classes):
-        raise KdfastError(
-            f'{source.path}: the label of {split} image {i} is {label}, and there are {len(classes)} classes'
-        )
+        raise KdfastError(f'{where} {label}, but there are {len(classes)} classes')
     return classes[label] if classes else str(label)
 
 
-def parts(item):
-    "(image, label) of an item: the first two of a tuple, or by their keys"
+def _image_and_label(item):
+    "(image, label) of an item: the first two values of a tuple, or two values of a dict"
     if isinstance(item, dict):
-        keys = [next((key for key in known if key in item), None) for known in (IMAGES, LABELS)]
-        if None in keys:
-            raise KdfastError(f'an item of the data set has {", ".join(item)}: expected image and label')
-        return [item[key] for key in keys]
+        image_key = next((key for key in IMAGE_KEYS if key in item), None)
+        label_key = next((key for key in LABEL_KEYS if key in item), None)
+        if image_key is None or label_key is None:
+            raise KdfastError(f'an item of the data set has the keys {", ".join(item)}: expected image and label')
+        return item[image_key], item[label_key]
     if not isinstance(item, (tuple, list)) or len(item) < 2:
         raise KdfastError(f'an item of the data set is a {type(item).__name__}: expected (image, label)')
     return item[:2]
 
 
-def same_each_time(dataset, where):
-    "Raise KdfastError where the first image is another one each time: kdfast augments by itself"
+def _check_deterministic(dataset, where):
+    "Raise KdfastError for an empty data set, or one whose first image differs between two accesses"
     if not len(dataset):
         raise KdfastError(f'{where} is empty')
-    first, again = (np.asarray(parts(dataset[0])[0]) for _ in range(2))
+    first, again = (np.asarray(_image_and_label(dataset[0])[0]) for _ in range(2))
     if first.shape != again.shape or first.tobytes() != again.tobytes():
-        raise KdfastError(f'{where} gives another image each time: take its random transforms away')
+        raise KdfastError(
+            f'{where} returns different pixels each time: remove its random transforms (kdfast augments by itself)'
+        )
 
 
-def image(dataset, i):
-    "Pixels that can be decoded: of Pillow, NumPy or PyTorch"
-    found = parts(dataset[i])[0]
-    return found if isinstance(found, Image.Image) else np.asarray(found)
+def _image(dataset, i):
+    "A PIL image or an array of pixels"
+    image = _image_and_label(dataset[i])[0]
+    return image if isinstance(image, Image.Image) else np.asarray(image)

@@ -1,151 +1,165 @@
-"Folders whose names are classes: with splits, without, split by class, and with one folder too many."
+"Folders named after classes, with folders of splits above them, below them, or not at all."
 
 from collections import Counter, defaultdict
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from kdfast.core.errors import KdfastError, listed
-from kdfast.data.archives import folders_of
-from kdfast.data.formats import remedy
-from kdfast.data.layouts.base import BESIDE, Item, Listing, Source, split_of, tables
+from kdfast.data.files import list_folders
+from kdfast.data.formats import describe_suffix
+from kdfast.data.layouts.base import FILLER_WORDS, Item, Listing, Source, split_of, table_hint
 
+PRIORITY = 90  # last: matches everything, and explains what is expected where it finds no classes
 EXPECTED = (
     'expected <class>/<image>, train/<class>/<image> beside valid/ or test/, '
     'or a table of names and labels (docs/data.md)'
 )
 
 
-def matches(source: Source) -> bool:
-    return True
-
-
-def read(source: Source) -> Listing:
-    images = images_of(source)
-    found, layout = by_split(images), 'folders of classes in folders of splits'
-    if found:
-        refuse_empty(source, found)
-    else:
-        found, layout = by_class_and_split(images), 'folders of splits in folders of classes'
-    if not found:
-        found, layout = by_class(source, images), 'folders of classes'
-    return listing(source, images, found, layout)
-
-
-def images_of(source):
-    "The parts of the path of every image; what is no image is noted. Raises KdfastError where there is none"
-    others = sorted(source.files.keys() - set(source.images))
-    if not source.images:
-        raise KdfastError(no_images(source, others))
-    for name in others:
-        source.notes.add('left out, not images', name)
-    return [PurePosixPath(name).parts for name in source.images]
-
-
-def no_images(source, others):
-    "What stands there instead of images"
-    suffixes = Counter(PurePosixPath(name).suffix.lower() or 'no suffix' for name in others)
-    kinds = [
-        f'{n:,} × {suffix}' + (f' ({remedy(suffix)})' if remedy(suffix) else '')
-        for suffix, n in suffixes.most_common(3)
-    ]
-    return (
-        f'{source.path}: found no images'
-        + (f', but {", ".join(kinds)}' if kinds else ', it is empty' if not source.files else '')
-        + f'; {EXPECTED}'
-    )
-
-
 class Place(NamedTuple):
-    "Where an image lies."
+    "Split and class of an image, by its path."
 
     split: str | None
     label: str
-    depth: int  # Which part of its path is the folder of the class
+    depth: int  # Index of the class folder in the parts of the path
 
 
-def by_split(images):
-    "Where the images lie that have a folder <split>/<class>/, by their paths; nothing where none has"
+def matches(
+    source: Source,  # Files of the data set
+) -> bool:
+    "Return True: folders of classes are the last layout to try."
+    return True
+
+
+def read(
+    source: Source,  # Files of the data set
+) -> Listing:
+    "List the images by their folders. Raises KdfastError without images or folders of classes."
+    images = _image_paths(source)
+    places, layout = _split_then_class(images), 'folders of classes in folders of splits'
+    if places:
+        _check_empty_classes(source, places)
+    else:
+        places, layout = _class_then_split(images), 'folders of splits in folders of classes'
+    if not places:
+        places, layout = _class_only(source, images), 'folders of classes'
+    return _listing(source, images, places, layout)
+
+
+def _image_paths(source):
+    "The parts of the path of every image; adds a note on other files. Raises KdfastError"
+    others = sorted(source.files.keys() - set(source.images))
+    if not source.images:
+        raise KdfastError(_no_images_message(source, others))
+    for name in others:
+        source.notes.add('skipped, not images', name)
+    return [PurePosixPath(name).parts for name in source.images]
+
+
+def _no_images_message(source, others):
+    "The error for a source without images: what it holds instead"
+    suffixes = Counter(PurePosixPath(name).suffix.lower() or 'no suffix' for name in others)
+    kinds = [
+        f'{n:,} × {suffix}' + (f' ({describe_suffix(suffix)})' if describe_suffix(suffix) else '')
+        for suffix, n in suffixes.most_common(3)
+    ]
+    found = ''
+    if kinds:
+        found = f', but {", ".join(kinds)}'
+    elif not source.files:
+        found = ', it is empty'
+    return f'{source.path}: found no images{found}; {EXPECTED}'
+
+
+def _split_then_class(images):
+    "Places of the images below <split>/<class>/, by path; empty if there are none"
     roots = defaultdict(dict)
     for parts in images:
         at = next((i for i, part in enumerate(parts[:-2]) if split_of(part)), None)
         if at is None:
             continue
         root, split = parts[:at], split_of(parts[at])
-        while at + 3 < len(parts) and (split_of(parts[at + 1]) == split or parts[at + 1].lower() in BESIDE):
+        while at + 3 < len(parts) and (split_of(parts[at + 1]) == split or parts[at + 1].lower() in FILLER_WORDS):
             at += 1  # seg_train/seg_train/<class>/ or train/images/<class>/
         roots[root][parts] = Place(split, parts[at + 1], at + 1)
-    whole = [root for root, found in roots.items() if {'train'} < {place.split for place in found.values()}]
-    if whole:
-        return roots[min(whole, key=lambda root: (len(root), -len(roots[root])))]
-    found = {parts: place for those in roots.values() for parts, place in those.items()}  # a/train beside b/test
-    if {place.split for place in found.values()} != {'train'}:
-        return found
-    return {} if any(is_a_class(root, those, images) for root, those in roots.items()) else found
+    complete = [root for root, places in roots.items() if {'train'} < {place.split for place in places.values()}]
+    if complete:
+        return roots[min(complete, key=lambda root: (len(root), -len(roots[root])))]
+    merged = {parts: place for places in roots.values() for parts, place in places.items()}  # a/train beside b/test
+    if {place.split for place in merged.values()} != {'train'}:
+        return merged
+    return {} if any(_train_is_a_class(root, places, images) for root, places in roots.items()) else merged
 
 
-def is_a_class(root, found, images):
-    "Whether train is the name of a class: others with folders of their own lie beside it, and not the same folders"
-    inside, beside = {place.label for place in found.values()}, defaultdict(set)
+def _train_is_a_class(root, places, images):
+    "Whether train is the name of a class: folders beside it have other folders inside than train has"
+    inside = {place.label for place in places.values()}
+    beside = defaultdict(set)
     for parts in images:
         name, *below = parts[len(root) :]
-        if parts[: len(root)] == root and parts not in found and len(below) > 1:
+        if parts[: len(root)] == root and parts not in places and len(below) > 1:
             beside[name].add(below[0])
     return any(not split_of(name) and not folders & inside for name, folders in beside.items())
 
 
-def refuse_empty(source, found):
-    "Raise KdfastError for the folder of a class without any image to train on"
-    used = {parts[: place.depth + 1] for parts, place in found.items()}
-    trains = {parts[: place.depth] for parts, place in found.items() if place.split == 'train'}
-    there = [(*train, name) for train in sorted(trains) for name in folders_of(source.path.joinpath(*train), 1)]
-    empty = ['/'.join(folder) for folder in there if folder not in used]
+def _check_empty_classes(source, places):
+    "Raise KdfastError for a class folder without training images"
+    used = {parts[: place.depth + 1] for parts, place in places.items()}
+    train_folders = {parts[: place.depth] for parts, place in places.items() if place.split == 'train'}
+    class_folders = [
+        (*train_folder, name)
+        for train_folder in sorted(train_folders)
+        for name in list_folders(source.path.joinpath(*train_folder))
+    ]
+    empty = ['/'.join(folder) for folder in class_folders if folder not in used]
     if empty:
-        raise KdfastError(f'{source.path}: no images in {listed(empty)}: fill or remove')
+        raise KdfastError(f'{source.path}: no images in {listed(empty)}: add images or remove the folder')
 
 
-def by_class_and_split(images):
-    "Where the images lie if all of them have a folder <class>/<split>/"
-    found = {
+def _class_then_split(images):
+    "Places of the images if all of them are below <class>/<split>/; else empty"
+    places = {
         parts: Place(split_of(parts[-2]), parts[-3], len(parts) - 3)
         for parts in images
         if len(parts) > 2 and split_of(parts[-2])
     }
-    return found if len(found) == len(images) and len({place.label for place in found.values()}) > 1 else {}
+    several_classes = len({place.label for place in places.values()}) > 1
+    return places if len(places) == len(images) and several_classes else {}
 
 
-def by_class(source, images):
-    "Where the images lie in folders of classes: those of the first folder that holds several"
+def _class_only(source, images):
+    "Places of the images below <class>/, in the first folder that holds several folders"
     top = ()
     while True:
         below = [parts for parts in images if parts[: len(top)] == top and len(parts) > len(top) + 1]
-        first = {parts[len(top)] for parts in below}
-        if len(first) != 1 or not any(len(parts) > len(top) + 2 for parts in below):
+        folders = {parts[len(top)] for parts in below}
+        if len(folders) != 1 or not any(len(parts) > len(top) + 2 for parts in below):
             break
-        top += tuple(first)
+        top += tuple(folders)
     depth = len(top)
-    found = {
+    places = {
         parts: Place(None, parts[depth], depth)
         for parts in below
         if len(parts) > depth + 2 or split_of(parts[depth]) not in ('valid', 'test')
     }
-    if found:
-        return found  # without what test/ holds beside folders of classes: images that nobody has labelled
+    if places:
+        return places  # not the images directly in test/ beside folders of classes: they have no labels
     raise KdfastError(
         f'{source.path}: found {len(images):,} images, but no folder of a class, such as '
-        f'{"/".join(images[0])}{tables(source)}; {EXPECTED}'
+        f'{"/".join(images[0])}{table_hint(source)}; {EXPECTED}'
     )
 
 
-def listing(source, images, found, layout):
-    "In the order of the source; what lies elsewhere is noted"
+def _listing(source, images, places, layout):
+    "The listing in the order of the source; adds a note on images outside the folders of classes"
     items = []
     for parts in images:
         name = '/'.join(parts)
-        if parts not in found:
-            source.notes.add('left out, in no folder of a class', name)
-        else:
-            split, label, depth = found[parts]
-            items.append(Item(name, split, label, source.files[name]))
-            if len(parts) > depth + 2 and not split_of(parts[-2]):
-                source.notes.add('in folders below that of their class', name)
+        if parts not in places:
+            source.notes.add('skipped, in no folder of a class', name)
+            continue
+        split, label, depth = places[parts]
+        items.append(Item(name, split, label, source.files[name]))
+        if len(parts) > depth + 2 and not split_of(parts[-2]):
+            source.notes.add('in folders below the one of their class', name)
     return Listing(layout, items)

@@ -1,73 +1,76 @@
-"A list of images for each split beside folders of classes: Food-101, DTD, Oxford-IIIT Pet, lists of ImageNet."
+"Lists of images per split beside folders of classes: Food-101, DTD, Oxford-IIIT Pet, ImageNet."
 
 import re
 from pathlib import PurePosixPath
 
 from kdfast.core.errors import KdfastError
 from kdfast.data.layouts.base import Item, Listing, Source, split_of
+from kdfast.data.layouts.image_index import ImageIndex
 from kdfast.data.layouts.rows import read_lines
-from kdfast.data.layouts.table import Images
 
-LOOKED_AT = 20  # lines
+PRIORITY = 70  # before tables and folders: images/<class>/ beside the lists has no splits
+N_TESTED = 20  # lines that are tested for names of images
 
 
-def matches(source: Source) -> bool:
-    "Whether there are lists of splits, which name images"
-    lists = lists_of(source)
+def matches(
+    source: Source,  # Files of the data set
+) -> bool:
+    "Return whether there are lists of a training and another split that name images."
+    lists = _lists_by_split(source)
     if 'train' not in lists or not lists.keys() & {'valid', 'test'} or source.columns or source.table:
         return False
-    return bool(named(source, lists['train']))
+    index = ImageIndex(source)
+    lines = read_lines(f'{source.path}/{lists["train"]}', source.files[lists['train']])
+    return any(index.find(line.split()[0]) for _, line in lines[:N_TESTED])
 
 
-def lists_of(source):
-    "The list of each split: train.txt before train2.txt"
-    found = {}
-    for name in sorted(
-        source.files, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r'(\d+)', name)]
-    ):
+def read(
+    source: Source,  # Files of the data set
+) -> Listing:
+    "List the images in the order of the source. Raises KdfastError for missing and repeated images."
+    index, items, list_of_image = ImageIndex(source), [], {}
+    position = {name: i for i, name in enumerate(source.images)}
+    for split, file in _lists_by_split(source).items():
+        for number, line in read_lines(f'{source.path}/{file}', source.files[file]):
+            where = f'{source.path}/{file}, line {number}'
+            word, *rest = line.split()
+            name = index.find(word)
+            if not name:
+                raise KdfastError(f'{where}: there is no image {word}')
+            if name in list_of_image:
+                raise KdfastError(f'{where}: {name} is also in {list_of_image[name]}')
+            list_of_image[name] = file
+            items.append(Item(name, split, _class_of(name, word, rest, where), source.files[name]))
+    for name in source.images:
+        if name not in list_of_image:
+            source.notes.add('skipped, in no list', name)
+    lists = ', '.join(sorted(set(list_of_image.values())))
+    return Listing(f'lists of images ({lists})', sorted(items, key=lambda item: position[item.name]))
+
+
+def _lists_by_split(source):
+    "The list of each split: train.txt before train2.txt, train2.txt before train10.txt"
+
+    def natural_order(name):
+        return [int(part) if part.isdigit() else part for part in re.split(r'(\d+)', name)]
+
+    lists = {}
+    for name in sorted(source.files, key=natural_order):
         path = PurePosixPath(name)
         split = path.suffix.lower() in ('.txt', '.lst') and split_of(re.sub(r'\d', '', path.stem))
         if split:
-            found.setdefault(split, name)
-    return found
+            lists.setdefault(split, name)
+    return lists
 
 
-def named(source, name):
-    images, lines = Images(source), read_lines(f'{source.path}/{name}', source.files[name])
-    return [line for _, line in lines[:LOOKED_AT] if images.find(line.split()[0])]
-
-
-def read(source: Source) -> Listing:
-    images, items, seen = Images(source), [], {}
-    order = {name: i for i, name in enumerate(source.images)}
-    for split, file in lists_of(source).items():
-        for number, line in read_lines(f'{source.path}/{file}', source.files[file]):
-            word, *rest = line.split()
-            name = images.find(word)
-            if not name:
-                raise KdfastError(f'{source.path}/{file}, line {number}: there is no image {word}')
-            if name in seen:
-                raise KdfastError(f'{source.path}/{file}, line {number}: {name} is also in {seen[name]}')
-            seen[name] = file
-            items.append(Item(name, split, label_of(name, word, rest, source, file, number), source.files[name]))
-    for name in source.images:
-        if name not in seen:
-            source.notes.add('left out, in no list', name)
-    return Listing(
-        f'lists of images ({", ".join(sorted(set(seen.values())))})', sorted(items, key=lambda item: order[item.name])
-    )
-
-
-def label_of(name, word, rest, source, file, number):
-    "Of a line: its second word; else the folder; else the name of the file up to its number"
+def _class_of(name, word, rest, where):
+    "The class of a line: the folder; else the file name up to its number; else the second word"
     folder = PurePosixPath(word).parent.name
     if folder and not split_of(folder):
         return folder
-    by_file = re.fullmatch(r'(.*?)[_-]?\d+', PurePosixPath(name).stem)
-    if by_file and by_file[1] and rest:
-        return by_file[1]  # Abyssinian_100, as of the pets
+    numbered = re.fullmatch(r'(.*?)[_-]?\d+', PurePosixPath(name).stem)
+    if numbered and numbered[1] and rest:
+        return numbered[1]  # Abyssinian_100 in Oxford-IIIT Pet
     if rest:
         return rest[0]
-    raise KdfastError(
-        f'{source.path}/{file}, line {number}: {word} has no class: expected its folder, or a second word'
-    )
+    raise KdfastError(f'{where}: {word} has no class: expected a folder named after it, or a second word')

@@ -1,79 +1,90 @@
-"Official files of published data sets with MATLAB arrays: SVHN, and the flowers of Oxford."
+"Official files with MATLAB arrays: SVHN, Oxford 102 Flowers."
 
-from functools import partial
 from pathlib import PurePosixPath
 
 import numpy as np
 
 from kdfast.core.errors import KdfastError
-from kdfast.data.layouts.arrays import numbered
+from kdfast.data.layouts.arrays import make_items
 from kdfast.data.layouts.base import Item, Listing, Source
 
-SVHN = {'train_32x32.mat': 'train', 'test_32x32.mat': 'test'}
-FLOWERS = dict(trnid='train', valid='valid', tstid='test')
+PRIORITY = 60  # before folders: the images of Oxford 102 Flowers lie in one folder
+SVHN_SPLITS = {'train_32x32.mat': 'train', 'test_32x32.mat': 'test'}
+FLOWERS_SPLITS = dict(trnid='train', valid='valid', tstid='test')
 
 
-def matches(source: Source) -> bool:
-    return any(name in SVHN for name in by_name(source)) or {'imagelabels.mat', 'setid.mat'} <= by_name(source).keys()
+def matches(
+    source: Source,  # Files of the data set
+) -> bool:
+    "Return whether the files have the official names."
+    names = _full_names(source)
+    return any(name in SVHN_SPLITS for name in names) or {'imagelabels.mat', 'setid.mat'} <= names.keys()
 
 
-def by_name(source):
+def read(
+    source: Source,  # Files of the data set
+) -> Listing:
+    "List the images of the official files. Raises KdfastError for missing files and variables."
+    return _read_flowers(source) if 'setid.mat' in _full_names(source) else _read_svhn(source)
+
+
+def _full_names(source):
+    "Names in the source by the name of the file alone"
     return {PurePosixPath(name).name: name for name in source.files}
 
 
-def read(source: Source) -> Listing:
-    return read_flowers(source) if 'setid.mat' in by_name(source) else read_svhn(source)
-
-
-def load(source, name, *variables):
-    "Some variables of a file"
+def _load_variables(source, name, *variables):
+    "Variables of a .mat file, in the given order"
     from scipy.io import loadmat
 
     try:
-        with source.files[name]() as f:
-            found = loadmat(f, variable_names=variables)
+        with source.files[name]() as file:
+            found = loadmat(file, variable_names=variables)
     except (ValueError, TypeError, OSError, NotImplementedError, EOFError, KeyError) as e:
-        raise KdfastError(f'{source.path}: {name} cannot be read ({e})') from e
+        raise KdfastError(f'{source.path}: cannot read {name} ({e})') from e
     missing = [variable for variable in variables if variable not in found]
     if missing:
-        raise KdfastError(f'{source.path}: {name} has no {missing[0]}')
+        raise KdfastError(f'{source.path}: {name} has no variable {missing[0]}')
     return [found[variable] for variable in variables]
 
 
-def read_svhn(source):
+def _read_svhn(source):
+    names = _full_names(source)
     items = []
-    for file, split in SVHN.items():
-        name = by_name(source).get(file)
-        if not name:
+    for file, split in SVHN_SPLITS.items():
+        if file not in names:
             continue
-        (labels,) = load(source, name, 'y')
-        # 10 is the digit 0
-        items += numbered(split, [str(int(label) % 10) for label in labels.ravel()], Images(source, name))
-    if 'extra_32x32.mat' in by_name(source):
-        source.notes.add('left out, extra images', by_name(source)['extra_32x32.mat'])
+        (labels,) = _load_variables(source, names[file], 'y')
+        digits = [str(int(label) % 10) for label in labels.ravel()]  # the label 10 stands for the digit 0
+        items += make_items(split, digits, SvhnImages(source, names[file]))
+    if 'extra_32x32.mat' in names:
+        source.notes.add('skipped, extra images', names['extra_32x32.mat'])
     return Listing('the official files of SVHN', items)
 
 
-class Images:
-    "Opens the images of a split, which are in memory while it is read."
+class SvhnImages:
+    "Images of a split of SVHN; all of them are in memory until the last one was read."
 
     def __init__(self, source, name):
-        self.load, self.pixels = partial(load, source, name, 'X'), None
+        self.source = source
+        self.name = name
+        self.pixels = None
 
     def __call__(self, i):
         if self.pixels is None:
-            (self.pixels,) = self.load()
+            (self.pixels,) = _load_variables(self.source, self.name, 'X')
         image = np.ascontiguousarray(self.pixels[..., i])
         if i == self.pixels.shape[-1] - 1:
             self.pixels = None
         return image
 
 
-def read_flowers(source):
-    names = by_name(source)
-    (labels,), splits = load(source, names['imagelabels.mat'], 'labels'), load(source, names['setid.mat'], *FLOWERS)
+def _read_flowers(source):
+    names = _full_names(source)
+    (labels,) = _load_variables(source, names['imagelabels.mat'], 'labels')
+    split_ids = _load_variables(source, names['setid.mat'], *FLOWERS_SPLITS)
     labels, items, missing = labels.ravel(), [], []
-    for split, ids in zip(FLOWERS.values(), splits):
+    for split, ids in zip(FLOWERS_SPLITS.values(), split_ids):
         for number in ids.ravel().tolist():
             name = names.get(f'image_{number:05}.jpg')
             if name:
@@ -81,9 +92,8 @@ def read_flowers(source):
             else:
                 missing.append(f'image_{number:05}.jpg')
     if missing:
+        others = f' and {len(missing) - 1:,} more' if missing[1:] else ''
         raise KdfastError(
-            f'{source.path}: no {missing[0]}'
-            + (f' and {len(missing) - 1:,} more' if missing[1:] else '')
-            + ': unpack 102flowers.tgz beside imagelabels.mat and setid.mat'
+            f'{source.path}: no {missing[0]}{others}: unpack 102flowers.tgz beside imagelabels.mat and setid.mat'
         )
     return Listing('the official files of Oxford 102 Flowers', items)

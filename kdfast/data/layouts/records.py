@@ -1,28 +1,37 @@
-"Records of one size in a file."
+"Read records of a fixed size from a file."
+
+from collections.abc import Callable
 
 import numpy as np
 
 
 class Records:
-    "Records of one size behind a header, in a file that may be packed: read one after the other."
+    "Records of a fixed size after a header; the file may be compressed, so it is read forwards."
 
     def __init__(
         self,
-        open_file,  # Opens the file
+        open_file: Callable,  # Return the file, opened for binary reading
         size: int,  # Bytes of a record
-        start: int = 0,  # Where the first one begins
+        start: int = 0,  # Offset of the first record, in bytes
     ):
-        self.open, self.size, self.start, self.f, self.next = open_file, size, start, None, 0
+        self.open_file = open_file
+        self.size = size
+        self.start = start
+        self.file = None
+        self.next_record = 0
 
-    def __call__(self, i):
-        "The bytes of record i"
-        if self.f is None or i < self.next:
-            self.f = self.open()
+    def __call__(
+        self,
+        i: int,  # Index of the record
+    ) -> np.ndarray:  # (size,), uint8
+        "Return the bytes of a record. Raises EOFError if the file is too short."
+        if self.file is None or i < self.next_record:
+            self.file = self.open_file()
         position = self.start + i * self.size
-        if self.f.tell() != position:
-            self.f.seek(position)
-        content = self.f.read(self.size)
-        self.next = i + 1
+        if self.file.tell() != position:
+            self.file.seek(position)
+        content = self.file.read(self.size)
+        self.next_record = i + 1
         if len(content) < self.size:
-            raise EOFError(f'the file breaks off in record {i}')
+            raise EOFError(f'the file ends in record {i}')
         return np.frombuffer(content, np.uint8)

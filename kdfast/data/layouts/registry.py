@@ -1,24 +1,36 @@
-"""Layouts of data sets. Each module has two functions: `matches(source)` and `read(source)`.
+"""Find the layout of a data set.
 
-`read` gives the name, the split, the label and an opener of every image.
+A layout is a module of this package with two functions: `matches(source)` returns whether the files have the layout,
+and `read(source)` returns a `Listing` of all images. The first layout that matches reads the source. Where the order
+matters, a module sets `PRIORITY` (lower is tried first) with a comment that gives the reason; the default is 50.
+Modules of one priority are tried in alphabetical order.
 """
 
-from kdfast.data.layouts import arrays, binary, cifar, folders, lists, matlab, parquet, table, webdataset
+import pkgutil
+from functools import cache
+from importlib import import_module
+from types import ModuleType
+
+from kdfast.data import layouts as package
 from kdfast.data.layouts.base import Listing, Source
 
-LAYOUTS = (
-    parquet,
-    webdataset,
-    arrays,
-    cifar,
-    binary,
-    matlab,
-    lists,
-    table,
-    folders,
-)  # the first one that matches reads
+DEFAULT_PRIORITY = 50
 
 
-def read(source: Source) -> Listing:
-    "The images of a source, by the first layout that it has. Raises KdfastError where it has none."
-    return next(layout for layout in LAYOUTS if layout.matches(source)).read(source)
+@cache
+def all_layouts() -> tuple[ModuleType, ...]:
+    "Return the modules that define `matches` and `read`, in the order in which they are tried."
+    names = sorted(info.name for info in pkgutil.iter_modules(package.__path__))
+    modules = [
+        import_module(f'{package.__name__}.{name}') for name in names if f'{package.__name__}.{name}' != __name__
+    ]
+    layouts = [module for module in modules if hasattr(module, 'matches') and hasattr(module, 'read')]
+    return tuple(sorted(layouts, key=lambda layout: getattr(layout, 'PRIORITY', DEFAULT_PRIORITY)))
+
+
+def read(
+    source: Source,  # Files of the data set
+) -> Listing:
+    "List the images of a source by the first layout that matches. Raises KdfastError."
+    layout = next(layout for layout in all_layouts() if layout.matches(source))
+    return layout.read(source)

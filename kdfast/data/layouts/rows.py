@@ -1,133 +1,144 @@
-"Rows of a table: comma- and tab-separated text, JSON and JSON lines, a pandas DataFrame; cells as text."
+"Read tables as text: comma- and tab-separated files, JSON and JSON lines, pandas DataFrames."
 
 import csv
 import io
 import json
-from pathlib import PurePosixPath
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from kdfast.core.errors import KdfastError
-from kdfast.data.archives import read_file
+from kdfast.data.files import read_file
 
 SUFFIXES = ('.csv', '.tsv', '.jsonl', '.ndjson', '.json', '.txt')
 DELIMITERS = ',;\t|'
-SEVERAL = '\x1f'  # between the labels of a list
+LIST_SEPARATOR = '\x1f'  # between the labels of a list
 
 
 class Table(NamedTuple):
     "A table as text."
 
-    where: str  # What errors call it
-    header: list[str]  # Names of its columns
-    rows: list  # (number, cells), the number as errors say it
-    row: str = 'line'  # What a row is called
+    where: str  # Name of the table in errors
+    header: list[str]  # Names of the columns
+    rows: list  # (number, cells); errors name a row by its number
+    row: str = 'line'  # What errors call a row
+
+
+def is_table(
+    path: Path,  # A file
+) -> bool:
+    "Return whether a file is a table, by its suffix."
+    return path.suffix.lower() in SUFFIXES
 
 
 def read_table(
-    where: str,  # What errors call it
+    where: str,  # Name of the table in errors
     name: str,  # Of the file
-    open_file,  # Opens it
+    open_file: Callable,  # Return the file, opened for binary reading
 ) -> Table:
-    "The rows of a file. Raises KdfastError, naming the line, where it is no table."
-    text = text_of(where, open_file)
+    "Read a table from a file. Raises KdfastError, with the line, for text that is not a table."
+    text = _read_text(where, open_file)
     suffix = PurePosixPath(name).suffix.lower()
-    return from_json(where, text, suffix) if suffix.startswith(('.json', '.ndjson')) else from_text(where, text)
+    if suffix == '.json':
+        return _from_records(where, _json_records(where, text))
+    if suffix.startswith(('.json', '.ndjson')):
+        return _from_records(where, _json_lines_records(where, text))
+    return _from_delimited_text(where, text)
 
 
-def text_of(where, open_file):
-    content = read_file(open_file)
-    if isinstance(content, Exception):
-        raise KdfastError(f'{where} cannot be read ({content})') from content
-    try:
-        return content.decode('utf-8-sig')
-    except UnicodeDecodeError as e:
-        raise KdfastError(
-            f'{where}, line {content.count(10, 0, e.start) + 1}: not UTF-8 ({e.reason}): save it as UTF-8'
-        ) from e
-
-
-def read_lines(where, open_file):
-    "(number, text) of the lines of a file that are not empty and no comments"
+def read_lines(
+    where: str,  # Name of the file in errors
+    open_file: Callable,  # Return the file, opened for binary reading
+) -> list[tuple[int, str]]:  # (line number, text)
+    "Read the lines of a text file, without empty lines and comments."
     return [
         (number, line.strip())
-        for number, line in enumerate(text_of(where, open_file).splitlines(), 1)
+        for number, line in enumerate(_read_text(where, open_file).splitlines(), 1)
         if line.strip() and not line.startswith('#')
     ]
 
 
-def from_text(where, text):
-    "Separated by what separates most in the first line that is not empty"
-    first = next((line for line in text.splitlines() if line.strip()), '')
-    delimiter = max(DELIMITERS, key=first.count) if any(map(first.count, DELIMITERS)) else ' '  # of lists
-    reader = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter, strict=True, skipinitialspace=True)
+def _read_text(where, open_file):
+    content = read_file(open_file)
+    if isinstance(content, Exception):
+        raise KdfastError(f'cannot read {where} ({content})') from content
     try:
-        rows = [
-            (reader.line_num, [cell.strip() for cell in row]) for row in reader if any(cell.strip() for cell in row)
-        ]
+        return content.decode('utf-8-sig')
+    except UnicodeDecodeError as e:
+        line = content.count(b'\n', 0, e.start) + 1
+        raise KdfastError(f'{where}, line {line}: not UTF-8 ({e.reason}): save it as UTF-8') from e
+
+
+def _from_delimited_text(where, text):
+    "The delimiter is the one that occurs most in the first line that is not empty"
+    first = next((line for line in text.splitlines() if line.strip()), '')
+    delimiter = max(DELIMITERS, key=first.count) if any(map(first.count, DELIMITERS)) else ' '  # lists have spaces
+    reader = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter, strict=True, skipinitialspace=True)
+    rows = []
+    try:
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            if any(cells):
+                rows.append((reader.line_num, cells))
     except csv.Error as e:
         raise KdfastError(f'{where}, line {reader.line_num}: {e}') from e
     (_, header), *rows = rows or [(1, [])]
     return Table(where, header, rows)
 
 
-def from_json(where, text, suffix):
-    "A list of objects, an object a line, or an object of names and labels"
-    records = (
-        [(1, text)]
-        if suffix == '.json'
-        else [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    )
-    found = []
-    for number, record in records:
-        try:
-            found.append((number, json.loads(record)))
-        except json.JSONDecodeError as e:
-            raise KdfastError(f'{where}, line {number + e.lineno - 1}: no JSON ({e.msg})') from e
-    if suffix == '.json':
-        ((_, whole),) = found
-        found = (
-            [(n, dict(name=name, label=label)) for n, (name, label) in enumerate(whole.items(), 1)]
-            if isinstance(whole, dict)
-            else list(enumerate(whole, 1))
-            if isinstance(whole, list)
-            else found
-        )
-    wrong = next((n for n, record in found if not isinstance(record, dict)), None)
+def _json_records(where, text):
+    "(number, value) of each row: of a list of objects, or of an object that maps names to labels"
+    content = _parse_json(where, text, 1)
+    if isinstance(content, dict):
+        return [(n, dict(name=name, label=label)) for n, (name, label) in enumerate(content.items(), 1)]
+    return list(enumerate(content, 1)) if isinstance(content, list) else [(1, content)]
+
+
+def _json_lines_records(where, text):
+    "(line number, value) of each line that is not empty"
+    return [
+        (number, _parse_json(where, line, number)) for number, line in enumerate(text.splitlines(), 1) if line.strip()
+    ]
+
+
+def _parse_json(where, text, line):
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as e:
+        raise KdfastError(f'{where}, line {line + e.lineno - 1}: not JSON ({e.msg})') from e
+
+
+def _from_records(where, records, row='line'):
+    "A table whose columns are all the keys of the records"
+    wrong = next((number for number, record in records if not isinstance(record, dict)), None)
     if wrong:
         raise KdfastError(f'{where}, line {wrong}: expected an object with a name and a label')
-    return of_records(where, found)
-
-
-def of_records(where, records, row='line'):
     header = list(dict.fromkeys(key for _, record in records for key in record))
-    return Table(
-        where, header, [(number, [cell(record.get(key)) for key in header]) for number, record in records], row
-    )
+    rows = [(number, [_to_cell(record.get(key)) for key in header]) for number, record in records]
+    return Table(where, header, rows, row)
 
 
-def frame_table(
-    where: str,  # What errors call it
+def read_frame(
+    where: str,  # Name of the table in errors
     frame,  # A pandas DataFrame
 ) -> Table:
-    "The rows of a DataFrame; rows are called by their index."
-    return of_records(
-        where,
-        [
-            (index, dict(zip(map(str, frame.columns), values)))
-            for index, values in zip(frame.index, frame.itertuples(index=False, name=None))
-        ],
-        'row',
-    )
+    "Return a DataFrame as a table whose rows are numbered by the index."
+    names = [str(column) for column in frame.columns]
+    records = [
+        (index, dict(zip(names, values)))
+        for index, values in zip(frame.index, frame.itertuples(index=False, name=None))
+    ]
+    return _from_records(where, records, 'row')
 
 
-def cell(value):
-    "A value as a table of text would have it"
+def _to_cell(value):
+    "The text that a delimited file would have for a value"
     if value is None or isinstance(value, float) and value != value:
         return ''
     if hasattr(value, 'item') and not getattr(value, 'shape', ()):
-        value = value.item()  # of NumPy
+        value = value.item()  # a scalar of NumPy
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, (list, tuple)):
-        return SEVERAL.join(map(cell, value))
+        return LIST_SEPARATOR.join(map(_to_cell, value))
     return str(value).strip()

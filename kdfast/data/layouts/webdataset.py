@@ -1,4 +1,4 @@
-"Shards of WebDataset: in a .tar, files of one name belong together, 000.jpg and 000.cls or 000.json."
+"Shards of WebDataset: tar files with 000.jpg and 000.cls or 000.json."
 
 import io
 import json
@@ -8,18 +8,21 @@ from pathlib import PurePosixPath
 
 from kdfast.core.errors import KdfastError, listed
 from kdfast.core.paths import leads_out
-from kdfast.data.archives import machine_made
-from kdfast.data.formats import suffixes
-from kdfast.data.layouts.base import Item, Listing, Source, split_of
-from kdfast.data.layouts.columns import LABELS, plain
+from kdfast.data.files import find_system_file
+from kdfast.data.formats import image_suffixes
+from kdfast.data.layouts.base import Item, Listing, Source, split_of_file
+from kdfast.data.layouts.columns import LABEL_COLUMNS, normalize_name
 
-LABEL = '.cls', '.cls.txt', '.label', '.json', '.txt'  # in this order
-CLASSES = 'classes.txt', 'classnames.txt', 'class_names.txt', 'labels.txt'  # a name a line, beside the shards
+PRIORITY = 20  # before tables and folders: samples may come with .json and .txt files
+LABEL_SUFFIXES = ('.cls', '.cls.txt', '.label', '.json', '.txt')  # the first one that exists holds the label
+CLASS_FILES = ('classes.txt', 'classnames.txt', 'class_names.txt', 'labels.txt')  # one name per line
 
 
-def matches(source: Source) -> bool:
-    "A folder of shards without other images, or an archive that is one"
-    if shards(source) and not source.images or any(name.endswith(LABEL[:3]) for name in source.files):
+def matches(
+    source: Source,  # Files of the data set
+) -> bool:
+    "Return whether the source is a folder of shards without other images, or a single shard."
+    if _shard_names(source) and not source.images or any(name.endswith(LABEL_SUFFIXES[:3]) for name in source.files):
         return True
     return (
         source.path.is_file()
@@ -28,116 +31,114 @@ def matches(source: Source) -> bool:
     )
 
 
-def shards(source):
+def read(
+    source: Source,  # Files of the data set
+) -> Listing:
+    "List the samples that have one image and a label. Raises KdfastError for shards that cannot be read."
+    classes, items = _class_names(source), []
+    if _shard_names(source) and not source.images:
+        shards = {name: _shard_files(source, name) for name in _shard_names(source)}
+    else:
+        shards = {source.path.name: source.files}
+    for shard, files in shards.items():
+        split = split_of_file(shard, PurePosixPath(shard).stem.split('-')[0])
+        for key, parts in _samples(files).items():
+            where = f'{shard}/{key}'
+            images = [part for part in parts if f'.{part.rpartition(".")[2]}' in image_suffixes()]
+            if len(images) != 1:
+                source.notes.add('skipped, samples with no image or several', where)
+                continue
+            image = parts[images[0]]
+            label = _label_of(parts, files, classes, f'{source.path}: {where}')
+            if label is None:
+                source.notes.add('skipped, samples without a label', where)
+            else:
+                items.append(Item(f'{shard}/{image}', split, label, files[image]))
+    if not items:
+        raise KdfastError(
+            f'{source.path}: found no image with a label in {listed(list(shards))}: '
+            'expected files such as 000.jpg and 000.cls'
+        )
+    return Listing('shards of WebDataset', items, classes)
+
+
+def _shard_names(source):
     return sorted(name for name in source.files if name.lower().endswith('.tar'))
 
 
-def read(source: Source) -> Listing:
-    names, items = class_names(source), []
-    found = (
-        {shard: shard_files(source, shard) for shard in shards(source)}
-        if shards(source) and not source.images
-        else {source.path.name: source.files}
-    )
-    for shard, files in found.items():
-        split = split_of_shard(shard)
-        for key, parts in samples(files).items():
-            images, where = [part for part in parts if f'.{part.rpartition(".")[2]}' in suffixes()], f'{shard}/{key}'
-            if len(images) != 1:
-                source.notes.add('left out, samples with no image or several', where)
-                continue
-            label = label_of(parts, files, names, f'{source.path}: {where}')
-            if label is None:
-                source.notes.add('left out, samples without a label', where)
-            else:
-                items.append(Item(f'{shard}/{parts[images[0]]}', split, label, files[parts[images[0]]]))
-    if not items:
-        raise KdfastError(
-            f'{source.path}: found no image with a label in {listed(list(found))}: expected files such '
-            'as 000.jpg and 000.cls'
-        )
-    return Listing('shards of WebDataset', items, names)
-
-
-def split_of_shard(name):
-    "By its name (train-000.tar), or the nearest folder"
-    path = PurePosixPath(name)
-    return next(filter(None, map(split_of, (path.stem.split('-')[0], path.stem, *reversed(path.parent.parts)))), None)
-
-
-def shard_files(source, shard):
-    "The files of a shard, which is not held open"
+def _shard_files(source, shard):
+    "Openers of the files of a shard, which is closed in between"
     try:
-        with source.files[shard]() as f, tarfile.open(fileobj=f, mode='r:') as t:
-            members = [(m.name, m.offset_data, m.size) for m in t if m.isfile()]
+        with source.files[shard]() as file, tarfile.open(fileobj=file, mode='r:') as tar:
+            members = [(member.name, member.offset_data, member.size) for member in tar if member.isfile()]
     except (tarfile.TarError, EOFError, OSError) as e:
-        raise KdfastError(f'{source.path}: {shard} is not a readable shard ({e})') from e
-    bad = [name for name, *_ in members if leads_out(name)]
-    if bad:
-        raise KdfastError(f'{source.path}: {shard}: {bad[0]!r} leads out of the archive')
+        raise KdfastError(f'{source.path}: cannot read the shard {shard} ({e})') from e
+    outside = [name for name, *_ in members if leads_out(name)]
+    if outside:
+        raise KdfastError(f'{source.path}: {shard}: {outside[0]!r} is a path outside the archive')
     return {
-        name.removeprefix('./'): partial(part, source.files[shard], start, size)
+        name.removeprefix('./'): partial(_read_part, source.files[shard], start, size)
         for name, start, size in members
-        if not machine_made(name.removeprefix('./'))
+        if not find_system_file(name.removeprefix('./'))
     }
 
 
-def part(open_file, start, size):
-    with open_file() as f:
-        f.seek(start)
-        return io.BytesIO(f.read(size))
+def _read_part(open_file, start, size):
+    with open_file() as file:
+        file.seek(start)
+        return io.BytesIO(file.read(size))
 
 
-def samples(files):
-    "Names of files by what is before the first dot, and by what is behind it"
-    found = {}
+def _samples(files):
+    "Names of files by sample (what is before the first dot) and by suffix (what is after it)"
+    samples = {}
     for name in files:
         path = PurePosixPath(name)
-        stem, _, rest = path.name.partition('.')
-        if rest:
-            found.setdefault((path.parent / stem).as_posix(), {})[f'.{rest.lower()}'] = name
-    return found
+        stem, _, suffix = path.name.partition('.')
+        if suffix:
+            samples.setdefault((path.parent / stem).as_posix(), {})[f'.{suffix.lower()}'] = name
+    return samples
 
 
-def class_names(source):
-    name = next((name for name in source.files if PurePosixPath(name).name in CLASSES), None)
+def _class_names(source):
+    "The names of the classes, if a file defines them"
+    name = next((name for name in source.files if PurePosixPath(name).name in CLASS_FILES), None)
     if not name:
         return None
-    with source.files[name]() as f:
-        return [line.strip() for line in f.read().decode().splitlines() if line.strip()]
+    with source.files[name]() as file:
+        return [line.strip() for line in file.read().decode().splitlines() if line.strip()]
 
 
-def label_of(parts, files, names, where):
-    "The class of a sample; None where it says none"
-    suffix = next((suffix for suffix in LABEL if suffix in parts), None)
+def _label_of(parts, files, classes, where):
+    "The class of a sample, or None"
+    suffix = next((suffix for suffix in LABEL_SUFFIXES if suffix in parts), None)
     if suffix is None:
         return None
-    with files[parts[suffix]]() as f:
-        said = f.read().decode(errors='replace').strip()
+    with files[parts[suffix]]() as file:
+        text = file.read().decode(errors='replace').strip()
     if suffix == '.json':
-        try:
-            record = json.loads(said)
-        except json.JSONDecodeError as e:
-            raise KdfastError(f'{where}.json is no JSON ({e.msg})') from e
-        if not isinstance(record, dict):
-            record = dict(label=record)
-        said = next(
-            (
-                record[key]
-                for key in sorted(
-                    record, key=lambda key: LABELS.index(plain(key)) if plain(key) in LABELS else len(LABELS)
-                )
-                if plain(key) in LABELS
-            ),
-            None,
-        )
-        if said is None:
+        text = _label_in_json(text, where)
+        if text is None:
             return None
-        if isinstance(said, (list, dict)):
-            raise KdfastError(f'{where} has {said!r:.60} for a label: expected one class an image')
-        said = str(said)
-    if names and said.isdigit():
-        if int(said) >= len(names):
-            raise KdfastError(f'{where} has label {said}, and there are {len(names)} classes')
-        return names[int(said)]
-    return said or None
+    if classes and text.isdigit():
+        if int(text) >= len(classes):
+            raise KdfastError(f'{where} has label {text}, but there are {len(classes)} classes')
+        return classes[int(text)]
+    return text or None
+
+
+def _label_in_json(text, where):
+    "The value of the likeliest key, as text, or None"
+    try:
+        record = json.loads(text)
+    except json.JSONDecodeError as e:
+        raise KdfastError(f'{where}.json is not JSON ({e.msg})') from e
+    if not isinstance(record, dict):
+        record = dict(label=record)
+    keys = [key for key in record if normalize_name(key) in LABEL_COLUMNS]
+    if not keys:
+        return None
+    label = record[min(keys, key=lambda key: LABEL_COLUMNS.index(normalize_name(key)))]
+    if isinstance(label, (list, dict)):
+        raise KdfastError(f'{where} has the label {label!r:.60}: expected one class per image')
+    return None if label is None else str(label)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from kdfast.core.errors import KdfastError
-from kdfast.data.dataloaders import MEMORY, NEGATIVES, generator
+from kdfast.data.random_streams import MEMORY, NEGATIVES, generator
 from kdfast.distill.losses.features import normalize_rows
 from kdfast.distill.losses.precision import in_float32
 

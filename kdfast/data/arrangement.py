@@ -1,0 +1,103 @@
+"Decide which images train, validate and test, and check their classes."
+
+import re
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass
+
+from kdfast.core.errors import KdfastError, listed
+from kdfast.core.notes import Notes
+from kdfast.data.layouts.base import SPLIT_NAMES, Item, Listing, Source, table_hint
+
+RARE = 1 / 10  # of the images of an average class: a class with fewer is rare
+SEPARATORS = re.compile(r'\s*[|;,/+&]\s*|\s+')  # between the labels of one image
+
+
+@dataclass
+class Arrangement:
+    "The images of each split, ready to decode."
+
+    splits: dict[str, list[Item]]  # train, valid (may be empty) and, if it is kept apart, test
+    classes: list[str]  # In the order of their labels
+    layout: str  # Name of the layout, for reports
+    validates: str  # The split of the source that validates; empty if there is none
+
+
+def arrange(
+    source: Source,  # Files of the data set
+    listing: Listing,  # All of its images
+) -> Arrangement:
+    """Assign the images of a source to training, validation and test.
+
+    Images without a split are training images. If there are no validation images, the test split validates; otherwise
+    it is kept apart. Raises KdfastError for a source without training images, for classes without training images, and
+    for fewer than two classes.
+    """
+    by_split = {split: [item for item in listing.items if item.split == split] for split in SPLIT_NAMES}
+    without_split = [item for item in listing.items if item.split is None]
+    if not by_split['train']:
+        by_split['train'], without_split = without_split, []
+    for item in without_split:
+        source.notes.add('skipped, in no split', item.name)
+    if not by_split['train']:
+        found = ' and '.join(f'{len(items):,} images for {split}' for split, items in by_split.items() if items)
+        raise KdfastError(
+            f'{source.path}: found {found or "no image"} and none to train on: expected a folder or split train'
+        )
+    validates = next((split for split in ('valid', 'test') if by_split[split]), '')
+    splits = dict(train=by_split['train'], valid=by_split[validates] if validates else [])
+    if validates == 'valid' and by_split['test']:
+        splits['test'] = by_split['test']
+        source.notes.add(f'test images, kept apart: {len(by_split["test"]):,}', '')
+    return Arrangement(splits, _checked_classes(source, splits, listing.classes), listing.layout, validates)
+
+
+def _checked_classes(source, splits, known):
+    "Names of the classes in the order of the labels; adds notes on unusual classes. Raises KdfastError"
+    counts = {split: Counter(item.label for item in items) for split, items in splits.items()}
+    train = counts['train']
+    for split, labels in counts.items():
+        untrained = sorted(labels.keys() - train.keys())
+        if untrained:
+            raise KdfastError(
+                f'{source.path}: no training image of {listed(untrained)}, which the {SPLIT_NAMES[split]} images have: '
+                'add some, remove the class, or correct its name'
+            )
+    if len(train) < 2:
+        raise KdfastError(
+            f'{source.path}: found one class, {next(iter(train))}: expected at least two{table_hint(source)}'
+        )
+    names = known or sorted(train)
+    unprintable = [repr(name) for name in names if not name.isprintable() or not name]
+    if unprintable:
+        raise KdfastError(
+            f'{source.path}: the names of classes {listed(unprintable)} have characters that cannot be printed: '
+            'rename them'
+        )
+    _note_unusual_classes(source.notes, names, counts)
+    return names
+
+
+def _note_unusual_classes(notes: Notes, names, counts):
+    train = counts['train']
+    for name, n in Counter(unicodedata.normalize('NFC', name).casefold() for name in names).items():
+        if n > 1:
+            notes.add('classes whose names differ only in case or accents', name)
+    for name in names:
+        if not train[name]:
+            notes.add('classes without images', name)
+        elif train[name] < RARE * train.total() / len(train):
+            notes.add('rare classes', f'{name}: {train[name]:,} training images')
+        if counts['valid'] and train[name] and not counts['valid'][name]:
+            notes.add('classes without validation images', name)
+    for name in _combined_names(names):
+        notes.add('classes that look like several labels of one image; each combination is a class', name)
+
+
+def _combined_names(names):
+    "Names made of the names of other classes, or of the same parts as another name"
+    parts = {name: frozenset(SEPARATORS.split(name)) for name in names}
+    all_names, n_of_parts = set(names), Counter(parts.values())
+    return [
+        name for name in names if len(parts[name]) > 1 and (parts[name] <= all_names or n_of_parts[parts[name]] > 1)
+    ]

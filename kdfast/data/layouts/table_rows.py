@@ -1,0 +1,139 @@
+"Read the rows of tables that name images, and check each of them."
+
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from kdfast.core.errors import KdfastError, listed
+from kdfast.data.layouts.base import Item, Source, split_of
+from kdfast.data.layouts.columns import choose_columns
+from kdfast.data.layouts.image_index import ImageIndex
+from kdfast.data.layouts.rows import Table, read_table
+
+
+class Row(NamedTuple):
+    "One row of a table, or what is wrong with it."
+
+    image: str | None  # Name of the image in the source
+    label: str
+    split: str | None
+    problem: str  # Empty if the row is right
+    line: int  # In its table
+
+
+class TableReader:
+    "The images that one or several tables of a source name."
+
+    def __init__(
+        self,
+        source: Source,  # Files of the data set
+    ):
+        self.source = source
+        self.index = ImageIndex(source)
+        self.rows = {}  # Row by image
+
+    def add(
+        self,
+        name: str,  # Of a table
+        split: str | None,  # Split of its rows, unless a column says otherwise
+    ):
+        "Read a table. Raises KdfastError, with the lines, for rows that are wrong."
+        table = read_table(f'{self.source.path}/{name}', name, self.source.files[name])
+        table = add_header(table, self.index, name)
+        try:
+            columns = choose_columns(table, self.source.columns, lambda cell: self.index.find(cell, name, split))
+        except KdfastError:
+            if split != 'test':
+                raise
+            self.source.notes.add('skipped, test images without labels', name)
+            return
+        problems, completed = [], []
+        for line, cells in table.rows:
+            row = self._check_duplicate(self._read_row(line, cells, columns, table, name, split))
+            if row.problem and self.source.skip_broken:
+                self.source.notes.add('skipped, rows that cannot be read', f'{table.row} {line}: {row.problem}')
+            elif row.problem:
+                problems.append(f'{table.row} {line}: {row.problem}')
+            elif not row.label:
+                self.source.notes.add('skipped, test images without labels', row.image)
+            else:
+                self.rows[row.image] = row
+                if (PurePosixPath(name).parent / cells[columns.name]).as_posix() != row.image:
+                    completed.append(row.image)
+        if problems:
+            raise KdfastError(f'{table.where}: {listed(problems, "; ")}')
+        for image in completed:
+            self.source.notes.add('named in the table without their folder or suffix', image)
+
+    def _read_row(self, line, cells, columns, table, name, split):
+        if len(cells) != len(table.header):
+            return Row(None, '', '', f'{len(cells)} columns, but the header has {len(table.header)}', line)
+        cell = cells[columns.name]
+        image = self.index.find(cell, name, split)
+        label, label_problem = columns.label_of(cells)
+        row_split, split_problem = columns.split_of(cells)
+        row_split = row_split or split
+        problem = self._name_problem(cell, image, name) or label_problem
+        if not problem and not label and row_split != 'test':
+            problem = f'{cell} has no label'
+        return Row(image, label, row_split, problem or split_problem, line)
+
+    def _name_problem(self, cell, image, name):
+        "What is wrong with the name of an image, or nothing"
+        if not cell:
+            return 'no name'
+        if self.index.is_outside(cell):
+            return f'{cell!r} is outside the folder: names are relative to the table'
+        if image:
+            return ''
+        if self.index.is_ambiguous(cell):
+            return f'several files are called {cell}: add their folders'
+        if (PurePosixPath(name).parent / cell).as_posix() in self.source.files:
+            return f'{cell} is not an image'
+        return f'there is no file {cell}'
+
+    def _check_duplicate(self, row):
+        "The row, with a problem if its image is in an earlier row"
+        known = self.rows.get(row.image)
+        if not known or row.problem:
+            return row
+        other_label = ', with another label' if row.label != known.label else ''
+        return row._replace(problem=f'{row.image} appears twice, first in line {known.line}{other_label}')
+
+    def items(
+        self,
+        tables: dict,  # Names of the tables
+    ) -> list[Item]:
+        "Return the images that the tables name, in the order of the source; add a note on all others."
+        rows = self._with_splits_of_folders()
+        items = []
+        for name in self.source.images:
+            if name in rows:
+                items.append(Item(name, rows[name].split, rows[name].label, self.source.files[name]))
+            else:
+                self.source.notes.add(f'skipped, not in {listed([PurePosixPath(t).name for t in tables])}', name)
+        if not items:
+            raise KdfastError(f'{self.source.path}/{next(iter(tables))} lists no image')
+        return items
+
+    def _with_splits_of_folders(self):
+        "The rows, with splits by folder (train/1.jpg) if the tables define none"
+        if any(row.split for row in self.rows.values()):
+            return self.rows
+        paths = {name: PurePosixPath(name).parts for name in self.rows}
+        folders = {name: split_of(parts[0]) for name, parts in paths.items() if len(parts) > 1}
+        if 'train' in folders.values() and len(folders) == len(self.rows) and all(folders.values()):
+            return {name: row._replace(split=folders[name]) for name, row in self.rows.items()}
+        return self.rows
+
+
+def add_header(
+    table: Table,  # As read from a file
+    index: ImageIndex,  # Of its source
+    name: str,  # Of the file of the table
+) -> Table:
+    "Return the table with names of columns, if its first line already names an image."
+    if not any(index.find(cell, name) for cell in table.header):
+        return table
+    n = len(table.header)
+    header = ['name', 'label', 'split', *(f'column {i}' for i in range(4, n + 1))][:n]
+    return table._replace(header=header, rows=[(1, table.header), *table.rows])

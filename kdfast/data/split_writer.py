@@ -1,0 +1,119 @@
+"Write the decoded images of one split to a memory-mapped array."
+
+from pathlib import Path
+
+import numpy as np
+
+from kdfast.core.errors import KdfastError
+from kdfast.data.bit_depth import scale_to_8bit
+from kdfast.data.disk_space import check_disk_space
+from kdfast.data.image_statistics import ImageStatistics
+from kdfast.data.layouts.base import SPLIT_NAMES, Item, Source
+from kdfast.data.pixels import DecodedImage
+
+ROWS_COPIED = 256  # at once
+
+
+class SizesDiffer(KdfastError):
+    "The images have several sizes, and no size to scale them to was given."
+
+
+class SplitWriter:
+    """Writes <split>_images.npy and <split>_labels.npy.
+
+    Rows are in the order of the names of the images, whatever the order in which they are written. Images of more than
+    8 bits wait in a file until the range of values of all images is known.
+    """
+
+    def __init__(
+        self,
+        folder: Path,  # Where the arrays go
+        split: str,  # train, valid or test
+        items: list[Item],  # All images of the split
+        classes: list[str],  # Names, in the order of the labels
+        statistics: ImageStatistics,  # Of all splits; receives every image
+    ):
+        self.folder = folder
+        self.split = split
+        self.statistics = statistics
+        self.images = None
+        self.row_of = {name: row for row, name in enumerate(sorted(item.name for item in items))}
+        self.label_of = {name: label for label, name in enumerate(classes)}
+        self.labels = np.full(len(items), -1, np.int64)  # -1: not written
+        self.deep_file = folder / f'{split}_deep.bin'
+        self.deep_rows = []  # (row, shape) of each image in that file
+
+    def write(
+        self,
+        item: Item,  # The image in its source
+        image: DecodedImage,  # Its pixels
+        path: Path,  # Of the source, for errors
+        n_images: int,  # Of all splits
+    ):
+        "Write an image. Raises KdfastError for a full disk, and SizesDiffer for an image of another size."
+        height, width = image.pixels.shape[:2]
+        if self.images is None:
+            if self.statistics.first is None:
+                check_disk_space(self.folder, n_images * height * width * 3)
+            self.images = np.lib.format.open_memmap(
+                self.folder / f'{self.split}_images.npy', 'w+', np.uint8, (len(self.row_of), height, width, 3)
+            )
+        self._check_size(item, height, width, path)
+        row = self.row_of[item.name]
+        self.labels[row] = self.label_of[item.label]
+        self.statistics.add(item, image)
+        if image.low is None:
+            self.images[row] = image.pixels
+            return
+        if not self.deep_rows:
+            check_disk_space(self.folder, len(self.row_of) * image.pixels.nbytes)
+            self.deep_stream = open(self.deep_file, 'wb')
+        self.deep_rows.append((row, image.pixels.shape))
+        self.deep_stream.write(image.pixels.tobytes())
+
+    def _check_size(self, item, height, width, path):
+        self.statistics.first = self.statistics.first or (item.name, (height, width))
+        name, shape = self.statistics.first
+        if (height, width) != shape:
+            raise SizesDiffer(
+                f'{path}: images differ in size: {name} is {shape[1]}×{shape[0]}, {item.name} is {width}×{height}; '
+                'scale them to one size, such as --size 128'
+            )
+
+    def finish(
+        self,
+        value_range: tuple[float, float] | None,  # Values of black and white for images of more than 8 bits
+        source: Source,  # Files of the data set
+    ):
+        "Scale to 8 bits, remove missing rows, save labels. Raises KdfastError for an empty split or class."
+        if self.deep_rows:
+            self._scale_deep_images(value_range)
+        if self.images is None:
+            raise KdfastError(f'{source.path}: none of the {SPLIT_NAMES[self.split]} images can be read')
+        if (self.labels < 0).any():
+            self._remove_missing_rows()
+        self.images.flush()
+        np.save(self.folder / f'{self.split}_labels.npy', self.labels)
+        if self.split == 'train' and source.broken:
+            empty = [name for name, label in self.label_of.items() if not (self.labels == label).any()]
+            if empty:
+                raise KdfastError(f'{source.path}: no training image of {empty[0]} can be read')
+
+    def _scale_deep_images(self, value_range):
+        self.deep_stream.close()
+        with open(self.deep_file, 'rb') as file:
+            for row, shape in self.deep_rows:
+                pixels = np.fromfile(file, np.float32, int(np.prod(shape))).reshape(shape)
+                self.images[row] = scale_to_8bit(pixels, value_range)
+        self.deep_file.unlink()
+
+    def _remove_missing_rows(self):
+        rows = np.flatnonzero(self.labels >= 0)
+        file = self.folder / f'{self.split}_images.npy'
+        new_file = file.with_suffix('.new')
+        images = np.lib.format.open_memmap(new_file, 'w+', np.uint8, (len(rows), *self.images.shape[1:]))
+        for start in range(0, len(rows), ROWS_COPIED):
+            images[start : start + ROWS_COPIED] = self.images[rows[start : start + ROWS_COPIED]]
+        images.flush()
+        new_file.replace(file)
+        self.images, self.labels = images, self.labels[rows]

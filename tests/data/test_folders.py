@@ -1,0 +1,195 @@
+"Splits and classes by the names of folders."
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kdfast.core.errors import KdfastError
+from kdfast.data import load
+from kdfast.data.layouts.base import split_of
+
+
+@pytest.mark.parametrize(
+    'word,split',
+    [
+        *(
+            (word, 'train')
+            for word in (
+                'train',
+                'Train',
+                'TRAINING',
+                'training_set',
+                'train-images',
+                'seg_train',
+                'train2017',
+                'TrainImages',
+                'trainval',
+                'Training Set (1)',
+            )
+        ),
+        *((word, 'valid') for word in ('val', 'valid', 'Validation', 'dev', 'val_data', 'evaluation', 'PublicTest')),
+        *((word, 'test') for word in ('test', 'Testing', 'test1', 'test_images', 'PrivateTest')),
+        *(
+            (word, None)
+            for word in (
+                'cat',
+                'training wheels',
+                'trains',
+                'images',
+                'test_cats',
+                'train_test',
+                'values',
+                '',
+                '2017',
+                'поезд',
+            )
+        ),
+    ],
+)
+def test_usual_names_of_splits(word, split):
+    assert split_of(word) == split
+
+
+def draw_folders(folder, n, *names):
+    for k, name in enumerate(names):
+        draw_images(folder / name, n, k)
+
+
+def draw_images(folder, n, seed):
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng([seed, n])
+    for i in range(n):
+        Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(folder / f'{i}.png')
+
+
+def counts(data):
+    return [len(data.train[1]), len(data.valid[1]), 0 if data.test is None else len(data.test[1])]
+
+
+def test_train_may_be_a_class(tmp_path):
+    "A class named train is not a split, with and without folders inside"
+    draw_folders(tmp_path / 'flat', 5, 'bus', 'car', 'train')
+    draw_folders(tmp_path / 'deep', 5, 'bus/city', 'car/sport', 'train/steam', 'train/electric')
+    assert [load(str(tmp_path / name)).classes for name in ('flat', 'deep')] == [['bus', 'car', 'train']] * 2
+    draw_folders(
+        tmp_path / 'split', 5, *(f'{split}/{name}' for split in ('train', 'test') for name in ('bus', 'train'))
+    )
+    assert load(str(tmp_path / 'split')).classes == ['bus', 'train']
+    assert counts(load(str(tmp_path / 'split'))) == [10, 10, 0]
+
+
+@pytest.mark.parametrize(
+    'names,expected',
+    [
+        (['ILSVRC/Data/train/n1', 'ILSVRC/Data/train/n2', 'ILSVRC/Data/val', 'ILSVRC/Data/test'], ['n1', 'n2']),
+        (['train/images/cat', 'train/images/dog', 'val/images/cat', 'val/images/dog'], ['cat', 'dog']),
+        (['train/cat', 'train/dog', 'sample/cat', 'sample/dog'], ['cat', 'dog']),
+        (['set/images/cat', 'set/images/dog'], ['cat', 'dog']),
+        (['cat/a', 'cat/b', 'dog'], ['cat', 'dog']),
+        (
+            ['archive/Training/cat', 'archive/Training/dog', 'archive/Testing/cat', 'archive/Testing/dog'],
+            ['cat', 'dog'],
+        ),
+        (
+            [
+                'cats_and_dogs/training_set/training_set/cats',
+                'cats_and_dogs/training_set/training_set/dogs',
+                'cats_and_dogs/test_set/test_set/cats',
+                'cats_and_dogs/test_set/test_set/dogs',
+            ],
+            ['cats', 'dogs'],
+        ),
+        (['a/train/x', 'a/train/y', 'b/test/x', 'b/test/y'], ['x', 'y']),
+    ],
+)
+def test_usual_folder_structures(tmp_path, names, expected):
+    draw_folders(tmp_path / 'photos', 5, *names)
+    assert load(str(tmp_path / 'photos')).classes == expected
+
+
+def test_spreadsheet_is_rejected(tmp_path):
+    draw_images(tmp_path / 'photos' / 'images', 5, 0)
+    (tmp_path / 'photos' / 'labels.xlsx').write_bytes(b'PK')
+    with pytest.raises(KdfastError, match='save labels.xlsx as labels.csv'):
+        load(str(tmp_path / 'photos'))
+
+
+def test_sample_folder_is_skipped(tmp_path):
+    draw_folders(
+        tmp_path / 'dogscats',
+        4,
+        *(f'{split}/{name}' for split in ('train', 'valid', 'sample/train', 'sample/valid') for name in ('cat', 'dog')),
+        'models',
+    )
+    found = load(str(tmp_path / 'dogscats'))
+    assert counts(found) == [8, 8, 0] and found.notes[0] == 'skipped, in no folder of a class: 20 (models/0.png, …)'
+
+
+def test_unlabeled_images_are_skipped(tmp_path):
+    draw_folders(tmp_path / 'a', 5, 'cat', 'dog', 'test')
+    draw_folders(tmp_path / 'b', 5, 'train/cat', 'train/dog', 'test')
+    for name in 'ab':
+        found = load(str(tmp_path / name))
+        assert found.classes == ['cat', 'dog'] and 'skipped, in no folder of a class: 5 (test/0.png, …)' in found.notes
+
+
+def test_system_files_are_skipped(tmp_path):
+    draw_folders(
+        tmp_path / 'photos',
+        5,
+        'cat',
+        'dog',
+        'cat/.ipynb_checkpoints',
+        '@eaDir',
+        '$RECYCLE.BIN',
+        'cat/.thumbnails',
+        '.git/objects',
+    )
+    (tmp_path / 'photos' / 'Thumbs.db').write_bytes(b'x')
+    (tmp_path / 'photos' / 'dog' / '._1.png').write_bytes(b'x')
+    found = load(str(tmp_path / 'photos'))
+    assert found.classes == ['cat', 'dog'] and found.notes[0] == 'skipped, system files: 7 ($RECYCLE.BIN, …)'
+
+
+def test_test_images_are_kept_apart(tmp_path):
+    draw_folders(
+        tmp_path / 'photos', 4, *(f'{split}/{name}' for split in ('train', 'val', 'test') for name in ('cat', 'dog'))
+    )
+    found = load(str(tmp_path / 'photos'))
+    assert counts(found) == [8, 8, 8] and 'test images, kept apart: 8' in found.notes
+    assert found.about['validates'] == 'valid'
+    held = load(str(tmp_path / 'photos'), holdout=0.25)
+    assert counts(held) == [6, 2, 8] and (held.test[0][:] == found.test[0][:]).all()
+    draw_images(tmp_path / 'photos' / 'test' / 'dog', 3, 99)
+    # what will be evaluated at the end is part of the data
+    assert load(str(tmp_path / 'photos')).fingerprint != found.fingerprint
+
+
+def test_rare_and_unvalidated_classes_give_notes(tmp_path):
+    for n, names in ((40, ['train/cat', 'train/dog']), (3, ['valid/cat', 'valid/dog']), (2, ['train/lynx'])):
+        draw_folders(tmp_path / 'a', n, *names)
+    found = load(str(tmp_path / 'a'))
+    assert found.classes == ['cat', 'dog', 'lynx'] and counts(found) == [82, 6, 0]
+    assert 'rare classes: 1 (lynx: 2 training images)' in found.notes
+    assert 'classes without validation images: 1 (lynx)' in found.notes
+    draw_folders(tmp_path / 'b', 10, 'cat', 'dog')
+    draw_folders(tmp_path / 'b', 1, 'lynx')
+    held = load(str(tmp_path / 'b'))
+    assert counts(held) == [17, 4, 0] and held.train[1].tolist().count(2) == 1
+    assert 'classes without validation images: 1 (lynx)' in held.notes
+
+
+@pytest.mark.parametrize(
+    'names,n_noted',
+    [
+        (('red', 'red shirt', 'shirt'), 1),
+        (('a b', 'b a', 'c'), 2),
+        (('red|dress', 'red', 'dress'), 1),
+        (('German shepherd', 'Welsh corgi', 'poodle'), 0),
+        (('cat', 'dog'), 0),
+    ],
+)
+def test_names_that_look_like_several_labels_give_a_note(tmp_path, names, n_noted):
+    draw_folders(tmp_path / 'photos', 5, *names)
+    notes = [note for note in load(str(tmp_path / 'photos')).notes if 'several labels' in note]
+    assert len(notes) == bool(n_noted) and all(f': {n_noted} (' in note for note in notes)
