@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from kdfast.data.dataloaders import as_bytes
+from kdfast.data.device_transfer import as_bytes
 
 FORMAT = '3'  # of checkpoints; files with another format are ignored
 END = 'end'  # replaces epoch and step in a file name: the state at the end of a fit, before its after_fit
