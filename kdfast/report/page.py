@@ -44,7 +44,7 @@ CURVES = {  # columns of metrics.csv and steps.csv, and what the page calls them
 SPLITS = dict(valid='validation', train='training')
 
 
-def write_page(
+def render_page(
     folders: list[RunDir],  # Runs on one data set
     kept_in,  # Where runs are kept
     margin: float,  # Smallest difference that matters, as a fraction

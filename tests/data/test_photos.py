@@ -271,7 +271,8 @@ def test_a_run_on_photographs(kdfast, photos, tmp_path):
 @pytest.mark.parametrize('command', ['study', 'matrix'])
 def test_a_study_tells_its_runs_the_size(kdfast, photos, tmp_path, monkeypatch, command):
     "What the command line of each of its runs says is read back by that run's own command"
-    from kdfast import cli
+    from kdfast.cli.recipes import recipe_command
+    from kdfast.cli.run import run_recipe
 
     planned = []
     monkeypatch.setattr(
@@ -282,7 +283,7 @@ def test_a_study_tells_its_runs_the_size(kdfast, photos, tmp_path, monkeypatch, 
     kdfast(command, '--seeds', 1, '--data', photos, '--size', 16, '--holdout', 0.25, '--runs', tmp_path)
     assert planned
     for task, words in planned:
-        asked = cli.command(task.recipe, cli.run_recipe).make_context('run', words).params
+        asked = recipe_command(task.recipe, run_recipe).make_context('run', words).params
         assert (asked['data'], asked['size'], asked['holdout']) == (
             str(photos),
             16,

@@ -55,11 +55,9 @@ def runs(tmp_path_factory):
 
 @pytest.mark.parametrize('arguments', [[], ['--against', 'teacher'], ['--shares']])
 def test_the_terminal_shows_what_can_be_read(runs, kdfast, arguments, monkeypatch):
-    from rich.console import Console
+    from kdfast.cli import app
 
-    from kdfast import cli
-
-    monkeypatch.setattr(cli, 'out', Console(width=80, highlight=False))
+    monkeypatch.setattr(app.out, 'width', 80)
     done = kdfast('confusion', 'exp2', '--runs', runs, *arguments)
     lines = done.out.splitlines()
     assert done.status == 0 and len(lines) < 90 and all(len(line) <= 80 for line in lines), done.err

@@ -113,7 +113,7 @@ def test_the_answer_comes_first(tmp_path, kdfast):
 
 @pytest.mark.parametrize(
     'arguments,said',
-    [(['--data', 'nothing'], 'no finished run'), (['--out', 'nowhere/r.html'], 'nowhere is no folder')],
+    [(['--data', 'nothing'], 'no finished run'), (['--out', 'nowhere/r.html'], 'nowhere is not a directory')],
 )
 def test_what_is_wrong(study, kdfast, tmp_path, monkeypatch, arguments, said):
     monkeypatch.chdir(tmp_path)

@@ -5,6 +5,8 @@ import pytest
 from conftest import equal, recipe, weights
 from rich.console import Console
 
+from kdfast.cli.recipes import recipe_command
+from kdfast.cli.run import run_recipe
 from kdfast.runs.recipes import find_recipe, study_order
 from kdfast.study import schedule
 from kdfast.study.plan import plan
@@ -45,11 +47,9 @@ def test_arguments_are_passed_on_to_what_is_needed(tmp_path):
 )
 def test_a_commands_options_are_those_of_its_folder(tmp_path, given):
     "What a task's command line says is read back by the recipe's own command"
-    from kdfast import cli
-
     for task in plan([(find_recipe('exp2'), given)], range(3, 4), 'pets', tmp_path):
         words = task.command(['--data', 'pets'])[6:]
-        read = cli.command(task.recipe, cli.run_recipe).make_context('run', words).params
+        read = recipe_command(task.recipe, run_recipe).make_context('run', words).params
         arguments = task.recipe.resolve({o.name: read[o.name] for o in task.recipe.options})
         assert task.folder.path == tmp_path / 'pets' / task.recipe.folder_name(arguments) / str(read['seed'])
 
