@@ -171,7 +171,8 @@ def tensorboard_callback() -> type:
     try:
         from kdfast.training.tensorboard import TensorBoard
     except ImportError as e:
-        raise KdfastError("--tensorboard needs a package that is not installed: pip install 'kdfast[tensorboard]'") from e
+        needed = "pip install 'kdfast[tensorboard]'"
+        raise KdfastError(f'--tensorboard needs a package that is not installed: {needed}') from e
     return TensorBoard
 
 

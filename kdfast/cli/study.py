@@ -165,11 +165,11 @@ def train_all(
     "Train what is missing, after a rehearsal. Raises KdfastError under torchrun and accelerate launch."
     if distributed.launched() > 1:
         raise KdfastError('this command cannot run under torchrun or accelerate launch; use --jobs')
-    from kdfast.study import schedule
+    from kdfast.study import process, schedule
     from kdfast.study.plan import plan
 
     data = load_data(images, training.runs).name
-    backend, start = schedule, None
+    backend, start = process, None
     if training.ray:
         from kdfast.data.sources import located
 

@@ -109,7 +109,7 @@ def test_compare_is_the_reports_table(study, kdfast):
     header = next(line for line in done.out.splitlines() if 'teacher' in line).split()
     assert header == ['teacher', 'baseline', 'kd', 'hint', 'exp1', 'exp2']
     for label in (
-        'loss',
+        'training loss',
         'training accuracy',
         'validation accuracy',
         'fit loss',
@@ -118,11 +118,11 @@ def test_compare_is_the_reports_table(study, kdfast):
         'parameters',
         'multiply-adds',
         'epochs',
-        'time',
+        'training time',
     ):
         assert label in done.out
     accuracy = json.loads((study / 'exp1' / '0' / 'result.json').read_text())['valid_accuracy']
-    assert f'{100 * accuracy:.2f} %' in done.out and 'one seed each: a difference may be chance' in done.out
+    assert f'{100 * accuracy:.2f} %' in done.out and 'one seed per recipe: differences may be due to chance' in done.out
 
 
 def test_compare_for_scripts(study, kdfast):

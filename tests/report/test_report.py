@@ -62,7 +62,7 @@ def test_a_summary_has_the_teacher_beside_the_student(tmp_path):
     assert {
         'validation accuracy 85.80 % teacher 87.00 %',
         'parameters 306 k teacher 1.33 M',
-        'one image takes 1.00 ms teacher 2.00 ms',
+        'latency (1 image) 1.00 ms teacher 2.00 ms',
         'epochs 32',
     } <= lines(student)
     assert 'parameters 1.33 M' in lines(teacher)

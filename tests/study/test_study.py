@@ -9,8 +9,10 @@ from kdfast.cli.recipes import recipe_command
 from kdfast.cli.run import run_recipe
 from kdfast.runs.recipes import find_recipe, study_order
 from kdfast.study import schedule
+from kdfast.study.board import Board
 from kdfast.study.plan import plan
-from kdfast.study.schedule import Board, Process, run_tasks, stop_processes
+from kdfast.study.process import Process, stop_processes
+from kdfast.study.schedule import run_tasks
 
 
 def test_everything_is_planned_once_and_behind_what_it_needs(tmp_path):
@@ -85,7 +87,7 @@ def test_what_most_wait_for_goes_first(tmp_path, monkeypatch):
 
     (
         monkeypatch.setattr(schedule, 'Process', Instant),
-        monkeypatch.setattr(schedule, 'LOOK_EVERY', 0),
+        monkeypatch.setattr(schedule, 'POLL_SECONDS', 0),
         monkeypatch.setattr(schedule, 'stop_processes', lambda _: None),
     )
     tasks = plan(
@@ -156,7 +158,7 @@ def test_the_board_shows_how_all_stand(tmp_path):
         teacher=['87.00', '%'],
         baseline=['waiting'],
         kd=['failed'],
-        hint=['fit', '0.031'],
+        hint=['loss', '0.031'],
         exp1=['2/32', '71.40', '%'],
         exp2=['0/32'],
     )

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import DynamicOutputShapeException
 from kdfast.data.dataloaders import RESIDENT, as_bytes, loaders, moved, resident
 from kdfast.distill.mixup import MixUp
 from kdfast.models.study_networks import thin
-from kdfast.study.schedule import default_jobs
+from kdfast.study.process import default_jobs
 from kdfast.training.devices import device_name, repeatable
 
 CUDA = torch.device('cuda')
