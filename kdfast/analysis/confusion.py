@@ -15,7 +15,7 @@ def confusion_summary(
     folder: RunDir,  # A finished run
     against: RunDir | None = None,  # Another run on the same data, such as the teacher
 ) -> dict:
-    """Return the confusion matrix in counts and row shares, accuracy by class, and the most confused pairs.
+    """Return confusion matrix, accuracy by class and most confused pairs of a run.
 
     With another run, also its numbers; for every class McNemar's exact p-value that both runs are equally often
     correct, corrected for the number of classes (Holm); how often both agree; how many images only one has correct.
@@ -43,15 +43,12 @@ def confusion_summary(
             'only runs on the same data compare'
         )
     other = np.array(other_counts)
-    return (
-        summary
-        | compare_predictions(folder, against, classes)
-        | dict(
-            against=str(against),
-            against_confusion=other_counts,
-            against_class_accuracy=dict(zip(classes, class_accuracies(other))),
-            against_worst_pairs=named_pairs(pairs, classes, other),
-        )
+    summary |= compare_predictions(folder, against, classes)
+    return summary | dict(
+        against=str(against),
+        against_confusion=other_counts,
+        against_class_accuracy=dict(zip(classes, class_accuracies(other))),
+        against_worst_pairs=named_pairs(pairs, classes, other),
     )
 
 
@@ -64,7 +61,7 @@ def part_of_matrix(
 
 
 def compare_predictions(folder, against, classes):
-    "Compare two runs image by image: p-value of each class, agreement, and images that only one has correct."
+    "Compare two runs image by image: p-values by class, agreement, images that only one has correct."
     from kdfast.stats.intervals import exact_p, holm  # scipy takes a while
 
     mine, theirs = (run.arrays('predictions.npz') for run in (folder, against))

@@ -39,8 +39,9 @@ def paired_difference(
     others: Mapping[int, RunDir],  # Those of another recipe on the same data
     margin: float,  # Smallest difference that matters, as a fraction
 ) -> dict:
-    """Compare the runs of the same seed. Returns the row of one difference; its verdict is None without common seeds.
+    """Compare the runs of the same seed, and return the row of one difference.
 
+    The verdict is None without common seeds.
     With two or more seeds, the interval is Student's over seeds; with one, it is over its validation images.
     """
     seeds = sorted(runs.keys() & others.keys())
@@ -67,7 +68,7 @@ def with_verdict(
     difference: Difference,  # Of accuracies
     margin: float,  # Smallest difference that matters, as a fraction
 ) -> dict:
-    "Return the difference as plain numbers, with its verdict and the number of seeds that would decide it."
+    "Return the difference as plain numbers, with its verdict and the number of seeds that would decide."
     verdict = difference.verdict(margin)
     undecided = verdict == 'undecided' and difference.of == 'seeds'
     return dict(

@@ -5,7 +5,7 @@ The study calls the regressor "the extra matrix", hence the names of the command
 Premises, differences, verdicts. Imports no torch.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,20 +32,20 @@ Runs = dict[int, RunDir]  # Finished runs by seed
 def question_runs(
     given: dict,  # Arguments of every run, such as epochs
 ) -> list[tuple[Recipe, dict]]:  # Recipes with their arguments
-    "Return the runs that the answer needs: baseline and experiments of both students, and experiments of the control."
+    "Return the runs that the answer needs: baseline and experiments of each student, and the control."
     arms = [(name, arm) for arm in (THIN, MATCHED) for name in ('baseline', *EXPERIMENTS)]
     arms += [(name, CONTROL) for name in EXPERIMENTS]
     return [(find_recipe(name), arm | given) for name, arm in arms]
 
 
 def answer_question(
-    runs_dir: Path,
+    runs_dir: Path,  # Directory of the runs
     data: str,  # Name of the data set
-    seeds: Collection[int],
+    seeds: Collection[int],  # To look at
     given: dict,  # Arguments of every run that has them, such as epochs
     margin: float,  # Smallest difference that matters, as a fraction
 ) -> dict:
-    """Return the premises with their evidence and, for each experiment, three differences of finished runs.
+    """Return the premises with their evidence and, for each experiment, three differences.
 
     raw: `thin` (with regressor) minus `matched` (without); two networks differ, not only the regressor.
     corrected: raw minus the difference of the two baselines; this answers the question.
@@ -84,7 +84,7 @@ def find_stage_ones(
 
 def questions_answered(
     folders: Sequence[RunDir],  # Runs on one data set
-    runs_dir: Path,
+    runs_dir: Path,  # Directory of the runs
     margin: float,  # Smallest difference that matters, as a fraction
 ) -> list[dict]:
     "Return an answer for every set of arguments with which all runs that it needs are finished."
@@ -109,8 +109,8 @@ def effect(
     with_regressor: Runs,  # Of an experiment with the thin student
     without: Runs,  # With the matched student
     control: Runs,  # With the matched student and a regressor
-    thin: Runs,  # Baselines
-    matched: Runs,
+    thin: Runs,  # Baselines of the thin student
+    matched: Runs,  # Baselines of the matched student
     margin: float,  # Smallest difference that matters, as a fraction
 ) -> dict[str, dict]:
     "Return the three differences of an experiment."
@@ -122,10 +122,10 @@ def effect(
 
 
 def corrected_difference(
-    with_regressor: Mapping[int, RunDir],  # Finished runs by seed, as in `effect`
-    without: Mapping[int, RunDir],
-    thin: Mapping[int, RunDir],
-    matched: Mapping[int, RunDir],
+    with_regressor: Runs,  # Of an experiment with the thin student
+    without: Runs,  # With the matched student
+    thin: Runs,  # Baselines of the thin student
+    matched: Runs,  # Baselines of the matched student
     margin: float,  # Smallest difference that matters, as a fraction
 ) -> dict:
     "Return (with − without) − (thin − matched) over seeds; with one seed, over its validation images."

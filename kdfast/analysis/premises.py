@@ -10,9 +10,9 @@ PARAMETER_TOLERANCE = 0.03  # how much the numbers of parameters of the two stud
 
 
 def premise(
-    name: str,
+    name: str,  # What must hold, in a few words
     state: str,  # held, broken or undecided
-    evidence: str,
+    evidence: str,  # The numbers behind the state
 ) -> dict:
     "Return a premise as plain data."
     return dict(premise=name, state=state, evidence=evidence)
@@ -36,9 +36,9 @@ def same_teacher(
 
 
 def same_hint(
-    thin: Sequence[RunDir],  # Runs of stage one, at least one of each student
-    matched: Sequence[RunDir],
-    control: Sequence[RunDir],
+    thin: Sequence[RunDir],  # Runs of stage one with the thin student, at least one
+    matched: Sequence[RunDir],  # With the matched student
+    control: Sequence[RunDir],  # With the matched student and a regressor
 ) -> dict:
     "Check that all runs had the same hint layer and shape, and a regressor just where it is expected."
     hints = [folder.result['hint'] for folder in (*thin, *matched, *control)]
@@ -55,8 +55,8 @@ def same_hint(
 
 
 def same_parameters(
-    thin: dict,  # Results of one run of each student
-    matched: dict,
+    thin: dict,  # Result of a run of the thin student
+    matched: dict,  # Of the matched student
 ) -> dict:
     "Check that the two students have about the same number of parameters."
     sizes = [

@@ -16,7 +16,7 @@ err = Console(stderr=True, highlight=False)
 
 
 class PlainGroup(TyperGroup):
-    "A group of commands whose help wraps long descriptions; click would cut them off at the end of the line."
+    "A group of commands whose help wraps long descriptions, where click would cut them off."
 
     def format_commands(self, ctx, formatter):
         "Write one section for each panel, in the order of `list_commands`."
@@ -60,7 +60,7 @@ def main_options(
     version: Annotated[bool, typer.Option('--version', help='Print the version and exit.')] = False,
     debug: Annotated[bool, typer.Option('--debug', help='Show the traceback of an error.')] = False,
 ):
-    # `main` removes --debug from the command line: it may stand behind any command. Here it is only documented.
+    "Print the version or the help. `main` handles --debug, which may follow any command."
     if version:
         print(f'kdfast {kdfast.__version__}')
     else:

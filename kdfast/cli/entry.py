@@ -26,7 +26,10 @@ def share_cores(
 
 
 def main():
-    "Run the command line and exit: 0 done, 2 fixable by the user, 3 locked, 4 diverged, 130/143 interrupted, 1 a bug."
+    """Run the command line, and exit with its status.
+
+    0 done, 2 the user can fix it, 3 another process trains the run, 4 diverged, 130 and 143 interrupted, 1 a bug.
+    """
     share_cores()
     debug = '--debug' in sys.argv
     sys.argv = [word for word in sys.argv if word != '--debug']
@@ -62,7 +65,7 @@ def print_error(
 def describe(
     error: Exception,  # From a command
 ) -> tuple[int, str]:
-    "Return exit status and message: 2 fixable by the user, 3 another process trains the run, 4 diverged, 1 a bug."
+    "Return the exit status and the message of an error."
     if isinstance(error, KdfastError):
         return error.exit_status, error.message
     if is_usage_error(error):
@@ -76,7 +79,7 @@ def describe(
 
 
 def is_usage_error(error):
-    "Whether click raised it for a wrong command line. Typer has its own copy of click, under a private name."
+    "Whether click raised it for a wrong command line. Newer Typer has a private copy of click."
     return hasattr(error, 'format_message')
 
 

@@ -96,7 +96,7 @@ OptimizerOption = Annotated[
 
 @dataclass
 class DataOptions:
-    "The data set, and how its images are read, split, augmented and batched: what `kdfast.data.load` takes."
+    "The data set, and how its images are read, split, augmented and batched: for `kdfast.data.load`."
 
     data: DataOption = 'digits'
     size: SizeOption = None
@@ -150,7 +150,7 @@ def expand_groups(
     first: Collection[inspect.Parameter] = (),  # Options that `command` receives as keywords, besides its own
     without: Collection[str] = (),  # Fields that are no options of this command; they keep their defaults
 ) -> Callable:
-    "Return a function for Typer with one option per field, which collects the values and calls `command`."
+    "Return a function for Typer with one option per field; it collects the values and calls `command`."
     own = inspect.signature(command).parameters.values()
     groups = {p.name: p.annotation for p in own if is_dataclass(p.annotation)}
     parameters = list(first)

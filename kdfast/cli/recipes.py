@@ -31,10 +31,10 @@ class RecipeGroup(PlainGroup):
 
 
 def recipe_command(
-    recipe: Recipe,
+    recipe: Recipe,  # Gives the command its options and help
     action: Callable,  # Called with the recipe, DataOptions, RunOptions, and the arguments of `main` by name
 ) -> TyperCommand:
-    "Return the command that does something with a recipe. Raises KdfastError where names of options collide."
+    "Return the command that does something with a recipe. Raises KdfastError if option names collide."
     check_names(recipe)
 
     def command(images: DataOptions, options: RunOptions, **given):
@@ -59,9 +59,9 @@ def to_parameter(
 
 
 def check_names(
-    recipe: Recipe,
+    recipe: Recipe,  # Read from source
 ):
-    "Raise KdfastError where a parameter of `main` has the name of a shared option, or of another one of its own."
+    "Raise KdfastError if a parameter of `main` has the name of a shared option, or two share a flag."
     negative = {f'no_{o.name}' for o in recipe.options if o.type is bool}
     taken = {*SHARED_NAMES, 'help', 'debug', *negative}
     for option in recipe.options:

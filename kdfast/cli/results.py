@@ -114,7 +114,7 @@ def print_heading(data):
 
 
 def print_csv(
-    rows: Iterable[Sequence],
+    rows: Iterable[Sequence],  # The header is the first
 ):
     "Print rows as CSV. Text that a spreadsheet would take for a formula is escaped."
     from kdfast.core.atomic import harmless

@@ -21,12 +21,15 @@ from kdfast.runs.recipes import Recipe, find_recipe, recipe_names
 
 
 def run_recipe(
-    recipe: Recipe,
-    images: DataOptions,
-    options: RunOptions,
+    recipe: Recipe,  # To run
+    images: DataOptions,  # The data set
+    options: RunOptions,  # Seed, directory, output
     given: dict,  # Arguments of `main` by name
 ):
-    "Train a recipe and the runs that it needs; print the result. Checks arguments and data before it imports fastai."
+    """Train a recipe and the runs that it needs, and print the result.
+
+    Arguments and data are checked before fastai is imported, which takes seconds.
+    """
     arguments = recipe.resolve(given)
     data = load_data(images, options.runs, options.seed)
     from kdfast.runs.run_dir import locate_run
@@ -52,12 +55,15 @@ def run_recipe(
 
 
 def find_rate(
-    recipe: Recipe,
-    images: DataOptions,
-    options: RunOptions,
+    recipe: Recipe,  # To run
+    images: DataOptions,  # The data set
+    options: RunOptions,  # Seed, directory, output
     given: dict,  # Arguments of `main` by name
 ):
-    "Run the learning rate range test on the first fit of a recipe; print the suggestion. Trains what the fit needs."
+    """Run the learning rate range test on the first fit of a recipe, and print the suggestion.
+
+    Trains the runs that this fit needs.
+    """
     arguments = recipe.resolve(given)
     data = load_data(images, options.runs, options.seed)
     with quiet_imports():
@@ -73,10 +79,14 @@ def find_rate(
 
 
 class RunGroup(RecipeGroup):
+    "Commands that train a recipe."
+
     action = staticmethod(run_recipe)
 
 
 class LRFindGroup(RecipeGroup):
+    "Commands that find a learning rate for a recipe."
+
     action = staticmethod(find_rate)
 
 
@@ -127,11 +137,14 @@ def cp(
 
 
 def load_data(
-    images: DataOptions,
-    runs_dir: Path,
+    images: DataOptions,  # What to load
+    runs_dir: Path,  # Directory of the runs
     seed: int = 0,  # Only checked; the data do not depend on it
 ):
-    "Load the data set, under a name that no other data set has in `runs_dir`. Raises KdfastError for a negative seed."
+    """Load the data set, under a name that no other data set has in `runs_dir`.
+
+    Raises KdfastError for a negative seed, and for data that cannot be read.
+    """
     if seed < 0:
         raise KdfastError(f'--seed {seed}: expected 0 or more')
     from kdfast.data.sources import load, with_own_name
@@ -167,7 +180,7 @@ def trust_runs(
 
 
 def tensorboard_callback() -> type:
-    "Return the callback class that writes for TensorBoard. Raises KdfastError where the package is missing."
+    "Return the callback class for TensorBoard. Raises KdfastError if its package is missing."
     try:
         from kdfast.training.tensorboard import TensorBoard
     except ImportError as e:

@@ -144,7 +144,7 @@ def chosen_recipes(
 
 
 def with_arguments(
-    recipes: Sequence[Recipe],
+    recipes: Sequence[Recipe],  # To train
     given: dict,  # Arguments by name, each for the recipes that have it
 ) -> list[tuple[Recipe, dict]]:
     "Pair every recipe with its arguments. Raises KdfastError for an argument that no recipe has."
@@ -159,8 +159,8 @@ def with_arguments(
 
 def train_all(
     wanted: Sequence[tuple[Recipe, dict]],  # Recipes with their arguments
-    training: StudyOptions,
-    images: DataOptions,
+    training: StudyOptions,  # How many runs, where
+    images: DataOptions,  # The data set
 ) -> tuple[str, list]:  # Name of the data set; tasks without a result
     "Train what is missing, after a rehearsal. Raises KdfastError under torchrun and accelerate launch."
     if distributed.launched() > 1:
@@ -188,7 +188,7 @@ def train_all(
 def connect_to_ray(
     address: str,  # auto, or HOST:PORT
 ):
-    "Connect to a Ray cluster and return the module that starts tasks on it. Raises KdfastError without Ray."
+    "Connect to a Ray cluster and return the module that starts tasks there. Needs Ray (KdfastError)."
     try:
         from kdfast.study import ray_cluster
     except ImportError as e:

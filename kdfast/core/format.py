@@ -14,7 +14,7 @@ UNLIMITED = Console(width=1000)  # to measure the width that a table would take
 
 
 def percent(
-    fraction: float,
+    fraction: float,  # 0 to 1
 ) -> str:
     "Format a fraction as a percentage: 85.32 %."
     return f'{100 * fraction:.2f} %'
@@ -35,7 +35,7 @@ def interval_text(
 
 
 def loss_text(
-    loss: float,
+    loss: float,  # Of any kind
 ) -> str:
     "Format a loss: 0.312."
     return f'{loss:.3f}'
@@ -49,7 +49,7 @@ def count_text(
 
 
 def thousands(
-    count: float | None,
+    count: float | None,  # Parameters, multiply-adds, …
 ) -> str:
     "Format a large count: 1.33 M, 306 k, 84; a dash for None."
     if count is None:
@@ -60,28 +60,28 @@ def thousands(
 
 
 def megabytes(
-    n_bytes: float,
+    n_bytes: float,  # Of a file
 ) -> str:
     "Format a number of bytes: 1.23 MB."
     return f'{n_bytes / 1e6:.2f} MB'
 
 
 def milliseconds(
-    seconds: float,
+    seconds: float,  # Below a second or so
 ) -> str:
     "Format a short time: 0.52 ms."
     return f'{1e3 * seconds:.2f} ms'
 
 
 def duration(
-    seconds: float,
+    seconds: float,  # From a second to days
 ) -> str:
     "Format a long time: 42 s, 3.5 min."
     return f'{seconds:.0f} s' if seconds < 100 else f'{seconds / 60:.1f} min'
 
 
 def shape_text(
-    shape: Sequence[int],
+    shape: Sequence[int],  # Without the batch
 ) -> str:
     "Format a shape: 84×8×8."
     return '×'.join(map(str, shape))

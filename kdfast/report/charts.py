@@ -86,8 +86,8 @@ def interval_plot(
 
 
 def ticks(
-    low: float,
-    high: float,
+    low: float,  # Lowest value
+    high: float,  # Highest value
     n: int = 5,  # About how many
 ) -> list[float]:
     "Return about n round numbers from low to high; from low to above it, if both are equal."
@@ -100,7 +100,7 @@ def ticks(
 
 
 def widened(low, high):
-    "The ends of an axis, with room around a constant, and around values that differ in their last digits only."
+    "The ends of an axis, with room around values that differ in their last digits only, or not at all."
     if high - low > 1e-9 * max(abs(low), abs(high), 1e-200):
         return low, high
     room = max(abs(low), abs(high)) / 2 or 0.5
@@ -108,9 +108,9 @@ def widened(low, high):
 
 
 def reach(
-    ys: Sequence[float],
+    ys: Sequence[float],  # All values that could be drawn
 ) -> tuple[float, float]:
-    """Return lowest and highest of the axis: all values but a few far above the others, as of an untrained network.
+    """Return the ends of the axis: all values but a few far above the others, as of an untrained network.
 
     Far: further above 95 % of the values than those span. If 95 % of the values are equal, none is far.
     """
@@ -120,8 +120,8 @@ def reach(
 
 
 def scale(
-    low: float,
-    high: float,
+    low: float,  # Lowest value
+    high: float,  # Highest value
     start: float,  # Where low is drawn
     end: float,  # Where high is drawn
 ) -> Callable[[float], float]:
@@ -156,7 +156,7 @@ def drawable(numbers):
 
 
 def thin_out(
-    points: Sequence[tuple],
+    points: Sequence[tuple],  # (x, y, …)
 ) -> list[tuple]:
     "Return at most 200 points, each the mean of neighbors."
     size = ceil(len(points) / MAX_POINTS) or 1

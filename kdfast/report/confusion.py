@@ -22,7 +22,7 @@ def confusion_view(
     width: int,  # Columns of the terminal
     as_shares: bool = False,  # Percentages of the rows instead of counts
 ) -> Group:
-    "Return the matrix as a heat map, accuracy by class, and the most confused pairs. Of many classes, only some."
+    "Return a heat map, accuracy by class, and the most confused pairs; of many classes, only some."
     title = Text.assemble('\n', (names[0], 'bold'), ': rows are actual classes, columns predicted classes\n')
     parts = [title]
     for table in (heat_map(found, width, as_shares), class_table(found, names), pair_table(found, names)):
@@ -44,7 +44,7 @@ def confusion_sentences(
     significant = [c for c in ahead if found['class_p'][c] < SIGNIFICANT]
     mine, other = names
     yield f'{mine} is more accurate than {other} in: {listed(ahead) or "no class"}.'
-    yield f'Of these significantly (p < {SIGNIFICANT}): {listed(significant) or "no class"}.'
+    yield f'Significant (p < {SIGNIFICANT}) in: {listed(significant) or "no class"}.'
     yield (
         f'They agree on {percent(found["agreement"])} of {found["images"]:,} images; only {mine} has '
         f'{found["only_right"]} correct, only {other} {found["only_against_right"]}.'
@@ -60,7 +60,7 @@ def class_leads(found):
 def listed_classes(
     found: dict,  # From `confusion_summary`
 ) -> tuple[list[str], str]:  # Classes, and which ones they are if they are not all
-    "Return all classes; of more than 40, the least accurate or, with another run, those that differ most."
+    "Return all classes; of more than 40 the least accurate or, with another run, the most different."
     classes = found['classes']
     if len(classes) <= MAX_CLASSES:
         return classes, ''

@@ -29,7 +29,7 @@ def curve_sentences(
     names: Sequence[str],  # Recipes
     means: Mapping[str, dict],  # From `summarize_curves`
 ) -> Iterator[str]:
-    "Yield what the numbers say about these recipes: accuracy, over-fitting, convergence, stability, losses."
+    "Yield sentences on accuracy, over-fitting, convergence, stability and losses of these recipes."
 
     def ranking(key, number_format):
         return ', '.join(f'{name} {number_format(means[name][key])}' for name in ranked(names, key, means))
@@ -89,7 +89,7 @@ def curve_charts(
     folders: Sequence[RunDir],  # Finished runs
     colors: Mapping[str, int],  # By recipe: the number of its color in the style of the page
 ) -> list[dict]:  # title and svg of each
-    "Return one chart per metric and split, by epoch, and one per metric by step: means over seeds, with bands."
+    "Return charts of each metric, by epoch for both splits, and by step: means over seeds, with bands."
     by_epoch = defaultdict(lambda: defaultdict(list))
     by_step = defaultdict(lambda: defaultdict(list))
     for folder in folders:

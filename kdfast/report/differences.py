@@ -13,7 +13,7 @@ STYLES = dict(better='bold green', worse='bold red', alike='bold cyan', undecide
 def difference_table(
     rows: Sequence[dict],  # From `differences_from`
 ) -> Table:
-    "Return a table with one row per recipe: difference in percentage points, interval, seeds and verdict."
+    "Return a table with one row per recipe: difference in points, interval, seeds and verdict."
     table = Table(box=None, padding=(0, 2, 0, 0), header_style='bold')
     table.add_column(wrap_name(f'against {rows[0]["against"]}'), no_wrap=True)
     for name in ('points', '95 % interval', 'n'):

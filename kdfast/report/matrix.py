@@ -62,7 +62,7 @@ def effect_table(effects):
 def answer_sentences(
     found: dict,  # From `answer_question`
 ) -> Iterator[Text]:
-    "Yield one sentence per experiment, from the corrected difference. There is no answer if a premise is broken."
+    "Yield a sentence per experiment, from the corrected difference. A broken premise gives no answer."
 
     def premises(state):
         return ', '.join(p['premise'] for p in found['premises'] if p['state'] == state)

@@ -29,7 +29,7 @@ N_COLORS = 12  # of lines: six hues in the style of the page, each solid and das
 
 def render_page(
     folders: Sequence[RunDir],  # Runs on one data set
-    runs_dir: Path,
+    runs_dir: Path,  # Directory of the runs
     margin: float,  # Smallest difference that matters, as a fraction
 ) -> str:  # HTML
     "Render the page: question and answer, table, curves, confusion matrices, analyses, provenance."

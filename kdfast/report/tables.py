@@ -26,7 +26,7 @@ STATUS_STYLES = {'finished': '', 'running': 'dim', 'interrupted': 'yellow'}  # o
 def run_summary(
     folder: RunDir,  # A finished run
 ) -> Group:
-    "Return the measures of a run next to its teacher's, its most confused pairs, its notes, and its directory."
+    "Return the measures of a run next to its teacher's, confused pairs, notes, and the directory."
     result = folder.result
     table = Table.grid(padding=(0, 2))
 
@@ -105,7 +105,7 @@ def run_label(
 
 def table_cell(
     number: dict | None,  # Mean and standard deviation, from `aggregate`
-    number_format: Callable[[float], str],
+    number_format: Callable[[float], str],  # Of the measure
 ) -> str:
     "Return the text of a cell: the mean and, below it, the standard deviation; a dash for None."
     if number is None:
@@ -118,7 +118,7 @@ def table_cell(
 def run_remarks(
     folders: Sequence[RunDir],  # Runs on one data set
 ) -> list[str]:
-    "Return remarks for below the table: missing runs, different teachers or settings, and what the numbers are."
+    "Return remarks for below the table: missing runs, different teachers or settings, number of seeds."
     finished = [folder for folder in folders if folder.finished]
     remarks = []
     for folder in folders:

@@ -31,7 +31,7 @@ def most_confused(
 
 def named_pairs(
     pairs: Sequence[tuple[int, int]],  # (actual, predicted)
-    classes: Sequence[str],
+    classes: Sequence[str],  # Their names
     matrix: np.ndarray,  # (classes, classes) of counts
 ) -> list[list]:
     "Return [actual, predicted, count] of each pair, with the names of the classes."
@@ -39,10 +39,10 @@ def named_pairs(
 
 
 def most_alike(
-    classes: Sequence[str],
+    classes: Sequence[str],  # Their names
     matrix: np.ndarray,  # (classes, classes) of counts
 ) -> list | None:  # [class, other class, count]
-    "Return the two classes that are confused most, both directions together; None if nothing is confused."
+    "Return the two classes that are confused most, both directions together; None if none are."
     both = np.tril(matrix + matrix.T, -1)[::-1, ::-1]  # reversed: of equal counts the last
     found = largest_counts(both, 1)
     if not found:
@@ -56,7 +56,7 @@ def hardest(
     matrix: np.ndarray,  # (classes, classes) of counts
     n: int,  # Number of classes to return
 ) -> list[int]:
-    "Return the classes that are confused most with each other, the most confused pair first; all if there are few."
+    "Return the classes that are confused most with each other, first the most confused pair; at most n."
     both = np.triu(off_diagonal(matrix) + off_diagonal(matrix).T)
     confused = dict.fromkeys(c for pair in largest_counts(both, n * n) for c in pair)
     return list(confused | dict.fromkeys(range(len(matrix))))[:n]

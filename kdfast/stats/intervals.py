@@ -57,7 +57,7 @@ class Difference:
         self,
         margin: float = MARGIN,  # Smallest difference that matters, in the same units
     ) -> int | None:
-        """Estimate how many seeds in total would decide, if mean and spread stayed the same; None for over 1,000.
+        """Estimate how many seeds in total would decide, at the same mean and spread; None for over 1,000.
 
         It is the smallest n whose interval is shorter than the distance from the mean to the nearest margin.
         """
@@ -73,7 +73,7 @@ def half_width(
     n: int,  # Number of values
     step: float = 0.0,  # How much one image changes a value; 0 if the values are no counts
 ) -> float:
-    "Return half the length of Student's 95 % interval for the mean of n values; infinite for equal values."
+    "Return half the length of Student's 95 % interval for a mean of n values; inf if they are equal."
     if sd < 1e-9 and not step:
         return inf
     return t_quantile(n - 1) * sqrt(n * sd**2 + MORE_IMAGES * step**2) / n
@@ -89,7 +89,7 @@ def over_seeds(
     values: Sequence[float],  # A paired difference for each seed, two at least
     step: float = 0.0,  # How much one image changes a value: 1/images for accuracies; 0 if the values are no counts
 ) -> Difference:
-    """Return Student's interval for the mean of paired differences over seeds, on the same validation images.
+    """Return Student's interval for the mean of paired differences over seeds, on the same images.
 
     For equal values with an unknown step, it is unbounded.
     """
@@ -102,7 +102,7 @@ def over_images(
     correct: Sequence[bool],  # Whether one network classifies each image correctly
     other_correct: Sequence[bool],  # The same for the other network and the same images
 ) -> Difference:
-    "Return the interval for a difference of two accuracies on the same images. It does not cover training noise."
+    "Return the interval for a difference of accuracies on the same images, without training noise."
     return over_image_values([bool(a) - bool(b) for a, b in zip(correct, other_correct, strict=True)])
 
 
@@ -144,7 +144,7 @@ def exact_p(
 def holm(
     p_values: Sequence[float],  # Of several tests made together
 ) -> list[float]:  # In the same order
-    "Correct p-values for the number of tests: they bound the chance of any false alarm among them (Holm 1979)."
+    "Correct p-values for the number of tests; they bound the chance of any false alarm (Holm 1979)."
     n = len(p_values)
     corrected, largest = [0.0] * n, 0.0
     for rank, i in enumerate(sorted(range(n), key=p_values.__getitem__)):

@@ -52,9 +52,9 @@ def plan(
     wanted: Sequence[tuple[Recipe, dict]],  # Recipes with their arguments
     seeds: range,  # Of every recipe
     data: str,  # Name of the data set
-    runs_dir: Path,
+    runs_dir: Path,  # Directory of the runs
 ) -> list[Task]:
-    "Return the wanted runs and all runs that they need, each once and after its needs. Raises KdfastError."
+    "Return the wanted runs and all that they need, each once and after its needs. Raises KdfastError."
     tasks = {}
 
     def add(recipe, given, seed):

@@ -58,7 +58,7 @@ class Process:
 def stop_processes(
     processes: Collection[Process],  # Or the tasks of a cluster
 ):
-    "Ask all processes to end, and wait until they have saved a checkpoint. An exception meanwhile kills them."
+    "Ask all processes to end and wait for their checkpoints. An exception meanwhile kills them."
     try:
         for process in processes:
             process.terminate()
@@ -72,7 +72,7 @@ def stop_processes(
 def default_jobs(
     threads: int,  # Of each run
 ) -> int:
-    "Return the number of parallel runs: as many as the cores allow; one with a GPU, whose memory they would share."
+    "Return the number of parallel runs: as the cores allow; one on a GPU, whose memory they would share."
     import torch
 
     if torch.cuda.is_available() or torch.backends.mps.is_available():

@@ -21,8 +21,9 @@ def rehearse_tasks(
     jobs: int,  # Number of parallel runs
     threads: int,  # Of each run
 ):
-    """Rehearse every recipe once, whatever the number of seeds, in another process. Raises KdfastError if one fails.
+    """Rehearse every recipe once, whatever the number of seeds, in another process.
 
+    Raises KdfastError if a rehearsal fails.
     Runs that are finished, have checkpoints, or are trained by another process are not rehearsed.
     """
     seeds = {}
@@ -106,7 +107,7 @@ class Queue:
         self,
         n: int,  # At most
     ) -> list[Task]:
-        "Remove and return tasks that can start now, first those that most others need: no job is idle at the end."
+        "Remove and return tasks that can start, first those that most others need, so that no job idles."
         ready = [t for t in self.waiting if not t.folder.held and all(need.folder.finished for need in t.needs)]
         ready = sorted(ready, key=lambda task: -self.n_dependents[task])[:n]
         for task in ready:
