@@ -31,11 +31,10 @@ def run(runs, recipe, curve, seed=0, train=0.9, **result):
 
 def test_summaries_and_sentences_follow_from_the_numbers(tmp_path):
     run(tmp_path, 'teacher', [0.5, 0.86, 0.88, 0.87], train=0.95, hard_loss=0.2)
-    (
-        run(tmp_path, 'baseline', [0.5, 0.6, 0.70, 0.80], train=0.85, hard_loss=0.4),
-        run(tmp_path, 'baseline', [0.5, 0.6, 0.79, 0.82], seed=1, train=0.86, hard_loss=0.5),
-    )
-    make(tmp_path, 'hint', 0, fit_loss=0.1), make(tmp_path, 'kd', 0, status='diverged')
+    run(tmp_path, 'baseline', [0.5, 0.6, 0.70, 0.80], train=0.85, hard_loss=0.4)
+    run(tmp_path, 'baseline', [0.5, 0.6, 0.79, 0.82], seed=1, train=0.86, hard_loss=0.5)
+    make(tmp_path, 'hint', 0, fit_loss=0.1)
+    make(tmp_path, 'kd', 0, status='diverged')
     folders = find_runs(tmp_path)
     means = summarize_curves(folders)
     base = means['baseline']

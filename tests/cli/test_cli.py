@@ -59,7 +59,8 @@ def test_bad_input_is_one_line_and_status_2_before_anything_is_made(kdfast, tmp_
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'empty').mkdir()
-    draw(tmp_path / 'few' / 'train', 2, seed=0), draw(tmp_path / 'few' / 'valid', 2, seed=1)
+    draw(tmp_path / 'few' / 'train', 2, seed=0)
+    draw(tmp_path / 'few' / 'valid', 2, seed=1)
     done = kdfast('run', *arguments)
     errors = [line for line in done.err.splitlines() if not line.startswith(('kdfast: reading', 'kdfast: training'))]
     assert done.status == 2 and done.out == '' and len(errors) == 1
@@ -203,7 +204,8 @@ def test_other_images_of_the_same_name_have_runs_of_their_own(study, kdfast, tmp
     from conftest import draw
 
     shutil.copytree(study, tmp_path / 'runs' / 'tiny')
-    draw(tmp_path / 'tiny' / 'train', 24, seed=5), draw(tmp_path / 'tiny' / 'valid', 12, seed=6)
+    draw(tmp_path / 'tiny' / 'train', 24, seed=5)
+    draw(tmp_path / 'tiny' / 'valid', 12, seed=6)
 
     def others():
         return sorted(f.name for f in (tmp_path / 'runs').iterdir() if f.name != 'tiny')

@@ -98,10 +98,8 @@ def test_a_path_where_a_name_is_meant_is_one_sentence(kdfast, tmp_path, command,
 
 
 def test_ls_of_one_data_set(kdfast, tmp_path):
-    (
-        make(tmp_path, 'kd', 0, valid_accuracy=0.8, seconds=1),
-        make(tmp_path, 'exp1', 0, data='zoo', valid_accuracy=0.8, seconds=1),
-    )
+    make(tmp_path, 'kd', 0, valid_accuracy=0.8, seconds=1)
+    make(tmp_path, 'exp1', 0, data='zoo', valid_accuracy=0.8, seconds=1)
     assert (
         'zoo' not in kdfast('ls', '--data', 'pets', '--runs', tmp_path).out
         and 'zoo' in kdfast('ls', '--runs', tmp_path).out
@@ -113,7 +111,8 @@ def test_ls_of_one_data_set(kdfast, tmp_path):
 
 @pytest.fixture
 def beside_digits(tmp_path, monkeypatch):
-    draw(tmp_path / 'digits' / 'train', 8, seed=0), draw(tmp_path / 'digits' / 'valid', 4, seed=1)
+    draw(tmp_path / 'digits' / 'train', 8, seed=0)
+    draw(tmp_path / 'digits' / 'valid', 4, seed=1)
     monkeypatch.chdir(tmp_path)
 
 

@@ -57,9 +57,7 @@ def test_what_is_seen(mine, other):
     console.print(confusion_view(confusion_summary(mine, other), ('exp2', 'teacher'), 80))
     console.print(confusion_view(confusion_summary(mine), ('exp2', None), 80, as_shares=True))
     text = console.export_text()
-    assert (
-        'exp2 is more accurate than teacher in: c.' in text and 'Significant (p < 0.05) in: no class.' in text
-    )
+    assert 'exp2 is more accurate than teacher in: c.' in text and 'Significant (p < 0.05) in: no class.' in text
     assert 'Most confused, both directions together: a and b, 7 images.' in text and '80.0  20.0     ·' in text
     assert all(len(line) <= 80 for line in text.splitlines())
 

@@ -49,7 +49,8 @@ def run(runs, recipe, accuracy):
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory):
     made = tmp_path_factory.mktemp('many') / 'runs'
-    run(made, 'teacher', 0.8), run(made, 'exp2', 0.7)
+    run(made, 'teacher', 0.8)
+    run(made, 'exp2', 0.7)
     return made
 
 

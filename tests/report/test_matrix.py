@@ -76,7 +76,7 @@ def test_three_contrasts_by_hand(tmp_path):
 
 
 def test_equal_accuracies_are_counts(tmp_path):
-    "Of 100 images. Three seeds: 4.303·2/3 images; of a difference of differences, which one image moves by two, twice that"
+    "Three seeds of 100 images: 4.303·2/3 images; twice that for a difference of differences"
     make_all(tmp_path, {key: [0.8] * 3 for key in BASE}, images=100)
     for effect in found(tmp_path)['effects']:
         halves = [effect[kind]['high'] for kind in ('raw', 'control', 'corrected')]

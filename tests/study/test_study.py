@@ -85,11 +85,9 @@ def test_what_most_wait_for_goes_first(tmp_path, monkeypatch):
             begun.append(command[5])
             make(tmp_path, command[5], int(command[command.index('--seed') + 1]), valid_accuracy=0.5, seconds=1)
 
-    (
-        monkeypatch.setattr(schedule, 'Process', Instant),
-        monkeypatch.setattr(schedule, 'POLL_SECONDS', 0),
-        monkeypatch.setattr(schedule, 'stop_processes', lambda _: None),
-    )
+    monkeypatch.setattr(schedule, 'Process', Instant)
+    monkeypatch.setattr(schedule, 'POLL_SECONDS', 0)
+    monkeypatch.setattr(schedule, 'stop_processes', lambda _: None)
     tasks = plan(
         [(find_recipe('baseline'), {}), (find_recipe('kd'), {}), (find_recipe('exp1'), {})], range(2), 'pets', tmp_path
     )
@@ -116,7 +114,8 @@ def test_one_failure_holds_up_nothing_else_and_is_named(kdfast, images, tmp_path
 
 def test_what_needs_a_failed_run_is_not_tried(tmp_path):
     tasks = plan([(find_recipe('exp1'), {})], range(1), 'pets', tmp_path)
-    tasks[0].folder.start({}, ''), tasks[0].folder.set('diverged', reason='the hard loss became nan')
+    tasks[0].folder.start({}, '')
+    tasks[0].folder.set('diverged', reason='the hard loss became nan')
     failed = run_tasks(tasks, [], 1, 1, Console(quiet=True))
     assert [task.failure.split(';')[0] for task in failed] == [
         'diverged before (the hard loss became nan)',
@@ -140,8 +139,10 @@ def test_the_board_shows_how_all_stand(tmp_path):
 
     from kdfast.core.atomic import write_csv
 
-    make(tmp_path, 'teacher', 0, valid_accuracy=0.87, seconds=5), make(tmp_path, 'hint', 0, fit_loss=0.0312)
-    make(tmp_path, 'exp1', 0, status='running'), make(tmp_path, 'exp2', 0, status='running')
+    make(tmp_path, 'teacher', 0, valid_accuracy=0.87, seconds=5)
+    make(tmp_path, 'hint', 0, fit_loss=0.0312)
+    make(tmp_path, 'exp1', 0, status='running')
+    make(tmp_path, 'exp2', 0, status='running')
     tasks = plan(
         [(find_recipe('exp1'), {}), (find_recipe('exp2'), {}), (find_recipe('baseline'), {}), (find_recipe('kd'), {})],
         range(1),
