@@ -92,7 +92,7 @@ def test_the_page_draws_a_part_and_says_so(runs, kdfast, tmp_path):
     assert page.count('The 40 of 1,000 classes that are confused most; the whole matrix is in confusion.csv') == 2
     assert page.count('<td title=') == 2 * 40**2 and 'These are the 40 that differ most, of 1,000.' in page
     assert f'<th>{NAMES[TAKEN]}</th>' in page
-    assert f'most confused are {NAMES[FOR]} and {NAMES[TAKEN]}, ' in page
+    assert f'most confused: {NAMES[FOR]} and {NAMES[TAKEN]} (' in page
 
 
 def test_the_part_that_is_drawn_by_hand():
