@@ -1,4 +1,7 @@
-"""The command line of kdfast. Every module of this package adds its commands to `app`."""
+"""The command line of kdfast.
+
+Every module of this package adds its commands to `app`: a new command is a new module and its test.
+"""
 
 from importlib import import_module
 from pkgutil import iter_modules

@@ -45,7 +45,7 @@ def ls(data: DataNameOption = None, runs: RunsOption = DEFAULT_RUNS, as_json: Js
         return print_json(dict(recipes=recipes, runs=listed))
     table = Table.grid(padding=(0, 2))
     for recipe in known:
-        table.add_row(f'[bold]{recipe.name}[/]', recipe.purpose)
+        table.add_row(Text(recipe.name, style='bold'), Text(recipe.purpose))
     out.print(table)
     out.print()
     out.print(run_table(found) if found else Text(f'no runs in {runs} yet; start with: kdfast run exp1'))
@@ -85,7 +85,7 @@ def compare(
         for part in compare_table(table, out.width):
             out.print(part, '')
         for remark in run_remarks(by_data[name]):
-            out.print(remark, style='dim')
+            out.print(Text(remark, style='dim'))
 
 
 def compare_against(by_data, against, margin, as_json, as_csv):
@@ -103,14 +103,14 @@ def compare_against(by_data, against, margin, as_json, as_csv):
     for name, table in tables.items():
         print_heading(name)
         if table:
-            out.print(difference_table(table), *difference_remarks(table), sep='\n')
+            out.print(difference_table(table), *map(Text, difference_remarks(table)), sep='\n')
         else:
-            out.print(f'no other recipe than {against} has finished runs')
+            print_line(f'no other recipe than {against} has finished runs')
 
 
 def print_heading(data):
     "Print the name of a data set above its table."
-    out.print(f'\n[bold]{data}[/]\n')
+    out.print(Text(f'\n{data}\n', style='bold'))
 
 
 def print_csv(

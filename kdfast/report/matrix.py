@@ -42,7 +42,7 @@ def premise_table(premises):
     for name in ('premise', '', 'evidence'):
         table.add_column(name)
     for p in premises:
-        table.add_row(p['premise'], Text(p['state'], style=STATE_STYLES[p['state']]), p['evidence'])
+        table.add_row(p['premise'], Text(p['state'], style=STATE_STYLES[p['state']]), Text(p['evidence']))
     return table
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import draw, recipe
+from conftest import draw, make, recipe
 from safetensors.torch import load_file
 from typer.main import get_command
 
@@ -139,6 +139,13 @@ def test_compare_for_scripts(study, kdfast):
 def test_nothing_to_compare(kdfast, tmp_path):
     done = kdfast('compare', '--runs', tmp_path)
     assert done.status == 2 and 'start with: kdfast run exp1' in done.err
+
+
+def test_a_reason_is_text_and_no_markup(kdfast, tmp_path):
+    make(tmp_path, 'kd', 0, valid_accuracy=0.8)
+    make(tmp_path, 'kd', 1).set('failed', reason="KeyError: '[/x]'")
+    done = kdfast('compare', '--runs', tmp_path)
+    assert done.status == 0 and "kd, seed 1: failed (KeyError: '[/x]')" in done.out, done.err
 
 
 def test_ls(study, kdfast):
