@@ -1,4 +1,4 @@
-"Run kdfast from a checkout: python cli.py run exp1. The commands are in kdfast/cli.py."
+"""Run kdfast from a checkout: python cli.py run exp1. The commands are in kdfast/cli/."""
 
 from kdfast.cli import main
 

@@ -1,4 +1,4 @@
-"Run the command line: python -m kdfast."
+"""Run the command line: python -m kdfast."""
 
 from kdfast.cli import main
 

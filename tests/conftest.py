@@ -151,7 +151,7 @@ def make(
         result |= dict(valid_accuracy=float(np.mean(right)), valid_images=len(right))
     if status == 'finished':
         facts = dict(recipe=recipe, data=data, seed=seed, arguments=arguments, teacher_sha256=None, valid_images=10**6)
-        folder.finish(facts | dict.fromkeys(MEASURES) | result)
+        folder.finish(facts | dict.fromkeys(measure.name for measure in MEASURES) | result)
     else:
         folder.set(status, reason='no luck')
     return folder

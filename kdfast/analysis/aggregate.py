@@ -1,13 +1,14 @@
-"""Runs of one recipe as one row: means, spreads, and what they differ in. Imports no torch."""
+"""Summarize the runs of each recipe: means, standard deviations, and differences in settings. Imports no torch."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from statistics import mean, stdev
 
 from kdfast.analysis.measures import MEASURES
 from kdfast.runs.recipes import study_order
 from kdfast.runs.run_dir import RunDir
 
-COMPUTED = {  # how a run was: what run.json calls it, and what remarks call it
+SETTINGS = {  # keys of run.json that may affect results, with their names in remarks
     'precision': 'precision',
     'device': 'device',
     'threads': 'threads',
@@ -15,15 +16,16 @@ COMPUTED = {  # how a run was: what run.json calls it, and what remarks call it
     'batch_size': 'batch size',
     'data_sha256': 'images',
 }
-
-
-# Many runs
+MAX_LENGTH = 40  # characters of a value in a remark
 
 
 def aggregate(
-    folders: list[RunDir],  # Runs of one data set
+    folders: Sequence[RunDir],  # Runs on one data set
 ) -> list[dict]:
-    "A row a recipe, in the report's order: for every number its mean, standard deviation, n, and the values by seed."
+    """Return one row per recipe, in the order of the study.
+
+    Each measure is a dictionary of mean, standard deviation and the values by seed; None if a run has no such number.
+    """
     by_recipe = defaultdict(list)
     for folder in folders:
         if folder.finished:
@@ -32,50 +34,56 @@ def aggregate(
     for recipe in sorted(by_recipe, key=study_order):
         results = by_recipe[recipe]
         row = dict(recipe=recipe, data=results[0]['data'], n=len(results), seeds=[r['seed'] for r in results])
-        for name in MEASURES:
-            row[name] = mean_and_spread([r.get(name) for r in results])
-        rows.append(row | dict(teachers=sorted({r['teacher_sha256'] for r in results if r['teacher_sha256']})))
+        for measure in MEASURES:
+            row[measure.name] = mean_and_sd([measure.value(r) for r in results])
+        row['teachers'] = sorted({r['teacher_sha256'] for r in results if r['teacher_sha256']})
+        rows.append(row)
     return rows
 
 
-def mean_and_spread(values):
-    "Mean, standard deviation (from two values on) and the values; None where a recipe has no such number"
+def mean_and_sd(values):
+    "Mean, standard deviation (of two or more values) and the values; None if a value is missing."
     if any(v is None for v in values):
         return None
     return dict(mean=mean(values), sd=stdev(values) if len(values) > 1 else None, values=values)
 
 
 def differing_settings(
-    folders: list[RunDir],  # Finished runs
-) -> dict:  # By what they differ in: value, and the recipes that have it
-    "In what runs of one seed were computed otherwise: precision, device, threads, versions of packages …"
-    found, differ = defaultdict(lambda: defaultdict(set)), set()
-    for seed in {f.seed for f in folders}:
-        of_seed = [(f.recipe, computed_on(f)) for f in folders if f.seed == seed]
-        for what in {what for _, how in of_seed for what in how}:
-            values = {how[what] for _, how in of_seed if what in how}
-            if len(values) > 1:
-                differ.add(what)
-            for recipe, how in of_seed:
-                if what in how:
-                    found[what][how[what]].add(recipe)
-    return {what: dict(found[what]) for what in sorted(differ)}
+    folders: Sequence[RunDir],  # Finished runs
+) -> dict[str, dict[str, set]]:  # For each setting that differs: the recipes by value
+    "Find the settings in which runs of the same seed differ: precision, device, versions of packages, …"
+    recipes = defaultdict(lambda: defaultdict(set))
+    differing = set()
+    for seed in {folder.seed for folder in folders}:
+        values = defaultdict(set)
+        for folder in folders:
+            if folder.seed == seed:
+                for setting, value in settings_of(folder).items():
+                    values[setting].add(value)
+                    recipes[setting][value].add(folder.recipe)
+        differing |= {setting for setting, found in values.items() if len(found) > 1}
+    return {setting: dict(recipes[setting]) for setting in sorted(differing)}
 
 
-def computed_on(folder):
-    "How a run was computed, as far as that is on record"
+def settings_of(folder):
+    "The recorded settings of a run, by their names in remarks."
     run = folder.run
-    known = {says: run.get(name) for name, says in COMPUTED.items()} | run.get('versions', {})
-    return {what: str(value)[:40] for what, value in known.items() if value is not None}
+    known = {label: run.get(name) for name, label in SETTINGS.items()} | run.get('versions', {})
+    return {setting: str(value)[:MAX_LENGTH] for setting, value in known.items() if value is not None}
 
 
 def flat_table(
-    rows: list[dict],  # From `aggregate`
+    rows: Sequence[dict],  # From `aggregate`
 ) -> list[list]:
-    "The same as a flat table, header first, for CSV."
-    header = ['data', 'recipe', 'n', *(f'{name}{part}' for name in MEASURES for part in ('', '_sd'))]
-
-    def numbers(row):
-        return (row[name] and row[name][key] for name in MEASURES for key in ('mean', 'sd'))
-
-    return [header, *([row['data'], row['recipe'], row['n'], *numbers(row)] for row in rows)]
+    "Return the rows as a table for CSV, with a header: mean and standard deviation of each measure."
+    header = ['data', 'recipe', 'n']
+    for measure in MEASURES:
+        header += [measure.name, f'{measure.name}_sd']
+    table = [header]
+    for row in rows:
+        cells = [row['data'], row['recipe'], row['n']]
+        for measure in MEASURES:
+            found = row[measure.name] or dict(mean=None, sd=None)
+            cells += [found['mean'], found['sd']]
+        table.append(cells)
+    return table

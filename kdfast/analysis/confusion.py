@@ -1,4 +1,6 @@
-"""The confusion matrix of a run, alone and beside another run's. Imports no torch."""
+"""Analyze the confusion matrix of a run, alone or next to another run's. Imports no torch."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -6,24 +8,24 @@ from kdfast.core.errors import KdfastError, listed
 from kdfast.runs.run_dir import RunDir
 from kdfast.stats.confusion import class_accuracies, most_alike, most_confused, named_pairs, row_shares
 
-OF_CLASS = 'class_accuracy', 'against_class_accuracy', 'class_p'
+CLASS_COLUMNS = ('class_accuracy', 'against_class_accuracy', 'class_p')  # of a summary; each by class
 
 
 def confusion_summary(
     folder: RunDir,  # A finished run
-    against: RunDir | None = None,  # Another one on the same data, such as the teacher's
+    against: RunDir | None = None,  # Another run on the same data, such as the teacher
 ) -> dict:
-    """Who takes what for what: the matrix in counts and in shares of its rows, accuracy by class, the most confused pairs.
+    """Return confusion matrix, accuracy by class and most confused pairs of a run.
 
-    Beside another run: its own, and for every class McNemar's exact p-value that both are equally often right,
-    corrected for the number of classes (Holm); how often the two agree; how many images only one has right.
+    With another run, also its numbers; for every class McNemar's exact p-value that both runs are equally often
+    correct, corrected for the number of classes (Holm); how often both agree; how many images only one has correct.
     A class without validation images has neither accuracy nor p-value (None).
-    Raises KdfastError for a run that classifies nothing, and for one on other images.
+    Raises KdfastError for a run that classifies nothing, and for runs on different images.
     """
     classes, counts = folder.confusion()
     matrix = np.array(counts)
     pairs = most_confused(matrix)
-    found = dict(
+    summary = dict(
         run=str(folder),
         classes=classes,
         confusion=counts,
@@ -33,37 +35,34 @@ def confusion_summary(
         most_alike=most_alike(classes, matrix),
     )
     if against is None:
-        return found
-    other_classes, other = against.confusion()
+        return summary
+    other_classes, other_counts = against.confusion()
     if other_classes != classes:
         raise KdfastError(
-            f'{folder} knows the classes {listed(classes)}; {against} knows {listed(other_classes)}: '
+            f'{folder} has the classes {listed(classes)}; {against} has {listed(other_classes)}: '
             'only runs on the same data compare'
         )
-    theirs = np.array(other)
-    return (
-        found
-        | image_by_image(folder, against, classes)
-        | dict(
-            against=str(against),
-            against_confusion=other,
-            against_class_accuracy=dict(zip(classes, class_accuracies(theirs))),
-            against_worst_pairs=named_pairs(pairs, classes, theirs),
-        )
+    other = np.array(other_counts)
+    summary |= compare_predictions(folder, against, classes)
+    return summary | dict(
+        against=str(against),
+        against_confusion=other_counts,
+        against_class_accuracy=dict(zip(classes, class_accuracies(other))),
+        against_worst_pairs=named_pairs(pairs, classes, other),
     )
 
 
 def part_of_matrix(
-    matrix: np.ndarray,  # Rows are actual, columns predicted
-    some: list[int],  # Classes
-) -> tuple[np.ndarray, np.ndarray]:  # Their counts, and what share of its whole row each is
-    "A part of the matrix, to be drawn."
-    return matrix[np.ix_(some, some)], row_shares(matrix[some])[:, some]
+    matrix: np.ndarray,  # (classes, classes): rows are actual, columns predicted
+    chosen: Sequence[int],  # n classes
+) -> tuple[np.ndarray, np.ndarray]:  # Two (n, n) arrays: counts, and shares of the whole rows
+    "Return the part of the matrix with these classes, to draw it."
+    return matrix[np.ix_(chosen, chosen)], row_shares(matrix[chosen])[:, chosen]
 
 
-def image_by_image(folder, against, classes):
-    "What only the predictions of both runs can tell"
-    from kdfast.stats.intervals import exact_p, holm
+def compare_predictions(folder, against, classes):
+    "Compare two runs image by image: p-values by class, agreement, images that only one has correct."
+    from kdfast.stats.intervals import exact_p, holm  # scipy takes a while
 
     mine, theirs = (run.arrays('predictions.npz') for run in (folder, against))
     actual = mine['actual'].astype(int)
@@ -71,18 +70,21 @@ def image_by_image(folder, against, classes):
         raise KdfastError(
             f'{folder} and {against} were validated on different images: only runs on the same data compare'
         )
-    right, other_right = ((p['predicted'] == p['actual']) for p in (mine, theirs))
-    by_class, only, only_other = (
-        np.bincount(actual[rows], minlength=len(classes)).tolist()
-        for rows in (slice(None), right & ~other_right, other_right & ~right)
-    )
-    there = [c for c, n in enumerate(by_class) if n]
-    p_values = holm([exact_p(only[c], only_other[c]) for c in there])
-    class_p = dict.fromkeys(classes) | {classes[c]: p for c, p in zip(there, p_values)}
+    correct = mine['predicted'] == actual
+    other_correct = theirs['predicted'] == actual
+
+    def count_by_class(images):
+        return np.bincount(actual[images], minlength=len(classes)).tolist()
+
+    n_images = count_by_class(slice(None))
+    only_mine = count_by_class(correct & ~other_correct)
+    only_theirs = count_by_class(other_correct & ~correct)
+    present = [c for c, n in enumerate(n_images) if n]
+    p_values = holm([exact_p(only_mine[c], only_theirs[c]) for c in present])
     return dict(
-        class_p=class_p,
+        class_p=dict.fromkeys(classes) | {classes[c]: p for c, p in zip(present, p_values)},
         agreement=float((mine['predicted'] == theirs['predicted']).mean()),
-        only_right=sum(only),
-        only_against_right=sum(only_other),
-        images=len(right),
+        only_right=sum(only_mine),
+        only_against_right=sum(only_theirs),
+        images=len(actual),
     )

@@ -1,183 +1,147 @@
-"The question of the study: does the extra matrix that a hint needs affect the student's performance? Premises, evidence, verdict."
+"""Answer the question of the study: does the regressor that a hint needs affect the student?
 
-from collections.abc import Collection
+The study calls the regressor "the extra matrix", hence the names of the command and of an option of the recipes.
+
+Premises, differences, verdicts. Imports no torch.
+"""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from kdfast.analysis.aggregate import differing_settings
 from kdfast.analysis.differences import accuracy_step, paired_difference, with_verdict
+from kdfast.analysis.premises import same_baselines, same_hint, same_parameters, same_teacher
 from kdfast.core.errors import KdfastError
-from kdfast.core.format import interval_text, signed_points, thousands
 from kdfast.runs.find import find_runs
 from kdfast.runs.lookup import complete, matching, settings
-from kdfast.runs.recipes import find_recipe
+from kdfast.runs.recipes import Recipe, find_recipe
 from kdfast.runs.run_dir import RunDir
 from kdfast.stats.intervals import over_image_values, over_seeds
 
-QUESTION = 'Does the extra matrix that a hint needs affect the student\'s performance?'
+QUESTION = "Does the regressor that a hint needs affect the student's performance?"
 EXPERIMENTS = dict(exp1='experiment 1', exp2='experiment 2')
-THIN, MATCHED, CONTROL = dict(student='thin'), dict(student='matched'), dict(student='matched', matrix=True)
-SIZE = 0.03  # how far the two students' numbers of parameters may lie apart
+THIN = dict(student='thin')  # needs the regressor
+MATCHED = dict(student='matched')  # needs none: its guided layer has the shape of the hint
+CONTROL = dict(student='matched', matrix=True)  # has a regressor nevertheless
+
+Runs = dict[int, RunDir]  # Finished runs by seed
 
 
 def question_runs(
-    more: dict,  # Arguments of every run, such as epochs
-) -> list[tuple]:  # Recipes, each with its arguments
-    "What the question is answered from: both students' baseline and experiments, and the experiments of the control."
-    students = [(name, student) for student in (THIN, MATCHED) for name in ('baseline', *EXPERIMENTS)]
-    return [(find_recipe(name), given | more) for name, given in students + [(name, CONTROL) for name in EXPERIMENTS]]
+    given: dict,  # Arguments of every run, such as epochs
+) -> list[tuple[Recipe, dict]]:  # Recipes with their arguments
+    "Return the runs that the answer needs: baseline and experiments of each student, and the control."
+    arms = [(name, arm) for arm in (THIN, MATCHED) for name in ('baseline', *EXPERIMENTS)]
+    arms += [(name, CONTROL) for name in EXPERIMENTS]
+    return [(find_recipe(name), arm | given) for name, arm in arms]
 
 
 def answer_question(
-    kept_in,  # Where runs are kept
+    runs_dir: Path,  # Directory of the runs
     data: str,  # Name of the data set
-    seeds: Collection[int],  # To be looked at
-    more: dict,  # Arguments of every run that has them, such as epochs
+    seeds: Collection[int],  # To look at
+    given: dict,  # Arguments of every run that has them, such as epochs
     margin: float,  # Smallest difference that matters, as a fraction
 ) -> dict:
-    """Premises with their evidence, and for each experiment three contrasts, from finished runs with these arguments.
+    """Return the premises with their evidence and, for each experiment, three differences.
 
-    raw: `thin` (with the matrix) against `matched` (without); two networks differ, not the matrix alone.
-    corrected: raw, less what the two baselines already differ by; answers the report's question.
-    control: `matched` with a regressor of its own shape against `matched` without; the matrix is all that differs.
+    raw: `thin` (with regressor) minus `matched` (without); two networks differ, not only the regressor.
+    corrected: raw minus the difference of the two baselines; this answers the question.
+    control: `matched` with a regressor minus `matched` without; only the regressor differs.
+    Raises KdfastError if baselines or stage ones are missing.
     """
-    finished = [folder for folder in find_runs(kept_in, data) if folder.seed in seeds and folder.finished]
+    finished = [folder for folder in find_runs(runs_dir, data) if folder.seed in seeds and folder.finished]
 
-    def find(name, given):
-        return matching(finished, find_recipe(name), more | given)
-
-    def stage_one(given):
-        experiment = find_recipe('exp1')
-        needed = dict(experiment.needed(complete(experiment, more | given)))
-        return matching(finished, find_recipe('hint'), needed['hint'])
+    def find(name, arm):
+        return matching(finished, find_recipe(name), given | arm)
 
     thin, matched = find('baseline', THIN), find('baseline', MATCHED)
-    effects = []
-    for name in EXPERIMENTS:
-        with_matrix, without, control = (find(name, given) for given in (THIN, MATCHED, CONTROL))
-        effects.append(
-            dict(
-                experiment=name,
-                raw=paired_difference(with_matrix, without, margin),
-                corrected=corrected_difference(with_matrix, without, thin, matched, margin),
-                control=paired_difference(control, without, margin),
-            )
-        )
-    experiments = [
-        folder for name in EXPERIMENTS for given in (THIN, MATCHED, CONTROL) for folder in find(name, given).values()
-    ]
-    stage_ones = [list(stage_one(given).values()) for given in (THIN, MATCHED, CONTROL)]
+    stage_ones = [find_stage_ones(finished, given | arm) for arm in (THIN, MATCHED, CONTROL)]
     if not thin or not matched or not all(stage_ones):
-        raise KdfastError(f'no finished runs of both students on {data} in {kept_in}: kdfast matrix trains them')
+        raise KdfastError(f'no finished runs of both students on {data} in {runs_dir}: kdfast matrix trains them')
+    by_arm = {name: [find(name, arm) for arm in (THIN, MATCHED, CONTROL)] for name in EXPERIMENTS}
+    effects = [dict(experiment=name) | effect(*runs, thin, matched, margin) for name, runs in by_arm.items()]
     premises = [
-        same_teacher(experiments),
-        same_hint(*stage_ones),
-        same_parameters(thin, matched),
+        same_teacher([folder for arms in by_arm.values() for runs in arms for folder in runs.values()]),
+        same_hint(*(list(runs.values()) for runs in stage_ones)),
+        same_parameters(next(iter(thin.values())).result, next(iter(matched.values())).result),
         same_baselines(paired_difference(thin, matched, margin)),
     ]
-    return dict(question=QUESTION, data=data, arguments=more, margin=margin, premises=premises, effects=effects)
+    return dict(question=QUESTION, data=data, arguments=given, margin=margin, premises=premises, effects=effects)
+
+
+def find_stage_ones(
+    finished: Sequence[RunDir],  # On one data set
+    given: dict,  # Arguments of experiment 1
+) -> Runs:
+    "Return the runs of stage one that experiment 1 needs with these arguments."
+    experiment = find_recipe('exp1')
+    needed = dict(experiment.needed(complete(experiment, given)))
+    return matching(finished, find_recipe('hint'), needed['hint'])
 
 
 def questions_answered(
-    folders: list[RunDir],  # Runs on one data set
-    kept_in,  # Where runs are kept
+    folders: Sequence[RunDir],  # Runs on one data set
+    runs_dir: Path,  # Directory of the runs
     margin: float,  # Smallest difference that matters, as a fraction
 ) -> list[dict]:
-    "The facts for every set of arguments with which the question's runs are there, whoever started them."
-
-    def is_matched(folder):
-        return folder.run.get('arguments', {}).get('student') == MATCHED['student']
-
-    asked = [f for f in folders if f.finished and f.run.get('recipe') in EXPERIMENTS and is_matched(f)]
-    found = []
-    for more in settings(asked, but=tuple(CONTROL)):
+    "Return an answer for every set of arguments with which all runs that it needs are finished."
+    experiments = [
+        folder
+        for folder in folders
+        if folder.finished
+        and folder.run.get('recipe') in EXPERIMENTS
+        and folder.run.get('arguments', {}).get('student') == MATCHED['student']
+    ]
+    seeds = {folder.seed for folder in experiments}
+    answers = []
+    for given in settings(experiments, but=tuple(CONTROL)):
         try:
-            found.append(answer_question(kept_in, folders[0].data, {f.seed for f in asked}, more, margin))
+            answers.append(answer_question(runs_dir, folders[0].data, seeds, given, margin))
         except KdfastError:
-            pass  # one student's runs are missing: the page says that the question is open
-    return found
+            pass  # runs of one student are missing: the page says that the question is open
+    return answers
 
 
-def corrected_difference(with_matrix, without, thin, matched, margin):
-    "(with − without) − (thin − matched), by seed; with one seed, by image"
-    quartets = [with_matrix, without, thin, matched]
-    seeds = sorted(set.intersection(*(set(found) for found in quartets)))
+def effect(
+    with_regressor: Runs,  # Of an experiment with the thin student
+    without: Runs,  # With the matched student
+    control: Runs,  # With the matched student and a regressor
+    thin: Runs,  # Baselines of the thin student
+    matched: Runs,  # Baselines of the matched student
+    margin: float,  # Smallest difference that matters, as a fraction
+) -> dict[str, dict]:
+    "Return the three differences of an experiment."
+    return dict(
+        raw=paired_difference(with_regressor, without, margin),
+        corrected=corrected_difference(with_regressor, without, thin, matched, margin),
+        control=paired_difference(control, without, margin),
+    )
 
-    def contrast(values):
-        return (values[0] - values[1]) - (values[2] - values[3])
 
+def corrected_difference(
+    with_regressor: Runs,  # Of an experiment with the thin student
+    without: Runs,  # With the matched student
+    thin: Runs,  # Baselines of the thin student
+    matched: Runs,  # Baselines of the matched student
+    margin: float,  # Smallest difference that matters, as a fraction
+) -> dict:
+    "Return (with − without) − (thin − matched) over seeds; with one seed, over its validation images."
+    four = [with_regressor, without, thin, matched]
+    seeds = sorted(set.intersection(*(set(runs) for runs in four)))
     if not seeds:
         return dict(seeds=seeds, verdict=None)
-    differ_in = ', '.join(differing_settings([found[seed] for found in quartets for seed in seeds]))
 
-    def of_seed(seed):
-        return contrast([found[seed].result['valid_accuracy'] for found in quartets])
-
-    def of_images(seed):
-        return contrast([np.array(found[seed].right(), float) for found in quartets])
+    def contrast(a, b, c, d):
+        return (a - b) - (c - d)
 
     if len(seeds) == 1:
-        difference = over_image_values(of_images(seeds[0]), 2.0)  # one image moves it by two at most
+        correct = [np.array(runs[seeds[0]].right(), float) for runs in four]
+        difference = over_image_values(contrast(*correct), 2.0)  # one image changes the contrast by two at most
     else:
-        difference = over_seeds([of_seed(seed) for seed in seeds], 2 * accuracy_step(thin[seeds[0]]))
-    return dict(seeds=seeds, differ_in=differ_in) | with_verdict(difference, margin)
-
-
-# The premises
-
-
-def premise(says, held, evidence):
-    return dict(premise=says, state=held if isinstance(held, str) else 'held' if held else 'broken', evidence=evidence)
-
-
-def same_teacher(experiments):
-    hashes = {}
-    for folder in experiments:
-        hashes.setdefault(folder.seed, set()).add(folder.result['teacher_sha256'])
-    said = '; '.join(
-        f'seed {seed}: {", ".join(h[:8] for h in sorted(found))}' for seed, found in sorted(hashes.items())
-    )
-    return premise(
-        'one teacher a seed', all(len(found) == 1 for found in hashes.values()), f'SHA-256 of its weights: {said}'
-    )
-
-
-def same_hint(thin, matched, control):
-    hints = [folder.result['hint'] for folder in (*thin, *matched, *control)]
-    places = {(hint['layers'].split(':')[0], tuple(hint['hint_shape'])) for hint in hints}
-    needed = [{folder.result['hint']['matrix'] for folder in found} for found in (thin, matched, control)]
-    gives = [shape_text(found[0].result['hint']['guided_shape']) for found in (thin, matched)]
-    where = ', '.join(f'{layer}, {shape_text(of)}' for layer, of in sorted(places))
-    return premise(
-        'one hint layer and shape',
-        len(places) == 1 and needed == [{True}, {False}, {True}],
-        f'after {where}; thin gives {gives[0]} and needs the matrix, matched gives {gives[1]} and needs none',
-    )
-
-
-def shape_text(of):
-    return '×'.join(map(str, of))
-
-
-def same_parameters(thin, matched):
-    small, large = (next(iter(found.values())).result for found in (thin, matched))
-    said = '; '.join(
-        f'{name} {thousands(r["params"])} parameters, {thousands(r["macs"])} multiply-adds'
-        for name, r in (('thin', small), ('matched', large))
-    )
-    return premise(
-        f'equally many parameters (±{SIZE:.0%})'.replace('%', ' %'),
-        abs(large['params'] / small['params'] - 1) <= SIZE,
-        said,
-    )
-
-
-def same_baselines(found):
-    state = dict(alike='held', better='broken', worse='broken').get(found['verdict'], 'undecided')
-    if found['verdict'] is None:
-        return premise('baselines alike', state, 'no seed in common')
-    return premise(
-        'baselines alike',
-        state,
-        f'thin − matched: {signed_points(found["difference"])} points, {interval_text(found)} (n = {found["n"]} {found["of"]})',
-    )
+        values = [contrast(*(runs[seed].result['valid_accuracy'] for runs in four)) for seed in seeds]
+        difference = over_seeds(values, 2 * accuracy_step(thin[seeds[0]]))
+    differing = differing_settings([runs[seed] for runs in four for seed in seeds])
+    return dict(seeds=seeds, differ_in=', '.join(differing)) | with_verdict(difference, margin)

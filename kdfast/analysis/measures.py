@@ -1,18 +1,40 @@
-"""The measures of a run: name in result.json, heading in tables, format."""
+"""The measures of a run. The tables, the CSV and the HTML page have a row or column for each of this list."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from kdfast.core.format import count_text, duration, loss_text, megabytes, milliseconds, percent, thousands
 
-MEASURES = {  # of the report's table: what result.json calls it, what the table calls it, and how it is written
-    'train_loss': ('loss', loss_text),
-    'train_accuracy': ('training accuracy', percent),
-    'valid_accuracy': ('validation accuracy', percent),
-    'fit_loss': ('fit loss', loss_text),
-    'soft_loss': ('soft loss', loss_text),
-    'hard_loss': ('hard loss', loss_text),
-    'params': ('parameters', thousands),
-    'macs': ('multiply-adds', thousands),
-    'bytes': ('weights', megabytes),
-    'latency': ('one image takes', milliseconds),
-    'epochs': ('epochs', count_text),
-    'seconds': ('time', duration),
-}
+
+@dataclass(frozen=True)
+class Measure:
+    "A number that describes a finished run."
+
+    name: str  # Key in result.json, and column of the CSV
+    label: str  # Heading in tables
+    format: Callable[[float], str]
+    of_teacher: bool = False  # The summary of a student shows its teacher's, too
+    compute: Callable[[dict], float | None] | None = None  # From result.json, if it has no such key
+
+    def value(
+        self,
+        result: dict,  # Content of result.json
+    ) -> float | None:
+        "Return the number of this run; None if it has none."
+        return self.compute(result) if self.compute else result.get(self.name)
+
+
+MEASURES = [
+    Measure('train_loss', 'training loss', loss_text),
+    Measure('train_accuracy', 'training accuracy', percent),
+    Measure('valid_accuracy', 'validation accuracy', percent, of_teacher=True),
+    Measure('fit_loss', 'fit loss', loss_text),
+    Measure('soft_loss', 'soft loss', loss_text),
+    Measure('hard_loss', 'hard loss', loss_text),
+    Measure('params', 'parameters', thousands, of_teacher=True),
+    Measure('macs', 'multiply-adds', thousands, of_teacher=True),
+    Measure('bytes', 'size of weights', megabytes, of_teacher=True),
+    Measure('latency', 'latency (1 image)', milliseconds, of_teacher=True),
+    Measure('epochs', 'epochs', count_text),
+    Measure('seconds', 'training time', duration),
+]

@@ -1,5 +1,6 @@
-"""Numbers and names as a reader takes them in. Imports no torch."""
+"""Format numbers and names for readers. Imports no torch."""
 
+from collections.abc import Mapping, Sequence
 from textwrap import wrap
 
 from rich.console import Console
@@ -7,66 +8,105 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-# Numbers as a reader takes them in
+UNLIMITED = Console(width=1000)  # to measure the width that a table would take
+
+# Numbers
 
 
-def percent(x):
-    return f'{100 * x:.2f} %'
+def percent(
+    fraction: float,  # 0 to 1
+) -> str:
+    "Format a fraction as a percentage: 85.32 %."
+    return f'{100 * fraction:.2f} %'
 
 
-def loss_text(x):
-    return f'{x:.3f}'
+def signed_points(
+    difference: float,  # Of two fractions
+) -> str:
+    "Format a difference in percentage points, with its sign: +0.41, −1.20."
+    return f'{100 * difference:+.2f}'.replace('-', '−')
 
 
-def thousands(x):
-    if x is None:
+def interval_text(
+    row: Mapping[str, float],  # With the ends of the interval, `low` and `high`, as fractions
+) -> str:
+    "Format an interval in percentage points: −0.20 … +1.02."
+    return f'{signed_points(row["low"])} … {signed_points(row["high"])}'
+
+
+def loss_text(
+    loss: float,  # Of any kind
+) -> str:
+    "Format a loss: 0.312."
+    return f'{loss:.3f}'
+
+
+def count_text(
+    count: float,  # A count, or the mean of several
+) -> str:
+    "Format a count: 32, or 31.5."
+    return f'{count:.0f}' if float(count).is_integer() else f'{count:.1f}'
+
+
+def thousands(
+    count: float | None,  # Parameters, multiply-adds, …
+) -> str:
+    "Format a large count: 1.33 M, 306 k, 84; a dash for None."
+    if count is None:
         return '–'
-    return f'{x / 1e6:.2f} M' if x >= 1e6 else f'{x / 1e3:.0f} k' if x >= 1e3 else f'{x:.0f}'
+    if count >= 1e6:
+        return f'{count / 1e6:.2f} M'
+    return f'{count / 1e3:.0f} k' if count >= 1e3 else f'{count:.0f}'
 
 
-def count_text(x):
-    return f'{x:.0f}' if float(x).is_integer() else f'{x:.1f}'
+def megabytes(
+    n_bytes: float,  # Of a file
+) -> str:
+    "Format a number of bytes: 1.23 MB."
+    return f'{n_bytes / 1e6:.2f} MB'
 
 
-def megabytes(x):
-    return f'{x / 1e6:.2f} MB'
+def milliseconds(
+    seconds: float,  # Below a second or so
+) -> str:
+    "Format a short time: 0.52 ms."
+    return f'{1e3 * seconds:.2f} ms'
 
 
-def milliseconds(x):
-    return f'{1e3 * x:.2f} ms'
+def duration(
+    seconds: float,  # From a second to days
+) -> str:
+    "Format a long time: 42 s, 3.5 min."
+    return f'{seconds:.0f} s' if seconds < 100 else f'{seconds / 60:.1f} min'
 
 
-def duration(x):
-    return f'{x:.0f} s' if x < 100 else f'{x / 60:.1f} min'
+def shape_text(
+    shape: Sequence[int],  # Without the batch
+) -> str:
+    "Format a shape: 84×8×8."
+    return '×'.join(map(str, shape))
 
 
-ROOMY = Console(width=1000)  # to measure what would like more room than there is
+# Tables and names
 
 
 def fits_width(
     table: Table,  # Anything that rich can measure
     width: int,  # Columns of the terminal
 ) -> bool:
-    "Whether the table can be shown with no cell broken."
-    return Measurement.get(ROOMY, ROOMY.options, table).maximum <= width
+    "Whether the table can be shown without breaking a cell."
+    return Measurement.get(UNLIMITED, UNLIMITED.options, table).maximum <= width
 
 
 def wrap_name(
-    name: str,  # A recipe's name, with the arguments that are not its defaults
-    width: int = 30,  # That a line should not be longer than
+    name: str,  # Of a run: its recipe, followed by the arguments that are not at their defaults
+    width: int = 30,  # Longest line
 ) -> Text:
-    "The name, broken behind its commas, and elsewhere where it must be."
+    "Break the name into lines after its commas, and inside of arguments that are longer than a line."
     lines = ['']
-    for part in (part for argument in name.split(',') for part in wrap(f'{argument},', width)):
-        if lines[-1] and len(lines[-1]) + len(part) > width:
-            lines.append('')
-        lines[-1] += part
+    for argument in name.split(','):
+        for part in wrap(f'{argument},', width):
+            if lines[-1] and len(lines[-1]) + len(part) > width:
+                lines.append('')
+            lines[-1] += part
     return Text('\n'.join(lines)[:-1])
-
-
-def signed_points(x):
-    return f'{100 * x:+.2f}'.replace('-', '−')
-
-
-def interval_text(row):
-    return f'{signed_points(row["low"])} … {signed_points(row["high"])}'

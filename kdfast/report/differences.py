@@ -1,80 +1,76 @@
-"""Differences between recipes as tables and sentences."""
+"""Differences between recipes as tables and remarks."""
+
+from collections.abc import Sequence
 
 from rich.table import Table
 from rich.text import Text
 
 from kdfast.core.format import interval_text, signed_points, wrap_name
 
-STYLES = dict(better='bold green', worse='bold red', alike='bold cyan', undecided='yellow')
-
-
-# In words
+STYLES = dict(better='bold green', worse='bold red', alike='bold cyan', undecided='yellow')  # of verdicts
 
 
 def difference_table(
-    rows: list[dict],  # From `against`
+    rows: Sequence[dict],  # From `differences_from`
 ) -> Table:
-    "A line a recipe: the difference in percentage points, its interval and the verdict."
-    made = Table(box=None, padding=(0, 2, 0, 0), header_style='bold')
-    made.add_column(wrap_name(f'against {rows[0]["against"]}'), no_wrap=True)
+    "Return a table with one row per recipe: difference in points, interval, seeds and verdict."
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style='bold')
+    table.add_column(wrap_name(f'against {rows[0]["against"]}'), no_wrap=True)
     for name in ('points', '95 % interval', 'n'):
-        made.add_column(name, justify='right', no_wrap=True)
-    made.add_column('verdict', min_width=max(map(len, STYLES)) + 1)
+        table.add_column(name, justify='right', no_wrap=True)
+    table.add_column('verdict', min_width=max(map(len, STYLES)) + 1)
     for row in rows:
-        made.add_row(wrap_name(row['recipe']), *difference_row(row))
-    return made
+        table.add_row(wrap_name(row['recipe']), *difference_cells(row))
+    return table
 
 
-def difference_row(row):
-    "The cells of a difference"
+def difference_cells(
+    row: dict,  # From `paired_difference`
+) -> tuple:  # points, interval, n, verdict
+    "Return the cells of a difference."
     if row['verdict'] is None:
-        return '–', '–', '0', Text('no seed in common', style='dim')
+        return '–', '–', '0', Text('no common seed', style='dim')
     n = str(row['n']) if row['of'] == 'seeds' else '1 seed'
-    return (
-        signed_points(row['difference']),
-        interval_text(row),
-        n,
-        Text.assemble((row['verdict'], STYLES[row['verdict']]), seeds_note(row)),
-    )
+    verdict = Text.assemble((row['verdict'], STYLES[row['verdict']]), seeds_note(row))
+    return signed_points(row['difference']), interval_text(row), n, verdict
 
 
 def seeds_note(row):
+    "What would decide an undecided difference."
     if row['verdict'] != 'undecided':
         return ''
     if row['of'] == 'images':
         return ': run more seeds'
     if row['seeds_to_settle'] is None:
-        return ': too near the margin for any number of seeds to settle it'
-    return f': about {row["seeds_to_settle"]} seeds would settle it'
+        return ': too close to the margin for any number of seeds'
+    return f': needs about {row["seeds_to_settle"]} seeds'
 
 
 def difference_remarks(
-    rows: list[dict],  # From `against`
+    rows: Sequence[dict],  # From `differences_from` or `paired_difference`
 ) -> list[str]:
-    "What the intervals cover, and what a verdict means."
+    "Return what the verdicts and intervals mean, and what to be careful about."
     decided = [row for row in rows if row['verdict']]
     if not decided:
         return []
-    notes = [
-        f'better, worse: the whole interval lies beyond {100 * decided[0]["margin"]:g} points; alike: within them; undecided: neither'
-    ]
+    margin = f'{100 * decided[0]["margin"]:g} points'
+    remarks = [f'better, worse: the whole interval is beyond ±{margin}; alike: it is within; undecided: neither']
     if any(row['of'] == 'images' for row in decided):
-        notes.append(
-            'with one seed, the interval covers the noise of the validation images, not that of training: another seed may differ by more'
+        remarks.append(
+            'with one seed, the interval covers the choice of validation images, not the randomness of training: '
+            'another seed may differ by more'
         )
     if any(row['of'] == 'seeds' for row in decided):
-        notes.append(
-            'intervals over seeds: Student\'s, for paired differences on these validation images; '
+        remarks.append(
+            "intervals over seeds: Student's t, for paired differences on these validation images; "
             'other images may differ by more'
         )
     if len(decided) > 1:
-        notes.append(
-            f'each interval stands alone: of {len(decided)} comparisons, the chance that one or another '
-            'verdict is wrong is larger, for they are not corrected for their number'
+        remarks.append(
+            f'the intervals are not corrected for multiple comparisons: that one of {len(decided)} verdicts is wrong '
+            'is more likely than that a given one is'
         )
-    differ = sorted({what for row in decided for what in row['differ_in'].split(', ') if what})
-    if differ:
-        notes.append(
-            f'some of the runs that are compared differ in {", ".join(differ)}, too, which alone may make a difference'
-        )
-    return notes
+    differing = sorted({setting for row in decided for setting in row['differ_in'].split(', ') if setting})
+    if differing:
+        remarks.append(f'some of the compared runs also differ in {", ".join(differing)}, which may affect the results')
+    return remarks

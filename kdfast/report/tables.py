@@ -1,6 +1,7 @@
-"What people see of runs: read from their folders, never recomputed. Imports no torch."
+"""Tables of runs for the terminal, read from run directories. Imports no torch."""
 
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from textwrap import wrap
 
 from rich.console import Group
@@ -15,8 +16,9 @@ from kdfast.runs.recipes import study_order
 from kdfast.runs.run_dir import RunDir
 from kdfast.runs.upstream import teachers_of
 
-BESIDE = ('valid_accuracy', 'params', 'macs', 'bytes', 'latency')  # of a student and of its teacher
-
+LABEL_WIDTH = 24  # characters of a line in the heading of a column
+SHOWN_PAIRS = 5  # most confused pairs in the summary of a run
+STATUS_STYLES = {'finished': '', 'running': 'dim', 'interrupted': 'yellow'}  # others are red
 
 # One run
 
@@ -24,42 +26,54 @@ BESIDE = ('valid_accuracy', 'params', 'macs', 'bytes', 'latency')  # of a studen
 def run_summary(
     folder: RunDir,  # A finished run
 ) -> Group:
-    "A run's numbers, its teacher's beside those that both have, its most confused pairs, and where they are kept."
-    result, teachers = folder.result, [teacher.result for teacher in teachers_of(folder)]
-    numbers = Table.grid(padding=(0, 2))
-    for name, (label, written) in MEASURES.items():
-        if result.get(name) is None:
-            continue
-        theirs = [written(teacher[name]) for teacher in teachers if name in BESIDE and teacher.get(name) is not None]
-        beside = f'teacher{"s" * (len(theirs) > 1)} {", ".join(theirs)}' if theirs else ''
-        numbers.add_row(
-            Text(label, style='dim'),
-            Text.assemble((f'{written(result[name]):<9}', emphasis(name)), (f' {beside}', 'dim')),
-        )
+    "Return the measures of a run next to its teacher's, confused pairs, notes, and the directory."
+    result = folder.result
+    table = Table.grid(padding=(0, 2))
+
+    def add_row(label, content):
+        table.add_row(Text(label, style='dim'), content)
+
+    for label, content in measure_rows(result, [teacher.result for teacher in teachers_of(folder)]):
+        add_row(label, content)
     if result['best_epoch']:
-        numbers.add_row(
-            Text('best epoch', style='dim'),
-            f'{result["best_epoch"]}, with {percent(result["best_valid_accuracy"])}; the numbers above are the last one\'s',
-        )
-    pairs = [f'{a} taken for {b} {n}×' for a, b, n in (result['worst_pairs'] or [])[:5]]
+        best = percent(result['best_valid_accuracy'])
+        add_row('best epoch', f'{result["best_epoch"]} ({best}); the numbers above are those of the last epoch')
+    pairs = [f'{actual} → {predicted}: {n}' for actual, predicted, n in (result['worst_pairs'] or [])[:SHOWN_PAIRS]]
     if pairs:
-        numbers.add_row(Text('most confused', style='dim'), Text('\n'.join(pairs)))
+        add_row('most confused\n(actual → predicted)', Text('\n'.join(pairs)))
     for note in folder.run.get('notes', []):
-        numbers.add_row(Text('note', style='dim'), Text(note, overflow='fold'))
-    numbers.add_row(Text('kept in', style='dim'), Text(str(folder), overflow='fold'))
+        add_row('note', Text(note, overflow='fold'))
+    add_row('saved to', Text(str(folder), overflow='fold'))
     title = Text.assemble('\n', (result['recipe'], 'bold'), f' on {result["data"]}, seed {result["seed"]}\n')
-    return Group(title, numbers)
+    return Group(title, table)
+
+
+def measure_rows(result, teacher_results):
+    "Yield label and text of each measure that the run has."
+    for measure in MEASURES:
+        value = measure.value(result)
+        if value is None:
+            continue
+        values = [measure.value(teacher) for teacher in teacher_results] if measure.of_teacher else []
+        texts = [measure.format(v) for v in values if v is not None]
+        of_teacher = f'teacher{"s" if len(texts) > 1 else ""} {", ".join(texts)}' if texts else ''
+        text = f'{measure.format(value):<9}'
+        yield measure.label, Text.assemble((text, emphasis(measure.name)), (f' {of_teacher}', 'dim'))
 
 
 def emphasis(name):
+    "The style of a measure."
     return 'bold green' if name == 'valid_accuracy' else ''
 
 
+# Runs of several recipes
+
+
 def compare_table(
-    rows: list[dict],  # From `aggregate`
+    rows: Sequence[dict],  # From `aggregate`
     width: int,  # Columns of the terminal
 ) -> list[Table]:
-    "The report's table: a column a recipe; where they do not fit side by side, several tables."
+    "Return a table with one column per recipe; several tables if they do not fit side by side."
     parts = [[]]
     for row in rows:
         if parts[-1] and not fits_width(one_table([*parts[-1], row]), width):
@@ -69,90 +83,101 @@ def compare_table(
 
 
 def one_table(rows):
+    "A table of these recipes, without measures that none of them has."
     table = Table(box=None, padding=(0, 1), header_style='bold', pad_edge=False)
     table.add_column('')
     for row in rows:
         table.add_column(Text(run_label(row['recipe'])), justify='right', overflow='fold')
-    for name, (label, written) in MEASURES.items():
-        cells = [table_cell(row[name], written) for row in rows]
-        if any(c != '–' for c in cells):
-            table.add_row(label, *cells, style=emphasis(name))
+    for measure in MEASURES:
+        cells = [table_cell(row[measure.name], measure.format) for row in rows]
+        if any(cell != '–' for cell in cells):
+            table.add_row(measure.label, *cells, style=emphasis(measure.name))
     table.add_row('seeds', *(str(row['n']) for row in rows), style='dim')
     return table
 
 
-def run_label(recipe):
-    "Of a column: a line an argument, or several of a long one"
-    return '\n'.join(line for part in recipe.split(',') for line in wrap(part, 24))
+def run_label(
+    recipe: str,  # Name of a run
+) -> str:
+    "Return the heading of a column: one line per argument, several for a long one."
+    return '\n'.join(line for part in recipe.split(',') for line in wrap(part, LABEL_WIDTH))
 
 
-def table_cell(number, written):
+def table_cell(
+    number: dict | None,  # Mean and standard deviation, from `aggregate`
+    number_format: Callable[[float], str],  # Of the measure
+) -> str:
+    "Return the text of a cell: the mean and, below it, the standard deviation; a dash for None."
     if number is None:
         return '–'
     if not number['sd']:
-        return written(number['mean'])
-    return f'{written(number["mean"])}\n± {written(number["sd"])}'
+        return number_format(number['mean'])
+    return f'{number_format(number["mean"])}\n± {number_format(number["sd"])}'
 
 
 def run_remarks(
-    folders: list[RunDir],  # Runs of one data set
+    folders: Sequence[RunDir],  # Runs on one data set
 ) -> list[str]:
-    "What a reader of the table must know besides: runs that are not in it, and students of different teachers."
-    notes = []
+    "Return remarks for below the table: missing runs, different teachers or settings, number of seeds."
+    finished = [folder for folder in folders if folder.finished]
+    remarks = []
     for folder in folders:
         if not folder.finished:
-            notes.append(
-                f'not in the table: {folder.recipe}, seed {folder.seed}: {folder.status}{status_reason(folder)}'
-            )
-    finished = [f for f in folders if f.finished]
+            reason = folder.run.get('reason')
+            because = f' ({reason})' if reason else ''
+            remarks.append(f'not in the table: {folder.recipe}, seed {folder.seed}: {folder.status}{because}')
+    remarks += teacher_remarks(finished)
+    for setting, by_value in differing_settings(finished).items():
+        found = [f'{value}: {listed(sorted(recipes, key=study_order))}' for value, recipes in by_value.items()]
+        remarks.append(f'runs of the same seed differ in {setting}, which may affect the results: {"; ".join(found)}')
+    n_seeds = {len([f for f in finished if f.recipe == recipe]) for recipe in {f.recipe for f in finished}}
+    if n_seeds == {1}:
+        remarks.append('one seed per recipe: differences may be due to chance')
+    elif n_seeds:
+        remarks.append('mean ± standard deviation over seeds')
+    return remarks
+
+
+def teacher_remarks(finished):
+    "A remark for every seed whose students had different teachers."
     teachers = defaultdict(set)
-    for f in finished:
-        if f.result['teacher_sha256']:
-            teachers[f.seed].add(f.result['teacher_sha256'])
-    for seed, hashes in teachers.items():
-        if len(hashes) > 1:
-            notes.append(f'the students of seed {seed} had {len(hashes)} different teachers: their rows do not compare')
-    for what, runs_with in differing_settings(finished).items():
-        said = '; '.join(f'{value}: {listed(sorted(recipes, key=study_order))}' for value, recipes in runs_with.items())
-        notes.append(f'runs of one seed differ in {what}, which alone may make a difference: {said}')
-    counts = {len([f for f in finished if f.recipe == r]) for r in {f.recipe for f in finished}}
-    if counts == {1}:
-        notes.append('one seed each: a difference may be chance')
-    elif counts:
-        notes.append('mean ± standard deviation over seeds')
-    return notes
-
-
-def status_reason(folder):
-    said = folder.run.get('reason')
-    return f' ({said})' if said else ''
+    for folder in finished:
+        if folder.result['teacher_sha256']:
+            teachers[folder.seed].add(folder.result['teacher_sha256'])
+    return [
+        f'the students of seed {seed} had {len(hashes)} different teachers: do not compare their accuracies'
+        for seed, hashes in teachers.items()
+        if len(hashes) > 1
+    ]
 
 
 def run_table(
-    folders: list[RunDir],  # Any runs
+    folders: Sequence[RunDir],  # Any runs
 ) -> Table:
-    "A line a run: how it stands."
+    "Return a table with one row per run: its status and, if it is finished, its accuracy and time."
     table = Table(box=None, padding=(0, 2, 0, 0), header_style='bold')
     for name in ('data', 'run', 'seed'):
         table.add_column(name, overflow='fold')
-    for name in ('state', 'validation', 'time'):
+    for name in ('status', 'accuracy', 'time'):
         table.add_column(name, justify='right', no_wrap=True)
-    reasons = {
-        folder.path: folder.run['reason'] for folder in folders if not folder.finished and folder.run.get('reason')
-    }
+    reasons = {folder.path: folder.run['reason'] for folder in folders if has_reason(folder)}
     if reasons:
         table.add_column('reason', overflow='fold')
     for folder in folders:
         result = folder.result if folder.finished else {}
         accuracy, seconds = result.get('valid_accuracy'), result.get('seconds')
-        style = {'finished': '', 'running': 'dim', 'interrupted': 'yellow'}.get(folder.status, 'red')
         table.add_row(
             folder.data,
             wrap_name(folder.recipe),
             str(folder.seed),
-            Text(folder.status, style=style),
+            Text(folder.status, style=STATUS_STYLES.get(folder.status, 'red')),
             '–' if accuracy is None else percent(accuracy),
             '–' if seconds is None else duration(seconds),
             *([Text(reasons.get(folder.path, ''))] if reasons else []),
         )
     return table
+
+
+def has_reason(folder):
+    "Whether the directory says why the run is not finished."
+    return not folder.finished and bool(folder.run.get('reason'))

@@ -1,57 +1,73 @@
-"""Numbers of a confusion matrix."""
+"""Numbers of a confusion matrix: rows are actual classes, columns predicted ones."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
-CHANCE = 0.05  # a smaller p-value, corrected for the number of classes, is called more than chance
-MOST = 10  # pairs that are listed
+SIGNIFICANT = 0.05  # p-values below it, corrected for the number of classes, are called significant
+MAX_PAIRS = 10  # that are listed
 
 
-def row_shares(matrix):
-    "Of each row; a class without images has none"
+def row_shares(
+    matrix: np.ndarray,  # (rows, classes) of counts
+) -> np.ndarray:
+    "Return each count as a share of its row; 0 for a class without images."
     return matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
 
 
-def class_accuracies(matrix):
-    "Of each class: the diagonal over the row sums; None where there are no images"
+def class_accuracies(
+    matrix: np.ndarray,  # (classes, classes) of counts
+) -> list[float | None]:
+    "Return the accuracy of each class; None for a class without images."
     return [right / n if n else None for right, n in zip(matrix.diagonal().tolist(), matrix.sum(1).tolist())]
 
 
 def most_confused(
-    matrix: np.ndarray,  # Rows are actual, columns predicted
-) -> list[tuple[int, int]]:  # (actual, predicted) of the largest counts off the diagonal
-    "The pairs that are confused most, at most 10; of equal counts the first."
-    return largest_counts(off_diagonal(matrix), MOST)
+    matrix: np.ndarray,  # (classes, classes) of counts
+) -> list[tuple[int, int]]:  # (actual, predicted)
+    "Return the pairs with the largest counts off the diagonal, at most 10; of equal counts the first."
+    return largest_counts(off_diagonal(matrix), MAX_PAIRS)
 
 
-def off_diagonal(matrix):
-    return matrix * (1 - np.eye(len(matrix), dtype=int))
+def named_pairs(
+    pairs: Sequence[tuple[int, int]],  # (actual, predicted)
+    classes: Sequence[str],  # Their names
+    matrix: np.ndarray,  # (classes, classes) of counts
+) -> list[list]:
+    "Return [actual, predicted, count] of each pair, with the names of the classes."
+    return [[classes[actual], classes[predicted], int(matrix[actual, predicted])] for actual, predicted in pairs]
 
 
-def largest_counts(counts, n):
-    "Where the n largest counts above 0 are"
-    order = np.argsort(-counts, axis=None, kind='stable')[:n]
-    return [divmod(int(at), len(counts)) for at in order if counts.flat[at] > 0]
-
-
-def named_pairs(pairs, classes, matrix):
-    return [[classes[a], classes[b], int(matrix[a, b])] for a, b in pairs]
-
-
-def most_alike(classes, matrix):
-    "The two classes that are taken for each other most, both ways together; None where nothing is confused"
-    both = np.tril(matrix + matrix.T, -1)[::-1, ::-1]  # of equal counts the last
+def most_alike(
+    classes: Sequence[str],  # Their names
+    matrix: np.ndarray,  # (classes, classes) of counts
+) -> list | None:  # [class, other class, count]
+    "Return the two classes that are confused most, both directions together; None if none are."
+    both = np.tril(matrix + matrix.T, -1)[::-1, ::-1]  # reversed: of equal counts the last
     found = largest_counts(both, 1)
     if not found:
         return None
-    ((i, j),) = [(len(classes) - 1 - i, len(classes) - 1 - j) for i, j in found]
+    last = len(classes) - 1
+    i, j = (last - at for at in found[0])
     return [classes[j], classes[i], int(matrix[i, j] + matrix[j, i])]
 
 
 def hardest(
-    matrix: np.ndarray,  # Rows are actual, columns predicted
-    n: int,  # How many classes
-) -> list[int]:  # Those of the most confused pair first
-    "The classes that are confused most with each other: all, where there are no more than n."
+    matrix: np.ndarray,  # (classes, classes) of counts
+    n: int,  # Number of classes to return
+) -> list[int]:
+    "Return the classes that are confused most with each other, first the most confused pair; at most n."
     both = np.triu(off_diagonal(matrix) + off_diagonal(matrix).T)
-    chosen = dict.fromkeys(c for pair in largest_counts(both, n * n) for c in pair) | dict.fromkeys(range(len(matrix)))
-    return list(chosen)[:n]
+    confused = dict.fromkeys(c for pair in largest_counts(both, n * n) for c in pair)
+    return list(confused | dict.fromkeys(range(len(matrix))))[:n]
+
+
+def off_diagonal(matrix):
+    "The matrix with zeros on its diagonal."
+    return matrix * (1 - np.eye(len(matrix), dtype=int))
+
+
+def largest_counts(counts, n):
+    "The positions (row, column) of the n largest counts above 0; of equal counts the first."
+    order = np.argsort(-counts, axis=None, kind='stable')[:n]
+    return [divmod(int(at), len(counts)) for at in order if counts.flat[at] > 0]

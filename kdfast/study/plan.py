@@ -1,59 +1,67 @@
-"""The runs of a study, each with what it needs. Imports no torch."""
+"""Plan a study: which runs it needs, and in which order they can be trained. Imports no torch."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdfast.core.format import percent
 from kdfast.runs.options import option_flags
 from kdfast.runs.recipes import Recipe, find_recipe, recipe_names
 from kdfast.runs.run_dir import RunDir, locate_run
 
-KDFAST = [sys.executable, '-P', '-m', 'kdfast']
+KDFAST = [sys.executable, '-P', '-m', 'kdfast']  # starts another process of this installation
 
 
 @dataclass(eq=False)
 class Task:
-    "A run that is to be finished."
+    "A run that a study needs."
 
     recipe: Recipe
-    given: dict  # Arguments that are not the recipe's defaults
+    given: dict  # Arguments that differ from the defaults of the recipe
     seed: int
     folder: RunDir
-    needs: list  # The tasks it stands on
-    failure: str = ''  # Why it has no result
+    needs: list['Task']  # Tasks that must be finished first
+    failure: str = ''  # Why there is no result; empty as long as there may be one
 
     @property
     def name(self):
+        "Name for messages: recipe with arguments, and seed."
         return f'{self.folder.recipe}, seed {self.seed}'
 
-    def command(self, common):
-        "The command line that trains it"
-        changed = {
-            o.name: self.given[o.name] for o in self.recipe.options if self.given.get(o.name, o.default) != o.default
-        }
-        return [*KDFAST, 'run', self.where, '--seed', str(self.seed), *common, *option_flags(changed)]
-
     @property
-    def where(self):
-        "What the command line calls its recipe"
+    def recipe_argument(self):
+        "What `kdfast run` takes for the recipe: its name, or the path of the user's file."
         return self.recipe.name if self.recipe.name in recipe_names() else str(self.recipe.file.resolve())
+
+    def command(
+        self,
+        common: list[str],  # Options that all runs of the study share
+    ) -> list[str]:
+        "Return the command line that trains the run."
+        options = self.recipe.options
+        changed = {o.name: self.given[o.name] for o in options if self.given.get(o.name, o.default) != o.default}
+        flags = [*common, *option_flags(changed)]
+        return [*KDFAST, 'run', self.recipe_argument, '--seed', str(self.seed), *flags]
+
+    def upstream(self) -> set['Task']:
+        "Return all tasks that must be finished first, also indirectly."
+        return set(self.needs).union(*(task.upstream() for task in self.needs))
 
 
 def plan(
-    wanted: list[tuple[Recipe, dict]],  # Recipes, each with its arguments
+    wanted: Sequence[tuple[Recipe, dict]],  # Recipes with their arguments
     seeds: range,  # Of every recipe
     data: str,  # Name of the data set
-    kept_in: Path,  # Where runs are kept
+    runs_dir: Path,  # Directory of the runs
 ) -> list[Task]:
-    "The wanted runs and all that they stand on, each once and behind what it needs. Raises KdfastError for wrong arguments."
+    "Return the wanted runs and all that they need, each once and after its needs. Raises KdfastError."
     tasks = {}
 
     def add(recipe, given, seed):
         arguments = recipe.resolve(given)
-        folder = locate_run(kept_in, data, recipe.folder_name(arguments), seed)
+        folder = locate_run(runs_dir, data, recipe.folder_name(arguments), seed)
         if folder.path not in tasks:
-            needs = [add(find_recipe(name), more, seed) for name, more in recipe.needed(arguments)]
+            needs = [add(find_recipe(name), own, seed) for name, own in recipe.needed(arguments)]
             tasks[folder.path] = Task(recipe, given, seed, folder, needs)
         return tasks[folder.path]
 
@@ -61,13 +69,3 @@ def plan(
         for recipe, given in wanted:
             add(recipe, given, seed)
     return list(tasks.values())
-
-
-def foundations(task) -> set[Task]:
-    "All that it stands on"
-    return set(task.needs).union(*map(foundations, task.needs))
-
-
-def short_name(folder):
-    result = folder.result
-    return f'fit {result["fit_loss"]:.3f}' if result['valid_accuracy'] is None else percent(result['valid_accuracy'])

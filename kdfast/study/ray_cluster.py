@@ -1,16 +1,18 @@
-"The runs of a study as tasks of an existing Ray cluster, whose machines share this one's files and installation."
+"""Train the runs of a study on a Ray cluster whose machines share the files and the installation of this one."""
 
 import socket
 
 import ray
 
 from kdfast.core.errors import KdfastError
-from kdfast.study.schedule import Process, stop_processes
+from kdfast.study.process import Process, stop_processes
+
+CONNECT_SECONDS = 5  # Ray itself would try for minutes
 
 
 @ray.remote
 def train_there(command, threads):
-    "On whichever machine Ray chose: why it has no result, or nothing"
+    "Run the command on the machine that Ray chose; return its failure, or an empty string."
     process = Process(command, threads)
     try:
         process.process.wait()
@@ -20,44 +22,49 @@ def train_there(command, threads):
 
 
 class Task:
-    "One training process on the cluster."
+    "A training process on the cluster, with the interface of `kdfast.study.process.Process`."
 
     def __init__(
         self,
-        command: list[str],  # The command line that trains
-        threads: int,  # Of it; Ray gives it as many CPUs
+        command: list[str],  # The command line
+        threads: int,  # Ray reserves as many CPUs
     ):
-        self.promise = train_there.options(num_cpus=threads, max_retries=0).remote(command, threads)
+        self.result = train_there.options(num_cpus=threads, max_retries=0).remote(command, threads)
 
     @property
     def ended(self):
-        return bool(ray.wait([self.promise], timeout=0)[0])
+        "Whether the process has ended."
+        return bool(ray.wait([self.result], timeout=0)[0])
 
     @property
     def failure(self):
+        "Why there is no result, or an empty string."
         try:
-            return ray.get(self.promise)
+            return ray.get(self.result)
         except ray.exceptions.RayError as e:
-            return f'its machine failed it: {str(e).splitlines()[0]}'
+            return f'its machine failed: {str(e).splitlines()[0]}'
 
-    def ask_to_end(self):
-        ray.cancel(self.promise)
+    def terminate(self):
+        "Ask the process to save a checkpoint and end."
+        ray.cancel(self.result)
 
     def wait(self):
-        ray.wait([self.promise])
+        "Wait until the process ends."
+        ray.wait([self.result])
 
     def kill(self):
-        ray.cancel(self.promise, force=True)
+        "End the process at once."
+        ray.cancel(self.result, force=True)
 
 
 def join(
     address: str,  # Of the cluster: auto, or HOST:PORT
 ):
-    "Connect to it. Raises KdfastError where none answers."
+    "Connect to the cluster. Raises KdfastError if there is none."
     host, _, port = address.partition(':')
     try:
         if port.isdigit():
-            socket.create_connection((host, int(port)), timeout=5).close()  # Ray itself would ask for minutes
+            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
         ray.init(address=address, log_to_driver=False, logging_level='ERROR')
     except (OSError, RuntimeError, ValueError) as e:
         raise KdfastError(
@@ -68,5 +75,5 @@ def join(
 def default_jobs(
     threads: int,  # Of each run
 ) -> int:
-    "Runs side by side: as many as the cluster's CPUs allow."
+    "Return the number of parallel runs: as many as the CPUs of the cluster allow."
     return max(1, int(ray.cluster_resources().get('CPU', 1)) // threads)

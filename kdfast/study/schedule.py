@@ -1,258 +1,115 @@
-"""Train the runs of a study in processes side by side. Imports no torch."""
+"""Train the runs of a study in parallel. Imports no torch."""
 
 import json
-import os
-import subprocess
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
-from statistics import mean
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
-from kdfast.core import signals
 from kdfast.core.errors import KdfastError
-from kdfast.core.format import duration, fits_width, percent
-from kdfast.runs.recipes import study_order
-from kdfast.study.plan import KDFAST, Task, foundations, short_name
+from kdfast.study.board import Board
+from kdfast.study.plan import KDFAST, Task
+from kdfast.study.process import Process, stop_processes
 
-LOOK_EVERY = 0.25  # seconds
+POLL_SECONDS = 0.25
 
 
 def rehearse_tasks(
-    tasks: list[Task],  # From `plan`
-    common: list[str],  # Options of every run: where its data are, and where it is kept
-    jobs: int,  # How many will train side by side
-    threads: int,  # Of each
+    tasks: Sequence[Task],  # From `plan`
+    common: list[str],  # Options that all runs share
+    jobs: int,  # Number of parallel runs
+    threads: int,  # Of each run
 ):
-    """Try every recipe in small, in a process of its own, before the first run is trained. Raises KdfastError.
+    """Rehearse every recipe once, whatever the number of seeds, in another process.
 
-    Once, whatever the number of seeds. What is finished, or has begun and will go on, is not tried; a run of a study is not tried again.
+    Raises KdfastError if a rehearsal fails.
+    Runs that are finished, have checkpoints, or are trained by another process are not rehearsed.
     """
     seeds = {}
     for task in tasks:
-        if task.folder.status in ('finished', 'diverged') or task.folder.has_checkpoints or task.folder.held:
+        folder = task.folder
+        if folder.status in ('finished', 'diverged') or folder.has_checkpoints or folder.held:
             continue
-        seeds.setdefault(task.folder.recipe, (task.where, task.given, []))[-1].append(task.seed)
+        _, _, of_recipe = seeds.setdefault(folder.recipe, (task.recipe_argument, task.given, []))
+        of_recipe.append(task.seed)
     if not seeds:
         return
     process = Process([*KDFAST, 'rehearse', json.dumps(list(seeds.values())), '--jobs', str(jobs), *common], threads)
     try:
         while not process.ended:
-            time.sleep(LOOK_EVERY)
+            time.sleep(POLL_SECONDS)
     finally:
         stop_processes([process])
     if process.failure:
         raise KdfastError(process.failure)
 
 
-def default_jobs(
-    threads: int,  # Of each run
-) -> int:
-    "Runs side by side: as many as the cores allow; one on a GPU, CUDA's or Apple's, whose memory they would share."
-    import torch
-
-    return 1 if torch.cuda.is_available() or torch.backends.mps.is_available() else max(1, os.cpu_count() // threads)
-
-
 def run_tasks(
-    tasks: list[Task],  # From `plan`
-    common: list[str],  # Options of every run: where its data are, and where it is kept
-    jobs: int,  # How many train side by side
-    threads: int,  # Of each; they decide the last bits of its weights, so that the number of jobs does not
-    console: Console,  # Where the board goes
-    start: Callable | None = None,  # What starts a command with so many threads: Process, here; or a task of a cluster
-) -> list[Task]:  # Those without a result, each with its reason
-    "Train every task that is not finished. One that fails holds up only those that need it; an interruption leaves no process behind."
-    waiting, running = [], {}
-    stands_on_it = Counter(below for task in tasks for below in foundations(task))
-    for task in tasks:
-        if task.folder.status == 'diverged':
-            task.failure = f'diverged before ({task.folder.run.get("reason")}); remove {task.folder} to try again'
-        elif not task.folder.finished:
-            waiting.append(task)  # one that failed goes on, too
+    tasks: Sequence[Task],  # From `plan`
+    common: list[str],  # Options that all runs share
+    jobs: int,  # Number of parallel runs
+    threads: int,  # Of each run. They affect the last bits of its weights; the number of jobs does not
+    console: Console,  # Where the progress is shown
+    start: Callable | None = None,  # Starts a command with a number of threads: a Process, or a task of a cluster
+) -> list[Task]:  # Those without a result, each with its failure
+    """Train every task that is not finished.
+
+    A failure stops only the tasks that need it. If this function is left early, it stops all processes first.
+    """
+    queue = Queue(tasks)
+    running = {}
     with Board(tasks, running, console) as board:
         try:
-            while waiting or running:
-                for task in [t for t in waiting if any(need.failure for need in t.needs)]:
-                    waiting.remove(task)
-                    task.failure = (
-                        f'it needs {next(need.name for need in task.needs if need.failure)}, which has no result'
-                    )
+            while queue.waiting or running:
+                for task in queue.fail_blocked():
                     board.ended(task)
-                ready = [t for t in waiting if all(need.folder.finished for need in t.needs) and not t.folder.held]
-                for task in sorted(ready, key=lambda t: -stands_on_it[t])[
-                    : jobs - len(running)
-                ]:  # what most wait for goes first: no job idles in the end
-                    waiting.remove(task)
-                    if not task.folder.finished:
-                        running[task] = (start or Process)(
-                            task.command(common), threads
-                        )  # else another process has just trained it
-                for task in [t for t, process in running.items() if process.ended]:
+                for task in queue.take(jobs - len(running)):
+                    running[task] = (start or Process)(task.command(common), threads)
+                for task in [task for task, process in running.items() if process.ended]:
                     task.failure = running.pop(task).failure
                     board.ended(task)
                 board.show()
-                time.sleep(LOOK_EVERY)
+                time.sleep(POLL_SECONDS)
         finally:
             stop_processes(running.values())
     return [task for task in tasks if task.failure]
 
 
-class Process:
-    "One training process; what it says is kept until it ends."
+class Queue:
+    "Tasks that wait to be started."
 
-    def __init__(self, command, threads):
-        self.said = tempfile.TemporaryFile('w+')
-        more = dict(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads), **{signals.DRIVEN: '1'})
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=self.said,
-            env=os.environ | more,
-            start_new_session=True,
-        )  # a terminal's Ctrl-C reaches the study alone, which passes it on once
+    def __init__(
+        self,
+        tasks: Sequence[Task],  # All tasks; finished and diverged ones do not wait, failed ones are tried again
+    ):
+        self.n_dependents = Counter(upstream for task in tasks for upstream in task.upstream())
+        self.waiting = []
+        for task in tasks:
+            if task.folder.status == 'diverged':
+                reason = task.folder.run.get('reason')
+                task.failure = f'diverged before ({reason}); delete {task.folder} to try again'
+            elif not task.folder.finished:
+                self.waiting.append(task)
 
-    @property
-    def ended(self):
-        return self.process.poll() is not None
+    def fail_blocked(self) -> list[Task]:
+        "Remove and return the tasks that need one that failed; they fail, too."
+        blocked = []
+        for task in list(self.waiting):
+            failed = [need.name for need in task.needs if need.failure]
+            if failed:
+                task.failure = f'it needs {failed[0]}, which has no result'
+                self.waiting.remove(task)
+                blocked.append(task)
+        return blocked
 
-    def ask_to_end(self):
-        self.process.terminate()
-
-    def wait(self):
-        self.process.wait()
-
-    def kill(self):
-        self.process.kill()
-
-    @property
-    def failure(self):
-        "What it said last, where it failed"
-        if self.process.returncode == 0:
-            return ''
-        self.said.seek(0)
-        last = ([line.strip() for line in self.said if line.strip()] or [''])[-1]
-        return last.removeprefix('kdfast: error: ') or f'its process ended with status {self.process.returncode}'
-
-
-def stop_processes(
-    processes: list[Process],
-):
-    "Ask all of them to end, which they do when their step is kept; an impatient user kills them."
-    try:
-        for process in processes:
-            process.ask_to_end()
-        for process in processes:
-            process.wait()
-    finally:
-        for process in processes:
-            process.kill()
-
-
-# How it stands
-
-
-class Board:
-    "Recipe × seed, live on a terminal; elsewhere a line whenever a run ends."
-
-    def __init__(self, tasks, running, console):
-        self.tasks, self.running, self.console = tasks, running, console
-        self.live = Live(console=console, auto_refresh=False) if console.is_terminal else None
-
-    def __enter__(self):
-        if self.live:
-            self.live.start()
-        return self
-
-    def __exit__(self, *_):
-        self.show()
-        if self.live:
-            self.live.stop()
-
-    def show(self):
-        if self.live:
-            self.live.update(self.table(), refresh=True)
-
-    def ended(self, task):
-        if self.live:
-            return
-        done = sum(bool(t.failure) or t.folder.finished for t in self.tasks)
-        self.console.print(
-            f'{done} of {len(self.tasks)}  {task.name}: {task.failure or outcome_text(task.folder)}',
-            soft_wrap=True,
-            markup=False,
-        )
-
-    def table(self):
-        "A column a seed; where they do not fit side by side, how many seeds have come how far"
-        by_recipe = {}
-        for task in sorted(self.tasks, key=lambda task: study_order(task.folder.recipe)):
-            by_recipe.setdefault(task.folder.recipe, {})[task.seed] = task
-        whole = self.by_seed(by_recipe)
-        return whole if fits_width(whole, self.console.width) else self.by_state(by_recipe)
-
-    def by_seed(self, by_recipe):
-        seeds = sorted({task.seed for task in self.tasks})
-        table = Table(box=None, padding=(0, 1, 0, 0), header_style='bold')
-        for name in ('', *(f'seed {seed}' for seed in seeds)):
-            table.add_column(name, justify='right' if name else 'left')
-        for recipe, tasks in by_recipe.items():
-            table.add_row(recipe, *(self.cell(tasks.get(seed)) for seed in seeds))
-        return table
-
-    def by_state(self, by_recipe):
-        table = Table(box=None, padding=(0, 1, 0, 0), header_style='bold')
-        for name, justify in (
-            ('', 'left'),
-            ('done', 'right'),
-            ('mean', 'right'),
-            ('under way', 'left'),
-            ('failed', 'right'),
-        ):
-            table.add_column(name, justify=justify, overflow='fold')
-        for recipe, tasks in by_recipe.items():
-            results = [task.folder.result for task in tasks.values() if task.folder.finished]
-            accuracies = [r['valid_accuracy'] for r in results if r['valid_accuracy'] is not None]
-            running, failed = (
-                [task for task in tasks.values() if task in self.running],
-                [str(seed) for seed, task in tasks.items() if task.failure],
-            )
-            table.add_row(
-                recipe,
-                f'{len(results)}/{len(tasks)}',
-                percent(mean(accuracies)) if accuracies else '',
-                '\n'.join(f'{task.seed}: {progress_text(task)}' for task in running),
-                Text(' '.join(failed), style='red'),
-            )
-        return table
-
-    def cell(self, task):
-        if task is None:
-            return ''
-        if task.failure:
-            return Text('failed', style='red')
-        if task in self.running:
-            return progress_text(task)
-        if task.folder.finished:
-            return Text(short_name(task.folder), style='green')
-        if task.folder.held:
-            return Text('elsewhere', style='dim')
-        return Text('waiting', style='dim')
-
-
-def progress_text(task):
-    "3/32 71.40 %: the epochs that are done, and the last one's accuracy"
-    rows = task.folder.metrics()
-    of = f'/{task.recipe.resolve(task.given)["epochs"]}' if 'epochs' in task.recipe.resolve(task.given) else ''
-    accuracy = rows[-1]['valid_accuracy'] if rows else ''
-    return f'{len(rows)}{of}' + (f' {percent(float(accuracy))}' if accuracy else '')
-
-
-def outcome_text(folder):
-    return f'{short_name(folder)} in {duration(folder.result["seconds"])}'
+    def take(
+        self,
+        n: int,  # At most
+    ) -> list[Task]:
+        "Remove and return tasks that can start, first those that most others need, so that no job idles."
+        ready = [t for t in self.waiting if not t.folder.held and all(need.folder.finished for need in t.needs)]
+        ready = sorted(ready, key=lambda task: -self.n_dependents[task])[:n]
+        for task in ready:
+            self.waiting.remove(task)
+        return [task for task in ready if not task.folder.finished]  # another process may have trained it meanwhile

@@ -1,4 +1,5 @@
 import csv
+import inspect
 import io
 import json
 import shutil
@@ -6,23 +7,35 @@ import subprocess
 import sys
 
 import pytest
-from conftest import draw, recipe
+from conftest import draw, make, recipe
 from safetensors.torch import load_file
+from typer.main import get_command
 
 from kdfast import cli
+from kdfast.cli.options import DataOptions, StudyOptions, changed_flags, expand_groups
 from kdfast.runs.recipes import recipe_names
 
+COMMANDS = get_command(cli.app).commands
+IMPORTS = """
+import sys
+from kdfast import cli
+try:
+    cli.main()
+except SystemExit:
+    print('imported', *sys.modules)
+"""
 HEAVY = {'torch', 'fastai', 'numpy', 'pandas', 'sklearn', 'PIL'}
 
 
 @pytest.mark.parametrize(
     'arguments',
-    [['--help'], ['ls'], ['compare'], ['run', '--help'], ['run', 'exp1', '--help'], ['run', 'exp1', '--epochs', '0']],
+    [[], ['ls'], ['compare'], ['run'], ['run', 'exp1', '--help'], ['run', 'exp1', '--epochs', '0'], ['runn']]
+    + [[name, '--help'] for name in sorted(COMMANDS)],
+    ids=' '.join,
 )
 def test_looking_and_mistyping_import_nothing_heavy(study, arguments):
-    runs = ['--runs', str(study.parent)] if arguments[0] in ('ls', 'compare') else []
-    code = f'import sys\nfrom kdfast import cli\nsys.argv[1:] = {arguments + runs}\ntry: cli.main()\nexcept SystemExit: pass\nprint("imported", *sys.modules)'
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    runs = ['--runs', str(study.parent)] if arguments[:1] in (['ls'], ['compare']) and '--help' not in arguments else []
+    done = subprocess.run([sys.executable, '-c', IMPORTS, *arguments, *runs], capture_output=True, text=True)
     assert not HEAVY & set(done.stdout.rpartition('imported')[2].split()), done.stderr
 
 
@@ -46,7 +59,8 @@ def test_bad_input_is_one_line_and_status_2_before_anything_is_made(kdfast, tmp_
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'empty').mkdir()
-    draw(tmp_path / 'few' / 'train', 2, seed=0), draw(tmp_path / 'few' / 'valid', 2, seed=1)
+    draw(tmp_path / 'few' / 'train', 2, seed=0)
+    draw(tmp_path / 'few' / 'valid', 2, seed=1)
     done = kdfast('run', *arguments)
     errors = [line for line in done.err.splitlines() if not line.startswith(('kdfast: reading', 'kdfast: training'))]
     assert done.status == 2 and done.out == '' and len(errors) == 1
@@ -68,7 +82,7 @@ def test_no_argument_leads_out_of_the_runs_folder(kdfast, images, tmp_path, monk
 
 @pytest.mark.parametrize(
     'arguments,said',
-    [([], 'Commands:'), (['run'], 'exp1'), (['--version'], 'kdfast 0.'), (['cp', '--help'], 'Copy a recipe')],
+    [([], 'Results:'), (['run'], 'exp1'), (['--version'], 'kdfast 0.'), (['cp', '--help'], 'Copy a recipe')],
 )
 def test_help_and_version(kdfast, arguments, said):
     done = kdfast(*arguments)
@@ -96,7 +110,7 @@ def test_compare_is_the_reports_table(study, kdfast):
     header = next(line for line in done.out.splitlines() if 'teacher' in line).split()
     assert header == ['teacher', 'baseline', 'kd', 'hint', 'exp1', 'exp2']
     for label in (
-        'loss',
+        'training loss',
         'training accuracy',
         'validation accuracy',
         'fit loss',
@@ -105,11 +119,11 @@ def test_compare_is_the_reports_table(study, kdfast):
         'parameters',
         'multiply-adds',
         'epochs',
-        'time',
+        'training time',
     ):
         assert label in done.out
     accuracy = json.loads((study / 'exp1' / '0' / 'result.json').read_text())['valid_accuracy']
-    assert f'{100 * accuracy:.2f} %' in done.out and 'one seed each: a difference may be chance' in done.out
+    assert f'{100 * accuracy:.2f} %' in done.out and 'one seed per recipe: differences may be due to chance' in done.out
 
 
 def test_compare_for_scripts(study, kdfast):
@@ -125,6 +139,13 @@ def test_compare_for_scripts(study, kdfast):
 def test_nothing_to_compare(kdfast, tmp_path):
     done = kdfast('compare', '--runs', tmp_path)
     assert done.status == 2 and 'start with: kdfast run exp1' in done.err
+
+
+def test_a_reason_is_text_and_no_markup(kdfast, tmp_path):
+    make(tmp_path, 'kd', 0, valid_accuracy=0.8)
+    make(tmp_path, 'kd', 1).set('failed', reason="KeyError: '[/x]'")
+    done = kdfast('compare', '--runs', tmp_path)
+    assert done.status == 0 and "kd, seed 1: failed (KeyError: '[/x]')" in done.out, done.err
 
 
 def test_ls(study, kdfast):
@@ -173,7 +194,7 @@ def test_a_copied_recipe_runs_as_ones_own(kdfast, images, tmp_path, monkeypatch)
     'arguments,said',
     [
         (['exp1', 'there.py'], 'exists already'),
-        (['exp1', 'exp1.py'], 'the name of a recipe of kdfast'),
+        (['exp1', 'exp1.py'], 'has the name of a recipe of kdfast'),
         (['exp1', 'mine'], 'a recipe is a Python file'),
         (['exp9', 'mine.py'], 'no recipe exp9'),
     ],
@@ -190,7 +211,8 @@ def test_other_images_of_the_same_name_have_runs_of_their_own(study, kdfast, tmp
     from conftest import draw
 
     shutil.copytree(study, tmp_path / 'runs' / 'tiny')
-    draw(tmp_path / 'tiny' / 'train', 24, seed=5), draw(tmp_path / 'tiny' / 'valid', 12, seed=6)
+    draw(tmp_path / 'tiny' / 'train', 24, seed=5)
+    draw(tmp_path / 'tiny' / 'valid', 12, seed=6)
 
     def others():
         return sorted(f.name for f in (tmp_path / 'runs').iterdir() if f.name != 'tiny')
@@ -233,7 +255,7 @@ def test_an_interrupted_run_says_so_and_starts_again(kdfast, images, tmp_path, m
     monkeypatch.chdir(tmp_path)
     recipe(tmp_path / 'mine.py', '__import__("signal").raise_signal(2)')
     done = kdfast('run', './mine.py', '--data', images)
-    assert done.status == 130 and done.err.endswith('kdfast: error: interrupted; the same command goes on from there\n')
+    assert done.status == 130 and done.err.endswith('kdfast: error: interrupted; repeat the command to continue\n')
     assert json.loads((tmp_path / 'runs' / 'tiny' / 'mine' / '0' / 'run.json').read_text())['status'] == 'interrupted'
 
 
@@ -250,11 +272,11 @@ def test_a_holdouts_runs_stay_apart(kdfast, images, tmp_path):
 def test_images_that_grow(kdfast, images, tmp_path):
     "Training sees 4×4 at first and 8×8 in the end, in every recipe alike; what the teacher said of them is asked once"
     asked = ['--data', images, '--grow', 0.5, '--runs', tmp_path]
-    for recipe in ('kd', 'exp2'):
-        done = kdfast('run', recipe, '--epochs', 2, *asked)
+    for name in ('kd', 'exp2'):
+        done = kdfast('run', name, '--epochs', 2, *asked)
         assert done.status == 0, done.err
         following = f'kdfast run baseline --epochs 2 --data {images} --grow 0.5 --runs {tmp_path}'
-        if recipe == 'kd':
+        if name == 'kd':
             assert following in done.out
     (outputs,) = (tmp_path / 'tiny,grow=0.5' / 'teacher' / '0' / 'outputs').glob('*.safetensors')
     assert len(load_file(outputs)['batches']) == 2 * 9 + 1
@@ -303,7 +325,7 @@ def test_check_names_what_is_wrong_with_a_run(study, kdfast, tmp_path):
 
     beside(study, tmp_path, 'teacher', 'kd')
     whole = kdfast('check', tmp_path)
-    assert whole.status == 0 and whole.out.count(': whole') == 2
+    assert whole.status == 0 and whole.out.count(': complete') == 2
     weights = tmp_path / 'tiny' / 'kd' / '0' / 'weights.safetensors'
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
@@ -326,9 +348,15 @@ def test_check_of_a_data_set(kdfast, images, tmp_path):
     assert kdfast('check', tmp_path / 'nowhere').status == 2 and kdfast('check', tmp_path).status == 2
 
 
-@pytest.mark.parametrize(
-    'words', [(), ('run',), ('lr-find',), ('cache',), ('study',), ('run', 'exp1'), ('check',)], ids=' '.join
-)
+@pytest.mark.parametrize('name', sorted(COMMANDS))
+def test_the_help_of_a_command_is_one_short_line(kdfast, name):
+    lines = kdfast('--help').out.splitlines()
+    [line] = [line for line in lines if line.split()[:1] == [name]] or ['']
+    text = line.partition(name)[2].strip()
+    assert COMMANDS[name].hidden or text.endswith('.') and len(text) <= 60
+
+
+@pytest.mark.parametrize('words', [(), ('run', 'exp1'), *((name,) for name in sorted(COMMANDS))], ids=' '.join)
 def test_no_line_of_help_is_cut_off_or_too_wide(kdfast, monkeypatch, words):
     monkeypatch.setenv('COLUMNS', '80')
     lines = kdfast(*words, '--help').out.splitlines()
@@ -339,7 +367,7 @@ def test_no_line_of_help_is_cut_off_or_too_wide(kdfast, monkeypatch, words):
 def test_threads_give_way_to_other_work_unless_the_user_says_how_they_wait(given):
     environment = dict(given)
     cli.share_cores(environment)
-    assert environment == (given or dict(GOMP_SPINCOUNT=cli.SPINS))
+    assert environment == (given or dict(GOMP_SPINCOUNT=cli.SPIN_COUNT))
 
 
 def test_a_program_can_read_what_every_recipe_takes(kdfast, tmp_path):
@@ -359,6 +387,33 @@ def test_a_program_can_read_what_every_recipe_takes(kdfast, tmp_path):
 def test_how_threads_wait_is_decided_before_torch_is_there():
     code = 'import sys; from kdfast import cli; cli.share_cores(); assert "torch" not in sys.modules'
     assert subprocess.run([sys.executable, '-P', '-c', code]).returncode == 0
+
+
+@pytest.mark.parametrize('command', ['export', 'predict'])
+@pytest.mark.parametrize('trusted', [False, True])
+def test_code_of_a_run_is_trusted_only_where_it_is_asked_for(
+    study, kdfast, images, tmp_path, monkeypatch, command, trusted
+):
+    from kdfast.models import saved
+
+    files = []
+    monkeypatch.setattr(saved, 'trust_code', files.append)
+    rest = ['--to', tmp_path / 'x.safetensors'] if command == 'export' else [next(images.rglob('*.png'))]
+    flags = ['--trust-code'] if trusted else []
+    done = kdfast(command, 'teacher', *rest, *flags, '--data', 'tiny', '--runs', study.parent)
+    assert done.status == 0, done.err
+    assert files == [study / 'teacher' / '0' / 'weights.safetensors'] * trusted
+
+
+def test_a_group_of_options_becomes_its_fields():
+    def command(path: str, *, images: DataOptions, training: StudyOptions):
+        return path, images, training
+
+    options = inspect.signature(expand_groups(command, without=['data'])).parameters
+    assert list(options) == ['path', *list(vars(DataOptions()))[1:], *vars(StudyOptions())]
+    made = expand_groups(command, without=['data'])(path='x', size=32, seeds=3)
+    assert made == ('x', DataOptions(size=32), StudyOptions(seeds=3))
+    assert changed_flags(made[1]) == ['--size', '32'] and changed_flags(made[2], only=['runs']) == []
 
 
 def test_an_option_that_was_mistyped_is_named_as_it_is_typed(kdfast):

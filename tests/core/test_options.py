@@ -5,7 +5,8 @@ import random
 import pytest
 from conftest import draw, make
 
-from kdfast import cli
+from kdfast.cli.recipes import recipe_command
+from kdfast.cli.run import run_recipe
 from kdfast.data import load
 from kdfast.runs.recipes import find_recipe
 from kdfast.study.plan import Task
@@ -41,7 +42,7 @@ def test_what_a_study_passes_on_is_what_a_run_reads(tmp_path, seed):
     recipe, given = generated(tmp_path, seed)
     task = Task(recipe, given, 4, None, [])
     words = task.command(['--data', 'pets'])
-    command = cli.command(recipe, cli.run_recipe)
+    command = recipe_command(recipe, run_recipe)
     read = command.make_context('run', words[words.index('run') + 2 :]).params
     assert {o.name: read[o.name] for o in recipe.options} == {
         o.name: given.get(o.name, o.default) for o in recipe.options
@@ -55,16 +56,16 @@ def test_what_a_study_passes_on_is_what_a_run_reads(tmp_path, seed):
 def test_a_flag_that_is_on_can_be_turned_off(kdfast, tmp_path, words, read):
     (tmp_path / 'mine.py').write_text('"Mine."\ndef main(run, mix_up:bool=True): pass # Mix images\n')
     recipe = find_recipe(str(tmp_path / 'mine.py'))
-    assert cli.command(recipe, cli.run_recipe).make_context('run', words).params['mix_up'] is read
+    assert recipe_command(recipe, run_recipe).make_context('run', words).params['mix_up'] is read
     assert '--no-mix-up' in kdfast('run', tmp_path / 'mine.py', '--help').out
 
 
 @pytest.mark.parametrize(
     'parameters,said',
     [
-        ('mix_up:bool=True, no_mix_up:int=1', '--no-mix-up has a meaning already'),
-        ('help:int=1', '--help has a meaning already'),
-        ('debug:bool=False', '--debug has'),
+        ('mix_up:bool=True, no_mix_up:int=1', '--no-mix-up is already an option'),
+        ('help:int=1', '--help is already an option'),
+        ('debug:bool=False', '--debug is already'),
     ],
 )
 def test_parameters_that_hide_each_other_are_refused(kdfast, tmp_path, parameters, said):
@@ -97,10 +98,8 @@ def test_a_path_where_a_name_is_meant_is_one_sentence(kdfast, tmp_path, command,
 
 
 def test_ls_of_one_data_set(kdfast, tmp_path):
-    (
-        make(tmp_path, 'kd', 0, valid_accuracy=0.8, seconds=1),
-        make(tmp_path, 'exp1', 0, data='zoo', valid_accuracy=0.8, seconds=1),
-    )
+    make(tmp_path, 'kd', 0, valid_accuracy=0.8, seconds=1)
+    make(tmp_path, 'exp1', 0, data='zoo', valid_accuracy=0.8, seconds=1)
     assert (
         'zoo' not in kdfast('ls', '--data', 'pets', '--runs', tmp_path).out
         and 'zoo' in kdfast('ls', '--runs', tmp_path).out
@@ -112,7 +111,8 @@ def test_ls_of_one_data_set(kdfast, tmp_path):
 
 @pytest.fixture
 def beside_digits(tmp_path, monkeypatch):
-    draw(tmp_path / 'digits' / 'train', 8, seed=0), draw(tmp_path / 'digits' / 'valid', 4, seed=1)
+    draw(tmp_path / 'digits' / 'train', 8, seed=0)
+    draw(tmp_path / 'digits' / 'valid', 4, seed=1)
     monkeypatch.chdir(tmp_path)
 
 
@@ -143,4 +143,4 @@ def test_a_path_means_the_folder_and_is_on_record_as_such(beside_digits, tmp_pat
 def test_a_run_on_the_built_in_data_set_is_exported(beside_digits, kdfast, tmp_path):
     assert kdfast('run', 'baseline', '--epochs', 1, '--student', 'thin').status == 0
     done = kdfast('export', 'baseline,epochs=1', '--to', 'x.safetensors')
-    assert done.status == 0 and '1,198 validation images' in done.out, done.err
+    assert done.status == 0 and 'of 1,198 validation images' in done.out, done.err

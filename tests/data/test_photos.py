@@ -165,7 +165,8 @@ def test_run_on_photographs(kdfast, photos, tmp_path):
 @pytest.mark.parametrize('command', ['study', 'matrix'])
 def test_study_passes_data_options_to_runs(kdfast, photos, tmp_path, monkeypatch, command):
     "The command line of each run is parsed by the command of that run"
-    from kdfast import cli
+    from kdfast.cli.recipes import recipe_command
+    from kdfast.cli.run import run_recipe
 
     planned = []
     monkeypatch.setattr(
@@ -176,7 +177,7 @@ def test_study_passes_data_options_to_runs(kdfast, photos, tmp_path, monkeypatch
     kdfast(command, '--seeds', 1, '--data', photos, '--size', 16, '--holdout', 0.25, '--runs', tmp_path)
     assert planned
     for task, words in planned:
-        parameters = cli.command(task.recipe, cli.run_recipe).make_context('run', words).params
+        parameters = recipe_command(task.recipe, run_recipe).make_context('run', words).params
         assert (parameters['data'], parameters['size'], parameters['holdout']) == (
             str(photos),
             16,

@@ -27,7 +27,7 @@ def onnx(study, kdfast, tmp_path_factory):
 def test_an_onnx_file_takes_plain_pixels_and_gives_the_runs_classes(study, data, onnx):
     "With nothing but onnxruntime: no mean, no spread, no class names from elsewhere; any number of images"
     file, said = onnx
-    assert 'it takes 0 for another class' in said and '36 validation images' in said
+    assert '0 of 36 validation images are classified differently' in said
     session = onnxruntime.InferenceSession(file)
     pixels = np.stack([np.asarray(image, np.float32).transpose(2, 0, 1) / 255 for image in data.valid[0]])
     (probabilities,) = session.run(None, dict(images=pixels))
@@ -95,7 +95,7 @@ def test_what_builds_the_network_goes_along_and_overwrites_nobodys_file(kdfast, 
     'arguments,said',
     [
         (['--to', 'x.pt'], 'ends in .onnx or .safetensors'),
-        (['--to', 'nowhere/x.onnx'], 'nowhere is no folder'),
+        (['--to', 'nowhere/x.onnx'], 'nowhere is not a directory'),
         (['--to', 'x.onnx', '--images', 'moved'], 'no data at moved'),
         (['--to', 'x.onnx', '--images', 'digits'], 'these are not the images of'),
     ],
@@ -198,5 +198,5 @@ def test_a_run_on_held_out_photographs_is_checked_a_batch_at_a_time(kdfast, imag
 
     monkeypatch.setattr(export, 'probabilities', counted)
     done = kdfast('export', 'baseline', '--to', tmp_path / 'net.safetensors', '--runs', tmp_path / 'runs')
-    assert done.status == 0 and 'of 18 validation images it takes 0 for another class' in done.out, done.err
+    assert done.status == 0 and '0 of 18 validation images are classified differently' in done.out, done.err
     assert seen == [5, 5, 5, 5, 5, 5, 3, 3]

@@ -57,8 +57,8 @@ def test_what_is_seen(mine, other):
     console.print(confusion_view(confusion_summary(mine, other), ('exp2', 'teacher'), 80))
     console.print(confusion_view(confusion_summary(mine), ('exp2', None), 80, as_shares=True))
     text = console.export_text()
-    assert 'exp2 is ahead of teacher in c; by more than chance (p < 0.05) in no class.' in text
-    assert 'Confused most, both ways together: a and b, 7 images.' in text and '80.0  20.0     ·' in text
+    assert 'exp2 is more accurate than teacher in: c.' in text and 'Significant (p < 0.05) in: no class.' in text
+    assert 'Most confused, both directions together: a and b, 7 images.' in text and '80.0  20.0     ·' in text
     assert all(len(line) <= 80 for line in text.splitlines())
 
 
@@ -69,7 +69,7 @@ def test_names_of_classes_are_text_and_no_markup(tmp_path):
             confusion_summary(run(tmp_path, 'kd', [1] * 24, classes=['[red]x', '[/b]', 'c'])), ('kd', None), 80
         )
     )
-    assert '[red]x taken for [/b]' in console.export_text()
+    assert '[red]x → [/b]' in console.export_text()
 
 
 def test_other_classes_or_images_do_not_compare(mine, tmp_path):

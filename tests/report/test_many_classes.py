@@ -49,26 +49,25 @@ def run(runs, recipe, accuracy):
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory):
     made = tmp_path_factory.mktemp('many') / 'runs'
-    run(made, 'teacher', 0.8), run(made, 'exp2', 0.7)
+    run(made, 'teacher', 0.8)
+    run(made, 'exp2', 0.7)
     return made
 
 
 @pytest.mark.parametrize('arguments', [[], ['--against', 'teacher'], ['--shares']])
 def test_the_terminal_shows_what_can_be_read(runs, kdfast, arguments, monkeypatch):
-    from rich.console import Console
+    from kdfast.cli.app import out
 
-    from kdfast import cli
-
-    monkeypatch.setattr(cli, 'out', Console(width=80, highlight=False))
+    monkeypatch.setattr(out, 'width', 80)
     done = kdfast('confusion', 'exp2', '--runs', runs, *arguments)
     lines = done.out.splitlines()
     assert done.status == 0 and len(lines) < 90 and all(len(line) <= 80 for line in lines), done.err
     assert 'of 1,000 classes that are confused most; confusion.csv has all' in done.out
-    assert f'{NAMES[TAKEN]} taken for {NAMES[FOR]}' in done.out
+    assert f'{NAMES[TAKEN]} → {NAMES[FOR]}' in done.out
     assert any(line.startswith(NAMES[TAKEN]) and '10' in line for line in lines)
     assert ('the 40 that differ most' if '--against' in arguments else 'the 40 of lowest accuracy') in done.out
     if '--against' in arguments:
-        assert re.search(r'is ahead of teacher in kind \d+.* and [\d,]+ more', ' '.join(lines))
+        assert re.search(r'is more accurate than teacher in: kind \d+.* and [\d,]+ more', ' '.join(lines))
     else:
         assert sum(line.startswith('kind') and '%' in line for line in lines) == 40
 
@@ -93,7 +92,7 @@ def test_the_page_draws_a_part_and_says_so(runs, kdfast, tmp_path):
     assert page.count('The 40 of 1,000 classes that are confused most; the whole matrix is in confusion.csv') == 2
     assert page.count('<td title=') == 2 * 40**2 and 'These are the 40 that differ most, of 1,000.' in page
     assert f'<th>{NAMES[TAKEN]}</th>' in page
-    assert f'{NAMES[FOR]} and {NAMES[TAKEN]} are taken for each other most' in page
+    assert f'most confused: {NAMES[FOR]} and {NAMES[TAKEN]} (' in page
 
 
 def test_the_part_that_is_drawn_by_hand():

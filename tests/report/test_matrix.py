@@ -76,7 +76,7 @@ def test_three_contrasts_by_hand(tmp_path):
 
 
 def test_equal_accuracies_are_counts(tmp_path):
-    "Of 100 images. Three seeds: 4.303·2/3 images; of a difference of differences, which one image moves by two, twice that"
+    "Three seeds of 100 images: 4.303·2/3 images; twice that for a difference of differences"
     make_all(tmp_path, {key: [0.8] * 3 for key in BASE}, images=100)
     for effect in found(tmp_path)['effects']:
         halves = [effect[kind]['high'] for kind in ('raw', 'control', 'corrected')]
@@ -93,9 +93,9 @@ def test_premises_that_hold(tmp_path):
     evidence = ' '.join(p['evidence'] for p in found(tmp_path)['premises'])
     for said in (
         'seed 2: teacher2',
-        'after stage2, 84×8×8',
-        'thin gives 40×8×8',
-        'thin 306 k parameters',
+        'hint: stage2 (84×8×8)',
+        'guided layer of thin: 40×8×8',
+        'thin: 306 k parameters',
         'thin − matched: +0.00 points',
     ):
         assert said in evidence
@@ -159,7 +159,7 @@ def test_the_view_answers(tmp_path):
     console = Console(width=80, record=True, file=open('/dev/null', 'w'))
     console.print(question_view(found(tmp_path)))
     text = console.export_text()
-    assert QUESTION in text and 'Experiment 1: undecided.' in text and 'matrix alone' in text and '…' in text
+    assert QUESTION in text and 'Experiment 1: undecided.' in text and 'exp1, control' in text and '…' in text
     assert all(len(line) <= 80 for line in text.splitlines())
 
 
@@ -176,5 +176,5 @@ def test_a_broken_premise_gives_no_answer(tmp_path):
     make_all(tmp_path, params=(300000, 310000))
     said = [text.plain for text in answer_sentences(found(tmp_path))]
     assert said[0].startswith(
-        'Experiment 1: no answer, for a premise is broken (equally many parameters (±3 %))'
+        'Experiment 1: no answer, a premise is broken (same number of parameters (±3 %))'
     ) and 'yes' not in ''.join(said)

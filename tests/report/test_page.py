@@ -34,7 +34,7 @@ def test_the_numbers_on_the_page_are_those_of_the_results(page, study):
         result = json.loads((study / recipe / '0' / 'result.json').read_text())
         accuracy, loss = result['valid_accuracy'], result['train_loss']
         assert cells['validation accuracy'][column] == ('–' if accuracy is None else f'{100 * accuracy:.2f} %')
-        assert cells['loss'][column] == f'{loss:.3f}'
+        assert cells['training loss'][column] == f'{loss:.3f}'
 
 
 def test_the_page_needs_nothing_from_elsewhere(page):
@@ -48,8 +48,8 @@ def test_the_page_needs_nothing_from_elsewhere(page):
 
 def test_every_part_is_there(page, study):
     for said in (
-        'Does the extra matrix',
-        'Not answered from these runs',
+        'Does the regressor that a hint needs',
+        'No answer from these runs',
         'validation accuracy',
         'Against the baseline',
         'accuracy, validation images, by epoch',
@@ -113,7 +113,7 @@ def test_the_answer_comes_first(tmp_path, kdfast):
 
 @pytest.mark.parametrize(
     'arguments,said',
-    [(['--data', 'nothing'], 'no finished run'), (['--out', 'nowhere/r.html'], 'nowhere is no folder')],
+    [(['--data', 'nothing'], 'no finished run'), (['--out', 'nowhere/r.html'], 'nowhere is not a directory')],
 )
 def test_what_is_wrong(study, kdfast, tmp_path, monkeypatch, arguments, said):
     monkeypatch.chdir(tmp_path)

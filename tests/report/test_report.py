@@ -50,9 +50,11 @@ def test_a_summary_has_the_teacher_beside_the_student(tmp_path):
         best_epoch=None,
         worst_pairs=None,
     )
-    (teacher / 'weights.safetensors').write_bytes(b'weights'), seal(teacher)
+    (teacher / 'weights.safetensors').write_bytes(b'weights')
+    seal(teacher)
     student.facts['stands_on'] = []
-    record_upstream(student, 'teacher', teacher), student.set('finished')
+    record_upstream(student, 'teacher', teacher)
+    student.set('finished')
 
     def lines(folder):
         console = Console(width=80, record=True, file=open('/dev/null', 'w'))
@@ -62,7 +64,7 @@ def test_a_summary_has_the_teacher_beside_the_student(tmp_path):
     assert {
         'validation accuracy 85.80 % teacher 87.00 %',
         'parameters 306 k teacher 1.33 M',
-        'one image takes 1.00 ms teacher 2.00 ms',
+        'latency (1 image) 1.00 ms teacher 2.00 ms',
         'epochs 32',
     } <= lines(student)
     assert 'parameters 1.33 M' in lines(teacher)
@@ -79,7 +81,8 @@ def test_what_failed_or_diverged_is_listed_and_never_averaged(tmp_path):
 
 
 def test_different_teachers_are_said(tmp_path):
-    make(tmp_path, 'kd', 0, teacher_sha256='x'), make(tmp_path, 'exp1', 0, teacher_sha256='y')
+    make(tmp_path, 'kd', 0, teacher_sha256='x')
+    make(tmp_path, 'exp1', 0, teacher_sha256='y')
     assert any('2 different teachers' in remark for remark in run_remarks(find_runs(tmp_path)))
 
 

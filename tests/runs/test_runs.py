@@ -112,7 +112,7 @@ def test_a_signal_ends_a_run_that_says_so(images, tmp_path, number, status, said
     _, err = process.communicate()
     assert (
         process.returncode == status
-        and err.splitlines()[-1] == f'kdfast: error: {said}; the same command goes on from there'
+        and err.splitlines()[-1] == f'kdfast: error: {said}; repeat the command to continue'
     )
     state = RunDir(tmp_path / 'tiny' / 'mine' / '0').run
     assert (state['status'], state['reason']) == ('interrupted', 'by a signal')

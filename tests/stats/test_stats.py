@@ -104,7 +104,7 @@ def test_contrasts_of_images():
 @pytest.mark.parametrize('true', [0.0, 0.5 * MARGIN, MARGIN, -MARGIN, 1.2 * MARGIN, 3 * MARGIN])
 @pytest.mark.parametrize('sd', [0.002, 0.01])
 def test_at_most_one_verdict_in_twenty_is_wrong(n, true, sd):
-    "Made-up studies with a known true difference; on the margin itself the rate is 5 %, give or take the draw of the studies"
+    "Simulated studies with a known true difference; on the margin itself the rate is 5 %, within sampling error"
     studies = 4000
     draws = np.random.default_rng([n, int(1e6 * abs(true)), int(1e6 * sd)]).normal(true, sd, (studies, n))
     found = [over_seeds(d) for d in draws.tolist()]

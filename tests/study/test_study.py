@@ -5,10 +5,14 @@ import pytest
 from conftest import equal, recipe, weights
 from rich.console import Console
 
+from kdfast.cli.recipes import recipe_command
+from kdfast.cli.run import run_recipe
 from kdfast.runs.recipes import find_recipe, study_order
 from kdfast.study import schedule
+from kdfast.study.board import Board
 from kdfast.study.plan import plan
-from kdfast.study.schedule import Board, Process, run_tasks, stop_processes
+from kdfast.study.process import Process, stop_processes
+from kdfast.study.schedule import run_tasks
 
 
 def test_everything_is_planned_once_and_behind_what_it_needs(tmp_path):
@@ -45,11 +49,9 @@ def test_arguments_are_passed_on_to_what_is_needed(tmp_path):
 )
 def test_a_commands_options_are_those_of_its_folder(tmp_path, given):
     "What a task's command line says is read back by the recipe's own command"
-    from kdfast import cli
-
     for task in plan([(find_recipe('exp2'), given)], range(3, 4), 'pets', tmp_path):
         words = task.command(['--data', 'pets'])[6:]
-        read = cli.command(task.recipe, cli.run_recipe).make_context('run', words).params
+        read = recipe_command(task.recipe, run_recipe).make_context('run', words).params
         arguments = task.recipe.resolve({o.name: read[o.name] for o in task.recipe.options})
         assert task.folder.path == tmp_path / 'pets' / task.recipe.folder_name(arguments) / str(read['seed'])
 
@@ -83,11 +85,9 @@ def test_what_most_wait_for_goes_first(tmp_path, monkeypatch):
             begun.append(command[5])
             make(tmp_path, command[5], int(command[command.index('--seed') + 1]), valid_accuracy=0.5, seconds=1)
 
-    (
-        monkeypatch.setattr(schedule, 'Process', Instant),
-        monkeypatch.setattr(schedule, 'LOOK_EVERY', 0),
-        monkeypatch.setattr(schedule, 'stop_processes', lambda _: None),
-    )
+    monkeypatch.setattr(schedule, 'Process', Instant)
+    monkeypatch.setattr(schedule, 'POLL_SECONDS', 0)
+    monkeypatch.setattr(schedule, 'stop_processes', lambda _: None)
     tasks = plan(
         [(find_recipe('baseline'), {}), (find_recipe('kd'), {}), (find_recipe('exp1'), {})], range(2), 'pets', tmp_path
     )
@@ -114,7 +114,8 @@ def test_one_failure_holds_up_nothing_else_and_is_named(kdfast, images, tmp_path
 
 def test_what_needs_a_failed_run_is_not_tried(tmp_path):
     tasks = plan([(find_recipe('exp1'), {})], range(1), 'pets', tmp_path)
-    tasks[0].folder.start({}, ''), tasks[0].folder.set('diverged', reason='the hard loss became nan')
+    tasks[0].folder.start({}, '')
+    tasks[0].folder.set('diverged', reason='the hard loss became nan')
     failed = run_tasks(tasks, [], 1, 1, Console(quiet=True))
     assert [task.failure.split(';')[0] for task in failed] == [
         'diverged before (the hard loss became nan)',
@@ -138,8 +139,10 @@ def test_the_board_shows_how_all_stand(tmp_path):
 
     from kdfast.core.atomic import write_csv
 
-    make(tmp_path, 'teacher', 0, valid_accuracy=0.87, seconds=5), make(tmp_path, 'hint', 0, fit_loss=0.0312)
-    make(tmp_path, 'exp1', 0, status='running'), make(tmp_path, 'exp2', 0, status='running')
+    make(tmp_path, 'teacher', 0, valid_accuracy=0.87, seconds=5)
+    make(tmp_path, 'hint', 0, fit_loss=0.0312)
+    make(tmp_path, 'exp1', 0, status='running')
+    make(tmp_path, 'exp2', 0, status='running')
     tasks = plan(
         [(find_recipe('exp1'), {}), (find_recipe('exp2'), {}), (find_recipe('baseline'), {}), (find_recipe('kd'), {})],
         range(1),
@@ -156,7 +159,7 @@ def test_the_board_shows_how_all_stand(tmp_path):
         teacher=['87.00', '%'],
         baseline=['waiting'],
         kd=['failed'],
-        hint=['fit', '0.031'],
+        hint=['loss', '0.031'],
         exp1=['2/32', '71.40', '%'],
         exp2=['0/32'],
     )

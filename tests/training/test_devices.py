@@ -14,7 +14,7 @@ from kdfast.data.dataloaders import loaders
 from kdfast.data.device_transfer import RESIDENT, as_bytes, make_resident, move_to_device
 from kdfast.distill.mixup import MixUp
 from kdfast.models.study_networks import thin
-from kdfast.study.schedule import default_jobs
+from kdfast.study.process import default_jobs
 from kdfast.training.devices import device_name, repeatable
 
 CUDA = torch.device('cuda')

@@ -220,4 +220,4 @@ def test_many_runs_start_processes_of_their_own(kdfast, monkeypatch, tmp_path):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv('RANK', '0')
     said = kdfast('study', '--runs', tmp_path)
-    assert said.status == 2 and 'only kdfast run goes under a launcher' in said.err
+    assert said.status == 2 and 'cannot run under torchrun or accelerate launch' in said.err

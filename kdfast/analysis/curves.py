@@ -1,0 +1,70 @@
+"""Describe learning curves in numbers: over-fitting, convergence, stability. Imports no torch."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from statistics import mean, stdev
+
+from kdfast.runs.find import resolve_run_name
+from kdfast.runs.run_dir import RunDir
+
+COMPARISONS = [('teacher', 'baseline'), ('exp1', 'exp2'), ('baseline', 'kd', 'exp2')]  # those of the study
+TOLERANCE = 0.01  # of accuracy: closer to the final value counts as converged
+LAST_EPOCHS = 5  # over which stability is measured
+FROM_RESULT = ('valid_accuracy', 'best_valid_accuracy', 'train_loss', 'soft_loss', 'hard_loss', 'fit_loss')
+
+
+def curve_summary(
+    folder: RunDir,  # A finished run that classifies
+) -> dict:
+    """Describe the learning curve of a run. Accuracies are fractions.
+
+    generalization_gap: accuracy on training minus validation images, without augmentation, with the final weights.
+    convergence_epoch: first epoch from which validation accuracy stays within one point of its final value.
+    last_epochs_sd: standard deviation of validation accuracy over the last five epochs.
+    """
+    result = folder.result
+    curve = [float(row['valid_accuracy']) for row in folder.metrics() if row['valid_accuracy']]
+    return {name: result.get(name) for name in FROM_RESULT} | dict(
+        generalization_gap=result['train_accuracy'] - result['valid_accuracy'],
+        convergence_epoch=convergence_epoch(curve),
+        last_epochs_sd=stdev(curve[-LAST_EPOCHS:]) if len(curve) >= 2 else None,
+        epochs=len(curve),
+    )
+
+
+def convergence_epoch(
+    curve: Sequence[float],  # Validation accuracy by epoch
+) -> int:
+    "Return the first epoch, counted from 1, from which all values lie within one point of the last."
+    far = [epoch for epoch, accuracy in enumerate(curve, 1) if abs(accuracy - curve[-1]) > TOLERANCE + 1e-9]
+    return far[-1] + 1 if far else 1
+
+
+def summarize_curves(
+    folders: Sequence[RunDir],  # Runs on one data set
+) -> dict[str, dict]:
+    "Return the mean curve summary of each recipe that classifies, and its number of runs as `n`."
+    by_recipe = defaultdict(list)
+    for folder in folders:
+        if folder.finished and folder.result['valid_accuracy'] is not None:
+            by_recipe[folder.recipe].append(curve_summary(folder))
+    means = {}
+    for recipe, summaries in by_recipe.items():
+        means[recipe] = {name: known_mean([s[name] for s in summaries]) for name in summaries[0]}
+        means[recipe]['n'] = len(summaries)
+    return means
+
+
+def known_mean(values):
+    "The mean of the values that are not None; None if there are none."
+    known = [v for v in values if v is not None]
+    return mean(known) if known else None
+
+
+def comparisons(
+    folders: Sequence[RunDir],  # Runs on one data set
+    means: dict[str, dict],  # From `summarize_curves`
+) -> list[list[str]]:
+    "Return the comparisons of the study whose recipes all have results, by the names of their runs."
+    found = [[resolve_run_name(folders, name) for name in names] for names in COMPARISONS]
+    return [names for names in found if all(name in means for name in names)]

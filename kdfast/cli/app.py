@@ -1,0 +1,107 @@
+"""The Typer app, its help pages, and how commands print. Imports nothing that takes long."""
+
+import json
+from contextlib import nullcontext
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+import kdfast
+
+TRAIN, RESULTS, MODELS, DATA = PANELS = ('Train', 'Results', 'Models', 'Data')  # sections of `kdfast --help`, in order
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+class PlainGroup(TyperGroup):
+    "A group of commands whose help wraps long descriptions, where click would cut them off."
+
+    def format_commands(self, ctx, formatter):
+        "Write one section for each panel, in the order of `list_commands`."
+        sections = {}
+        for name in self.list_commands(ctx):
+            command = self.get_command(ctx, name)
+            if not command.hidden:
+                rows = sections.setdefault(command.rich_help_panel or 'Commands', [])
+                rows.append((name, command.get_short_help_str(limit=10**4)))
+        width = max(len(name) for rows in sections.values() for name, _ in rows)
+        for panel, rows in sections.items():
+            with formatter.section(panel):
+                formatter.write_dl([(name.ljust(width), text) for name, text in rows])
+
+
+class MainGroup(PlainGroup):
+    "The commands of kdfast, by panel; `run` comes first."
+
+    def list_commands(self, ctx):
+        "Return the names in the order of the help page."
+
+        def position(name):
+            panel = self.commands[name].rich_help_panel
+            return PANELS.index(panel) if panel in PANELS else len(PANELS), name != 'run'
+
+        return sorted(super().list_commands(ctx), key=position)
+
+
+app = typer.Typer(
+    cls=MainGroup,
+    help='Train students with knowledge distillation and hints, and test whether it helped.',
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback(invoke_without_command=True)
+def main_options(
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option('--version', help='Print the version and exit.')] = False,
+    debug: Annotated[bool, typer.Option('--debug', help='Show the traceback of an error.')] = False,
+):
+    "Print the version or the help. `main` handles --debug, which may follow any command."
+    if version:
+        print(f'kdfast {kdfast.__version__}')
+    else:
+        help_if_alone(ctx)
+
+
+def help_if_alone(
+    ctx: typer.Context,  # Of a group
+):
+    "Print the help of a group that was called without a command."
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())
+
+
+# Printing: results go to stdout, everything else to stderr
+
+
+def print_line(
+    message: str,  # Printed as it is, without markup and line breaks, so that it can be copied
+):
+    "Print one line of a result to stdout."
+    out.print(message, soft_wrap=True, markup=False)
+
+
+def print_note(
+    message: str,  # Printed without markup and line breaks
+):
+    "Print one line about the progress to stderr."
+    err.print(message, soft_wrap=True, markup=False)
+
+
+def print_json(
+    value,  # What json.dumps accepts
+    ensure_ascii: bool = True,  # Escape characters outside of ASCII
+):
+    "Print a result as JSON."
+    print(json.dumps(value, indent=1, ensure_ascii=ensure_ascii))
+
+
+def status(
+    message: str,  # What takes long
+):
+    "Return a context that shows the message with a spinner on a terminal, and nothing elsewhere."
+    return err.status(message) if err.is_terminal else nullcontext()

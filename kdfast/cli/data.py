@@ -1,0 +1,123 @@
+"""Commands for data sets and stored files: check, cache."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from kdfast.cli.app import DATA, PlainGroup, app, out, print_json, print_line
+from kdfast.cli.options import DEFAULT_RUNS, DataOptions, JsonOption, changed_flags, expand_groups
+from kdfast.core.errors import KdfastError
+
+
+def check(
+    path: Annotated[
+        str, typer.Argument(metavar='PATH', help='A run directory, a directory of runs, or what --data accepts.')
+    ] = str(DEFAULT_RUNS),
+    as_json: JsonOption = False,
+    *,
+    images: DataOptions,
+):
+    """Verify run directories, or describe a data set.
+
+    Files of runs are compared with their checksums. Images are decoded and counted by class.
+    """
+    from kdfast.runs.run_dir import RunDir
+
+    run_dirs = [RunDir(file.parent) for file in sorted(Path(path).rglob('run.json'))]
+    if run_dirs:
+        check_runs(path, run_dirs, images, as_json)
+    else:
+        describe_data(replace(images, data=path), as_json)
+
+
+app.command(rich_help_panel=DATA)(expand_groups(check, without=['data']))
+
+
+def check_runs(path, run_dirs, images, as_json):
+    "Print what is wrong with each run. Raises KdfastError if anything is, and for options of data sets."
+    changed = changed_flags(images)
+    if changed:
+        raise KdfastError(f'{changed[0]} applies to data sets, but {path} contains runs')
+    found = {run_dir: run_dir.problems() for run_dir in run_dirs}
+    if as_json:
+        print_json({str(run_dir): problems for run_dir, problems in found.items()})
+    else:
+        for run_dir, problems in found.items():
+            print_line(f'{run_dir}: {"; ".join(problems) or "complete"}')
+    damaged = sum(bool(problems) for problems in found.values())
+    if damaged:
+        raise KdfastError(f'{damaged} of {len(found)} runs are damaged: delete their directories and run them again')
+
+
+def describe_data(images, as_json):
+    "Decode a data set; print its classes, its sizes, and what training will do with it."
+    from kdfast.data import overview
+
+    settings = dict(vars(images))
+    found = overview.facts(settings.pop('data'), **settings)
+    if as_json:
+        print_json(found, ensure_ascii=False)
+    else:
+        out.print(overview.view(found), soft_wrap=True)
+
+
+cache = typer.Typer(cls=PlainGroup, rich_markup_mode=None)
+app.add_typer(cache, name='cache', rich_help_panel=DATA)
+
+
+@cache.callback(invoke_without_command=True)
+def cache_alone(ctx: typer.Context):
+    "List, measure and clear decoded data sets."
+    if ctx.invoked_subcommand is None:
+        cache_list()
+
+
+@cache.command('list')
+def cache_list(as_json: JsonOption = False):
+    """List decoded data sets.
+
+    With size, last use, and whether their images have changed since they were decoded.
+    """
+    from kdfast.core.cache_home import cache_home
+    from kdfast.data import cache_entries
+
+    found = cache_entries.entries()
+    if as_json:
+        return print_json([entry.facts for entry in found], ensure_ascii=False)
+    if found:
+        out.print(cache_entries.table(found), soft_wrap=True)
+    print_line(f'{size_text(found)} in {cache_home()}')
+
+
+@cache.command('size')
+def cache_size():
+    "Print the size of the cache in bytes."
+    from kdfast.data import cache_entries
+
+    print(sum(entry.n_bytes for entry in cache_entries.entries()))
+
+
+@cache.command('clear')
+def cache_clear(
+    name: Annotated[Optional[list[str]], typer.Argument(help='Data sets by name, or directories of the cache.')] = None,
+    stale: Annotated[
+        bool, typer.Option('--stale', help='Data sets whose images have changed or are gone since.')
+    ] = False,
+    everything: Annotated[
+        bool, typer.Option('--all', help='Everything, also downloads of published data sets.')
+    ] = False,
+):
+    "Delete decoded data sets, never the images themselves."
+    from kdfast.data import cache_entries
+
+    deleted = cache_entries.clear(cache_entries.entries(), name or [], stale, everything)
+    print_line(f'removed {len(deleted)}: {size_text(deleted)}')
+
+
+def size_text(entries):
+    "Return the total size of entries of the cache, as text."
+    from kdfast.data import cache_entries
+
+    return cache_entries.written(sum(entry.n_bytes for entry in entries))

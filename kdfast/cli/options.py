@@ -1,0 +1,190 @@
+"""Options that several commands share: one Annotated alias each, and groups of them as dataclasses."""
+
+import inspect
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
+from math import isfinite
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from kdfast.core.errors import KdfastError
+from kdfast.runs.options import option_flags
+
+DEFAULT_RUNS = Path('runs')
+
+# Of commands that read results
+
+RunsOption = Annotated[Path, typer.Option(help='Directory of the runs.')]
+DataNameOption = Annotated[
+    Optional[str], typer.Option('--data', help='Use only runs on this data set (its directory name under --runs).')
+]
+RunSeedOption = Annotated[Optional[int], typer.Option('--seed', help='Seed of the run (default: the lowest).')]
+RunArgument = Annotated[str, typer.Argument(help='A recipe that has been run, or a run directory.')]
+JsonOption = Annotated[bool, typer.Option('--json', help='Print the result as JSON.')]
+MarginOption = Annotated[float, typer.Option(min=0, help='Smallest difference that matters, in percentage points.')]
+TrustOption = Annotated[
+    bool, typer.Option('--trust-code', help='Run code that came with a run or file. Read that code first.')
+]
+
+# Of the data set
+
+DataOption = Annotated[
+    str,
+    typer.Option(
+        help='Training data: a directory, archive or table (images in one folder per class, or listed in a table), '
+        'or a published data set such as digits, cifar10, cifar100 or imagenette.'
+    ),
+]
+SizeOption = Annotated[Optional[int], typer.Option(help='Height and width in pixels, for images of different sizes.')]
+GrowOption = Annotated[
+    float,
+    typer.Option(
+        help='Progressive resizing: start training at this fraction of the image size; full size for the last '
+        'quarter of the epochs.'
+    ),
+]
+HoldoutOption = Annotated[
+    float,
+    typer.Option(
+        help='Validate on this fraction of the training images, to tune options without the validation set '
+        '(default: 0.2 if the data set has no validation images).'
+    ),
+]
+AugmentOption = Annotated[
+    Optional[str],
+    typer.Option(
+        help='Augmentation: none, shift (or crop), flip (shift and mirror), or strong (also TrivialAugment). '
+        'Default: flip, but shift if classes are sides, digits or letters.'
+    ),
+]
+ColumnsOption = Annotated[
+    Optional[str], typer.Option(help='Columns of a table: name=COLUMN,label=COLUMN,split=COLUMN, or some of them.')
+]
+RangeOption = Annotated[
+    Optional[str],
+    typer.Option(
+        help='LOW:HIGH, the values that become black and white, for images with more than 8 bits per channel '
+        '(default: by bit depth).'
+    ),
+]
+BatchSizeOption = Annotated[
+    Optional[int],
+    typer.Option(
+        help='Training images per batch (default: 128, less for a small training set). Smaller batches need less '
+        'memory, and often a lower --lr.'
+    ),
+]
+SkipBrokenOption = Annotated[
+    bool, typer.Option('--skip-broken', help='Skip images that cannot be read, and report how many.')
+]
+
+# Of training
+
+SeedOption = Annotated[int, typer.Option(help='Seed of the initial weights, the image order and the augmentation.')]
+TensorboardOption = Annotated[
+    bool, typer.Option('--tensorboard', help='Also write losses and accuracies for TensorBoard to the run directory.')
+]
+EpochsOption = Annotated[Optional[int], typer.Option(help='Epochs of every run, except of the teacher and stage one.')]
+OptimizerOption = Annotated[
+    Optional[str],
+    typer.Option(metavar='sgd|muon', help='Optimizer of every run: sgd, or muon (needs about half the epochs).'),
+]
+
+
+@dataclass
+class DataOptions:
+    "The data set, and how its images are read, split, augmented and batched: for `kdfast.data.load`."
+
+    data: DataOption = 'digits'
+    size: SizeOption = None
+    grow: GrowOption = 1.0
+    holdout: HoldoutOption = 0.0
+    augment: AugmentOption = None
+    columns: ColumnsOption = None
+    range: RangeOption = None
+    batch_size: BatchSizeOption = None
+    skip_broken: SkipBrokenOption = False
+
+
+@dataclass
+class RunOptions:
+    "Options of every recipe, besides those of the data."
+
+    seed: SeedOption = 0
+    runs: RunsOption = DEFAULT_RUNS
+    tensorboard: TensorboardOption = False
+    trust_code: TrustOption = False
+    json: JsonOption = False
+
+
+@dataclass
+class StudyOptions:
+    "How many runs `study` and `matrix` train, where, and how many at the same time."
+
+    seeds: Annotated[int, typer.Option(min=1, help='Number of seeds: 0, 1, 2, …')] = 5
+    jobs: Annotated[
+        Optional[int], typer.Option(min=1, help='Number of parallel runs (default: one per core; one on a GPU).')
+    ] = None
+    threads: Annotated[
+        int,
+        typer.Option(
+            min=1, help='Threads of each run. They affect the last bits of its weights; the number of jobs does not.'
+        ),
+    ] = 1
+    ray: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar='ADDRESS',
+            help='Train on this Ray cluster (auto or HOST:PORT). Its machines must share these files.',
+        ),
+    ] = None
+    runs: RunsOption = DEFAULT_RUNS
+    trust_code: TrustOption = False
+
+
+def expand_groups(
+    command: Callable,  # Its parameters that are annotated with a dataclass stand for the fields of that class
+    first: Collection[inspect.Parameter] = (),  # Options that `command` receives as keywords, besides its own
+    without: Collection[str] = (),  # Fields that are no options of this command; they keep their defaults
+) -> Callable:
+    "Return a function for Typer with one option per field; it collects the values and calls `command`."
+    own = inspect.signature(command).parameters.values()
+    groups = {p.name: p.annotation for p in own if is_dataclass(p.annotation)}
+    parameters = list(first)
+    for p in own:
+        if p.name in groups:
+            parameters += [q for q in inspect.signature(groups[p.name]).parameters.values() if q.name not in without]
+        elif p.kind is not inspect.Parameter.VAR_KEYWORD:
+            parameters.append(p)
+
+    @wraps(command)
+    def expanded(**values):
+        made = {}
+        for name, group in groups.items():
+            made[name] = group(**{f.name: values.pop(f.name) for f in fields(group) if f.name in values})
+        return command(**values, **made)
+
+    expanded.__signature__ = inspect.Signature([p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters])
+    expanded.__annotations__ = {p.name: p.annotation for p in parameters}
+    return expanded
+
+
+def changed_flags(
+    options: Any,  # One of the groups above
+    only: Collection[str] = (),  # Fields to look at; all of them if empty
+) -> list[str]:
+    "Return the words of a command line for the options that are not at their defaults."
+    values = {f.name: (getattr(options, f.name), f.default) for f in fields(options) if not only or f.name in only}
+    return option_flags({name: value for name, (value, default) in values.items() if value != default})
+
+
+def to_fraction(
+    margin: float,  # In percentage points
+) -> float:
+    "Convert --margin to a fraction. Raises KdfastError for infinity and nan."
+    if not isfinite(margin):
+        raise KdfastError(f'--margin {margin}: expected a number of percentage points')
+    return margin / 100

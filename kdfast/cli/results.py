@@ -1,0 +1,177 @@
+"""Commands that read finished runs: ls, compare, confusion, report. None of them imports torch."""
+
+import csv
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.text import Text
+
+from kdfast.cli.app import RESULTS, app, out, print_json, print_line
+from kdfast.cli.options import (
+    DEFAULT_RUNS,
+    DataNameOption,
+    JsonOption,
+    MarginOption,
+    RunArgument,
+    RunSeedOption,
+    RunsOption,
+    to_fraction,
+)
+from kdfast.core.errors import KdfastError
+from kdfast.runs.recipes import find_recipe, recipe_names
+
+AgainstOption = Annotated[
+    Optional[str],
+    typer.Option(help='A recipe: print the differences of the others from it, with 95 % intervals and verdicts.'),
+]
+
+
+@app.command(rich_help_panel=RESULTS)
+def ls(data: DataNameOption = None, runs: RunsOption = DEFAULT_RUNS, as_json: JsonOption = False):
+    "List recipes and runs."
+    from rich.table import Table
+
+    from kdfast.report.tables import run_table
+    from kdfast.runs.find import find_runs
+
+    found = find_runs(runs, data)
+    known = [find_recipe(name) for name in recipe_names()]
+    if as_json:
+        recipes = {recipe.name: recipe.described() for recipe in known}
+        listed = [dict(path=str(run), status=run.status, reason=run.run.get('reason')) for run in found]
+        return print_json(dict(recipes=recipes, runs=listed))
+    table = Table.grid(padding=(0, 2))
+    for recipe in known:
+        table.add_row(Text(recipe.name, style='bold'), Text(recipe.purpose))
+    out.print(table)
+    out.print()
+    out.print(run_table(found) if found else Text(f'no runs in {runs} yet; start with: kdfast run exp1'))
+
+
+@app.command(rich_help_panel=RESULTS)
+def compare(
+    data: DataNameOption = None,
+    runs: RunsOption = DEFAULT_RUNS,
+    as_json: JsonOption = False,
+    as_csv: Annotated[bool, typer.Option('--csv', help='Print the result as CSV.')] = False,
+    against: AgainstOption = None,
+    margin: MarginOption = 0.8,
+):
+    """Print a table of finished runs.
+
+    One column per recipe, with means and standard deviations over its seeds. With --against, one row per recipe.
+    """
+    from kdfast.analysis.aggregate import aggregate, flat_table
+    from kdfast.report.tables import compare_table, run_remarks
+    from kdfast.runs.find import find_runs
+
+    found = find_runs(runs, data)
+    by_data = {name: [run for run in found if run.data == name] for name in dict.fromkeys(run.data for run in found)}
+    tables = {name: aggregate(of_data) for name, of_data in by_data.items()}
+    rows = [row for table in tables.values() for row in table]
+    if not rows:
+        raise KdfastError(f'no finished run{f" on {data}" if data else ""} in {runs}; start with: kdfast run exp1')
+    if against:
+        return compare_against(by_data, against, to_fraction(margin), as_json, as_csv)
+    if as_json:
+        return print_json(rows)
+    if as_csv:
+        return print_csv(flat_table(rows))
+    for name, table in tables.items():
+        print_heading(name)
+        for part in compare_table(table, out.width):
+            out.print(part, '')
+        for remark in run_remarks(by_data[name]):
+            out.print(Text(remark, style='dim'))
+
+
+def compare_against(by_data, against, margin, as_json, as_csv):
+    "Print the differences from the recipe `against`; one table per data set."
+    from kdfast.analysis.differences import differences_from
+    from kdfast.report.differences import difference_remarks, difference_table
+
+    tables = {name: differences_from(of_data, against, margin) for name, of_data in by_data.items()}
+    rows = [dict(data=name) | row for name, table in tables.items() for row in table]
+    if as_json:
+        return print_json(rows)
+    if as_csv:
+        columns = list(dict.fromkeys(name for row in rows for name in row if name != 'seeds'))
+        return print_csv([columns, *([row.get(name) for name in columns] for row in rows)])
+    for name, table in tables.items():
+        print_heading(name)
+        if table:
+            out.print(difference_table(table), *map(Text, difference_remarks(table)), sep='\n')
+        else:
+            print_line(f'no other recipe than {against} has finished runs')
+
+
+def print_heading(data):
+    "Print the name of a data set above its table."
+    out.print(Text(f'\n{data}\n', style='bold'))
+
+
+def print_csv(
+    rows: Iterable[Sequence],  # The header is the first
+):
+    "Print rows as CSV. Text that a spreadsheet would take for a formula is escaped."
+    from kdfast.core.atomic import harmless
+
+    writer = csv.writer(sys.stdout, lineterminator='\n')
+    writer.writerows([harmless(cell) for cell in row] for row in rows)
+
+
+@app.command(rich_help_panel=RESULTS)
+def confusion(
+    run: RunArgument,
+    against: Annotated[Optional[str], typer.Option(help='A second run, to show next to the first.')] = None,
+    data: DataNameOption = None,
+    seed: RunSeedOption = None,
+    shares: Annotated[bool, typer.Option('--shares', help='Print percentages of each row instead of counts.')] = False,
+    runs: RunsOption = DEFAULT_RUNS,
+    as_json: JsonOption = False,
+):
+    """Show the confusion matrix of a run.
+
+    Also accuracy per class and the most confused classes; with --against, next to those of a second run.
+    """
+    from kdfast.analysis.confusion import confusion_summary
+    from kdfast.report.confusion import confusion_view
+    from kdfast.runs.find import find_run
+
+    first = find_run(runs, run, data, seed)
+    second = find_run(runs, against, data or first.data, first.seed if seed is None else seed) if against else None
+    found = confusion_summary(first, second)
+    if as_json:
+        print_json(found)
+    else:
+        out.print(confusion_view(found, (first.recipe, second and second.recipe), out.width, shares))
+
+
+@app.command(rich_help_panel=RESULTS)
+def report(
+    data: DataNameOption = None,
+    file: Annotated[Path, typer.Option('--out', help='The file to write.')] = Path('report.html'),
+    margin: MarginOption = 0.8,
+    runs: RunsOption = DEFAULT_RUNS,
+):
+    """Write an HTML report.
+
+    One page that needs nothing else: the answer, the table, curves, confusion matrices, analyses and provenance.
+    """
+    from kdfast.core.atomic import write
+    from kdfast.report.page import render_page
+    from kdfast.runs.find import find_runs
+
+    found = find_runs(runs, data)
+    names = sorted({run.data for run in found})
+    if not any(run.finished for run in found):
+        raise KdfastError(f'no finished run in {runs}; start with: kdfast run exp1')
+    if len(names) > 1:
+        raise KdfastError(f'there are runs on {", ".join(names)}: choose one with --data')
+    if not file.parent.is_dir():
+        raise KdfastError(f'{file.parent} is not a directory')
+    write(file, render_page(found, runs, to_fraction(margin)))
+    print_line(f'wrote {file}')

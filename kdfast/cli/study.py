@@ -1,0 +1,205 @@
+"""Commands that train many runs: study, matrix, and the hidden rehearse."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Optional
+
+import typer
+
+from kdfast.cli.app import TRAIN, app, err, out, print_json, status
+from kdfast.cli.options import (
+    DEFAULT_RUNS,
+    DataOptions,
+    EpochsOption,
+    JsonOption,
+    MarginOption,
+    OptimizerOption,
+    RunsOption,
+    StudyOptions,
+    TrustOption,
+    changed_flags,
+    expand_groups,
+    to_fraction,
+)
+from kdfast.cli.recipes import check_names
+from kdfast.cli.results import compare
+from kdfast.cli.run import load_data, quiet_imports, trust_runs
+from kdfast.core import distributed
+from kdfast.core.errors import KdfastError
+from kdfast.runs.recipes import STUDY, Recipe, find_recipe, recipe_names
+
+INCLUDED = ('teacher', 'hint')  # recipes that the others need, and so train anyway
+
+RecipesArgument = Annotated[
+    Optional[list[str]], typer.Argument(help='Recipes, or recipe files of your own (default: those of the study).')
+]
+AllOption = Annotated[
+    bool, typer.Option('--all', help='All recipes of kdfast: those of the study, and one per published loss.')
+]
+TeacherOption = Annotated[
+    Optional[str], typer.Option(help='Teacher of all recipes that have one: a network or a run directory.')
+]
+StudentOption = Annotated[Optional[str], typer.Option(help='Student network of all recipes that have one.')]
+HintOption = Annotated[
+    Optional[str],
+    typer.Option(metavar='TEACHER_LAYER:STUDENT_LAYER', help='Hint layer and guided layer of all recipes with a hint.'),
+]
+
+
+def study(
+    recipe: RecipesArgument = None,
+    all_: AllOption = False,
+    epochs: EpochsOption = None,
+    optimizer: OptimizerOption = None,
+    teacher: TeacherOption = None,
+    student: StudentOption = None,
+    hint: HintOption = None,
+    margin: MarginOption = 0.8,
+    *,
+    training: StudyOptions,
+    images: DataOptions,
+):
+    """Train recipes × seeds in parallel and compare them.
+
+    Finished runs are not trained again. The result is the table of `kdfast compare`, and the differences from the
+    baseline. For example: kdfast study baseline kd --data photos/ --seeds 3
+    """
+    settings = dict(epochs=epochs, optimizer=optimizer, teacher=teacher, student=student, hint=hint)
+    given = {name: value for name, value in settings.items() if value is not None}
+    wanted = with_arguments(chosen_recipes(recipe, all_), given)
+    data, failed = train_all(wanted, training, images)
+    try:
+        compare(data=data, runs=training.runs)
+        for recipe, own in wanted:
+            if recipe.name == 'baseline':
+                baseline = recipe.folder_name(recipe.resolve(own))
+                compare(data=data, runs=training.runs, against=baseline, margin=margin)
+    finally:
+        raise_if_failed(failed)
+
+
+def matrix(
+    epochs: EpochsOption = None,
+    optimizer: OptimizerOption = None,
+    margin: MarginOption = 0.8,
+    as_json: JsonOption = False,
+    *,
+    training: StudyOptions,
+    images: DataOptions,
+):
+    """Test whether the regressor changes accuracy.
+
+    Trains what is missing, then prints the premises, the differences with their intervals, and the answer.
+    """
+    from kdfast.analysis.matrix import answer_question, question_runs
+    from kdfast.report.matrix import question_view
+
+    given = {name: value for name, value in dict(epochs=epochs, optimizer=optimizer).items() if value is not None}
+    limit = to_fraction(margin)
+    data, failed = train_all(question_runs(given), training, images)
+    try:
+        found = answer_question(training.runs, data, range(training.seeds), given, limit)
+        if as_json:
+            print_json(found)
+        else:
+            out.print(question_view(found))
+    finally:
+        raise_if_failed(failed)
+
+
+def rehearse(
+    tasks: Annotated[str, typer.Argument(help='JSON: recipe, arguments and seeds of each kind of run.')],
+    jobs: Annotated[int, typer.Option(help='Number of parallel runs of the study.')] = 1,
+    trust_code: TrustOption = False,
+    runs: RunsOption = DEFAULT_RUNS,
+    *,
+    images: DataOptions,
+):
+    "Rehearse the recipes of a study; `study` starts it."
+    data = load_data(images, runs)
+    with quiet_imports():
+        from kdfast.training.rehearsal import rehearse_all
+
+    wanted = [(find_recipe(name), given, seeds) for name, given, seeds in json.loads(tasks)]
+    if trust_code:
+        trust_runs([value for _, given, _ in wanted for value in given.values()])
+    rehearse_all([(recipe, recipe.resolve(given), seeds) for recipe, given, seeds in wanted], data, runs, jobs)
+
+
+app.command(rich_help_panel=TRAIN)(expand_groups(study))
+app.command(rich_help_panel=TRAIN)(expand_groups(matrix))
+app.command(hidden=True)(expand_groups(rehearse))
+
+
+def chosen_recipes(
+    names: Sequence[str] | None,  # Recipes or files; those of the study if there are none
+    every: bool,  # All recipes of kdfast
+) -> list[Recipe]:
+    "Return the recipes to train. Raises KdfastError for names beside --all, and for unknown names."
+    if every and names:
+        raise KdfastError(f'expected --all or recipes ({", ".join(names)}), not both')
+    defaults = [name for name in (recipe_names() if every else STUDY) if name not in INCLUDED]
+    return [find_recipe(name) for name in names or defaults]
+
+
+def with_arguments(
+    recipes: Sequence[Recipe],  # To train
+    given: dict,  # Arguments by name, each for the recipes that have it
+) -> list[tuple[Recipe, dict]]:
+    "Pair every recipe with its arguments. Raises KdfastError for an argument that no recipe has."
+    for recipe in recipes:
+        check_names(recipe)
+    names = {recipe.name: {o.name for o in recipe.options} for recipe in recipes}
+    for name in given:
+        if not any(name in own for own in names.values()):
+            raise recipes[0].unknown(name)
+    return [(r, {name: value for name, value in given.items() if name in names[r.name]}) for r in recipes]
+
+
+def train_all(
+    wanted: Sequence[tuple[Recipe, dict]],  # Recipes with their arguments
+    training: StudyOptions,  # How many runs, where
+    images: DataOptions,  # The data set
+) -> tuple[str, list]:  # Name of the data set; tasks without a result
+    "Train what is missing, after a rehearsal. Raises KdfastError under torchrun and accelerate launch."
+    if distributed.launched() > 1:
+        raise KdfastError('this command cannot run under torchrun or accelerate launch; use --jobs')
+    from kdfast.study import process, schedule
+    from kdfast.study.plan import plan
+
+    data = load_data(images, training.runs).name
+    backend, start = process, None
+    if training.ray:
+        from kdfast.data.sources import located
+
+        backend = connect_to_ray(training.ray)
+        start = backend.Task
+        training = replace(training, runs=training.runs.resolve())  # valid on other machines, too
+        images = replace(images, data=located(images.data))
+    tasks = plan(wanted, range(training.seeds), data, training.runs)
+    common = [*changed_flags(images), *changed_flags(training, only=['trust_code', 'runs'])]
+    jobs = training.jobs or backend.default_jobs(training.threads)
+    with status('rehearsing the recipes'):
+        schedule.rehearse_tasks(tasks, common, jobs, training.threads)
+    return data, schedule.run_tasks(tasks, common, jobs, training.threads, err, start)
+
+
+def connect_to_ray(
+    address: str,  # auto, or HOST:PORT
+):
+    "Connect to a Ray cluster and return the module that starts tasks there. Needs Ray (KdfastError)."
+    try:
+        from kdfast.study import ray_cluster
+    except ImportError as e:
+        raise KdfastError("--ray needs a package that is not installed: pip install 'kdfast[ray]'") from e
+    ray_cluster.join(address)
+    return ray_cluster
+
+
+def raise_if_failed(
+    tasks: Sequence,  # Without a result
+):
+    "Raise KdfastError that names the tasks and their failures, if there are any."
+    if tasks:
+        raise KdfastError('no result: ' + '; '.join(f'{task.name}: {task.failure}' for task in tasks))

@@ -1,0 +1,91 @@
+"""What the HTML page shows of classes: confusion matrices, accuracy by class, and images with confident errors."""
+
+import base64
+import io
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from kdfast.analysis.confusion import CLASS_COLUMNS, confusion_summary, part_of_matrix
+from kdfast.report.confusion import MAX_CLASSES, confusion_sentences, listed_classes
+from kdfast.runs.find import resolve_run_name
+from kdfast.runs.run_dir import RunDir
+from kdfast.stats.confusion import hardest, most_alike
+
+STUDENTS = ('exp2', 'kd', 'exp1', 'baseline')  # the first one with a result is compared with its teacher
+MAX_SIDE = 64  # pixels of an image on the page
+
+
+def confusion_matrices(
+    folders: Sequence[RunDir],  # Finished runs that classify
+) -> list[dict]:
+    "Return one matrix per recipe, summed over its seeds; of many classes, those that are confused most."
+    by_recipe = defaultdict(list)
+    for folder in folders:
+        by_recipe[folder.recipe].append(folder)
+    matrices = []
+    for recipe, runs in by_recipe.items():
+        classes, _ = runs[0].confusion()
+        total = sum(np.array(run.confusion()[1]) for run in runs)
+        shown = sorted(hardest(total, MAX_CLASSES))
+        counts, shares = part_of_matrix(total, shown)
+        matrix = dict(
+            recipe=recipe,
+            n=len(runs),
+            n_classes=len(classes),
+            classes=[classes[c] for c in shown],
+            rows=[list(zip(*row)) for row in zip(counts.tolist(), shares.tolist())],  # (count, share) of each cell
+            most_alike=most_alike(classes, total),
+        )
+        matrices.append(matrix)
+    return matrices
+
+
+def class_accuracy_rows(
+    folders: Sequence[RunDir],  # Finished runs that classify
+) -> dict | None:  # None if no student has a teacher of its seed
+    "Compare a student with its teacher class by class, for the first seed that has both."
+    teacher = resolve_run_name(folders, 'teacher')
+    teachers = {folder.seed: folder for folder in folders if folder.recipe == teacher}
+    students = [resolve_run_name(folders, name) for name in STUDENTS]
+    pairs = [f for name in students for f in folders if f.recipe == name and f.seed in teachers]
+    if not pairs:
+        return None
+    student = pairs[0]
+    found = confusion_summary(student, teachers[student.seed])
+    classes, which = listed_classes(found)
+    return dict(
+        rows=[(c, *(found[column][c] for column in CLASS_COLUMNS)) for c in classes],
+        which=which,
+        student=student.recipe,
+        seed=student.seed,
+        sentences=list(confusion_sentences(found, (student.recipe, teacher))),
+    )
+
+
+def confident_errors(
+    folders: Sequence[RunDir],  # Finished runs that classify
+) -> dict[str, list[dict]]:  # By recipe: image as data URI, actual and predicted class
+    "Return the images that the first seed of each recipe classifies wrongly with the highest confidence."
+    shown = {}
+    for folder in folders:
+        if folder.recipe in shown or not (folder / 'confused.npz').exists():
+            continue
+        classes, _ = folder.confusion()
+        errors = folder.arrays('confused.npz')
+        shown[folder.recipe] = [
+            dict(src=data_uri(image), actual=classes[actual], predicted=classes[predicted])
+            for image, actual, predicted in zip(errors['images'], errors['actual'], errors['predicted'])
+        ]
+    return shown
+
+
+def data_uri(image):
+    "An image array as PNG, to be written into the page."
+    picture = Image.fromarray(image)
+    picture.thumbnail((MAX_SIDE, MAX_SIDE))
+    content = io.BytesIO()
+    picture.save(content, 'PNG')
+    return 'data:image/png;base64,' + base64.b64encode(content.getvalue()).decode()

@@ -1,0 +1,124 @@
+"""The analyses of learning curves as sentences, and the curves as charts."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import mean
+
+from markupsafe import Markup
+
+from kdfast.analysis.curves import LAST_EPOCHS, TOLERANCE
+from kdfast.core.format import loss_text
+from kdfast.report.charts import line_chart
+from kdfast.runs.run_dir import RunDir
+
+CURVES = {  # columns of metrics.csv and steps.csv, with their titles
+    'accuracy': 'accuracy',
+    'total': 'training objective',
+    'hard': 'hard loss',
+    'soft': 'soft loss',
+    'fit': 'fit loss',
+}
+SPLITS = dict(valid='validation', train='training')
+LOSSES = dict(soft_loss='Soft loss', hard_loss='Hard loss', fit_loss='Fit loss')
+
+
+# Sentences
+
+
+def curve_sentences(
+    names: Sequence[str],  # Recipes
+    means: Mapping[str, dict],  # From `summarize_curves`
+) -> Iterator[str]:
+    "Yield sentences on accuracy, over-fitting, convergence, stability and losses of these recipes."
+
+    def ranking(key, number_format):
+        return ', '.join(f'{name} {number_format(means[name][key])}' for name in ranked(names, key, means))
+
+    first, *_, last = ranked(names, 'valid_accuracy', means)
+    lead = points(means[first]['valid_accuracy'] - means[last]['valid_accuracy'])
+    yield f'Final validation accuracy: {ranking("valid_accuracy", accuracy)}; {first} is {lead} ahead of {last}.'
+    yield (
+        f'Best epoch: {ranking("best_valid_accuracy", accuracy)}. Best epochs are selected on the validation images, '
+        'so these numbers are too high.'
+    )
+    most, *_, least = ranked(names, 'generalization_gap', means)
+    gaps = ranking('generalization_gap', points)
+    yield f'Over-fitting (training minus validation accuracy): {gaps}; most in {most}, least in {least}.'
+    epochs = [
+        f'{name} epoch {means[name]["convergence_epoch"]:.0f} of {means[name]["epochs"]:.0f}'
+        for name in reversed(ranked(names, 'convergence_epoch', means))
+    ]
+    within = f'{100 * TOLERANCE:.1f} point'
+    yield (
+        f'Convergence (first epoch from which validation accuracy stays within {within} of its final value): '
+        f'{", ".join(epochs)}.'
+    )
+    if all(means[name]['last_epochs_sd'] is not None for name in names):
+        spreads = ranking('last_epochs_sd', lambda x: f'{100 * x:.2f} points')
+        yield f'Stability (standard deviation of validation accuracy over the last {LAST_EPOCHS} epochs): {spreads}.'
+    yield from loss_sentences(names, means)
+
+
+def loss_sentences(names, means):
+    "A sentence for each loss that two or more of the recipes have."
+    for key, label in LOSSES.items():
+        known = [f'{name} {loss_text(means[name][key])}' for name in names if means[name][key] is not None]
+        if len(known) > 1:
+            yield f'{label}: {", ".join(known)}.'
+
+
+def ranked(names, key, means):
+    "The recipes, highest value first."
+    return sorted(names, key=lambda name: means[name][key], reverse=True)
+
+
+def accuracy(fraction):
+    "Format an accuracy with one decimal."
+    return f'{100 * fraction:.1f} %'
+
+
+def points(fraction):
+    "Format a difference of accuracies with one decimal."
+    return f'{100 * fraction:.1f} points'
+
+
+# Charts
+
+
+def curve_charts(
+    folders: Sequence[RunDir],  # Finished runs
+    colors: Mapping[str, int],  # By recipe: the number of its color in the style of the page
+) -> list[dict]:  # title and svg of each
+    "Return charts of each metric, by epoch for both splits, and by step: means over seeds, with bands."
+    by_epoch = defaultdict(lambda: defaultdict(list))
+    by_step = defaultdict(lambda: defaultdict(list))
+    for folder in folders:
+        epochs, steps = folder.metrics(), folder.metrics('steps.csv')
+        for metric in CURVES:
+            for split in SPLITS:
+                by_epoch[metric, split][folder.recipe].append(column(epochs, f'{split}_{metric}'))
+            by_step[metric, 'train'][folder.recipe].append(column(steps, metric))
+    charts = []
+    for unit, found in (('epoch', by_epoch), ('step', by_step)):
+        for (metric, split), runs in found.items():
+            series = {recipe: mean_and_range(curves) for recipe, curves in runs.items()}
+            svg = line_chart(series, colors, f'{CURVES[metric]}, {SPLITS[split]}', unit)
+            if svg:
+                title = f'{CURVES[metric]}, {SPLITS[split]} images, by {unit}'
+                charts.append(dict(title=title, svg=Markup(svg)))
+    return charts
+
+
+def column(rows, name):
+    "The numbers of a column; None where there is none."
+    return [float(row[name]) if row.get(name) else None for row in rows]
+
+
+def mean_and_range(curves):
+    "(x, mean, lowest, highest) of each x that all curves reach, over those that have a value there."
+    found = []
+    for x, values in enumerate(zip(*curves), 1):
+        known = [v for v in values if v is not None]
+        if known:
+            found.append((x, mean(known), min(known), max(known)))
+    return found

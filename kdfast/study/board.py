@@ -1,0 +1,128 @@
+"""Show the progress of a study: a live table on a terminal, lines elsewhere. Imports no torch."""
+
+from collections.abc import Collection
+from statistics import mean
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from kdfast.core.format import duration, fits_width, loss_text, percent
+from kdfast.runs.recipes import study_order
+from kdfast.runs.run_dir import RunDir
+from kdfast.study.plan import Task
+
+
+class Board:
+    "Recipes × seeds as a live table on a terminal; elsewhere one line whenever a run ends."
+
+    def __init__(
+        self,
+        tasks: Collection[Task],  # Of the study
+        running: Collection[Task],  # Those that are being trained now; changes while the study goes on
+        console: Console,  # Where to print
+    ):
+        self.tasks = tasks
+        self.running = running
+        self.console = console
+        self.live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+
+    def __enter__(self):
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_):
+        self.show()
+        if self.live:
+            self.live.stop()
+
+    def show(self):
+        "Update the live table, if there is one."
+        if self.live:
+            self.live.update(self.table(), refresh=True)
+
+    def ended(
+        self,
+        task: Task,  # With a result or a failure
+    ):
+        "Print a line about the task, if there is no live table."
+        if self.live:
+            return
+        n_done = sum(bool(t.failure) or t.folder.finished for t in self.tasks)
+        outcome = task.failure or f'{result_text(task.folder)} in {duration(task.folder.result["seconds"])}'
+        self.console.print(f'{n_done} of {len(self.tasks)}  {task.name}: {outcome}', soft_wrap=True, markup=False)
+
+    def table(self) -> Table:
+        "Return a table with one column per seed or, if they do not fit side by side, with counts per recipe."
+        by_recipe = {}
+        for task in sorted(self.tasks, key=lambda task: study_order(task.folder.recipe)):
+            by_recipe.setdefault(task.folder.recipe, {})[task.seed] = task
+        by_seed = self.seed_table(by_recipe)
+        return by_seed if fits_width(by_seed, self.console.width) else self.count_table(by_recipe)
+
+    def seed_table(self, by_recipe):
+        "One row per recipe, one column per seed."
+        table = Table(box=None, padding=(0, 1, 0, 0), header_style='bold')
+        table.add_column('')
+        seeds = sorted({task.seed for task in self.tasks})
+        for seed in seeds:
+            table.add_column(f'seed {seed}', justify='right')
+        for recipe, tasks in by_recipe.items():
+            table.add_row(recipe, *(self.cell(tasks.get(seed)) for seed in seeds))
+        return table
+
+    def count_table(self, by_recipe):
+        "One row per recipe: how many seeds are done, their mean, and the seeds that run or failed."
+        table = Table(box=None, padding=(0, 1, 0, 0), header_style='bold')
+        for name in ('', 'done', 'mean', 'running', 'failed'):
+            table.add_column(name, justify='left' if name in ('', 'running') else 'right', overflow='fold')
+        for recipe, tasks in by_recipe.items():
+            results = [task.folder.result for task in tasks.values() if task.folder.finished]
+            accuracies = [r['valid_accuracy'] for r in results if r['valid_accuracy'] is not None]
+            running = [task for task in tasks.values() if task in self.running]
+            failed = [str(seed) for seed, task in tasks.items() if task.failure]
+            table.add_row(
+                recipe,
+                f'{len(results)}/{len(tasks)}',
+                percent(mean(accuracies)) if accuracies else '',
+                '\n'.join(f'{task.seed}: {progress_text(task)}' for task in running),
+                Text(' '.join(failed), style='red'),
+            )
+        return table
+
+    def cell(self, task):
+        "The state of one run."
+        if task is None:
+            return ''
+        if task.failure:
+            return Text('failed', style='red')
+        if task in self.running:
+            return progress_text(task)
+        if task.folder.finished:
+            return Text(result_text(task.folder), style='green')
+        if task.folder.held:
+            return Text('locked', style='dim')  # another process trains it
+        return Text('waiting', style='dim')
+
+
+def progress_text(
+    task: Task,  # That is being trained
+) -> str:
+    "Return the epochs done and the accuracy after the last of them: 3/32 71.40 %."
+    rows = task.folder.metrics()
+    epochs = task.recipe.resolve(task.given).get('epochs')
+    total = '' if epochs is None else f'/{epochs}'
+    accuracy = rows[-1]['valid_accuracy'] if rows else ''
+    return f'{len(rows)}{total}' + (f' {percent(float(accuracy))}' if accuracy else '')
+
+
+def result_text(
+    folder: RunDir,  # A finished run
+) -> str:
+    "Return its validation accuracy or, of a run that classifies nothing, its fit loss."
+    result = folder.result
+    if result['valid_accuracy'] is None:
+        return f'loss {loss_text(result["fit_loss"])}'
+    return percent(result['valid_accuracy'])
