@@ -202,7 +202,7 @@ def check_names(recipe):
 
 def run_alone(ctx: typer.Context):
     "Before anything is said: several processes speak as one"
-    distributed.join()
+    distributed.init()
     help_alone(ctx)
 
 
@@ -249,7 +249,9 @@ def run_recipe(recipe, common, given):
             partial(Show, console=err, bars=bars),
             *([tensorboard_writer()] if common['tensorboard'] and not distributed.rank else []),
         ]
-        folder = train(recipe, images, seed, given, kept_in, watch, rehearsed=signals.driven())  # a study has tried it
+        folder = train(
+            recipe, images, seed, given, kept_in, watch, rehearsed=signals.is_study_child()
+        )  # a study has tried it
     if common['json']:
         print(json.dumps(folder.result, indent=1))
     else:
@@ -328,7 +330,7 @@ def show(folder, common):
     from kdfast.runs import lookup
     from kdfast.runs.find import find_runs
 
-    found = lookup.following(folder, find_runs(common['runs'], folder.data))
+    found = lookup.next_recipe(folder, find_runs(common['runs'], folder.data))
     next_command = ['compare', *flags(runs=common['runs'])]
     if found:
         recipe, given = found
@@ -389,7 +391,7 @@ def train_all(
     **images,  # DATA_OPTIONS
 ):
     "Train what is missing; the data set's name, and the tasks without a result"
-    if distributed.launched() > 1:
+    if distributed.env_world_size() > 1:
         raise KdfastError(
             'many runs at once start processes of their own (--jobs): only kdfast run goes under a launcher'
         )
@@ -561,11 +563,11 @@ def layers(
 
     import_quietly()
     from kdfast.models import layers
-    from kdfast.models.saved import any_network
+    from kdfast.models.saved import load_or_build
 
     if trust_code:
         trust_runs((network, teacher))
-    known = {name: layers.layers(any_network(name, size=(size, size)), size) for name in (network, teacher) if name}
+    known = {name: layers.layers(load_or_build(name, size=(size, size)), size) for name in (network, teacher) if name}
     if json_:
         print(json.dumps({name: [asdict(layer) for layer in those] for name, those in known.items()}, indent=1))
     else:
@@ -672,9 +674,9 @@ def compare_against(by_data, against, margin, as_json, as_csv):
 def write_rows(rows):
     import csv
 
-    from kdfast.core.atomic import harmless
+    from kdfast.core.atomic import escape_csv_cell
 
-    csv.writer(sys.stdout, lineterminator='\n').writerows([harmless(cell) for cell in row] for row in rows)
+    csv.writer(sys.stdout, lineterminator='\n').writerows([escape_csv_cell(cell) for cell in row] for row in rows)
 
 
 @app.command()
@@ -932,18 +934,18 @@ def main():
     share_cores()
     debug = '--debug' in sys.argv
     sys.argv = [a for a in sys.argv if a != '--debug']
-    signals.listen()
+    signals.install_handlers()
     try:
         status = app(standalone_mode=False)
     except signals.Interrupted as e:
-        complain(f'{e.said}; {AGAIN}')
+        complain(f'{e.message}; {AGAIN}')
         status = e.code
     except Exception as error:
         if debug:
             raise
         status, message = verdict(error)
         alike = isinstance(error, (KdfastError, UsageError, OSError))  # in all processes; the first says it
-        if distributed.rank and not signals.asked and not alike:
+        if distributed.rank and not signals.received and not alike:
             sys.stderr = sys.__stderr__  # one of several, and it alone knows
         complain(message)
     sys.exit(status)

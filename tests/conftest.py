@@ -157,7 +157,7 @@ def make(
         facts = dict(recipe=recipe, data=data, seed=seed, arguments=arguments, teacher_sha256=None, valid_images=10**6)
         folder.finish(facts | dict.fromkeys(MEASURES) | result)
     else:
-        folder.set(status, reason='no luck')
+        folder.set_status(status, reason='no luck')
     return folder
 
 
@@ -172,7 +172,7 @@ def recipe(file, body, options='epochs:int=1'):
 
 def seal(folder):
     "A finished run's files are, from now on, as they were written"
-    folder.facts = folder.run
+    folder.record = folder.run
     folder.finish(json.loads((folder / 'result.json').read_text()))
 
 

@@ -46,7 +46,7 @@ def paired_difference(
     if len(seeds) > 1:
         values = [runs[s].result['valid_accuracy'] - others[s].result['valid_accuracy'] for s in seeds]
         return found | with_verdict(over_seeds(values, accuracy_step(runs[seeds[0]])), margin)
-    right, other_right = runs[seeds[0]].right(), others[seeds[0]].right()
+    right, other_right = runs[seeds[0]].correct(), others[seeds[0]].correct()
     return found | with_verdict(over_images(right, other_right), margin) | dict(p_value=mcnemar(right, other_right))
 
 

@@ -9,7 +9,7 @@ from kdfast.analysis.differences import accuracy_step, paired_difference, with_v
 from kdfast.core.errors import KdfastError
 from kdfast.core.format import interval_text, signed_points, thousands
 from kdfast.runs.find import find_runs
-from kdfast.runs.lookup import complete, matching, settings
+from kdfast.runs.lookup import all_arguments, runs_by_seed, settings
 from kdfast.runs.recipes import find_recipe
 from kdfast.runs.run_dir import RunDir
 from kdfast.stats.intervals import over_image_values, over_seeds
@@ -44,12 +44,12 @@ def answer_question(
     finished = [folder for folder in find_runs(kept_in, data) if folder.seed in seeds and folder.finished]
 
     def find(name, given):
-        return matching(finished, find_recipe(name), more | given)
+        return runs_by_seed(finished, find_recipe(name), more | given)
 
     def stage_one(given):
         experiment = find_recipe('exp1')
-        needed = dict(experiment.needed(complete(experiment, more | given)))
-        return matching(finished, find_recipe('hint'), needed['hint'])
+        needed = dict(experiment.needed(all_arguments(experiment, more | given)))
+        return runs_by_seed(finished, find_recipe('hint'), needed['hint'])
 
     thin, matched = find('baseline', THIN), find('baseline', MATCHED)
     effects = []
@@ -114,7 +114,7 @@ def corrected_difference(with_matrix, without, thin, matched, margin):
         return contrast([found[seed].result['valid_accuracy'] for found in quartets])
 
     def of_images(seed):
-        return contrast([np.array(found[seed].right(), float) for found in quartets])
+        return contrast([np.array(found[seed].correct(), float) for found in quartets])
 
     if len(seeds) == 1:
         difference = over_image_values(of_images(seeds[0]), 2.0)  # one image moves it by two at most

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from kdfast.core.errors import KdfastError
 from kdfast.core.notes import Notes
-from kdfast.core.paths import leads_out
+from kdfast.core.paths import is_unsafe_path
 
 ARCHIVES = ('.tar', '.tar.gz', '.tgz', '.tar.bz2', '.tbz2', '.tbz', '.tar.xz', '.txz', '.tar.zst', '.tzst', '.zip')
 FILE_LIMIT = 2**28  # bytes of an image
@@ -201,7 +201,7 @@ def members(path, found, notes):
             'is a link, a device or a pipe; pack the files themselves'
             if not plain
             else 'leads out of the archive'
-            if leads_out(name)
+            if is_unsafe_path(name)
             else 'is there twice'
             if name in seen
             else f'is one file too many, more than {MEMBER_LIMIT:,}: unpack it and pass the folder'

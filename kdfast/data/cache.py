@@ -11,7 +11,7 @@ import numpy as np
 
 from kdfast.core.cache_home import cache_home
 from kdfast.core.errors import KdfastError
-from kdfast.core.once import folder_once
+from kdfast.core.once import create_folder_once
 from kdfast.data import augment
 from kdfast.data.arrays import digests
 from kdfast.data.dataset import Data, assemble, presized_side
@@ -28,7 +28,7 @@ def cached_dataset(name, identity, decode_into, size, path=None):
     "The decoded data set of that identity; decoded into a new folder first, which appears whole or not at all"
     key = f'{CACHE_VERSION} {identity}' + (f' size={size}' if size else '')
     folder = cache_home() / short_digest(key)
-    folder_once(folder, partial(fill_cache, name=name, decode_into=decode_into, size=size, path=path))
+    create_folder_once(folder, partial(fill_cache, name=name, decode_into=decode_into, size=size, path=path))
     return decoded_before(folder, size)
 
 

@@ -127,7 +127,7 @@ class ImageBatches(TfmdDL):
 
     def read(self, idxs, draws):
         "This process's share of the images at `idxs`, cropped, and their labels, on the device; `draws` goes on as for all of them"
-        data, share = self.dataset, distributed.share() if self.shuffle else slice(None)
+        data, share = self.dataset, distributed.rank_slice() if self.shuffle else slice(None)
         crops = crop_indices(len(idxs), data.images.shape[1:3], data.mirror, draws, data.size) if data.augment else ()
         seeds = (
             torch.randint(2**62, (len(idxs),), generator=draws)[share].tolist() if data.augment == 'strong' else None

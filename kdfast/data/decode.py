@@ -136,7 +136,7 @@ def decode_all(source, found, reading, folder, side):
         source.notes.add('--range changes nothing: no image has more than 8 bits', '')
     return dict(
         classes=found.classes,
-        notes=source.notes.said(),
+        notes=source.notes.messages(),
         range=span if facts.deep else None,
         skipped=len(source.broken),
         about=dict(layout=found.layout, validates=found.validates, **facts.said()),

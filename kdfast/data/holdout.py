@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from kdfast.core.errors import KdfastError
-from kdfast.core.once import facts_once
+from kdfast.core.once import compute_once
 from kdfast.data.arrays import Rows
 from kdfast.data.cache import short_digest
 from kdfast.data.dataset import Data, assemble
@@ -43,7 +43,7 @@ def hold_out(
 
     key = short_digest(data.fingerprint + hashlib.sha256(held.tobytes()).hexdigest())
     if isinstance(images, np.memmap):
-        facts = facts_once(Path(images.filename).parent / f'holdout-{key}.json', find)
+        facts = compute_once(Path(images.filename).parent / f'holdout-{key}.json', find)
     else:
         facts = find()
     usual = share == HELD_OUT and not len(data.valid[1])

@@ -93,7 +93,7 @@ class Match(FitCallback):
             raise KdfastError(
                 f'{name} needs to know which images a batch holds, and {type(self.dls.train).__name__} does not tell: use a DataLoader of fastai'
             )
-        if self.trained and distributed.several():
+        if self.trained and distributed.is_initialized():
             raise KdfastError(
                 f'{name} is trained with the student, and several processes would each train their own: use one process'
             )
@@ -296,7 +296,7 @@ def indices(
         places = dl.batch_idx  # kdfast's own
     else:
         places = dl._DataLoader__idxs[i * dl.bs : (i + 1) * dl.bs][
-            distributed.share()
+            distributed.rank_slice()
         ]  # fastai keeps the order of an epoch, but offers no way to ask for it
     if len(places) == len(y):
         return torch.as_tensor(places, device=y.device)

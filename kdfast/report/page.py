@@ -25,7 +25,7 @@ from kdfast.report.differences import difference_remarks
 from kdfast.report.matrix import answer_sentences
 from kdfast.report.tables import run_label, run_remarks, table_cell
 from kdfast.runs.find import resolve_run_name
-from kdfast.runs.lookup import described
+from kdfast.runs.lookup import arguments_text
 from kdfast.runs.run_dir import RunDir
 from kdfast.stats.confusion import hardest, most_alike
 
@@ -102,7 +102,7 @@ def answer(found, margin):
     ]
     return found | dict(
         sentences=[text.plain for text in answer_sentences(found)],
-        given=described(found['arguments']),
+        given=arguments_text(found['arguments']),
         plot=Markup(interval_plot(plotted, 100 * margin)),
     )
 

@@ -35,7 +35,7 @@ def rehearse_tasks(
     """
     seeds = {}
     for task in tasks:
-        if task.folder.status in ('finished', 'diverged') or task.folder.has_checkpoints or task.folder.held:
+        if task.folder.status in ('finished', 'diverged') or task.folder.has_checkpoints or task.folder.is_locked:
             continue
         seeds.setdefault(task.folder.recipe, (task.where, task.given, []))[-1].append(task.seed)
     if not seeds:
@@ -84,7 +84,7 @@ def run_tasks(
                         f'it needs {next(need.name for need in task.needs if need.failure)}, which has no result'
                     )
                     board.ended(task)
-                ready = [t for t in waiting if all(need.folder.finished for need in t.needs) and not t.folder.held]
+                ready = [t for t in waiting if all(need.folder.finished for need in t.needs) and not t.folder.is_locked]
                 for task in sorted(ready, key=lambda t: -stands_on_it[t])[
                     : jobs - len(running)
                 ]:  # what most wait for goes first: no job idles in the end
@@ -108,7 +108,7 @@ class Process:
 
     def __init__(self, command, threads):
         self.said = tempfile.TemporaryFile('w+')
-        more = dict(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads), **{signals.DRIVEN: '1'})
+        more = dict(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads), **{signals.STUDY_CHILD: '1'})
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -241,7 +241,7 @@ class Board:
             return progress_text(task)
         if task.folder.finished:
             return Text(short_name(task.folder), style='green')
-        if task.folder.held:
+        if task.folder.is_locked:
             return Text('elsewhere', style='dim')
         return Text('waiting', style='dim')
 

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from kdfast.core import distributed, signals
-from kdfast.core.append import Appended
+from kdfast.core.append import AppendOnlyFile
 from kdfast.core.atomic import write
 from kdfast.core.errors import KdfastError
 from kdfast.data.dataloaders import as_bytes
@@ -78,7 +78,7 @@ class Checkpoints:
         "Leave no rows that a start before this one wrote beyond where this one is; but for those of fits that are not reached yet"
         fits = [file.name.partition('-')[0] for file in self.path.glob('*-*.safetensors')]
         if not any(fit.isdigit() and int(fit) >= first for fit in fits):
-            learn.metrics_log.file.cut()
+            learn.metrics_log.file.truncate()
 
     def between_steps(self, learn, step, last=False):
         "Go on from here, or keep how all stands if it is time; and here is where a signal may end the run"
@@ -92,16 +92,18 @@ class Checkpoints:
         elif distributed.size > 1 and learn.metrics_log.unread:
             return  # only where all of them have looked
         elif (
-            step == 0 or (last or repeatable_order(learn.dl)) and (signals.asked or perf_counter() - self.saved > EVERY)
+            step == 0
+            or (last or repeatable_order(learn.dl))
+            and (signals.received or perf_counter() - self.saved > EVERY)
         ):
             self.save(learn, f'{learn.epoch:04}-{step:06}')
-        signals.leave()
+        signals.raise_if_received()
 
     def end(self, learn, cancelled):
         "The last epoch is over, or a callback has cancelled the fit"
         learn.metrics_log.look()
         self.save(learn, END, cancelled)
-        signals.leave()
+        signals.raise_if_received()
 
     # Taking
 
@@ -231,7 +233,7 @@ class Series:
         self,
         file: Path,
     ):
-        self.file, self.known, self.read = Appended(file), {}, {}
+        self.file, self.known, self.read = AppendOnlyFile(file), {}, {}
 
     def keep(self, numbers) -> dict | None:  # None for what is no list of numbers
         "What a checkpoint holds of the list; what is new of it is written by the time of `state`"

@@ -32,14 +32,14 @@ def train(
     folder = locate_run(kept_in, data.name, recipe.folder_name(arguments), seed)
 
     def finished():
-        return distributed.agreed(lambda: folder.finished)
+        return distributed.broadcast_from_first(lambda: folder.finished)
 
     if not finished():
         run = Run(folder, data, seed, kept_in, watch, train)
         run.dls  # too few images, or to be shared unevenly, are said here, before a folder is made
         run.identity = identity.of(recipe, arguments, data)  # and a network that is none, or cannot be kept
         if not rehearsed:
-            distributed.agreed(lambda: try_first(run, recipe, arguments))
+            distributed.broadcast_from_first(lambda: try_first(run, recipe, arguments))
         with folder.locked():
             if not finished():
                 return train_alone(run, recipe, arguments)
@@ -51,7 +51,7 @@ def try_first(run, recipe, arguments):
     "In small; not again where the run has begun, and where another process trains it"
     from kdfast.training.rehearsal import rehearse
 
-    if not (run.folder.has_checkpoints or run.folder.held):
+    if not (run.folder.has_checkpoints or run.folder.is_locked):
         rehearse(run, recipe, arguments)
 
 
@@ -60,7 +60,7 @@ def train_alone(run, recipe, arguments):
     begin_run(run, recipe, arguments)
     with outcome_recorded(run), repeatable(run.dls.device):
         outcome = call_main(run, recipe, arguments)
-        distributed.agreed(
+        distributed.broadcast_from_first(
             lambda: run.folder.finish(
                 evaluation.evaluate(run, arguments, outcome) | dict(skipped_images=run.data.skipped)
             )

@@ -6,8 +6,8 @@ from fastai.basics import Learner, set_seed
 from torch import nn
 
 from kdfast.core import distributed, signals
-from kdfast.core.errors import Diverged, KdfastError, misfortune, reason
-from kdfast.core.source import of_file
+from kdfast.core.errors import Diverged, KdfastError, reason, resource_failure
+from kdfast.core.projects import project_of_file
 from kdfast.runs import trust
 from kdfast.training import identity
 from kdfast.training.environment import environment
@@ -42,10 +42,10 @@ def begin_run(run, recipe, arguments):
         **run.identity,
         **environment(),
     )
-    folder.facts = distributed.agreed(lambda: folder.start(facts, recipe.source))
-    trust.keep_anew(of_file(recipe.file).sources if 'recipe_sources' in run.identity else {}, folder.path)
-    folder.set('running', images=run.data.asked)  # where they were; they may have moved when it goes on
-    if changed := folder.facts['changed']:
+    folder.record = distributed.broadcast_from_first(lambda: folder.start(facts, recipe.source))
+    trust.replace_sources(project_of_file(recipe.file).sources if 'recipe_sources' in run.identity else {}, folder.path)
+    folder.set_status('running', images=run.data.asked)  # where they were; they may have moved when it goes on
+    if changed := folder.record['changed']:
         run.say(
             f'nothing gives these weights again, for something changed while they were trained: {"; ".join(changed)}'
         )
@@ -59,17 +59,17 @@ def outcome_recorded(run):
     try:
         yield
     except Diverged as e:
-        folder.set('diverged', reason=e.message)
+        folder.set_status('diverged', reason=e.message)
         raise
     except (KdfastError, OSError) as e:  # once the user has mended what there is, it goes on
-        folder.set('interrupted', reason=e.message if isinstance(e, KdfastError) else str(e))
+        folder.set_status('interrupted', reason=e.message if isinstance(e, KdfastError) else str(e))
         raise
     except (KeyboardInterrupt, SystemExit):
-        folder.set('interrupted', reason='by a signal')
+        folder.set_status('interrupted', reason='by a signal')
         raise
     except BaseException as e:
-        words, kept = misfortune(e), [KEPT] if folder.has_checkpoints else []
-        folder.set('failed', reason=words or reason(e))
+        words, kept = resource_failure(e), [KEPT] if folder.has_checkpoints else []
+        folder.set_status('failed', reason=words or reason(e))
         if words:
             raise KdfastError('. '.join([words, *kept])) from e
         for note in kept:

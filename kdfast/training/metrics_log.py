@@ -12,7 +12,7 @@ from fastai.learner import AvgSmoothLoss
 from torch.nn.utils import get_total_norm
 
 from kdfast.core import distributed
-from kdfast.core.append import Appended
+from kdfast.core.append import AppendOnlyFile
 from kdfast.core.atomic import write_csv
 from kdfast.core.errors import Diverged
 from kdfast.distill.fit import FitCallback, parts_of
@@ -56,7 +56,7 @@ class MetricsLog(FitCallback):
         folder: RunDir,  # The run's folder
     ):
         self.folder, self.stage, self.epochs, self.steps = folder, 0, [], 0
-        self.file, self.active, self.unread, self.last = Appended(folder / 'steps.csv'), False, [], None
+        self.file, self.active, self.unread, self.last = AppendOnlyFile(folder / 'steps.csv'), False, [], None
         self.begin_epoch()
 
     def begin_epoch(self):

@@ -22,7 +22,7 @@ import torch
 from fastai.basics import Learner
 
 from kdfast.core import distributed, signals
-from kdfast.core.errors import Diverged, KdfastError, listed, misfortune, reason, users_line
+from kdfast.core.errors import Diverged, KdfastError, listed, reason, resource_failure, users_line
 from kdfast.data.dataloaders import loaders
 from kdfast.data.dataset import Data
 from kdfast.models.saved import load_network
@@ -96,7 +96,7 @@ def rehearsal_stage() -> Iterator[Path]:
             undone.callback(gc.collect)  # networks and optimizers hang together in circles, and would fill its memory
         undone.enter_context(same_random())
         undone.enter_context(same_signals())
-        undone.enter_context(distributed.alone())
+        undone.enter_context(distributed.as_single_process())
         undone.enter_context(warnings.catch_warnings())
         warnings.simplefilter('ignore')
         for redirect in (redirect_stdout, redirect_stderr):
@@ -128,7 +128,7 @@ def same_random():
 @contextmanager
 def same_signals():
     here = threading.current_thread() is threading.main_thread()
-    handlers = {number: signal.getsignal(number) for number in signals.SAID} if here else {}
+    handlers = {number: signal.getsignal(number) for number in signals.MESSAGES} if here else {}
     try:
         yield
     finally:
@@ -198,7 +198,7 @@ def recipe_errors(recipe, arguments):
     except (KdfastError, OSError):
         raise
     except Exception as e:
-        if words := misfortune(e):
+        if words := resource_failure(e):
             raise KdfastError(words) from e
         where = users_line(e)
         if not where and not identity.foreign(arguments):

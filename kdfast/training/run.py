@@ -90,7 +90,7 @@ class Run:
         set_seed(self.seed)
         network, project = (build_by if callable(name) else build_for)(name, self.data, self.say)
         if project:  # the user's code travels with the run; and what is trained with here may run here
-            trust.keep(project.sources, self.folder.path)
+            trust.save_sources(project.sources, self.folder.path)
             trust.accept(network.built_by)
         return network
 
@@ -101,7 +101,7 @@ class Run:
         "What a user should know, on stderr and on record"
         if not note:
             return
-        self.folder.set('running', notes=[*self.folder.facts.get('notes', []), note])
+        self.folder.set_status('running', notes=[*self.folder.record.get('notes', []), note])
         print(f'kdfast: {note}', file=sys.stderr)
 
     @random_states_kept()  # whether it is trained now or was long ago

@@ -8,7 +8,7 @@ from torch import nn
 from kdfast.core import distributed
 from kdfast.data.dataloaders import PROCESSES, generator
 from kdfast.distill.fit import FitCallback
-from kdfast.models.front import Until
+from kdfast.models.front import TruncatedModel
 
 PLAIN = nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d
 
@@ -35,7 +35,9 @@ class Together(FitCallback, DistributedTrainer):
         self.gpu = gpu
 
     def before_fit(self):
-        self.accelerator.ddp_handler.find_unused_parameters = any(isinstance(m, Until) for m in self.model.modules())
+        self.accelerator.ddp_handler.find_unused_parameters = any(
+            isinstance(m, TruncatedModel) for m in self.model.modules()
+        )
         if self.gpu:
             self.kinds = synchronize_norms(self.model)
         DistributedTrainer.before_fit(self)

@@ -147,11 +147,11 @@ def test_a_trained_network_scales_new_images_as_its_training_images_were(kdfast,
     assert done.status == 0, done.err
     (run,) = (tmp_path / 'runs').glob('*/*/0')
     data = load(str(folder))
-    from kdfast.export.predict import classifier, fitted
+    from kdfast.export.predict import classifier, load_image
 
     _, facts = classifier(run / 'weights.safetensors')
     assert facts['range'] == [0, 4095]
-    assert any((fitted(folder / 'a' / '2.png', facts) == image).all() for image in all_of(data))
+    assert any((load_image(folder / 'a' / '2.png', facts) == image).all() for image in all_of(data))
 
 
 # Large images

@@ -9,7 +9,8 @@ import safetensors.torch
 
 from kdfast.core.errors import KdfastError
 from kdfast.core.source import sha256_of
-from kdfast.models.saved import load_network_file, read_description, trust_code
+from kdfast.models.description import read_description
+from kdfast.models.saved import load_network_file, trust_code
 from kdfast.runs import trust
 
 SOURCE = '''from pathlib import Path

@@ -214,7 +214,7 @@ def steps(
         recipe = find_recipe(name)
         run = Run(RunDir(home / 'run' / name / '0'), load('digits'), 0, home, (lambda _: Look(),))
         run.folder.path.mkdir(parents=True)
-        run.folder.facts = dict(stands_on={})
+        run.folder.record = dict(stands_on={})
         stack.enter_context(gpu.installed())
         for dl in run.dls.loaders:
             dl.after_batch = normalized(dl)

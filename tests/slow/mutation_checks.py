@@ -19,7 +19,7 @@ from kdfast.core import atomic, signals
 from kdfast.data import decode
 from kdfast.export import export
 from kdfast.models import saved
-from kdfast.runs import run_dir
+from kdfast.runs import resume_check, run_dir
 from kdfast.runs.run_dir import RunDir
 from kdfast.training import checkpoints, metrics_log, rehearsal, restore, run
 from kdfast.training.checkpoints import Checkpoints
@@ -64,12 +64,12 @@ def no_look_at_numbers():
 def no_status():
     signals.Interrupted.__init__ = lambda self, number: (
         SystemExit.__init__(self, 0),
-        setattr(self, 'said', signals.SAID[number]),
+        setattr(self, 'message', signals.MESSAGES[number]),
     )[0]
 
 
 def failed_is_removed():
-    run_dir.GOES_ON = ('running', 'interrupted')
+    resume_check.RESUMABLE = ('running', 'interrupted')
 
 
 def finished_at_once():
@@ -77,7 +77,7 @@ def finished_at_once():
     finish = RunDir.finish
 
     def early(self, result):
-        self.set('finished', files={})
+        self.set_status('finished', files={})
         finish(self, result)
 
     RunDir.finish = early

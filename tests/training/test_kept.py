@@ -145,7 +145,7 @@ def test_people_are_told_what_to_do(kdfast, images, data, tmp_path, monkeypatch)
     monkeypatch.setattr(Run, 'learner', failing)
     done = kdfast('run', 'baseline', '--epochs', 2, '--data', images, '--runs', tmp_path)
     assert done.status == 2 and done.err.splitlines()[-1] == (
-        'kdfast: error: out of memory (OutOfMemoryError: CUDA out of memory.): end what else uses it, or take smaller networks '
+        'kdfast: error: out of memory (OutOfMemoryError: CUDA out of memory.): stop other programs, or use smaller networks '
         'or images (--size). What is trained is kept: the same command goes on from there'
     )
     listed = kdfast('ls', '--runs', tmp_path)
@@ -199,7 +199,7 @@ def test_code_that_was_mended_goes_on_when_the_user_says_so(mended, tmp_path, ca
     (tmp_path / file).write_text(content)
     with pytest.raises(
         KdfastError,
-        match=f'was failed and cannot go on: .*{changed}.*Its checkpoints are kept: change that back to go on; remove .*recipe.py to go on nevertheless',
+        match=f'was failed and cannot go on: .*{changed}.*Its checkpoints are kept: change that back to resume; remove .*recipe.py to resume nevertheless',
     ):
         start()
     assert sorted((folder / 'resume').iterdir()) == before and folder.status == 'failed'
@@ -224,7 +224,7 @@ def test_what_is_trained_on_what_cannot_be_let_pass(mended):
     (folder / 'run.json').write_text(json.dumps(run | dict(data_sha256='0' * 64)))
     with pytest.raises(
         KdfastError,
-        match=r'cannot go on: data_sha256 was 00000000, is [0-9a-f]{8}. Its checkpoints are kept: change that back to go on; move the folder away',
+        match=r'cannot go on: data_sha256 was 00000000, is [0-9a-f]{8}. Its checkpoints are kept: change that back to resume; move the folder away',
     ):
         start()
     assert folder.has_checkpoints

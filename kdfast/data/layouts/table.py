@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from kdfast.core.errors import KdfastError, listed
-from kdfast.core.paths import leads_out
+from kdfast.core.paths import is_unsafe_path
 from kdfast.data.layouts.base import Item, Listing, Source, split_of
 from kdfast.data.layouts.columns import choose
 from kdfast.data.layouts.rows import SUFFIXES, frame_table, read_table
@@ -139,7 +139,7 @@ class Images:
 
     def find(self, cell, table='', split=None):
         "The one image of that name, or None; where several end alike, the one in the folder of the split"
-        if not cell or leads_out(cell) and not self.below(cell):
+        if not cell or is_unsafe_path(cell) and not self.below(cell):
             return None
         wanted = PurePosixPath(self.below(cell) or cell.replace('\\', '/'))
         where = PurePosixPath(table).parent / wanted
@@ -235,7 +235,7 @@ def read_row(cells, columns, table, images, name, split):
     of_row = of_row or split
     if not cell:
         problem = 'no name'
-    elif leads_out(cell) and not images.below(cell):
+    elif is_unsafe_path(cell) and not images.below(cell):
         problem = f'{cell!r} leads out of the folder: names are relative to the table'
     elif not image and images.several(cell):
         problem = f'several files are called {cell}: name their folders'

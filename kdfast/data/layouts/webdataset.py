@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import PurePosixPath
 
 from kdfast.core.errors import KdfastError, listed
-from kdfast.core.paths import leads_out
+from kdfast.core.paths import is_unsafe_path
 from kdfast.data.archives import machine_made
 from kdfast.data.formats import suffixes
 from kdfast.data.layouts.base import Item, Listing, Source, split_of
@@ -72,7 +72,7 @@ def shard_files(source, shard):
             members = [(m.name, m.offset_data, m.size) for m in t if m.isfile()]
     except (tarfile.TarError, EOFError, OSError) as e:
         raise KdfastError(f'{source.path}: {shard} is not a readable shard ({e})') from e
-    bad = [name for name, *_ in members if leads_out(name)]
+    bad = [name for name, *_ in members if is_unsafe_path(name)]
     if bad:
         raise KdfastError(f'{source.path}: {shard}: {bad[0]!r} leads out of the archive')
     return {
