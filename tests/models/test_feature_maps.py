@@ -11,6 +11,7 @@ from fastai.vision.all import SGD, CrossEntropyLossFlat, Learner, ProgressCallba
 from torch import nn
 from torchvision.models import get_model
 
+import kdfast.distill.hint  # noqa: F401, adds Learner.fit_hint
 from kdfast.core.errors import KdfastError
 from kdfast.data.dataloaders import loaders
 from kdfast.distill.losses.crd import CRD

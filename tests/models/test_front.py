@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.functional import relu_
 from torchvision.models import get_model
 
+import kdfast.distill.hint  # noqa: F401, adds Learner.fit_hint
 from kdfast.core.errors import KdfastError
 from kdfast.models.front import TruncatedModel, features, front, front_back, full_name
 from kdfast.models.study_networks import thin

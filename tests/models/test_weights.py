@@ -185,10 +185,10 @@ def test_weights_that_kdfast_wrote_are_weights(tmp_path, data):
         ),
         (
             lambda s: {key: value for key, value in s.items() if 'head' not in key and 'stem.0' not in key},
-            'it has stem.0.weight',
+            'missing stem.0.weight',
         ),
         (lambda s: {}, 'holds no plain state dict'),
-        (lambda s: {f'other.{i}': torch.ones(1) for i in range(3)}, 'they have other.0, other.1, other.2'),
+        (lambda s: {f'other.{i}': torch.ones(1) for i in range(3)}, 'unexpected other.0, other.1, other.2'),
     ],
 )
 def test_what_is_no_weights_of_the_network_is_refused(tmp_path, state, content, said):
