@@ -155,7 +155,7 @@ def test_a_name_that_leads_elsewhere_runs_nothing_even_if_it_is_trusted(stranger
         assert 'leads out' in refused(file)
     forge(file, network='../outside.py:tiny', source={'mine.py': sha256_of(stranger / 'source' / 'mine.py')})
     trust_code(file)
-    assert 'was not kept' in refused(file) and not ran(stranger)
+    assert 'was not saved' in refused(file) and not ran(stranger)
 
 
 def test_a_trusted_file_that_changes_and_one_that_joins_it_run_nothing(stranger):
