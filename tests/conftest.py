@@ -153,7 +153,7 @@ def make(
         facts = dict(recipe=recipe, data=data, seed=seed, arguments=arguments, teacher_sha256=None, valid_images=10**6)
         folder.finish(facts | dict.fromkeys(measure.name for measure in MEASURES) | result)
     else:
-        folder.set(status, reason='no luck')
+        folder.set_status(status, reason='no luck')
     return folder
 
 
@@ -168,7 +168,7 @@ def recipe(file, body, options='epochs:int=1'):
 
 def seal(folder):
     "Update the checksums of a finished run to its current files."
-    folder.facts = folder.run
+    folder.record = folder.run
     folder.finish(json.loads((folder / 'result.json').read_text()))
 
 

@@ -1,4 +1,4 @@
-"Networks as people write them: each is trained, saved and loaded with equal logits, or refused with the words beside it."
+"Unusual networks: each is trained, saved and loaded with equal logits, or rejected with the message beside it."
 
 import random
 from collections import namedtuple
@@ -361,7 +361,7 @@ class Precise(Net):
 
 
 def outside(n):
-    return Outside(n)  # refused: says something else once it is saved and loaded
+    return Outside(n)  # refused: has different outputs after it is saved and loaded
 
 
 def constant(n):
@@ -369,15 +369,15 @@ def constant(n):
 
 
 def listed(n):
-    return Listed(n)  # refused: says something else once it is saved and loaded
+    return Listed(n)  # refused: has different outputs after it is saved and loaded
 
 
 def running(n):
-    return Running(n)  # refused: says something else once it is saved and loaded
+    return Running(n)  # refused: has different outputs after it is saved and loaded
 
 
 def untold(n):
-    return Untold(n)  # refused: says something else once it is saved and loaded
+    return Untold(n)  # refused: has different outputs after it is saved and loaded
 
 
 def forgetful(n):
@@ -560,4 +560,4 @@ def needs_more(n, width):
 
 
 def large(n):
-    return nn.Sequential(nn.Conv2d(3, 8, 64), head(8, n))  # refused: cannot see images of 8×8
+    return nn.Sequential(nn.Conv2d(3, 8, 64), head(8, n))  # refused: cannot process images of 8×8

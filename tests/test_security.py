@@ -1,4 +1,4 @@
-"Files from strangers are read, never obeyed: every file of a run replaced by a payload, and names that would act in a page, a table or a terminal."
+"Untrusted files are read, never executed: payloads in every file of a run, and names that are markup or formulas."
 
 import ast
 import hashlib

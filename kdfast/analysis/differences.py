@@ -52,7 +52,7 @@ def paired_difference(
     if len(seeds) > 1:
         values = [runs[seed].result['valid_accuracy'] - others[seed].result['valid_accuracy'] for seed in seeds]
         return row | with_verdict(over_seeds(values, accuracy_step(runs[seeds[0]])), margin)
-    correct, other_correct = runs[seeds[0]].right(), others[seeds[0]].right()
+    correct, other_correct = runs[seeds[0]].correct(), others[seeds[0]].correct()
     p_value = mcnemar(correct, other_correct)
     return row | with_verdict(over_images(correct, other_correct), margin) | dict(p_value=p_value)
 

@@ -15,7 +15,7 @@ from kdfast.analysis.differences import accuracy_step, paired_difference, with_v
 from kdfast.analysis.premises import same_baselines, same_hint, same_parameters, same_teacher
 from kdfast.core.errors import KdfastError
 from kdfast.runs.find import find_runs
-from kdfast.runs.lookup import complete, matching, settings
+from kdfast.runs.lookup import all_arguments, runs_by_seed, settings
 from kdfast.runs.recipes import Recipe, find_recipe
 from kdfast.runs.run_dir import RunDir
 from kdfast.stats.intervals import over_image_values, over_seeds
@@ -55,7 +55,7 @@ def answer_question(
     finished = [folder for folder in find_runs(runs_dir, data) if folder.seed in seeds and folder.finished]
 
     def find(name, arm):
-        return matching(finished, find_recipe(name), given | arm)
+        return runs_by_seed(finished, find_recipe(name), given | arm)
 
     thin, matched = find('baseline', THIN), find('baseline', MATCHED)
     stage_ones = [find_stage_ones(finished, given | arm) for arm in (THIN, MATCHED, CONTROL)]
@@ -78,8 +78,8 @@ def find_stage_ones(
 ) -> Runs:
     "Return the runs of stage one that experiment 1 needs with these arguments."
     experiment = find_recipe('exp1')
-    needed = dict(experiment.needed(complete(experiment, given)))
-    return matching(finished, find_recipe('hint'), needed['hint'])
+    needed = dict(experiment.needed(all_arguments(experiment, given)))
+    return runs_by_seed(finished, find_recipe('hint'), needed['hint'])
 
 
 def questions_answered(
@@ -138,7 +138,7 @@ def corrected_difference(
         return (a - b) - (c - d)
 
     if len(seeds) == 1:
-        correct = [np.array(runs[seeds[0]].right(), float) for runs in four]
+        correct = [np.array(runs[seeds[0]].correct(), float) for runs in four]
         difference = over_image_values(contrast(*correct), 2.0)  # one image changes the contrast by two at most
     else:
         values = [contrast(*(runs[seed].result['valid_accuracy'] for runs in four)) for seed in seeds]

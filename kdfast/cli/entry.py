@@ -33,7 +33,7 @@ def main():
     share_cores()
     debug = '--debug' in sys.argv
     sys.argv = [word for word in sys.argv if word != '--debug']
-    signals.listen()
+    signals.install_handlers()
     try:
         exit_status = app(standalone_mode=False)
     except signals.Interrupted as e:
@@ -43,7 +43,7 @@ def main():
         if debug:
             raise
         exit_status, message = describe(error)
-        if distributed.rank and not signals.asked and not raised_everywhere(error):
+        if distributed.rank and not signals.received and not raised_everywhere(error):
             sys.stderr = sys.__stderr__  # only this one of several processes knows of the error
         print_error(message)
     sys.exit(exit_status)

@@ -40,10 +40,10 @@ def layers(
     """
     with quiet_imports():
         from kdfast.models import layers
-        from kdfast.models.saved import any_network
+        from kdfast.models.saved import load_or_build
     if trust_code:
         trust_runs((network, teacher))
-    found = {name: layers.layers(any_network(name, size=(size, size)), size) for name in (network, teacher) if name}
+    found = {name: layers.layers(load_or_build(name, size=(size, size)), size) for name in (network, teacher) if name}
     if as_json:
         print_json({name: [asdict(layer) for layer in of_network] for name, of_network in found.items()})
     else:

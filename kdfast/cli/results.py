@@ -117,10 +117,10 @@ def print_csv(
     rows: Iterable[Sequence],  # The header is the first
 ):
     "Print rows as CSV. Text that a spreadsheet would take for a formula is escaped."
-    from kdfast.core.atomic import harmless
+    from kdfast.core.atomic import escape_csv_cell
 
     writer = csv.writer(sys.stdout, lineterminator='\n')
-    writer.writerows([harmless(cell) for cell in row] for row in rows)
+    writer.writerows([escape_csv_cell(cell) for cell in row] for row in rows)
 
 
 @app.command(rich_help_panel=RESULTS)

@@ -39,14 +39,14 @@ def run_recipe(
         print_note(f'{run_dir} is finished; nothing to train')
     with quiet_imports():
         from kdfast.training.execute import train
-        from kdfast.training.progress import Show, live_bars
+        from kdfast.training.progress import ConsoleProgress, live_bars
     if options.trust_code:
         trust_runs(arguments.values())
     with live_bars(err) as bars:
-        callbacks = [partial(Show, console=err, bars=bars)]
+        callbacks = [partial(ConsoleProgress, console=err, bars=bars)]
         if options.tensorboard and not distributed.rank:
             callbacks.append(tensorboard_callback())
-        rehearsed = signals.driven()  # a study has rehearsed its runs
+        rehearsed = signals.is_study_child()  # a study has rehearsed its runs
         run_dir = train(recipe, data, options.seed, given, options.runs, callbacks, rehearsed=rehearsed)
     if options.json:
         print_json(run_dir.result)
@@ -95,7 +95,7 @@ def join_processes(ctx: typer.Context):
 
     For example: kdfast run exp1; kdfast run ./mine.py --data photos/; kdfast run kd --help
     """
-    distributed.join()  # before anything is printed: only the first of several processes prints
+    distributed.init()  # before anything is printed: only the first of several processes prints
     help_if_alone(ctx)
 
 
@@ -195,7 +195,7 @@ def print_summary(run_dir, images, options):
     from kdfast.runs import lookup
     from kdfast.runs.find import find_runs
 
-    following = lookup.following(run_dir, find_runs(options.runs, run_dir.data))
+    following = lookup.next_recipe(run_dir, find_runs(options.runs, run_dir.data))
     next_command = ['compare', *changed_flags(options, only=['runs'])]
     if following:
         recipe, given = following

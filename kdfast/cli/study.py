@@ -163,7 +163,7 @@ def train_all(
     images: DataOptions,  # The data set
 ) -> tuple[str, list]:  # Name of the data set; tasks without a result
     "Train what is missing, after a rehearsal. Raises KdfastError under torchrun and accelerate launch."
-    if distributed.launched() > 1:
+    if distributed.env_world_size() > 1:
         raise KdfastError('this command cannot run under torchrun or accelerate launch; use --jobs')
     from kdfast.study import process, schedule
     from kdfast.study.plan import plan

@@ -1,4 +1,4 @@
-"Files that only grow while a run trains: its steps, a row each."
+"Files that only grow while a run trains, such as the metrics of each step."
 
 import hashlib
 import os
@@ -8,30 +8,36 @@ from kdfast.core import distributed
 from kdfast.core.errors import KdfastError
 
 
-class Appended:
-    """A file to which is only appended, and of which a checkpoint knows how much was there: what a kill left behind that is written over.
+class AppendOnlyFile:
+    """Append to a file whose length is saved in checkpoints.
 
-    Of several processes that train one run, the first alone writes.
+    What a killed process wrote after its last checkpoint is overwritten. In distributed training only the process of
+    rank 0 writes.
     """
 
     def __init__(
         self,
-        file: Path,
+        file: Path,  # Created by the first `write`
     ):
-        self.file, self.size, self.sha256, self.waiting = file, 0, hashlib.sha256(), []
+        self.file = file
+        self.size = 0
+        self.sha256 = hashlib.sha256()
+        self.pending = []
 
     def add(
         self,
         content: bytes,  # Kept in memory until the next `write`
     ):
-        self.waiting.append(content)
+        "Add content to what the next `write` appends."
+        self.pending.append(content)
 
     def write(
         self,
-        sync: bool = False,  # Wait until it is on the disk
+        sync: bool = False,  # Wait until the content is on the disk
     ):
-        "Append what was added."
-        content, self.waiting = b''.join(self.waiting), []
+        "Append the pending content to the file. Raises OSError with the name of the file."
+        content = b''.join(self.pending)
+        self.pending = []
         if distributed.rank or not (content or sync and self.size):
             return
         try:
@@ -48,23 +54,27 @@ class Appended:
         self.sha256.update(content)
 
     def state(self) -> dict:
-        "What `restore` needs. Everything is on the disk by then."
+        "Write everything to the disk, then return the size and the SHA-256 that `restore` needs."
         self.write(sync=True)
         return dict(size=self.size, sha256=self.sha256.hexdigest())
 
     def restore(
         self,
-        state: dict,  # Of `state`, in this process or another
-    ) -> bytes:  # What the file held then, and holds again
-        "Go on from there. Raises KdfastError where the file is not as it was written."
+        state: dict,  # Returned by `state`, in this process or an earlier one
+    ) -> bytes:  # The content of the file at that time
+        "Continue after the content that `state` describes. Raises KdfastError if that content has changed."
         content = self.file.read_bytes()[: state['size']] if state['size'] else b''
-        self.size, self.sha256, self.waiting = len(content), hashlib.sha256(content), []
+        self.size = len(content)
+        self.sha256 = hashlib.sha256(content)
+        self.pending = []
         if self.state() != state:
-            raise KdfastError(f'{self.file} is not as this run wrote it: remove {self.file.parent} to start over')
+            raise KdfastError(
+                f'{self.file} has changed since this run wrote it: remove {self.file.parent} to start over'
+            )
         return content
 
-    def cut(self):
-        "Leave nothing behind the end."
+    def truncate(self):
+        "Remove what the file holds beyond the content that this object has written."
         if distributed.rank or not self.file.exists() or self.file.stat().st_size == self.size:
             return
         with self.file.open('r+b') as f:

@@ -1,4 +1,4 @@
-"Files that are written whole or not at all: text, bytes, JSON and CSV; and their SHA-256. Imports no torch."
+"Write files atomically (text, bytes, JSON, CSV) and compute their SHA-256. Imports no torch."
 
 import csv
 import hashlib
@@ -9,36 +9,40 @@ from pathlib import Path
 
 from kdfast.core import distributed
 
+FORMULA_STARTS = ('=', '+', '-', '@', '\t', '\r')  # a spreadsheet evaluates cells that begin with one of these
+
 
 def write(
-    file: Path,  # Where to
-    content: str | bytes,
+    file: Path,  # Replaced if it exists
+    content: str | bytes,  # Text is encoded as UTF-8
 ):
-    """Write the whole file or nothing: a reader meets the old content or the new, never a part. It is on the disk when this returns.
+    """Write a file atomically: a reader sees the old content or the new.
 
-    Of several processes that train one run, the first alone writes.
+    The content is on the disk on return. In distributed training only the process of rank 0 writes. Raises OSError with
+    the name of the file.
     """
     if distributed.rank:
         return
-    new = file.with_name(
-        f'.{file.name}.{os.getpid()}'
-    )  # two processes may write one file: each its own, the last one stays
+    new = file.with_name(f'.{file.name}.{os.getpid()}')  # one per process: the last of two writers wins
     try:
         with new.open('wb') as f:
             f.write(content.encode() if isinstance(content, str) else content)
             f.flush()
             os.fsync(f.fileno())
         os.replace(new, file)
-        if os.name == 'posix':
-            fsync_folder(file.parent)  # where a folder can be opened
+        if os.name == 'posix':  # elsewhere a directory cannot be opened
+            fsync_folder(file.parent)
     except OSError as e:
-        e.filename = e.filename or str(file)  # fsync names none
+        e.filename = e.filename or str(file)  # fsync sets no file name
         raise
     finally:
         new.unlink(missing_ok=True)
 
 
-def fsync_folder(path):
+def fsync_folder(
+    path: Path,  # A directory
+):
+    "Flush a directory's entries to the disk."
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -46,36 +50,52 @@ def fsync_folder(path):
         os.close(descriptor)
 
 
-def remove_half_written(path):
-    "What `write` left in a folder when its process was killed; for whoever alone writes there"
+def remove_half_written(
+    path: Path,  # A directory in which no other process writes
+):
+    "Remove the temporary files that `write` left in a directory when its process was killed."
     for file in path.glob('.*.[0-9]*'):
         file.unlink()
 
 
-def sha256(file):
+def sha256(
+    file: Path,  # Any file
+) -> str:  # 64 hexadecimal digits
+    "Compute the SHA-256 of a file."
     with Path(file).open('rb') as f:
         return hashlib.file_digest(f, 'sha256').hexdigest()
 
 
-def write_json(file, content):
+def write_json(
+    file: Path,  # Replaced if it exists
+    content: object,  # Plain values; NaN and infinity raise ValueError
+):
+    "Write a JSON file atomically."
     write(file, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + '\n')
 
 
-def write_csv(file, header, rows):
+def write_csv(
+    file: Path,  # Replaced if it exists
+    header: list,  # Names of the columns
+    rows: list,  # A list of cells per row
+):
+    "Write a CSV file atomically; cells that a spreadsheet would evaluate are escaped."
     text = io.StringIO()
     table = csv.writer(text, lineterminator='\n')
-    table.writerow([harmless(cell) for cell in header])
-    table.writerows([harmless(cell) for cell in row] for row in rows)
+    table.writerow([escape_csv_cell(cell) for cell in header])
+    table.writerows([escape_csv_cell(cell) for cell in row] for row in rows)
     write(file, text.getvalue())
 
 
-ACTS = ('=', '+', '-', '@', '\t', '\r')  # what a spreadsheet would calculate
+def escape_csv_cell(
+    cell: object,  # Text is escaped, anything else is returned unchanged
+) -> object:
+    "Prefix ' to text that a spreadsheet would evaluate, and to text that already looks escaped."
+    return f"'{cell}" if isinstance(cell, str) and cell.lstrip("'").startswith(FORMULA_STARTS) else cell
 
 
-def harmless(cell):
-    "With ' in front of what a spreadsheet would calculate; and of what would be taken for that when it is read again"
-    return f"'{cell}" if isinstance(cell, str) and cell.lstrip("'").startswith(ACTS) else cell
-
-
-def as_it_was(cell):
-    return cell[1:] if cell.startswith("'") and cell.lstrip("'").startswith(ACTS) else cell
+def unescape_csv_cell(
+    cell: str,  # As read from a CSV file
+) -> str:
+    "Undo `escape_csv_cell`."
+    return cell[1:] if cell.startswith("'") and cell.lstrip("'").startswith(FORMULA_STARTS) else cell

@@ -1,32 +1,35 @@
-"Several processes that train one run, each with its share of every batch, as `accelerate launch kdfast run …` starts them. Imports no torch."
+"""Distributed training of one run: rank, number of processes, and values exchanged between them.
+
+`accelerate launch kdfast run …` starts the processes; each trains on its part of every batch. Torch is imported only if
+needed.
+"""
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
 from kdfast.core.errors import KdfastError
 
-rank, size = 0, 1  # which of them this one is, and how many there are; `join` sets them
-group = None  # of torch: in which they tell each other things, on the CPU
-PATIENCE = timedelta(days=365)  # longer than anything that the first does alone: decoding, a rehearsal, evaluating
+rank, size = 0, 1  # of this process; set by `init`
+group = None  # torch process group on the CPU, for messages between the processes
+TIMEOUT = timedelta(days=365)  # exceeds whatever rank 0 does alone: decoding, a rehearsal, an evaluation
 
 
-def launched() -> int:
-    "How many processes a launcher has started, this one among them."
-    return (
-        int(os.environ['WORLD_SIZE']) if {'RANK', 'WORLD_SIZE', 'MASTER_ADDR'} <= os.environ.keys() else 1
-    )  # one alone may be a cluster's
+def env_world_size() -> int:
+    "Return how many processes a launcher has started, this one included."
+    started = {'RANK', 'WORLD_SIZE', 'MASTER_ADDR'} <= os.environ.keys()  # a cluster may set one of them
+    return int(os.environ['WORLD_SIZE']) if started else 1
 
 
-def join():
-    """Train together with the others that the launcher has started. Where there are none, nothing changes.
+def init():
+    """Connect to the other processes that the launcher has started; do nothing if there are none.
 
-    Only the first writes and speaks. Raises KdfastError where accelerate is not installed.
+    Only the process of rank 0 writes files and prints. Raises KdfastError if accelerate is not installed.
     """
     global rank, size, group
-    if launched() == 1:
+    if env_world_size() == 1:
         return
     try:
         from accelerate import PartialState
@@ -36,76 +39,73 @@ def join():
         ) from e
     import torch
 
-    state = PartialState(cpu=not torch.accelerator.is_available())  # connects them, and gives each its device
+    state = PartialState(cpu=not torch.accelerator.is_available())  # connects them, and selects a device for each
     rank, size = state.process_index, state.num_processes
-    group = torch.distributed.new_group(
-        backend='gloo', timeout=PATIENCE
-    )  # on the CPU: a GPU's collectives give up after minutes
+    group = torch.distributed.new_group(backend='gloo', timeout=TIMEOUT)  # on a GPU, collectives time out in minutes
     if rank:
         sys.stdout = sys.stderr = open(os.devnull, 'w')
 
 
-def several() -> bool:
-    "Whether torch has connected this process with others: by `join`, or by fastai in a script of the user's."
+def is_initialized() -> bool:
+    "Return whether torch connects this process to others, through `init` or a user's script."
     from torch import distributed
 
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 @contextmanager
-def alone():
-    "For the first of several processes, while the others wait for it: there is no other one."
+def as_single_process() -> Iterator[None]:
+    "Act as the only process, in the process of rank 0 while the others wait for it."
     global rank, size
-    was, told = (
-        (rank, size),
-        {name: os.environ.pop(name) for name in ('RANK', 'WORLD_SIZE') if size > 1 and name in os.environ},
-    )  # fastai asks these
+    before = (rank, size)
+    variables = ('RANK', 'WORLD_SIZE') if size > 1 else ()  # fastai reads these
+    environment = {name: os.environ.pop(name) for name in variables if name in os.environ}
     rank, size = 0, 1
     try:
         yield
     finally:
-        rank, size = was
-        os.environ |= told
+        rank, size = before
+        os.environ |= environment
 
 
-def share() -> slice:
-    "Which images of a batch are this process's."
+def rank_slice() -> slice:
+    "Return the slice of a batch that this process trains on."
     return slice(rank, None, size)
 
 
-def agreed(
-    decide: Callable,  # Called in the first process alone
-):
-    "What the first process finds. The others wait for it, however long it takes."
+def broadcast_from_first(
+    compute: Callable,  # Called without arguments, in the process of rank 0 alone
+) -> object:
+    "Return, in every process, what `compute` returns in the process of rank 0. The others wait for it."
     if size == 1:
-        return decide()
+        return compute()
     from torch.distributed import broadcast_object_list
 
-    found = [None if rank else decide()]
-    broadcast_object_list(found, group=group)
-    return found[0]
+    values = [None if rank else compute()]
+    broadcast_object_list(values, group=group)
+    return values[0]
 
 
-def first_alone(
-    make: Callable,  # Makes something that is there for all afterwards, and finds it where it is there
-):
-    "What each process makes or finds: first the first, alone, then the others, at once."
+def first_then_others(
+    create: Callable,  # Creates a resource that all processes share, or returns the existing one
+) -> object:
+    "Call `create` in the process of rank 0; when that is done, in all others at once."
     if size == 1:
-        return make()
+        return create()
     if not rank:
-        made = make()
-    agreed(lambda: None)
-    return make() if rank else made
+        created = create()
+    broadcast_from_first(lambda: None)
+    return create() if rank else created
 
 
 def mean(
-    values: list[float],  # This process's
+    values: list[float],  # Of this process
 ) -> list[float]:
-    "Of each value, the mean over all processes; found on the CPU, where the values are."
+    "Average each value over all processes, on the CPU."
     if size == 1:
         return values
     import torch
 
-    together = torch.tensor(values, dtype=torch.double)
-    torch.distributed.all_reduce(together, group=group)
-    return (together / size).tolist()
+    total = torch.tensor(values, dtype=torch.double)
+    torch.distributed.all_reduce(total, group=group)
+    return (total / size).tolist()

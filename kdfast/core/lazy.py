@@ -1,13 +1,13 @@
-"Names that a package offers before their modules are imported: reading results then loads no torch."
+"Names that a package offers without importing their modules: reading results imports no torch."
 
 from importlib import import_module
 
 
 def lazy_name(
-    places: dict,  # Each name of the package, with the module that defines it: MODULE or MODULE:OTHER_NAME
-    name: str,  # The one that is asked for
-):
-    "Import what a name of a package stands for. Raises AttributeError, as Python does, for a name that it has not."
+    places: dict[str, str],  # MODULE, or MODULE:OTHER_NAME, by name
+    name: str,  # The name to import
+) -> object:
+    "Import a name that a package offers. Raises AttributeError, as Python does, for any other name."
     if name not in places:
         raise AttributeError(f'no {name} here; there are {", ".join(places)}')
     module, _, other = places[name].partition(':')

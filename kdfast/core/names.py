@@ -1,4 +1,7 @@
-"Names of networks: wide, torchvision:resnet18, timm:vit_tiny_patch16_224(img_size=64), models.py:tiny@tiny.pth. Imports no torch."
+"""Parse names of networks. Imports no torch.
+
+Examples: wide, torchvision:resnet18, timm:vit_tiny_patch16_224(img_size=64), models.py:tiny@tiny.pth.
+"""
 
 import ast
 import os
@@ -10,18 +13,14 @@ from kdfast.core.errors import KdfastError
 NETWORKS = ['wide', 'thin', 'matched']  # functions of kdfast.models.study_networks
 LIBRARIES = ('torchvision', 'timm')
 PRETRAINED = 'pretrained'
-FORM = re.compile(
+PATTERN = re.compile(
     r'((?P<where>torchvision|timm|.+?\.py|\w+(\.\w+)*):)?(?P<what>[\w.]+)(?P<arguments>\(.*?\))?(@(?P<weights>.+))?'
 )
-
-
 ANY_NETWORK = (
-    f'{", ".join(NETWORKS)}, torchvision:NAME, timm:NAME, FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION, with arguments in parentheses '
-    'where it takes any, and @pretrained or @FILE behind it for its weights'
+    f'{", ".join(NETWORKS)}, torchvision:NAME, timm:NAME, FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION, optionally '
+    'followed by arguments in parentheses and by weights (@pretrained or @FILE)'
 )
-
-
-RESERVED = {
+RESERVED = {  # arguments of torchvision and timm that kdfast sets
     'num_classes',
     'weights',
     'pretrained',
@@ -35,10 +34,10 @@ RESERVED = {
 
 @dataclass(frozen=True)
 class Name:
-    "A network's name, taken apart; `str` puts it together again."
+    "The parts of a network's name; `str` joins them again."
 
-    where: str  # torchvision, timm, FILE.py, PACKAGE.MODULE; empty for a network of kdfast
-    what: str  # What it is called there
+    where: str  # torchvision, timm, FILE.py or PACKAGE.MODULE; empty for a network of kdfast
+    what: str  # the name there
     arguments: tuple  # (name, value) of each keyword argument
     weights: str = ''  # pretrained, or a file
 
@@ -48,61 +47,72 @@ class Name:
         return f'{where}{self.what}{arguments}' + (f'@{self.weights}' if self.weights else '')
 
     @property
-    def keywords(self):
+    def keywords(self) -> dict:
+        "The keyword arguments by name."
         return dict(self.arguments)
 
     @property
-    def is_file(self):
+    def is_file(self) -> bool:
+        "Whether a function of a file builds the network."
         return self.where.endswith('.py')
 
     @property
-    def is_code(self):
-        "Whether a function that neither kdfast nor a library offers by name builds it"
+    def is_code(self) -> bool:
+        "Whether a function of a file or a package builds the network, not kdfast or a library."
         return self.where not in ('', *LIBRARIES)
 
-    def having(self, **arguments):
-        "With these arguments, too"
+    def with_arguments(
+        self,
+        **arguments,  # Added to the others, or in place of those with the same name
+    ) -> 'Name':
+        "Return this name with additional arguments."
         return replace(self, arguments=tuple((self.keywords | arguments).items()))
 
 
 def parse(
     name: str,  # wide, torchvision:resnet18, models.py:tiny(width=16)@tiny.pth
 ) -> Name:
-    "Take the name of a network apart. Raises KdfastError where it is none."
-    found = FORM.fullmatch(name)
+    "Parse the name of a network. Raises KdfastError if it is malformed."
+    found = PATTERN.fullmatch(name)
     if not found:
         raise KdfastError(f'{name} names no network: expected {ANY_NETWORK}')
     where, what, weights = (found[group] or '' for group in ('where', 'what', 'weights'))
-    arguments = keywords(name, found['arguments'] or '()')
+    arguments = parse_arguments(name, found['arguments'] or '()')
     reserved = sorted(RESERVED & {key for key, _ in arguments}) if where in LIBRARIES else []
     if reserved:
         raise KdfastError(
-            f'{name}: {reserved[0]} cannot be given; name weights behind an @ (@{PRETRAINED} or @FILE), classes come from the data'
+            f'{name}: {reserved[0]} cannot be given; name weights behind an @ (@{PRETRAINED} or @FILE), classes come '
+            'from the data'
         )
     return Name(where, what, arguments, weights)
 
 
-def keywords(name, text):
-    "The arguments in parentheses: keywords with plain values, never evaluated"
+def parse_arguments(
+    name: str,  # Of the network, for the error
+    text: str,  # Keyword arguments in parentheses
+) -> tuple:  # (name, value) of each
+    "Parse keyword arguments with plain values; nothing is evaluated. Raises KdfastError."
     try:
         call = ast.parse(f'f{text}', mode='eval').body
-        given = [word.arg for word in call.keywords]
-        if not isinstance(call.func, ast.Name) or call.args or None in given or len(set(given)) < len(given):
+        names = [keyword.arg for keyword in call.keywords]
+        if not isinstance(call.func, ast.Name) or call.args or None in names or len(set(names)) < len(names):
             raise ValueError(text)
-        return tuple((word.arg, ast.literal_eval(word.value)) for word in call.keywords)
+        return tuple((keyword.arg, ast.literal_eval(keyword.value)) for keyword in call.keywords)
     except (ValueError, SyntaxError, TypeError, AttributeError, RecursionError, MemoryError) as e:
         raise KdfastError(
             f'{name}: {text} are no arguments; expected keywords with plain values, such as (img_size=64)'
         ) from e
 
 
-def names_network(name):
-    "Whether it could be one: its form, not whether there is such a network. Raises KdfastError where its arguments are none"
-    return bool(FORM.fullmatch(name)) and (bool(parse(name).where) or parse(name).what in NETWORKS)
+def names_network(
+    name: str,  # Of an option of the command line
+) -> bool:
+    "Return whether a text has the form of a network's name. Raises KdfastError for malformed arguments."
+    return bool(PATTERN.fullmatch(name)) and (bool(parse(name).where) or parse(name).what in NETWORKS)
 
 
 def is_run(
-    name: str,  # What may name a network
+    name: str,  # Of an option of the command line
 ) -> bool:
-    "Whether it is the directory of a run."
+    "Return whether a text is the path of a run directory."
     return os.path.isfile(os.path.join(name, 'run.json'))

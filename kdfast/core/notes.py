@@ -1,19 +1,28 @@
-"What was done to the data, counted, with one example of each: reported, but no error."
+"Notes on what was done to the data: counted, with one example each."
 
 from collections import defaultdict
 
 
 class Notes:
-    "What is no error, but should be reported: how often, and one example."
+    "Count events that are no errors but that a user should know of."
 
     def __init__(self):
-        self.found = defaultdict(list)
+        self.examples = defaultdict(list)
 
-    def add(self, what, name):
-        self.found[what].append(name)
+    def add(
+        self,
+        what: str,  # The event
+        name: str,  # What it happened to, such as a file; may be empty
+    ):
+        "Record an event."
+        self.examples[what].append(name)
 
-    def said(self):
-        return [
-            f'{what}: {len(names):,} ({names[0]}{", …" if len(names) > 1 else ""})' if names[0] else what
-            for what, names in self.found.items()
-        ]
+    def messages(self) -> list[str]:
+        "Return one message per kind of event, with its count and its first example."
+        return [self._message(what, names) for what, names in self.examples.items()]
+
+    @staticmethod
+    def _message(what, names):
+        if not names[0]:
+            return what
+        return f'{what}: {len(names):,} ({names[0]}{", …" if len(names) > 1 else ""})'

@@ -1,4 +1,4 @@
-"Ctrl-C and SIGTERM, with manners: a step under way is finished and kept first; a second signal ends at once."
+"Handle Ctrl-C and SIGTERM: save the current step, then exit; exit at once on a second signal."
 
 import os
 import signal
@@ -6,55 +6,58 @@ import threading
 
 from kdfast.core import distributed
 
-SAID = {signal.SIGINT: 'interrupted', signal.SIGTERM: 'terminated'}
-DRIVEN = 'KDFAST_DRIVEN'  # set for the runs of a study
-asked = None  # The signal that came, if one has
-training = False  # Whether a fit is under way, which will call `leave` between two steps
+MESSAGES = {signal.SIGINT: 'interrupted', signal.SIGTERM: 'terminated'}
+STUDY_CHILD = 'KDFAST_DRIVEN'  # environment variable of the runs that a study starts
+received = None  # the last signal, if there was one
+training = False  # whether a fit is running, which calls `raise_if_received` between two steps
 
 
 class Interrupted(SystemExit):
-    "A signal asked to end."
+    "A signal has ended the program; the exit status is 128 + its number."
 
     def __init__(
         self,
         number: int,  # Of the signal
     ):
         super().__init__(128 + number)
-        self.said = SAID[number]
+        self.message = MESSAGES[number]
 
 
-def listen():
-    "From now on, in the main thread, signals end what is under way."
-    global asked
-    asked = None
-    for number in SAID:
-        signal.signal(number, hear)
-    if driven():
+def install_handlers():
+    "Handle SIGINT and SIGTERM from now on. Call it in the main thread."
+    global received
+    received = None
+    for number in MESSAGES:
+        signal.signal(number, handle_signal)
+    if is_study_child():
         threading.Thread(target=end_with_the_study, daemon=True).start()
 
 
-def driven() -> bool:
-    "Whether this process is a run of a study."
-    return bool(os.environ.get(DRIVEN))
+def is_study_child() -> bool:
+    "Return whether a study has started this process."
+    return bool(os.environ.get(STUDY_CHILD))
 
 
-def hear(number, _):
-    "The first signal waits for the step, if there is one; any other has waited enough"
-    global asked
-    patient = distributed.rank or training and asked is None  # the first of several processes ends them all
-    asked = number
-    if not patient:
+def handle_signal(
+    number: int,  # Of the signal
+    _,  # The interrupted stack frame
+):
+    "Record a signal; raise Interrupted unless a step is running and this is the first signal."
+    global received
+    wait = distributed.rank or training and received is None  # rank 0 ends all processes of a distributed run
+    received = number
+    if not wait:
         raise Interrupted(number)
 
 
-def leave():
-    "Raise Interrupted if a signal asked for it."
-    if asked and not distributed.rank:
-        raise Interrupted(asked)
+def raise_if_received():
+    "Raise Interrupted if there was a signal."
+    if received and not distributed.rank:
+        raise Interrupted(received)
 
 
 def end_with_the_study():
-    "The study holds the other end of standard input, which closes with it, however it ends"
+    "Terminate this process when standard input closes: the study holds its other end until it ends."
     while os.read(0, 1):
         pass
     os.kill(os.getpid(), signal.SIGTERM)

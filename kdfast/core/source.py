@@ -1,11 +1,10 @@
-"""The user's own code: executed privately, so that files of one name in two places never meet, and known file by file.
+"""Import the user's code under private names, so that modules with equal names stay separate.
 
-A `Project` is a file or a package of the user's. What lies beside the file, or in the package, is imported as its part, under a
-name that nothing else has; everything else is imported as ever. Imports no torch.
+A `Project` is a file or a package of the user's, with the modules that it imports from its own directories. It records
+the content of every file that it executes. All other imports work as usual. Imports no torch.
 """
 
 import builtins
-import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -13,31 +12,30 @@ import itertools
 import os
 import re
 import sys
-import traceback
-from contextlib import contextmanager
-from functools import partial
 from importlib.machinery import PathFinder, SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 from kdfast.core.errors import KdfastError
-from kdfast.core.installed import is_installed
-from kdfast.core.names import NETWORKS, Name, parse
+from kdfast.core.explain import PREFIX, errors_explained
+from kdfast.core.suggest import near_names
 
-PREFIX = 'kdfast_user_'
-projects = {}  # by the private name; what was loaded once stays, for its classes are in use
+projects = {}  # by private name; a project is never removed, because its classes stay in use
 
 
 class Project:
-    "Modules of the user's that belong together, as they were when they were imported."
+    "A file or a package of the user's, with its modules as they were when they were imported."
 
     def __init__(
         self,
         main: str,  # FILE.py or PACKAGE.MODULE
-        roots: list[Path],  # Where its modules lie; the names of its files are relative to the last
-        kept: dict | None = None,  # Content by name of a file: nothing else is executed
+        roots: list[Path],  # Directories of its modules; names of its files are relative to the last
+        saved: dict | None = None,  # Content by name of a file: only these are executed
     ):
-        self.main, self.roots, self.kept, self.sources = main, roots, kept, {}
+        self.main = main
+        self.roots = roots
+        self.saved = saved
+        self.sources = {}
         self.name = free_name(re.sub(r'\W', '_', Path(main).stem if main.endswith('.py') else main))
         projects[self.name] = self
         package = sys.modules[self.name] = ModuleType(self.name)
@@ -47,7 +45,8 @@ class Project:
         with errors_explained(main, self):
             self.module = self.load()
 
-    def load(self):
+    def load(self) -> ModuleType:
+        "Import the main module."
         if not self.main.endswith('.py'):
             return importlib.import_module(f'{self.name}.{self.main}')
         file = Path(os.path.abspath(self.main))
@@ -62,8 +61,15 @@ class Project:
         spec.loader.exec_module(module)
         return module
 
-    def import_(self, name, globals=None, locals=None, fromlist=(), level=0):
-        "What an import statement in its modules does"
+    def import_(
+        self,
+        name: str,  # Of the module to import
+        globals: dict | None = None,  # Of the importing module
+        locals: dict | None = None,  # Ignored, as by Python
+        fromlist: tuple = (),  # Names to import from the module
+        level: int = 0,  # Number of leading dots
+    ) -> ModuleType:
+        "Replace `builtins.__import__` in the modules of this project."
         if level or not self.has(name.partition('.')[0]):
             return builtins.__import__(name, globals, locals, fromlist, level)
         module = importlib.import_module(f'{self.name}.{name}')
@@ -71,8 +77,14 @@ class Project:
             return builtins.__import__(module.__name__, globals, locals, fromlist)
         return sys.modules[f'{self.name}.{name.partition(".")[0]}']
 
-    def has(self, top):
-        "Whether a module of that name is part of it; a folder of files that are no package is not, where something else is called so"
+    def has(
+        self,
+        top: str,  # Top-level name of a module
+    ) -> bool:
+        """Return whether a module is part of this project.
+
+        An installed module has priority over a directory without __init__.py.
+        """
         if top == 'kdfast':
             return False
         spec = PathFinder.find_spec(f'{self.name}.{top}', [str(root) for root in self.roots])
@@ -80,67 +92,103 @@ class Project:
             return spec is not None and self.may_execute(spec)
         return importlib.util.find_spec(top) is None
 
-    def content(self, path):
-        "Of a file that is to be executed; it is on record from now on"
+    def read(
+        self,
+        path: str,  # Of a file of this project
+    ) -> bytes:
+        "Read a file that is to be executed, and record its content."
         name = self.name_of(path)
-        self.sources[name] = Path(path).read_bytes() if self.kept is None else self.kept[name]
+        self.sources[name] = Path(path).read_bytes() if self.saved is None else self.saved[name]
         return self.sources[name]
 
-    def name_of(self, path):
+    def name_of(
+        self,
+        path: str,  # Of a file of this project
+    ) -> str:
+        "Return the name of a file, relative to the last root."
         return Path(path).relative_to(self.roots[-1]).as_posix()
 
-    def may_execute(self, spec):
-        return self.kept is None or isinstance(spec.loader, SourceFileLoader) and self.name_of(spec.origin) in self.kept
+    def may_execute(
+        self,
+        spec: importlib.machinery.ModuleSpec,  # Of a module found in the roots
+    ) -> bool:
+        "Return whether a module may be executed: any, or a saved source if there are some."
+        return (
+            self.saved is None or isinstance(spec.loader, SourceFileLoader) and self.name_of(spec.origin) in self.saved
+        )
 
-    def file(self, name):
+    def file(
+        self,
+        name: str,  # As in `sources`
+    ) -> Path:
+        "Return the path of a file."
         return self.roots[-1] / name
 
     @property
-    def hashes(self):
-        "SHA-256 of every file that was executed"
+    def hashes(self) -> dict[str, str]:
+        "SHA-256 of every file that was executed, by name."
         return {name: hashlib.sha256(content).hexdigest() for name, content in sorted(self.sources.items())}
 
     @property
-    def unchanged(self):
+    def unchanged(self) -> bool:
+        "Whether all files on the disk are as they were executed."
         return all(sha256_of(self.file(name)) == sha256 for name, sha256 in self.hashes.items())
 
     def function(
         self,
-        name: str,  # Of a function, or whatever can be called
+        name: str,  # Of a function, a class or any other callable
     ):
-        "Raises KdfastError, with the nearest names, where there is none."
+        "Return a function of the main module. Raises KdfastError, with similar names, if there is none."
         return find_function(self.module, name, self.main)
 
 
-def free_name(stem):
-    "The same in every process that loads the same files in the same order, for checkpoints name classes"
-    return next(name for n in itertools.count() if (name := f'{PREFIX}{stem}' + f'_{n}' * bool(n)) not in projects)
+def free_name(
+    stem: str,  # Of the main file or package
+) -> str:
+    "Return an unused private name; the same in each process, because checkpoints name classes."
+    names = (f'{PREFIX}{stem}' + (f'_{n}' if n else '') for n in itertools.count())
+    return next(name for name in names if name not in projects)
 
 
 class Finder:
-    "Finds the modules of projects; nothing of them is executed but sources, and those by our own loader"
+    "Find the modules of projects; only sources of a project are executed, by its own loader."
 
     @staticmethod
-    def find_spec(fullname, path=None, target=None):
+    def find_spec(
+        fullname: str,  # Of a module
+        path: list[str] | None = None,  # Of its package
+        target: ModuleType | None = None,  # Ignored
+    ) -> importlib.machinery.ModuleSpec | None:  # None for modules of no project
+        "Implement the protocol of `sys.meta_path`."
         if fullname.partition('.')[0] not in projects:
             return None
         spec = PathFinder.find_spec(fullname, path)
         if spec is None or spec.origin is None:
-            return spec  # a folder
+            return spec  # a directory without __init__.py
         if not projects[fullname.partition('.')[0]].may_execute(spec):
-            raise ModuleNotFoundError(f'No module named {fullname!r}', name=fullname)  # nor may another finder
+            raise ModuleNotFoundError(
+                f'No module named {fullname!r}', name=fullname
+            )  # so that no other finder is tried
         if isinstance(spec.loader, SourceFileLoader):
             spec.loader, spec.cached = Loader(fullname, spec.origin), None
         return spec
 
 
 class Loader(SourceFileLoader):
-    "Executes a source as it is now, never a compiled one that may be of before; imports in it are the project's."
+    "Execute a source as it is on the disk, not its bytecode cache, with the imports of its project."
 
-    def get_code(self, fullname):
-        return self.source_to_code(projects[fullname.partition('.')[0]].content(self.path), self.path)
+    def get_code(
+        self,
+        fullname: str,  # Of a module
+    ) -> CodeType:
+        "Implement the protocol of loaders."
+        return self.source_to_code(projects[fullname.partition('.')[0]].read(self.path), self.path)
 
-    def exec_module(self, module):
+    def exec_module(
+        self,
+        module: ModuleType,  # Of a project
+    ):
+        "Implement the protocol of loaders."
         module.__builtins__ = projects[module.__name__.partition('.')[0]].builtins
         super().exec_module(module)
 
@@ -148,168 +196,24 @@ class Loader(SourceFileLoader):
 sys.meta_path.insert(0, Finder)
 
 
-# From a name to a project
-
-
-def of_file(
-    path: str | Path,  # FILE.py
-) -> Project:
-    "The project of a file: as it was loaded before, where none of its files has changed since."
-    return newest_file(str(path), roots_of(Path(path)))
-
-
-def of_package(
-    name: str,  # PACKAGE.MODULE, that can be imported
-) -> Project | None:  # None where it is installed, or kdfast's own: no source of the user's
-    "The project of a package of the user's. Raises ImportError where there is no such package."
-    roots = roots_of_package(name)
-    return newest_file(name, roots) if roots else None
-
-
-def kept_project(
-    main: str,  # FILE.py or PACKAGE.MODULE, where its files have been kept
-    folder: Path,  # Where
-    sources: dict[str, bytes],  # The files that may be executed
-) -> Project:
-    "A project of files that came with weights."
-    folder = Path(os.path.abspath(folder))
-    if main.endswith('.py') and main not in sources:
-        raise KdfastError(f'{folder / main} was not kept with the network')
-    if not main.endswith('.py'):
-        return Project(main, [folder], sources)
-    return Project(str(folder / main), list(dict.fromkeys(((folder / main).parent, folder))), sources)
-
-
-def newest_file(main, roots):
-    same = [
-        p for p in projects.values() if p.kept is None and p.roots == roots and p.main == main and hasattr(p, 'module')
-    ]
-    return same[-1] if same and same[-1].unchanged else Project(main, roots)
-
-
-def roots_of(file):
-    "Where the modules of a file lie: beside it; and where the package lies that it is in, if it is in one. An installed file stands alone"
-    top = folder = Path(os.path.abspath(file)).parent
-    while (top / '__init__.py').is_file() and top.name.isidentifier() and not is_installed(file):
-        top = top.parent
-    return list(dict.fromkeys((folder, top)))
-
-
-def roots_of_package(name):
-    top = name.partition('.')[0]
-    spec = importlib.util.find_spec(top)
-    if spec is None:
-        raise ModuleNotFoundError(f'No module named {top!r}')
-    places = list(spec.submodule_search_locations or ([spec.origin] if spec.has_location else []))
-    return [] if not places or is_installed(places[0]) else [Path(os.path.abspath(places[0])).parent]
-
-
-def project_root(main):
-    "What the names of a project's files are relative to"
-    return (roots_of(Path(main)) if str(main).endswith('.py') else roots_of_package(main) or [Path()])[-1]
-
-
-def kept_name(main):
-    "What FILE.py or PACKAGE.MODULE is where its files have been kept"
-    return Path(os.path.abspath(main)).relative_to(project_root(main)).as_posix() if main.endswith('.py') else main
-
-
-def find_function(module, name, where):
+def find_function(
+    module: ModuleType,  # Where to look
+    name: str,  # Of a function, a class or any other callable
+    where: str,  # Name of the module, for the error
+):
+    "Return a function of a module. Raises KdfastError, with similar names, if there is none."
     found = getattr(module, name, None)
     if callable(found):
         return found
-    raise KdfastError(
-        f'{where} has no function {name}; '
-        + near_names(
-            name, [other for other, value in vars(module).items() if callable(value) and not other.startswith('__')]
-        )
-    )
+    names = [other for other, value in vars(module).items() if callable(value) and not other.startswith('__')]
+    raise KdfastError(f'{where} has no function {name}; {near_names(name, names)}')
 
 
-def near_names(name, names):
-    "What may have been meant"
-    found = difflib.get_close_matches(name, names, n=3)
-    return f'did you mean {", ".join(found)}?' if found else f'there are {short_list(names)}'
-
-
-def short_list(names):
-    return ', '.join(names[:3]) + (f' and {len(names) - 3} more' if len(names) > 3 else '') or 'nothing'
-
-
-def sha256_of(file):
+def sha256_of(
+    file: str | Path,  # May be missing
+) -> str | None:  # 64 hexadecimal digits; None if the file cannot be read
+    "Compute the SHA-256 of a file."
     try:
         return hashlib.sha256(Path(file).read_bytes()).hexdigest()
     except OSError:
         return None
-
-
-def named_function(
-    function,  # Of a module, or a partial one of it
-) -> tuple[str | None, Project | None]:
-    "The name of a network that leads to it again, and the user's code that it is of; (None, None) where there is no such name."
-    arguments, plain = (
-        (function.keywords, function.func) if isinstance(function, partial) and not function.args else ({}, function)
-    )
-    top, name = getattr(plain, '__module__', ''), getattr(plain, '__qualname__', '')
-    module, project = sys.modules.get(top), projects.get(top.partition('.')[0])
-    if getattr(module, name, None) is not plain or not (
-        project or is_installed(getattr(module, '__file__', None) or '')
-    ):
-        return None, None
-    where = (
-        Path(module.__file__).relative_to(project.roots[-1]).as_posix()
-        if project
-        else ''
-        if top == 'kdfast.models.study_networks' and name in NETWORKS
-        else top
-    )
-    called = str(Name(where, name, tuple(arguments.items())))
-    return (called, project) if parses_as_name(called) else (None, None)
-
-
-def parses_as_name(name):
-    try:
-        return str(parse(name)) == name
-    except KdfastError:
-        return False
-
-
-# What goes wrong in it
-
-
-@contextmanager
-def errors_explained(
-    doing: str,  # What is going on, for the error
-    project: Project | None,  # Whose code runs
-):
-    "Turn whatever the user's code raises into a KdfastError that names the line."
-    try:
-        yield
-    except KdfastError:
-        raise
-    except SyntaxError as e:
-        raise KdfastError(f'{e.filename or doing}, line {e.lineno}: {e.msg}') from e
-    except (Exception, SystemExit) as e:
-        raise KdfastError(f'{doing}: {error_reason(e)}{error_line(e, project)}') from e
-
-
-def error_reason(error):
-    "The error's first line, or what is announced there, and its kind where that says more"
-    lines = re.sub(rf'{PREFIX}\w+\.', '', str(error)).strip().splitlines() or ['']
-    message = (lines[1].strip() if lines[0].endswith(':') and lines[1:] else lines[0]).rstrip('.')
-    return (
-        message
-        if message and isinstance(error, ImportError | TypeError | ValueError | RuntimeError | AssertionError)
-        else f'{type(error).__name__}: {message}'
-    )
-
-
-def error_line(error, project):
-    "Where in the project it was"
-    files = {str(project.file(name)): name for name in project.sources} if project else {}
-    lines = [
-        (files[frame.f_code.co_filename], number)
-        for frame, number in traceback.walk_tb(error.__traceback__)
-        if frame.f_code.co_filename in files
-    ]
-    return f' ({lines[-1][0]}, line {lines[-1][1]})' if lines else ''

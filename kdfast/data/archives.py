@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from kdfast.core.errors import KdfastError
 from kdfast.core.notes import Notes
-from kdfast.core.paths import leads_out
+from kdfast.core.paths import is_unsafe_path
 from kdfast.data.files import SYSTEM_NOTE, find_system_file, walk
 
 SUFFIXES = ('.tar', '.tar.gz', '.tgz', '.tar.bz2', '.tbz2', '.tbz', '.tar.xz', '.txz', '.tar.zst', '.tzst', '.zip')
@@ -162,7 +162,7 @@ def _member_problem(name, is_regular, is_duplicate, n, n_bytes):
     "Why an archive with this member is rejected; empty if it is not"
     if not is_regular:
         return 'is a link, a device or a pipe: pack the files themselves'
-    if leads_out(name):
+    if is_unsafe_path(name):
         return 'is a path outside the archive'
     if is_duplicate:
         return 'appears twice'

@@ -13,7 +13,7 @@ import numpy as np
 
 from kdfast.core.cache_home import cache_home
 from kdfast.core.errors import KdfastError
-from kdfast.core.once import folder_once
+from kdfast.core.once import create_folder_once
 from kdfast.data.arrays import digests
 from kdfast.data.augment import default_augment
 from kdfast.data.dataset import Data, assemble, presized_side
@@ -39,7 +39,7 @@ def load_or_decode(
     "Return the data set of an identity, decoded on first use into a folder of the cache."
     key = f'{CACHE_VERSION} {identity}' + (f' size={size}' if size else '')
     folder = cache_home() / short_digest(key)
-    folder_once(folder, partial(fill_cache, name=name, decode_into=decode_into, size=size, path=path))
+    create_folder_once(folder, partial(fill_cache, name=name, decode_into=decode_into, size=size, path=path))
     return load_cached(folder, size)
 
 

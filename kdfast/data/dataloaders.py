@@ -133,16 +133,16 @@ class ImageBatches(TfmdDL):
         idxs: list[int],  # Of the whole batch
         draws: torch.Generator,  # Advances as for the whole batch
     ) -> tuple[TensorImage, TensorCategory]:  # (images, 3, height, width), uint8, and (images,), on the device
-        "Read this process's share of a batch, augmented."
+        "Read this process's rank_slice of a batch, augmented."
         data = self.dataset
-        share = distributed.share() if self.shuffle else slice(None)
+        rank_slice = distributed.rank_slice() if self.shuffle else slice(None)
         crops, seeds = (), None
         if data.augment:
             crops = crop_indices(len(idxs), data.images.shape[1:3], data.mirror, draws, data.size)
         if data.augment == 'strong':
-            seeds = torch.randint(2**62, (len(idxs),), generator=draws)[share].tolist()
-        index = torch.tensor(idxs)[share]
-        crops = [part[share] for part in crops]
+            seeds = torch.randint(2**62, (len(idxs),), generator=draws)[rank_slice].tolist()
+        index = torch.tensor(idxs)[rank_slice]
+        crops = [part[rank_slice] for part in crops]
         y = torch.as_tensor(data.labels[index.numpy()])
         if isinstance(data.images, torch.Tensor):  # on the device, and cropped there
             index, y, *crops = move_to_device(data.images.device, index, y, *crops)

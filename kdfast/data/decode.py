@@ -118,7 +118,7 @@ def _decode_arrangement(source, arrangement, reading, folder, side):
         source.notes.add('--range has no effect: no image has more than 8 bits', '')
     return dict(
         classes=arrangement.classes,
-        notes=source.notes.said(),
+        notes=source.notes.messages(),
         range=value_range if statistics.deep else None,
         skipped=len(source.broken),
         about=dict(layout=arrangement.layout, validates=arrangement.validates, **statistics.summary()),

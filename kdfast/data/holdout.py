@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from kdfast.core.errors import KdfastError
-from kdfast.core.once import facts_once
+from kdfast.core.once import compute_once
 from kdfast.data.arrays import Rows
 from kdfast.data.cache import short_digest
 from kdfast.data.dataset import Data, assemble
@@ -40,7 +40,7 @@ def hold_out(
 
     key = short_digest(data.fingerprint + hashlib.sha256(held_out.tobytes()).hexdigest())
     if isinstance(images, np.memmap):
-        facts = facts_once(Path(images.filename).parent / f'holdout-{key}.json', find_facts)
+        facts = compute_once(Path(images.filename).parent / f'holdout-{key}.json', find_facts)
     else:
         facts = find_facts()
     is_default = fraction == DEFAULT_FRACTION and not len(data.valid[1])

@@ -50,7 +50,7 @@ def sample_indices(
         found = dl.batch_idx  # a DataLoader of kdfast
     else:
         of_epoch = dl._DataLoader__idxs  # fastai has no public attribute for the order of an epoch
-        found = of_epoch[i * dl.bs : (i + 1) * dl.bs][distributed.share()]
+        found = of_epoch[i * dl.bs : (i + 1) * dl.bs][distributed.rank_slice()]
     if len(found) == len(y):
         return torch.as_tensor(found, device=y.device)
     raise KdfastError(

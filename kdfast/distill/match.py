@@ -117,7 +117,7 @@ class Match(FitCallback):
                 f'{name} needs the indices of the images of a batch, which {type(self.dls.train).__name__} does not '
                 'provide: use a DataLoader of fastai'
             )
-        if self.loss_module and distributed.several():
+        if self.loss_module and distributed.is_initialized():
             raise KdfastError(
                 f'{name} is trained with the student, which several processes do not support: use one process'
             )

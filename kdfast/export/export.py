@@ -1,4 +1,4 @@
-"Out of the door: a run's network as one file, and the proof that it still says the same."
+"Export the network of a run as one file, and verify it against the run's predictions."
 
 import json
 from pathlib import Path
@@ -11,25 +11,24 @@ from kdfast.core.atomic import write
 from kdfast.core.errors import KdfastError
 from kdfast.data import load
 from kdfast.data.dataset import Data
-from kdfast.export.predict import BATCH, Deployed, classifier, from_network, probabilities
-from kdfast.models.saved import load_network, read_description
+from kdfast.export.predict import BATCH, InferenceModel, classifier, from_network, probabilities
+from kdfast.models.description import read_description
+from kdfast.models.saved import load_network
 from kdfast.runs import trust
 from kdfast.runs.run_dir import RunDir
 
-ALLOWED = 0.001  # share of the validation images that the file may class otherwise than the run did
+MAX_CHANGED = 0.001  # fraction of the validation images whose predicted class may change
 
 
 def export(
     folder: RunDir,  # A finished run
     file: Path,  # .onnx, or .safetensors
-    source: str | None = None,  # Where its images are now, unless where they were
-) -> tuple[int, float, int]:  # As `check` gives, and how many images that was
-    "Write the run's network and check it. Raises KdfastError, and leaves nothing, where it says something else than the run did."
-    predicted, data, network = (
-        folder.arrays('predictions.npz')['predicted'],
-        images_of(folder, source),
-        load_network(folder),
-    )
+    source: str | None = None,  # Where its images are now; where they were by default
+) -> tuple[int, float, int]:  # What `check` returns, and the number of images
+    "Export and verify a run's network. Raises KdfastError, and removes the file, if predictions differ."
+    predicted = folder.arrays('predictions.npz')['predicted']
+    data = images_of(folder, source)
+    network = load_network(folder)
     try:
         if file.suffix == '.onnx':
             to_onnx(network, file)
@@ -41,15 +40,18 @@ def export(
         raise
 
 
-def images_of(folder, source):
-    "What the run was validated on. Raises KdfastError where that is somewhere else by now"
-    asked = folder.run.get('images')
-    if not (asked or source):
-        raise KdfastError(f'{folder} does not say where its images were: name them with --images')
+def images_of(
+    folder: RunDir,  # A finished run
+    source: str | None,  # Where its images are now; where they were if None
+) -> Data:
+    "Load the data of a run. Raises KdfastError if the images are missing or have changed."
+    recorded = folder.run.get('images')
+    if not (recorded or source):
+        raise KdfastError(f'{folder} does not record where its images were: name them with --images')
     try:
-        data = load(**(asked or {}) | (dict(source=source) if source else {}))
+        data = load(**(recorded or {}) | (dict(source=source) if source else {}))
     except KdfastError as e:
-        raise KdfastError(f'{e.message}; where the images of {folder} are now, --images says') from e
+        raise KdfastError(f'{e.message}; if the images of {folder} have moved, name them with --images') from e
     if data.fingerprint != folder.run['data_sha256']:
         raise KdfastError(f'{data.asked["source"]}: these are not the images of {folder}')
     return data
@@ -59,9 +61,9 @@ def to_safetensors(
     folder: RunDir,  # A finished run
     file: Path,  # .safetensors
 ):
-    "The run's weights, which know what it takes to build their network again; the sources that build it go beside them."
+    "Copy a run's weights with their description, and beside them the sources that build the network."
     weights = folder / 'weights.safetensors'
-    trust.keep(trust.read(read_description(weights), weights), file.parent)
+    trust.save_sources(trust.read_sources(read_description(weights), weights), file.parent)
     write(file, weights.read_bytes())
 
 
@@ -69,21 +71,22 @@ def to_onnx(
     network: nn.Module,  # Of a run
     file: Path,  # .onnx
 ):
-    """Write the network as ONNX: `images` (n, 3, height, width), red, green and blue in 0 … 1, to `probabilities` (n, classes).
+    """Write a network as ONNX.
 
-    The normalisation is inside; classes and image size are in the file's metadata, under `kdfast`. Raises KdfastError for
-    a network that ONNX cannot say.
+    The input `images` is (n, 3, height, width), RGB from 0 to 1; the output `probabilities` is (n, classes).
+    Normalization is part of the model; classes and image size are in its metadata, under `kdfast`. Raises KdfastError
+    if a network cannot be converted.
     """
     try:
         import onnx
-        import onnxruntime
-        import onnxscript
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
     except ImportError as e:
         raise KdfastError("ONNX needs packages that are not installed: pip install 'kdfast[onnx]'") from e
     images = torch.zeros(2, 3, *network.built_by['size'])
     try:
         program = torch.onnx.export(
-            Deployed(network).eval(),
+            InferenceModel(network).eval(),
             (images,),
             input_names=['images'],
             output_names=['probabilities'],
@@ -99,24 +102,24 @@ def to_onnx(
 
 
 def check(
-    file: Path,  # That was exported
-    network: nn.Module,  # That it was made from
-    data: Data,  # What the run was validated on
-    predicted: np.ndarray,  # What the run took the validation images for, (n,)
+    file: Path,  # The exported file
+    network: nn.Module,  # The run's network
+    data: Data,  # The run's data
+    predicted: np.ndarray,  # The run's predicted classes of the validation images, (n,)
 ) -> tuple[
     int, float
-]:  # How many of them the file classes otherwise, and the largest difference of a probability from the network's
-    """Compare the file with what the run said, a batch of images at a time.
-
-    Raises KdfastError where more than one image in a thousand is classed otherwise.
-    """
-    images, changed, difference = data.valid[0], 0, 0.0
-    classifiers = classifier(file)[0], from_network(network)
+]:  # Images whose class differs from the run's; largest difference of a probability from the network's
+    "Verify an exported file. Raises KdfastError if more than one class in a thousand differs."
+    images = data.valid[0]
+    changed, difference = 0, 0.0
+    exported_model, own_model = classifier(file)[0], from_network(network)
     for start in range(0, len(images), BATCH):
         batch = data.shown(images[start : start + BATCH])
-        exported, own = (probabilities(classify, batch) for classify in classifiers)
+        exported, own = probabilities(exported_model, batch), probabilities(own_model, batch)
         changed += int((exported.argmax(1) != predicted[start : start + BATCH]).sum())
         difference = np.maximum(difference, np.abs(exported - own).max())
-    if changed > ALLOWED * len(images):
-        raise KdfastError(f'{file} classes {changed} of {len(images)} validation images otherwise than the run did')
+    if changed > MAX_CHANGED * len(images):
+        raise KdfastError(
+            f'{file} predicts another class than the run for {changed} of {len(images)} validation images'
+        )
     return changed, float(difference)

@@ -1,4 +1,4 @@
-"What a trained network says of an image: from a run, or from a file that a run was exported to."
+"Classify images with a trained run or an exported model."
 
 from collections.abc import Callable
 from functools import partial
@@ -9,38 +9,47 @@ import torch
 from PIL import Image, ImageOps
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
-from torch import nn
+from torch import Tensor, nn
 
 from kdfast.core.errors import KdfastError
 from kdfast.core.format import percent
 from kdfast.data.dataset import center_crop
 from kdfast.data.files import read_file
 from kdfast.data.pixels import decode_8bit
-from kdfast.models.saved import load_network_file, parse_description
+from kdfast.models.description import parse_description
+from kdfast.models.saved import load_network_file
 
-SHOWN = 3  # classes an image
+N_SHOWN = 3  # classes per image
 BATCH = 256
 
 
-class Deployed(nn.Module):
-    "From pixels in 0 … 1 to probabilities: what a program that knows nothing of training needs."
+class InferenceModel(nn.Module):
+    "Convert images (n, 3, height, width) with values from 0 to 1 to probabilities (n, classes)."
 
-    def __init__(self, network):
+    def __init__(
+        self,
+        network: nn.Module,  # With `built_by`, the normalization of its images
+    ):
         super().__init__()
         self.network = network
         for name in ('mean', 'std'):
             self.register_buffer(name, torch.tensor(network.built_by[name]).view(3, 1, 1))
 
-    def forward(self, images):
+    def forward(
+        self,
+        images: Tensor,  # (n, 3, height, width), from 0 to 1
+    ) -> Tensor:  # (n, classes)
+        "Compute probabilities."
         return self.network((images - self.mean) / self.std).softmax(1)
 
 
 def classifier(
-    file: Path,  # .onnx or .safetensors, that kdfast wrote
-) -> tuple[
-    Callable, dict
-]:  # Probabilities (n, classes) of images (n, 3, height, width) in 0 … 1, and what the network says of itself
-    "A network that can be asked. Raises KdfastError for a file that kdfast has not written."
+    file: Path,  # .onnx or .safetensors, written by kdfast
+) -> tuple[Callable, dict]:  # Function of images (n, 3, height, width) from 0 to 1; description of the network
+    """Load a classifier, which returns probabilities (n, classes).
+
+    Raises KdfastError for files that kdfast has not written.
+    """
     if not file.is_file():
         raise KdfastError(f'no file {file}')
     if file.suffix == '.onnx':
@@ -52,76 +61,82 @@ def classifier(
 
 
 def from_network(
-    network: nn.Module,  # Of a run
+    network: nn.Module,  # With `built_by`
 ) -> Callable:
-    "Probabilities, of arrays like those that an ONNX file takes and gives."
-    deployed = Deployed(network).eval()
+    "Return a function that computes probabilities, with the inputs and outputs of the ONNX model."
+    model = InferenceModel(network).eval()
 
     @torch.no_grad()
-    def probabilities(images):
-        return deployed(torch.from_numpy(images)).numpy()
+    def classify(images):
+        return model(torch.from_numpy(images)).numpy()
 
-    return probabilities
+    return classify
 
 
-def from_onnx(file):
+def from_onnx(
+    file: Path,  # .onnx
+) -> tuple[Callable, dict]:  # As `classifier`
+    "Load an ONNX model that kdfast has exported. Raises KdfastError for any other file."
     try:
         import onnxruntime
     except ImportError as e:
         raise KdfastError("ONNX needs packages that are not installed: pip install 'kdfast[onnx]'") from e
     try:
         session = onnxruntime.InferenceSession(str(file), providers=['CPUExecutionProvider'])
-    except Exception as e:
-        raise KdfastError(f'{file} is no ONNX file that can be run: {e}') from e  # its errors share no base
-    said = session.get_modelmeta().custom_metadata_map.get('kdfast')
-    if not said:
-        raise KdfastError(f'{file} does not say what its classes are: kdfast has not written it')
-    return (lambda images: session.run(None, dict(images=images))[0]), parse_description(said, file)
+    except Exception as e:  # its exceptions have no common base class
+        raise KdfastError(f'{file} is no ONNX file that can be run: {e}') from e
+    description = session.get_modelmeta().custom_metadata_map.get('kdfast')
+    if not description:
+        raise KdfastError(f'{file} does not name its classes: kdfast has not written it')
+
+    def classify(images):
+        return session.run(None, dict(images=images))[0]
+
+    return classify, parse_description(description, file)
 
 
 def probabilities(
     classify: Callable,  # From `classifier`
-    images: np.ndarray,  # (n, height, width, 3), uint8; or rows of such
+    images: np.ndarray,  # (n, height, width, 3), uint8; or an object with slices of such
 ) -> np.ndarray:  # (n, classes)
-    "Of any number of images, a batch at a time."
+    "Compute probabilities in batches."
     batches = (images[i : i + BATCH] for i in range(0, len(images), BATCH))
     return np.concatenate([classify(batch.transpose(0, 3, 1, 2).astype(np.float32) / 255) for batch in batches])
 
 
-def fitted(
-    file: Path,  # Of an image
-    facts: dict,  # What the network says of itself
+def load_image(
+    file: Path,  # An image
+    description: dict,  # Of the network
 ) -> np.ndarray:  # (height, width, 3), uint8
-    "The image as the network's validation images were made: scaled and its middle cut out. Raises KdfastError for what is no image."
+    "Load an image, scaled and cropped as validation images are. Raises KdfastError if it is no image."
     if not file.is_file():
         raise KdfastError(f'{file} is a folder: give images' if file.is_dir() else f'no image {file}')
-    side, (height, width) = facts.get('presized'), facts['size']
-    pixels, problem, _ = decode_8bit(read_file(partial(open, file, 'rb')), side, facts.get('range'))
+    side = description.get('presized')
+    height, width = description['size']
+    pixels, problem, _ = decode_8bit(read_file(partial(open, file, 'rb')), side, description.get('range'))
     if problem:
         raise KdfastError(f'{file}: {problem}')
     if side:
         return center_crop(pixels, height)
-    return (
-        pixels
-        if pixels.shape[:2] == (height, width)
-        else np.asarray(ImageOps.fit(Image.fromarray(pixels), (width, height), Image.BILINEAR))
-    )
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    return np.asarray(ImageOps.fit(Image.fromarray(pixels), (width, height), Image.BILINEAR))
 
 
 def predict(
     classify: Callable,  # From `classifier`
-    facts: dict,
-    files: list[Path],  # Of images
-) -> list[dict]:  # `image`, `classes` and their `probabilities`, the likeliest first
-    "What the network says of each image. Raises KdfastError, naming the file, before anything is asked."
-    images = np.stack([fitted(file, facts) for file in files])
+    description: dict,  # From `classifier`
+    files: list[Path],  # Images
+) -> list[dict]:  # `image`, `classes` and their `probabilities`, the most likely first
+    "Classify images. Raises KdfastError, naming the file, before any image is classified."
+    images = np.stack([load_image(file, description) for file in files])
     found = []
     for file, row in zip(files, probabilities(classify, images)):
         order = row.argsort()[::-1]
         found.append(
             dict(
                 image=str(file),
-                classes=[facts['classes'][k] for k in order],
+                classes=[description['classes'][k] for k in order],
                 probabilities=[float(row[k]) for k in order],
             )
         )
@@ -129,15 +144,18 @@ def predict(
 
 
 def view(
-    found: list[dict],  # From `predict`
+    predictions: list[dict],  # From `predict`
 ) -> Text:
-    "A line an image, never broken, with the classes it may be."
+    "Return a line per image with its most likely classes; lines are never wrapped."
     rows = [
-        [said['image'], *(f'{name} {percent(p)}' for name, p in zip(said['classes'][:SHOWN], said['probabilities']))]
-        for said in found
+        [
+            prediction['image'],
+            *(f'{name} {percent(p)}' for name, p in zip(prediction['classes'][:N_SHOWN], prediction['probabilities'])),
+        ]
+        for prediction in predictions
     ]
     widths = [max(map(cell_len, column)) for column in zip(*rows)]
-    styles = ['', 'bold', *['dim'] * SHOWN]
+    styles = ['', 'bold', *['dim'] * N_SHOWN]
 
     def line(row):
         cells = Text('  ').join(

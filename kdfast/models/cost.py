@@ -1,29 +1,39 @@
-"""What a network costs: multiply-adds, latency."""
+"Measure the cost of inference: multiply-adds, latency."
 
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
 
 import torch
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-LOOKS, LONGEST = 40, 10  # a latency is the shortest of so many times, or of as many as take so many seconds
+LATENCY_REPEATS = 40  # the latency is the shortest of so many measurements
+MAX_SECONDS = 10  # of all measurements together
 
 
-def to_half(logits):
-    "In half precision, where that can hold them"
+def to_half(
+    logits: Tensor,  # Floating point
+) -> Tensor:
+    "Convert logits to half precision if all values are in its range."
     return logits.half() if logits.abs().max() <= torch.finfo(torch.half).max else logits
 
 
-def count_macs(network, run):
-    "Multiply-adds for one image; None where PyTorch counts none"
+def count_macs(
+    network: nn.Module,  # Left in evaluation mode
+    run,  # The `Run` whose first validation image is used
+) -> int | None:  # None if PyTorch counts none
+    "Count the multiply-adds for one image."
     with FlopCounterMode(display=False) as counter, parameters_frozen(network), torch.no_grad():
-        inference_ready(network, run)()
+        inference_fn(network, run)()
     return counter.get_total_flops() // 2 or None
 
 
 @contextmanager
-def parameters_frozen(network):
-    "What counts looks for gradients even where none are computed, and stops at some networks whose parameters could have them"
+def parameters_frozen(
+    network: nn.Module,  # Any network
+) -> Iterator[None]:
+    "Freeze all parameters temporarily: FlopCounterMode fails for some networks otherwise."
     trained = [p for p in network.parameters() if p.requires_grad]
     try:
         for p in trained:
@@ -34,21 +44,28 @@ def parameters_frozen(network):
             p.requires_grad_(True)
 
 
-def measure_latency(network, run):
-    "Seconds for one image, alone in its batch, with this run's threads: the shortest of many"
-    classify_one, took = inference_ready(network, run), []
+def measure_latency(
+    network: nn.Module,  # Left in evaluation mode
+    run,  # The `Run` whose first validation image and threads are used
+) -> float:  # Seconds
+    "Measure the time of inference for one image, as the shortest of several measurements."
+    classify_one = inference_fn(network, run)
+    seconds = []
     with torch.no_grad():
-        while len(took) < (1 if run.rehearsal else LOOKS) and sum(took) < LONGEST:
+        while len(seconds) < (1 if run.rehearsal else LATENCY_REPEATS) and sum(seconds) < MAX_SECONDS:
             began = perf_counter()
             classify_one()
-            took.append(perf_counter() - began)
-    return round(min(took), 6)
+            seconds.append(perf_counter() - began)
+    return round(min(seconds), 6)
 
 
-def inference_ready(network, run):
-    "The network at work on one validation image, until the device is done"
+def inference_fn(
+    network: nn.Module,  # Moved to the device of the images, in evaluation mode
+    run,  # The `Run` whose first validation image is used
+) -> Callable:
+    "Return a function that classifies one image and waits until the device is done."
     x = run.dls.valid.one_batch()[0][:1].as_subclass(torch.Tensor)
-    network.to(x.device).eval()  # where not all of stage one's student went
+    network.to(x.device).eval()  # stage one moves only the front of the student
 
     def classify_one():
         network(x)

@@ -1,68 +1,73 @@
-"""Feature maps: how the output of a layer is laid out, found by changing the image, and brought to N×C×H×W.
+"""Feature maps: find the layout of a layer's output, and convert it to N×C×H×W.
 
-Axes are named N (images of the batch), C (channels), H and W (rows and columns) and T (tokens, row by row). Two facts decide:
+Axes are named N (images of the batch), C (channels), H and W (rows and columns) and T (tokens, row by row). The layout
+is found by changing the images:
 
-1. The sides of a map follow the sides of the image: an axis that changes with the image's height alone is H, with its width alone W.
-2. For tokens, and where the network takes images of one size only: other rows in the image change the same rows of the map most,
-   other columns the same columns (`kdfast.models.positions`).
+1. An axis whose length changes with the height of the images alone is H; with their width alone, W.
+2. For tokens, and for networks that accept images of one size only: when some rows of the image change, the same rows
+   of the map change most; when columns change, the same columns (`kdfast.models.positions`).
 """
 
 from dataclasses import dataclass
 from itertools import permutations
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kdfast.core.errors import KdfastError
 from kdfast.models import positions
-from kdfast.models.noise import Inputs, trying, watch
+from kdfast.models.noise import Inputs, record_layers, trial
 
-FEW = 2  # images that show the shape of an output
+N_IMAGES = 2  # in the batches that show the shape of an output
 
 
 @dataclass(frozen=True)
 class Layout:
-    "Where an output has its channels and its positions."
+    "The layout of a layer's output."
 
-    axes: str  # NCHW, NHWC …; NTC or NCT of tokens; NC of a vector
+    axes: str  # NCHW, NHWC …; NTC or NCT for tokens; NC for a vector
     grid: tuple = ()  # Rows and columns of the tokens
-    prefix: int = 0  # Tokens before those: class, distillation, registers
+    prefix: int = 0  # Tokens before those of the grid: class, distillation, registers
 
     def arrange(
         self,
-        x: torch.Tensor,  # What the layer gives
-    ) -> torch.Tensor:  # (batch, channels, height, width); of a vector (batch, channels)
-        "The same values as a feature map. What is one already stays the same tensor."
+        x: Tensor,  # Output of the layer
+    ) -> Tensor:  # (batch, channels, height, width); for a vector (batch, channels)
+        "Convert an output to a feature map. An output that is one already is returned unchanged."
         if self.axes == 'NCHW':
             return x
         if self.axes == 'NC':
             return x.flatten(1)
         axes = self.axes
         if self.grid:
-            at, n = axes.index('T'), self.grid[0] * self.grid[1]
-            x, axes = x.narrow(at, self.prefix, n).unflatten(at, self.grid), axes.replace('T', 'HW')
+            dim = axes.index('T')
+            rows, columns = self.grid
+            x = x.narrow(dim, self.prefix, rows * columns).unflatten(dim, self.grid)
+            axes = axes.replace('T', 'HW')
         return x.permute([axes.index(axis) for axis in 'NCHW'])
 
 
-# What layers give, as feature maps
+# Outputs of layers as feature maps
 
 
 class Arranged:
-    "Brings what layers of a network give to N×C×H×W; of a network that sees no images, leaves it as it is."
+    "Convert outputs of layers to N×C×H×W; without images among the inputs they stay unchanged."
 
     def __init__(self):
         self.known = {}
 
     def prepare(
         self,
-        net: nn.Module,  # The network, as it was made
-        layers: dict[str, nn.Module],  # Names and modules, the same each time
-        given: tuple[tuple, dict],  # What it is called with: positional arguments, and those by name
+        net: nn.Module,  # The network
+        layers: dict[str, nn.Module],  # Layers by name, the same in each call
+        inputs: tuple[tuple, dict],  # Positional and keyword arguments of the network
     ):
-        "Find out how outputs are laid out, once for each size of the images. Raises KdfastError for a layer that gives neither map nor vector."
-        self.size = Inputs(given).size
+        """Find the layouts, once for each image size.
+
+        Raises KdfastError if an output is neither a feature map nor a vector.
+        """
+        self.size = Inputs(inputs).size
         if self.size not in self.known:
-            self.known[self.size] = layouts(net, layers, given)
+            self.known[self.size] = layouts(net, layers, inputs)
         for layout in self.known[self.size].values():
             if isinstance(layout, KdfastError):
                 raise layout
@@ -70,58 +75,77 @@ class Arranged:
     def __call__(
         self,
         layer: str,  # Its name
-        output: torch.Tensor,  # What it gave for what was prepared
-    ) -> torch.Tensor:
+        output: Tensor,  # Its output for the inputs that were prepared
+    ) -> Tensor:
         layout = self.known[self.size][layer]
         return layout.arrange(output) if layout else output
 
 
-# How an output is laid out
+# Find layouts
 
 
 def layouts(
-    net: nn.Module,  # Any network
-    layers: dict[str, nn.Module],  # Names and modules of some of its layers
-    given: tuple[tuple, dict],  # What it is called with: positional arguments, and those by name
-) -> dict[str, Layout | KdfastError | None]:  # None where the network sees no image: outputs are then taken as they are
-    """How the outputs of these layers are laid out; a KdfastError for one that gives neither a feature map nor a vector.
+    net: nn.Module,  # Any network; left as it was
+    layers: dict[str, nn.Module],  # Some of its layers by name
+    inputs: tuple[tuple, dict],  # Positional and keyword arguments of the network
+) -> dict[str, Layout | KdfastError | None]:  # None for all if the inputs are no images
+    """Find the layout of each layer's output.
 
-    Images, float tensors of four dimensions, are replaced by noise. The network is called in evaluation mode and left as it was.
+    The value is a KdfastError if an output is neither a feature map nor a vector. Images, that is float tensors of four
+    dimensions, are replaced by noise. The network is called in evaluation mode.
     """
-    inputs = Inputs(given)
+    inputs = Inputs(inputs)
     if not inputs.n:
         return dict.fromkeys(layers)
-    with trying(net):
-        calls, stopped = shapes(net, layers, inputs)
-        found = {name: unusable(name, calls[name], net, stopped) for name in layers}
-        rest = {name: module for name, module in layers.items() if not found[name]}
-        sizes = [calls, *(shapes(net, rest, inputs, scale)[0] for scale in ((2, 1), (1, 2)))]  # taller and wider images
-        read = {name: readings(*[seen[name][0] if seen[name] else None for seen in sizes]) for name in rest}
-        unsure = {name: axes for name, (axes, sure) in read.items() if not sure}
-        moved = positions.moved(net, rest, unsure, inputs) if unsure else {}
-    for name, (axes, sure) in read.items():
-        where = (axes[0],) if sure else positions.best(axes, calls[name][0], moved[name], inputs.sides)
-        found[name] = Layout(*where) if where else no_map(name, calls[name][0])
+    with trial(net):
+        outputs, error = output_shapes(net, layers, inputs)
+        found = {name: unusable(name, outputs[name], net, error) for name in layers}
+        usable = {name: module for name, module in layers.items() if not found[name]}
+        taller, wider = (output_shapes(net, usable, inputs, scale)[0] for scale in ((2, 1), (1, 2)))
+        candidates, certain = {}, {}
+        for name in usable:
+            shapes = [calls[name][0] if calls[name] else None for calls in (outputs, taller, wider)]
+            candidates[name], certain[name] = possible_axes(*shapes)
+        uncertain = {name: axes for name, axes in candidates.items() if not certain[name]}
+        locations = positions.locate(net, usable, uncertain, inputs) if uncertain else {}
+    for name, axes in candidates.items():
+        if certain[name]:
+            found[name] = Layout(axes[0])
+        else:
+            best = positions.best(axes, outputs[name][0], locations[name], inputs.sides)
+            found[name] = Layout(*best) if best else no_map(name, outputs[name][0])
     return found
 
 
-def shapes(net, layers, inputs, scale=(1, 1)):
-    "What each layer gives, call by call: a shape, or the type of what is no tensor; and what stopped the network"
-    seen = {name: [] for name in layers}
+def output_shapes(
+    net: nn.Module,  # In evaluation mode
+    layers: dict[str, nn.Module],  # Some of its layers by name
+    inputs: Inputs,  # Of the network
+    scale: tuple[int, int] = (1, 1),  # Factors of the images' height and width
+) -> tuple[dict[str, list], Exception | None]:
+    """Return the output shapes of each layer, call by call, and what stopped the network.
 
-    def see(name, output):
-        seen[name].append(tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__)
+    An output that is no tensor has the name of its type in place of a shape.
+    """
+    shapes = {name: [] for name in layers}
 
-    return seen, watch(net, layers, see, inputs.noise(FEW, scale))
+    def record(name, output):
+        shapes[name].append(tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__)
+
+    return shapes, record_layers(net, layers, record, inputs.noise(N_IMAGES, scale))
 
 
-def unusable(name, calls, net, stopped):
-    "Why nothing can be learnt from what the layer gives, or None"
+def unusable(
+    name: str,  # Of the layer
+    calls: list,  # Shape, or name of a type, of each output
+    net: nn.Module,  # The network
+    stopped: Exception | None,  # What stopped the network
+) -> KdfastError | None:
+    "Return the error for a layer whose output can be neither a feature map nor a vector of each image."
     kind = type(net).__name__
     if not calls:
-        return KdfastError(
-            f'{kind} does not compute its layer {name} when it is shown an image{f" ({stopped})" if stopped else ""}: choose another'
-        )
+        cause = f' ({stopped})' if stopped else ''
+        return KdfastError(f'{kind} does not compute its layer {name} for an image{cause}: choose another')
     if len(calls) > 1:
         return KdfastError(
             f'{kind} computes its layer {name} {len(calls)} times for an image: choose one that it computes once'
@@ -129,9 +153,10 @@ def unusable(name, calls, net, stopped):
     (shape,) = calls
     if isinstance(shape, str):
         return KdfastError(f'layer {name} gives {shape}, expected a tensor: choose another')
-    if shape[:1] != (FEW,):
+    if shape[:1] != (N_IMAGES,):
         return KdfastError(
-            f'layer {name} gives {times(shape)} for {FEW} images, as windows of images do: no feature map of each image, choose another layer'
+            f'layer {name} gives {times(shape)} for {N_IMAGES} images, as windows of images do: no feature map of each '
+            'image, choose another layer'
         )
     if len(shape) not in (2, 3, 4):
         return KdfastError(
@@ -140,48 +165,68 @@ def unusable(name, calls, net, stopped):
     return None
 
 
-def no_map(name, shape):
+def no_map(
+    name: str,  # Of the layer
+    shape: tuple,  # Of its output
+) -> KdfastError:
+    "Return the error for a layer whose layout could not be found."
     return KdfastError(
-        f'layer {name} gives {times(shape[1:])} for an image, and nothing shows which of that are rows and columns: '
+        f'layer {name} gives {times(shape[1:])} for an image, and its rows and columns cannot be identified: '
         'no feature map, choose another layer'
     )
 
 
-def times(shape):
+def times(
+    shape: tuple,  # Of a tensor
+) -> str:
+    "Format a shape, for example 2×3."
     return '×'.join(map(str, shape))
 
 
-def readings(
-    shape: tuple,  # Of what the layer gives
-    taller: tuple | str | None,  # Of what it gives for taller images, where it gives anything
-    wider: tuple | str | None,  # For wider images
-) -> tuple[list[str], bool]:  # Layouts that are possible, and whether the only one is sure
-    "How the axes can be read."
+def possible_axes(
+    shape: tuple,  # Of the layer's output
+    taller: tuple | str | None,  # Of its output for images of twice the height, if there is one
+    wider: tuple | str | None,  # Of its output for images of twice the width, if there is one
+) -> tuple[list[str], bool]:
+    "Return the possible layouts of an output, and whether the only one is certain."
     if len(shape) == 2:
         return ['NC'], True
-    long = [axis for axis, n in enumerate(shape) if axis and n > 1]
-    if len(long) < 2:
-        return ['NC' if len(shape) == 3 else {2: 'NHCW', 3: 'NHWC'}.get(*long or [1], 'NCHW')], True  # one position
-    known = follows(shape, taller, wider)
+    long = [dim for dim, n in enumerate(shape) if dim and n > 1]
+    if len(long) < 2:  # a single position
+        if len(shape) == 3:
+            return ['NC'], True
+        channels = long[0] if long else 1
+        return [{2: 'NHCW', 3: 'NHWC'}.get(channels, 'NCHW')], True
+    known = size_dependence(shape, taller, wider)
     if len(shape) == 3:
-        return [
-            axes
-            for axes in ('NTC', 'NCT')
-            if not known or (known[axes.index('T')] in ' T' and known[axes.index('C')] == ' ')
-        ], False
+        return [axes for axes in ('NTC', 'NCT') if fits_tokens(axes, known)], False
     if not known or known == '    ':
         return ['NCHW', 'NHWC', 'NHCW'], False
-    fits = [
-        axes for axes in map(''.join, permutations('CHW')) if all(k in (' ', axis) for k, axis in zip(known[1:], axes))
-    ]
-    flat = [
+    orders = [''.join(order) for order in permutations('CHW')]
+    fits = [axes for axes in orders if all(k in (' ', axis) for k, axis in zip(known[1:], axes))]
+    both_known = [  # each of H and W changes with the images, or has length 1, which never changes
         axes for axes in fits if all(axis in known or shape[1 + axes.index(axis)] == 1 for axis in 'HW')
-    ]  # a side of 1 grows with nothing
-    return ['N' + axes for axes in flat or fits], len(flat) == 1
+    ]
+    return ['N' + axes for axes in both_known or fits], len(both_known) == 1
 
 
-def follows(shape, *others):
-    "What each axis changes with: H the height of the images alone, W their width alone, T both, a space neither; None where that is not known"
-    if any(not isinstance(other, tuple) or len(other) != len(shape) for other in others):
+def fits_tokens(
+    axes: str,  # NTC or NCT
+    known: str | None,  # Returned by `size_dependence`
+) -> bool:
+    "Return whether the tokens change with both sides of the images, and the channels with none."
+    return not known or (known[axes.index('T')] in ' T' and known[axes.index('C')] == ' ')
+
+
+def size_dependence(
+    shape: tuple,  # Of an output
+    taller: tuple | str | None,  # For images of twice the height
+    wider: tuple | str | None,  # For images of twice the width
+) -> str | None:  # None if an output is missing or has other dimensions
+    """Return what the length of each axis depends on.
+
+    H: the height of the images alone; W: their width alone; T: both; space: neither.
+    """
+    if any(not isinstance(other, tuple) or len(other) != len(shape) for other in (taller, wider)):
         return None
-    return ''.join(' HWT'[(n != taller) + 2 * (n != wider)] for n, taller, wider in zip(shape, *others))
+    return ''.join(' HWT'[(n != n_taller) + 2 * (n != n_wider)] for n, n_taller, n_wider in zip(shape, taller, wider))

@@ -1,7 +1,7 @@
-"""The same network for less work: a batch norm that alone reads what a convolution gives becomes part of that convolution.
+"""Faster inference copies of networks: fold batch norms into the convolutions that they read.
 
-Which batch norm reads what is observed on a batch, not guessed from the network's structure; and a copy takes the place of its
-original only after it gave the same for that batch.
+A batch norm is folded if nothing else reads the output of the convolution. This is observed on a batch, not inferred
+from the network's structure. A copy replaces its original only if both return the same outputs for that batch.
 """
 
 import sys
@@ -18,57 +18,54 @@ from torch.nn.utils import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from kdfast.models.inference import ask, copies, is_compiled, tensors
+from kdfast.models.inference import ask, copies, identity, is_compiled, tensors
 
-TOLERANCE = 1e-4  # of the largest value: how far a copy may be from its original, in float32
+TOLERANCE = 1e-4  # largest difference between copy and original, relative to the largest output, in float32
 NORMS = {
     nn.Conv1d: nn.BatchNorm1d,
     nn.Conv2d: nn.BatchNorm2d,
     nn.Conv3d: nn.BatchNorm3d,
-}  # a subclass may compute anything
+}  # these classes, no subclasses
 HOOKS = '_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks'
 
 
 def faster(
-    network: nn.Module,  # Any network; stays as it is
-    xb: tuple,  # A batch of what it is called with
-    layers: list[str] = (),  # Layers whose outputs are wanted
-    choose: Callable = lambda output: (
-        output
-    ),  # Gives, of the network's output, what is wanted where there are no layers
+    network: nn.Module,  # Any network; stays unchanged
+    xb: tuple,  # A batch of its inputs
+    layers: list[str] = (),  # Layers whose outputs are used
+    choose: Callable = identity,  # Selects what is used of the network's output if there are no layers
 ) -> nn.Module:  # A copy, or the network itself
-    "A network that gives the same in evaluation mode, for less work where there is one. One line on stderr tells why a copy is not used."
-    if is_compiled(network) or not plain(network) or not all(map(is_exact, [*tensors(network), *tree_leaves(xb)])):
+    """Return a network with the same outputs in evaluation mode at less cost, if there is one.
+
+    If a copy is rejected, the reason is printed to stderr.
+    """
+    if is_compiled(network) or not plain_modules(network):
         return network
-    with (
-        torch.autocast('cpu', enabled=False),
-        torch.autocast('cuda', enabled=False),
-    ):  # rounding would hide what a copy has wrong
+    if not all(map(is_comparable, [*tensors(network), *tree_leaves(xb)])):
+        return network
+    with torch.autocast('cpu', enabled=False), torch.autocast('cuda', enabled=False):  # rounding would hide differences
         with Readers(network) as readers:
             expected = ask(network, copies(xb), layers, choose)
         if not (pairs := readers.pairs()):
             return network
         try:
             copy = deepcopy(network)
-        except Exception as e:  # whatever a network of somebody else's holds
-            return as_given(network, f'it cannot be copied ({type(e).__name__})')
-        for pair in pairs:
-            fold(*map(copy.get_submodule, pair))
-        off = difference(ask(copy, copies(xb), layers, choose), expected)
-    if off <= TOLERANCE:
+        except Exception as e:  # a user's network may raise anything
+            return rejected(network, f'it cannot be copied ({type(e).__name__})')
+        for conv, norm in pairs:
+            fold(copy.get_submodule(conv), copy.get_submodule(norm))
+        error = relative_difference(ask(copy, copies(xb), layers, choose), expected)
+    if error <= TOLERANCE:
         return copy.eval()
-    return as_given(
-        network,
-        f'with folded batch norms it differs by {off:.1e} of its largest output'
-        if isfinite(off)
-        else 'its outputs cannot be compared',
-    )
+    if isfinite(error):
+        return rejected(network, f'with folded batch norms it differs by {error:.1e} of its largest output')
+    return rejected(network, 'its outputs cannot be compared')
 
 
 def folded(
-    network: nn.Module,  # Any network; stays as it is
-) -> Callable:  # Takes a batch, gives the network's output
-    "What the network gives in evaluation mode, without gradient, and for less work where that gives the same for the first batch."
+    network: nn.Module,  # Any network; stays unchanged
+) -> Callable:  # From a batch to the network's output
+    "Return an inference function; it uses a faster copy if that equals the network on the first batch."
     found = []
 
     def compute(*xb):
@@ -79,47 +76,61 @@ def folded(
     return compute
 
 
-def as_given(network, reason):
+def rejected(
+    network: nn.Module,  # The original
+    reason: str,  # Why it has no faster copy
+) -> nn.Module:
+    "Print why a network is used unchanged, and return it."
     print(f'kdfast: the teacher {type(network).__name__} is used as it is: {reason}', file=sys.stderr)
     return network
 
 
-def plain(network):
-    "Convolutions and batch norms, by name, that compute what their weights say and nothing else"
+def plain_modules(
+    network: nn.Module,  # Any network
+) -> dict[str, nn.Module]:  # By dotted name
+    "Return the convolutions and batch norms that compute what their weights define and nothing else."
     kinds = *NORMS, *NORMS.values()
     return {name: m for name, m in network.named_modules() if type(m) in kinds and is_plain(m)}
 
 
-def is_plain(m):
+def is_plain(
+    m: nn.Module,  # A convolution or a batch norm
+) -> bool:
+    "Return whether a module has no hooks (as pruning adds), no forward of its own and plain parameters."
     if 'forward' in vars(m) or any(getattr(m, hooks) for hooks in HOOKS):
-        return False  # pruning and the old weight_norm are hooks
-    own = [t for name in ('weight', 'bias') if (t := getattr(m, name)) is not None]
-    return all(isinstance(t, nn.Parameter) and t.dtype in (torch.float32, torch.float64) for t in own)
+        return False
+    parameters = [t for name in ('weight', 'bias') if (t := getattr(m, name)) is not None]
+    return all(isinstance(t, nn.Parameter) and t.dtype in (torch.float32, torch.float64) for t in parameters)
 
 
-def is_exact(x):
-    "Whether it has values, which comparing needs, in no half precision, which would hide what a copy has wrong"
-    return not (
-        isinstance(x, Tensor) and (x.is_meta or isinstance(x, FakeTensor) or x.dtype in (torch.float16, torch.bfloat16))
-    )
+def is_comparable(
+    x: object,  # A tensor or another input
+) -> bool:
+    "Return whether a tensor has values, in more than half precision, which would hide differences."
+    if not isinstance(x, Tensor):
+        return True
+    return not (x.is_meta or isinstance(x, FakeTensor) or x.dtype in (torch.float16, torch.bfloat16))
 
 
 class Readers(TorchFunctionMode):
-    "Observes, while a network computes, what reads the outputs of its convolutions."
+    "Observe what reads the outputs of a network's convolutions."
 
     def __init__(
         self,
         network: nn.Module,  # In evaluation mode while it computes
     ):
         super().__init__()
-        self.modules = plain(network)
-        self.outputs, self.runs, self.reads, self.source = {}, Counter(), Counter(), {}
+        self.modules = plain_modules(network)
+        self.outputs = {}  # name of a convolution and a reference to its output, by id of the output
+        self.calls = Counter()  # of each module
+        self.reads = Counter()  # of each convolution's output
+        self.source = {}  # name of the convolution that a batch norm reads
 
     def __enter__(self):
         self.hooks = [
-            m.register_forward_hook(self.gave(name))
+            m.register_forward_hook(self.record_output(name))
             if type(m) in NORMS
-            else m.register_forward_pre_hook(self.takes(name))
+            else m.register_forward_pre_hook(self.record_input(name))
             for name, m in self.modules.items()
         ]
         return super().__enter__()
@@ -129,63 +140,72 @@ class Readers(TorchFunctionMode):
             hook.remove()
         return super().__exit__(*exception)
 
-    def gave(self, name):
+    def record_output(
+        self,
+        name: str,  # Of a convolution
+    ) -> Callable:
+        "Return the forward hook of a convolution."
+
         def hook(conv, inputs, output):
-            self.runs[name] += 1
+            self.calls[name] += 1
             self.outputs[id(output)] = name, ref(output)
 
         return hook
 
-    def takes(self, name):
+    def record_input(
+        self,
+        name: str,  # Of a batch norm
+    ) -> Callable:
+        "Return the forward pre-hook of a batch norm."
+
         def hook(norm, inputs):
-            self.runs[name] += 1
+            self.calls[name] += 1
             if not norm.training and norm.running_mean is not None:
                 self.source[name] = self.convolution(inputs[0])
 
         return hook
 
-    def convolution(self, tensor):
-        "Whose output this is; None where it is no convolution's"
+    def convolution(
+        self,
+        tensor: object,  # Any value
+    ) -> str | None:
+        "Return the convolution that a tensor is the output of; None for any other value."
         name, output = self.outputs.get(id(tensor), (None, lambda: None))
         return name if output() is tensor else None
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
-        if any(isinstance(o, Tensor) for o in tree_leaves(result)):  # else it is a shape, a device …
+        if any(isinstance(o, Tensor) for o in tree_leaves(result)):  # not a shape or a device
             for o in tree_leaves((args, kwargs)):
                 self.reads[self.convolution(o)] += isinstance(o, Tensor)
         return result
 
     def pairs(self) -> list[tuple[str, str]]:
-        "Names of convolutions and of the batch norms that alone read them, once each."
+        "Return the names of convolutions and of the batch norms that alone read them, each called once."
         once = [
             (conv, norm)
             for norm, conv in self.source.items()
-            if conv and self.runs[conv] == self.runs[norm] == self.reads[conv] == 1
+            if conv and self.calls[conv] == self.calls[norm] == self.reads[conv] == 1
         ]
         return [pair for pair in once if NORMS[type(self.modules[pair[0]])] is type(self.modules[pair[1]])]
 
 
 def fold(
-    conv: nn.Module,  # A convolution, which from now on gives what `norm` gave
-    norm: nn.Module,  # The batch norm that reads it, which from now on changes nothing
+    conv: nn.Module,  # A convolution, which then returns what `norm` has returned
+    norm: nn.Module,  # The batch norm that reads it, which then returns its input
 ):
-    "Make the two one, in place."
+    "Fold a batch norm into a convolution, in place."
     conv.weight, conv.bias = fuse_conv_bn_weights(
         conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
     )
-    norm.forward = unchanged
+    norm.forward = identity
 
 
-def unchanged(x):
-    return x
-
-
-def difference(
-    found: list,  # What the copy gives
-    expected: list,  # What the original gives
+def relative_difference(
+    found: list,  # Outputs of the copy
+    expected: list,  # Outputs of the original
 ) -> float:
-    "The largest difference as a share of the largest value; infinite where they cannot be compared."
+    "Return the largest difference relative to the largest value; infinity if not comparable."
     pairs = list(zip(tree_leaves(found), tree_leaves(expected)))
     if not pairs or not all(isinstance(o, Tensor) and o.is_floating_point() for pair in pairs for o in pair):
         return float('inf')

@@ -1,7 +1,7 @@
-"Ask a network for what it computes, whatever it is wrapped in, and leave it as it was."
+"Run networks for inference, whatever they are wrapped in, and leave them as they were."
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from fastai.basics import Learner
@@ -13,11 +13,18 @@ from kdfast.core.errors import KdfastError
 PARALLEL = nn.DataParallel, nn.parallel.DistributedDataParallel
 
 
+def identity(
+    output: object,  # Any value
+) -> object:
+    "Return the argument."
+    return output
+
+
 def as_module(
     network: nn.Module | Learner,  # A network, or the Learner that holds it
-    role: str = 'teacher',  # What it is called in the error
+    role: str = 'teacher',  # Its role, for the error
 ) -> nn.Module:
-    "The network itself. Raises TypeError for anything that is neither a network nor a Learner."
+    "Return the network. Raises TypeError for anything that is neither a module nor a Learner."
     if isinstance(network, Learner):
         return network.model
     if isinstance(network, nn.Module):
@@ -30,9 +37,9 @@ def as_module(
 
 
 def unwrapped(
-    network: nn.Module,  # Compiled by torch.compile, inside of DataParallel …, or as it was made
+    network: nn.Module,  # Possibly wrapped by torch.compile, DataParallel or DistributedDataParallel
 ) -> nn.Module:
-    "The network as it was made."
+    "Return the network without its wrappers."
     while True:
         if '_orig_mod' in network._modules:
             network = network._orig_mod
@@ -45,42 +52,43 @@ def unwrapped(
 def is_compiled(
     network: nn.Module,  # Any network
 ) -> bool:
-    "Whether it, or a part of it, was compiled, by torch.compile or Module.compile: hooks that come later may not be called."
+    "Return whether any part was compiled: hooks that are registered later may then not be called."
     return any('_orig_mod' in m._modules or m._compiled_call_impl is not None for m in network.modules())
 
 
 def uncompiled(
     network: nn.Module,  # Any network
-):
-    "While this lasts, compiled networks compute as they were written, so that all hooks are called."
+) -> AbstractContextManager:
+    "Return a context in which compiled networks run eagerly, so that all hooks are called."
     return torch.compiler.set_stance('force_eager') if is_compiled(network) else nullcontext()
 
 
-# Asking a network
+# Inference
 
 
 def ask(
     network: nn.Module,  # Any network
-    xb: tuple,  # What it is called with
-    layers: list[str] = (),  # Layers whose outputs are wanted
-    choose: Callable = lambda output: (
-        output
-    ),  # Gives, of the network's output, what is wanted where there are no layers
-) -> list:  # Outputs of the layers; or, alone, of the network
-    "What a network gives in evaluation mode, without gradient."
+    xb: tuple,  # Its inputs
+    layers: list[str] = (),  # Layers whose outputs to return
+    choose: Callable = identity,  # Selects what to return of the network's output if there are no layers
+) -> list:  # Outputs of the layers, or the network's output alone
+    """Run a network in evaluation mode without gradients.
+
+    Raises KdfastError if a layer does not compute exactly once.
+    """
     with torch.no_grad(), evaluating(network):
         if not layers:
             return [choose(network(*xb))]
-        with uncompiled(network), watched(network, layers) as seen:
+        with uncompiled(network), watched(network, layers) as outputs:
             network(*xb)
-        return [only(seen[name], name, 'teacher') for name in layers]
+        return [only(outputs[name], name, 'teacher') for name in layers]
 
 
 @contextmanager
 def evaluating(
     network: nn.Module,  # Any network
 ) -> Iterator[nn.Module]:
-    "In evaluation mode; afterwards every module is in the mode that it was in."
+    "Switch a network to evaluation mode, and each module back to its own mode afterwards."
     modes = {module: module.training for module in network.modules()}
     if any(modes.values()):
         network.eval()
@@ -96,57 +104,62 @@ def evaluating(
 def watched(
     network: nn.Module,  # Any network
     layers: list[str],  # Dotted names
-    active: Callable = lambda: True,  # Whether to look at this moment
-) -> Iterator[dict]:  # Lists by name: an output for each time that the layer computes
-    "What layers of a network give, as it is then: a layer behind may overwrite it in place."
-    seen = {name: [] for name in layers}
+    active: Callable = lambda: True,  # Whether to capture outputs at this moment
+) -> Iterator[dict[str, list[Tensor]]]:  # By name, an output for each time that the layer computes
+    "Capture the outputs of layers, as copies: a later layer may overwrite them in place."
+    outputs = {name: [] for name in layers}
 
-    def keep(name, output):
+    def capture(name, output):
         if active():
-            seen[name].append(copied(output, name))
+            outputs[name].append(copied(output, name))
 
     hooks = [
-        network.get_submodule(name).register_forward_hook(lambda module, inputs, output, name=name: keep(name, output))
-        for name in seen
+        network.get_submodule(name).register_forward_hook(
+            lambda module, inputs, output, name=name: capture(name, output)
+        )
+        for name in outputs
     ]
     try:
-        yield seen
+        yield outputs
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def copied(output, layer):
+def copied(
+    output: object,  # Of a layer
+    layer: str,  # Its name
+) -> Tensor:
+    "Copy the output of a layer. Raises KdfastError if it is no tensor."
     if isinstance(output, Tensor):
         return output.clone()
     raise KdfastError(f'layer {layer} gives {type(output).__name__}, expected a tensor: choose another')
 
 
 def only(
-    outputs: list,  # What a layer gave for a batch
+    outputs: list,  # Of a layer, for one batch
     layer: str,  # Its name
-    role: str,  # Whose layer it is
-):
-    "The one output of a layer. Raises KdfastError where there is none, or several."
+    role: str,  # Teacher, student or the class of the network, for the error
+) -> object:
+    "Return the single output of a layer. Raises KdfastError if there is none, or more than one."
     if len(outputs) == 1:
         return outputs[0]
-    often = (
-        f'computes its layer {layer} {len(outputs)} times for a batch'
-        if outputs
-        else f'does not compute its layer {layer} for a batch'
-    )
-    raise KdfastError(f'the {role} {often}, expected once: choose another layer')
+    if outputs:
+        problem = f'computes its layer {layer} {len(outputs)} times for a batch'
+    else:
+        problem = f'does not compute its layer {layer} for a batch'
+    raise KdfastError(f'the {role} {problem}, expected once: choose another layer')
 
 
 def tensors(
     network: nn.Module,  # Any network
 ) -> list[Tensor]:
-    "Its weights and buffers."
+    "Return all parameters and buffers."
     return [*network.parameters(), *network.buffers()]
 
 
 def copies(
-    xb: tuple,  # What a network is called with
+    xb: tuple,  # Inputs of a network
 ) -> tuple:
-    "The same, which the network may write into."
+    "Copy the tensors among the inputs, so that the network may overwrite them."
     return tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, xb)

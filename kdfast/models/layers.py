@@ -1,4 +1,4 @@
-"What layers a network has, and which of two networks meet: where a hint can be taken and where it can guide."
+"List the layers of networks, and find pairs of layers that a hint can use."
 
 from dataclasses import dataclass
 
@@ -10,19 +10,19 @@ from torch import nn
 
 from kdfast.core.errors import KdfastError
 from kdfast.core.format import thousands
-from kdfast.models.feature_maps import Layout, layouts
+from kdfast.models.feature_maps import Layout, layouts, times
 from kdfast.models.inference import tensors, unwrapped
-from kdfast.models.noise import trying, watch
+from kdfast.models.noise import record_layers, trial
 
 
 @dataclass(frozen=True)
 class Layer:
-    "A layer that gives a feature map."
+    "A layer whose output is a feature map."
 
     name: str
-    kind: str  # Of module
+    kind: str  # Class of the module
     shape: tuple  # Channels, height, width
-    params: int  # Of all that is computed up to and including it
+    params: int  # Of all modules that compute up to and including it
     layout: str  # In the network: N×C×H×W, N×H×W×C, 16 of 17 tokens …
 
 
@@ -30,87 +30,100 @@ def layers(
     net: nn.Module,  # Any network
     side: int,  # Height and width of the images
 ) -> list[Layer]:
-    """Its blocks that give feature maps, as they are computed: modules that are made of others, and those that stand alone.
+    """List the blocks whose outputs are feature maps, in the order in which they compute.
 
-    Raises KdfastError where the network cannot see images of that size.
+    Blocks are modules with submodules, and top-level modules. Raises KdfastError if the network cannot process images
+    of that size.
     """
     net = unwrapped(net)
     images = torch.zeros(1, 3, side, side, device=next((t.device for t in tensors(net)), None))
-    modules, computed, seen = {name: module for name, module in net.named_modules() if name}, {}, {}
+    modules = {name: module for name, module in net.named_modules() if name}
+    counted = {}  # number of elements by id of each parameter so far
+    outputs = {}  # shape of the first output and number of parameters so far, by layer
 
-    def see(name, output):
-        computed.update((id(p), p.numel()) for p in modules[name].parameters(recurse=False))
-        seen.setdefault(name, (getattr(output, 'shape', None), sum(computed.values())))
+    def record(name, output):
+        counted.update((id(p), p.numel()) for p in modules[name].parameters(recurse=False))
+        outputs.setdefault(name, (getattr(output, 'shape', None), sum(counted.values())))
 
-    with trying(net):
-        stopped = watch(net, modules, see, ((images,), {}))
-    if stopped:  # whatever a network of somebody else's does with a size that it was not made for
+    with trial(net):
+        stopped = record_layers(net, modules, record, ((images,), {}))
+    if stopped:  # networks of users may raise anything for images of another size
         raise KdfastError(
-            f'{type(net).__name__} cannot see images of {side}×{side} ({type(stopped).__name__}: {stopped}): choose another --size'
+            f'{type(net).__name__} cannot process images of {side}×{side} ({type(stopped).__name__}: {stopped}): '
+            'choose another --size'
         ) from stopped
-    blocks = {
-        name: modules[name] for name in seen if '.' not in name or next(modules[name].children(), None) is not None
-    }
-    found = layouts(net, blocks, ((images,), {}))
+    names = [name for name in outputs if '.' not in name or next(modules[name].children(), None) is not None]
+    found = layouts(net, {name: modules[name] for name in names}, ((images,), {}))
     maps = {name: layout for name, layout in found.items() if isinstance(layout, Layout) and layout.axes != 'NC'}
-    return [layer(name, modules[name], layout, *seen[name]) for name, layout in maps.items()]
+    return [describe_layer(name, modules[name], layout, *outputs[name]) for name, layout in maps.items()]
 
 
-def layer(name, module, layout, shape, params):
+def describe_layer(
+    name: str,  # Dotted name
+    module: nn.Module,  # The layer
+    layout: Layout,  # Of its output
+    shape: tuple,  # Of its output
+    params: int,  # Number of parameters so far
+) -> Layer:
+    "Return the description of a layer."
     arranged = layout.arrange(torch.empty(shape, device='meta'))
-    return Layer(name, type(module).__name__, tuple(arranged.shape[1:]), params, in_words(layout, shape))
+    return Layer(name, type(module).__name__, tuple(arranged.shape[1:]), params, layout_text(layout, shape))
 
 
-def in_words(layout, shape):
+def layout_text(
+    layout: Layout,  # Of a layer's output
+    shape: tuple,  # Of the output
+) -> str:
+    "Format a layout, for example N×H×W×C or 16 of 17 tokens."
     if not layout.grid:
         return '×'.join(layout.axes)
-    tokens, places = shape[layout.axes.index('T')], layout.grid[0] * layout.grid[1]
-    return f'{tokens} tokens' if tokens == places else f'{places} of {tokens} tokens'
+    tokens, positions = shape[layout.axes.index('T')], layout.grid[0] * layout.grid[1]
+    return f'{tokens} tokens' if tokens == positions else f'{positions} of {tokens} tokens'
 
 
-def meeting(
+def matching_layers(
     teacher: list[Layer],  # Of the teacher
     student: list[Layer],  # Of the student
-) -> list[tuple[Layer, Layer]]:
-    "Hint layer and guided layer of equal height and width: of each size the last, which has seen most."
-    last = [{layer.shape[1:]: layer for layer in those} for those in (teacher, student)]
-    return [(hint, last[1][size]) for size, hint in last[0].items() if size in last[1] and size > (1, 1)]
+) -> list[tuple[Layer, Layer]]:  # Hint layer and guided layer
+    "Return pairs of layers with equal height and width; for each size, the last layer of each network."
+    hints = {layer.shape[1:]: layer for layer in teacher}
+    guided = {layer.shape[1:]: layer for layer in student}
+    return [(hint, guided[size]) for size, hint in hints.items() if size in guided and size > (1, 1)]
 
 
-def table(found):
-    "Layers for a reader"
+def table(
+    layers: list[Layer],  # Of a network
+) -> Table:
+    "Return a table of layers."
     columns = Table(box=None, pad_edge=False, header_style='dim', padding=(0, 2, 0, 0))
     columns.add_column('layer', overflow='fold')
     columns.add_column('', style='dim', overflow='fold')
     for header in ('shape', 'parameters so far'):
         columns.add_column(header, justify='right', no_wrap=True)
-    elsewhere = any(layer.layout != 'N×C×H×W' for layer in found)
-    if elsewhere:
-        columns.add_column('in the network', style='dim', overflow='fold')
-    for layer in found:
-        columns.add_row(
-            layer.name,
-            layer.kind,
-            '×'.join(map(str, layer.shape)),
-            thousands(layer.params),
-            *[layer.layout] * elsewhere,
-        )
+    other_layouts = any(layer.layout != 'N×C×H×W' for layer in layers)
+    if other_layouts:
+        columns.add_column('layout', style='dim', overflow='fold')
+    for layer in layers:
+        cells = [layer.name, layer.kind, times(layer.shape), thousands(layer.params)]
+        columns.add_row(*cells, *[layer.layout] * other_layouts)
     return columns
 
 
 def view(
-    networks: dict[str, list[Layer]],  # Student first; a teacher behind it, or not
+    networks: dict[str, list[Layer]],  # Layers by network; student first, then the teacher, if any
 ) -> Group:
-    "Their layers, and the pairs that meet."
-    parts = [part for name, found in networks.items() for part in (Text(f'\n{name}\n', 'bold'), table(found))]
+    "Return the tables of one or two networks, and the pairs of layers that a hint can use."
+    parts = []
+    for name, found in networks.items():
+        parts += [Text(f'\n{name}\n', 'bold'), table(found)]
     if len(networks) == 2:
         student, teacher = networks.values()
         pairs = Table.grid(padding=(0, 2))
-        for hint, guided in meeting(teacher, student):
-            need = 'no matrix' if hint.shape == guided.shape else f'a matrix {guided.shape[0]} → {hint.shape[0]}'
-            pairs.add_row(Text(f'--hint {hint.name}:{guided.name}', 'bold'), f'{hint.shape[1]}×{hint.shape[2]}', need)
-        parts += [
-            Text('\nof equal height and width, the last of each\n', 'bold'),
-            pairs if pairs.rows else Text('none'),
-        ]
+        for hint, guided in matching_layers(teacher, student):
+            equal = hint.shape == guided.shape
+            regressor = 'no regressor' if equal else f'regressor {guided.shape[0]} → {hint.shape[0]}'
+            option = Text(f'--hint {hint.name}:{guided.name}', 'bold')
+            pairs.add_row(option, times(hint.shape[1:]), regressor)
+        heading = Text('\npairs of equal height and width (the last layers of each size)\n', 'bold')
+        parts += [heading, pairs if pairs.rows else Text('none')]
     return Group(*parts)

@@ -1,57 +1,69 @@
-"Whether a network can be trained and kept: shown images, saved and loaded in memory, before anything is written."
+"Check, in memory and with random images, that a network can be trained, saved and loaded."
 
 import hashlib
 import json
 import re
 import sys
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kdfast.core.errors import KdfastError
-from kdfast.core.source import error_reason
+from kdfast.core.explain import error_reason
 from kdfast.data.dataset import Data
 from kdfast.models import state
-from kdfast.models.weights import size
+from kdfast.models.feature_maps import times
 
-MOVED = 0.02  # standard deviation of what is added to parameters, in place of training
+STEP = 0.02  # standard deviation of what is added to parameters, in place of training
 
 
 def examine(
-    network: nn.Module,  # To be looked at; its weights are changed
-    other: nn.Module,  # The same, built once more
-    name: str,  # For the error
-    data: Data,  # What it is for
-) -> str:  # A digest of its structure
-    """Show it images, save it, and load that into the other one; raise KdfastError where it cannot be trained on the data and kept.
+    network: nn.Module,  # Its weights are changed
+    other: nn.Module,  # The same network, built once more
+    name: str,  # Of the network, for errors
+    data: Data,  # To train it on
+) -> str:  # The digest that `structure` returns
+    """Run a network, save it, and load it into the other one. Raises KdfastError if one of these fails.
 
-    Weights are moved before it is saved, as training would move them, so that what is not saved shows.
+    Its parameters are changed before it is saved, as in training, so that state which is not saved is noticed.
     """
     for net in (network, other):
-        as_trained(net, name)
+        to_channels_last(net, name)
     with eager(), torch.autocast('cpu', enabled=False):
         check_logits(network, name, tuple(data.shape), len(data.classes))
         if data.grow < 1:
-            check_growing(network, name, data)
-        move(network, name)
-        check_equal(network, copied(network, other, name), name, tuple(data.shape))
+            check_start_size(network, name, data)
+        perturb(network, name)
+        check_equal(network, saved_and_loaded(network, other, name), name, tuple(data.shape))
     return structure(network)
 
 
-def check_growing(network, name, data):
+def check_start_size(
+    network: nn.Module,  # To check
+    name: str,  # Of the network, for errors
+    data: Data,  # With progressive resizing
+):
+    "Raise KdfastError if a network cannot process the images that progressive resizing starts with."
     try:
         check_logits(network, name, tuple(data.shape_at(0)), len(data.classes))
     except KdfastError as e:
         raise KdfastError(f'{e.message}; training begins at that size with --grow {data.grow}') from e
 
 
-def eager():
-    "What was compiled runs as it is written; whoever compiles has imported what does it, which takes its time"
+def eager() -> AbstractContextManager:
+    """Return a context in which compiled networks run eagerly.
+
+    If torch._dynamo, which imports slowly, has not been imported, no network is compiled.
+    """
     return torch.compiler.set_stance('force_eager') if 'torch._dynamo' in sys.modules else nullcontext()
 
 
-def as_trained(network, name):
+def to_channels_last(
+    network: nn.Module,  # Changed in place
+    name: str,  # Of the network, for errors
+):
+    "Convert weights to the memory format used in training. Raises KdfastError."
     try:
         network.to(memory_format=torch.channels_last)
     except RuntimeError as e:
@@ -60,30 +72,41 @@ def as_trained(network, name):
         ) from e
 
 
-def check_logits(network, name, shape, n_classes):
-    "Raise KdfastError where it gives anything but a column a class, in training or in evaluation, of several images or one"
+def check_logits(
+    network: nn.Module,  # To check
+    name: str,  # Of the network, for errors
+    shape: tuple[int, int],  # Height and width of the images
+    n_classes: int,  # Expected columns
+):
+    "Raise KdfastError unless the output is (images, classes), in both modes, also for one image."
     modes = [(True, 2), (False, 2), (False, 1)]
-    for (training, n), found in zip(modes, look(network, name, modes, shape)):
-        if isinstance(found, torch.Tensor) and found.shape == (n, n_classes) and found.is_floating_point():
+    for (training, n), output in zip(modes, try_forward(network, name, modes, shape)):
+        is_tensor = isinstance(output, Tensor)
+        if is_tensor and output.shape == (n, n_classes) and output.is_floating_point():
             continue
-        gives = (
-            type(found).__name__
-            if not isinstance(found, torch.Tensor)
-            else size(found) + (f' of {found.dtype}' if not found.is_floating_point() else '')
-        )
-        hint = '' if isinstance(found, torch.Tensor) else ': let its forward return them alone'
+        gives = times(output.shape) if is_tensor else type(output).__name__
+        if is_tensor and not output.is_floating_point():
+            gives += f' of {output.dtype}'
+        images = 'two images' if n == 2 else 'one image'
+        hint = '' if is_tensor else ': let its forward return them alone'
         raise KdfastError(
-            f'{name} gives {gives} for {"two images" if n == 2 else "one image"}, expected {n}×{n_classes}: logits, a column a class; '
+            f'{name} gives {gives} for {images}, expected {n}×{n_classes}: logits, a column a class; '
             f'in {"training" if training else "evaluation"} mode{hint}'
         )
 
 
-def look(network, name, modes, shape, seed=0):
-    "What it makes of images: whether in training mode, and how many, of each. Raises KdfastError where it cannot see them"
-    p = next(network.parameters(), torch.zeros(0))
+def try_forward(
+    network: nn.Module,  # To run; left in the mode of the last call
+    name: str,  # Of the network, for errors
+    modes: list[tuple[bool, int]],  # For each call: whether in training mode, and the number of images
+    shape: tuple[int, int],  # Height and width of the images
+    seed: int = 0,  # Of the images
+) -> list:  # The output of each call
+    "Run a network on random images. Raises KdfastError if it cannot process them."
+    device = next(network.parameters(), torch.zeros(0)).device
 
     def images(n, channels=3):
-        return torch.randn(n, channels, *shape, generator=torch.Generator().manual_seed(seed)).to(p.device)
+        return torch.randn(n, channels, *shape, generator=torch.Generator().manual_seed(seed)).to(device)
 
     try:
         with torch.no_grad():
@@ -93,35 +116,46 @@ def look(network, name, modes, shape, seed=0):
         channels = next((n for n in (1, 2, 4) if accepts(network, images(2, n))), None)
         if channels:
             raise KdfastError(
-                f'{name} takes images of {channels} channel{"s" * (channels > 1)}, expected 3 channels (red, green, blue), which grey '
-                'images have, too: build it for 3 (in_chans=3 in timm)'
+                f'{name} takes images of {channels} channel{"s" * (channels > 1)}, expected 3 channels (red, green, '
+                'blue), also for gray images: build it for 3 (in_chans=3 in timm)'
             ) from e
         raise KdfastError(
-            f'{name} cannot see images of {width}×{height}: {error_reason(e)}; choose another --size or network'
+            f'{name} cannot process images of {width}×{height}: {error_reason(e)}; choose another --size or network'
         ) from e
 
 
-def accepts(network, images):
+def accepts(
+    network: nn.Module,  # Switched to evaluation mode
+    images: Tensor,  # (N, C, H, W)
+) -> bool:
+    "Return whether a network can process images."
     try:
         with torch.no_grad():
             network.eval()(images)
-    except Exception:
-        return False  # whatever a network of somebody else's says to such images
+    except Exception:  # networks of users may raise anything
+        return False
     return True
 
 
 @torch.no_grad()
-def move(network, name):
-    "Change every parameter a little, in place, as optimizers do"
+def perturb(
+    network: nn.Module,  # Changed in place
+    name: str,  # Of the network, for errors
+):
+    "Change every parameter a little, in place. Raises KdfastError if one cannot be changed."
     for key, p in network.named_parameters():
         try:
-            p.add_(torch.randn_like(p) * MOVED)
+            p.add_(torch.randn_like(p) * STEP)
         except (RuntimeError, NotImplementedError) as e:
             raise KdfastError(f'{name} cannot be trained: {key} cannot be changed ({error_reason(e)})') from e
 
 
-def copied(network, other, name):
-    "The other one, with the state of the first, by way of what would be a file"
+def saved_and_loaded(
+    network: nn.Module,  # To save
+    other: nn.Module,  # The same network, into which its state is loaded
+    name: str,  # Of the network, for errors
+) -> nn.Module:  # The other one
+    "Save a network in memory and load it into another one. Raises KdfastError."
     try:
         state.serialized(network, {})
         state.restore(other, *state.packed(network))
@@ -132,25 +166,31 @@ def copied(network, other, name):
     return other
 
 
-def check_equal(network, restored, name, shape):
-    "Raise KdfastError where both do not say the same of some images"
+def check_equal(
+    network: nn.Module,  # The original
+    restored: nn.Module,  # With its state loaded
+    name: str,  # Of the network, for errors
+    shape: tuple[int, int],  # Height and width of the images
+):
+    "Raise KdfastError if two networks have different outputs for the same images."
     logits = []
     for net in (network, restored):
-        torch.manual_seed(0)  # should it draw random numbers in evaluation, too
-        logits += look(net, name, [(False, 2)], shape, seed=1)
+        torch.manual_seed(0)  # for networks that draw random numbers in evaluation mode
+        logits += try_forward(net, name, [(False, 2)], shape, seed=1)
     scale = float(logits[0].nan_to_num().abs().max())
     if torch.allclose(*logits, rtol=1e-4, atol=1e-4 * scale, equal_nan=True):
         return
     raise KdfastError(
-        f'{name} says something else once it is saved and loaded, for it depends on what its state dict does not hold: '
-        'register tensors with register_buffer and lists of modules as nn.ModuleList, and draw nothing at random but weights'
+        f'{name} has different outputs after it is saved and loaded, because they depend on more than its state dict: '
+        'register tensors with register_buffer and lists of modules as nn.ModuleList, and initialize nothing but '
+        'weights at random'
     )
 
 
 def structure(
-    network: nn.Module,
+    network: nn.Module,  # Any network
 ) -> str:  # 16 hexadecimal digits
-    "A digest of what a network is made of: its modules, their settings, the kinds and shapes of its state."
+    "Compute a digest of a network's modules, their settings, and the types and shapes of its state."
     modules = [(name, type(module).__qualname__, module.extra_repr()) for name, module in network.named_modules()]
     tensors = [
         (name, str(getattr(value, 'dtype', '')), str(getattr(value, 'shape', '')))

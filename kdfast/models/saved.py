@@ -1,6 +1,5 @@
-"""Networks on disk: saved, described, loaded, and built again."""
+"Build networks for a data set, save them with their description, and load them again."
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,196 +9,154 @@ from torch import nn
 
 from kdfast.core import atomic
 from kdfast.core.errors import KdfastError
+from kdfast.core.explain import error_reason, errors_explained
 from kdfast.core.names import Name, is_run, parse
-from kdfast.core.source import Project, error_reason, errors_explained, kept_name, kept_project, named_function
-from kdfast.data.dataset import Data, presized_side
+from kdfast.core.projects import named_function, saved_name, saved_project
+from kdfast.core.source import Project
+from kdfast.data.dataset import Data
 from kdfast.models import state
 from kdfast.models.build import build_network, create_network, fit_to_size, project_of
-from kdfast.models.weights import unwrapped
+from kdfast.models.description import read_description, read_named_description, with_description
+from kdfast.models.inference import unwrapped
 from kdfast.runs import trust
 from kdfast.runs.run_dir import RunDir
 
-# Networks on disk
+
+def ignore(
+    note: str,  # A message for the user
+):
+    "Ignore a message."
+
+
+# Build
 
 
 def build_for(
     name: str,  # Of a network
-    data: Data,  # What it is for
-    said: Callable = lambda note: None,  # Is told what a user should know
-) -> tuple[nn.Module, Project | None]:  # And the user's code that builds it
-    "The network, which knows what it takes to build it again and to show it an image."
-    with torch.random.fork_rng([]):  # weights follow from the seed, whatever was built or loaded before
+    data: Data,  # To train it on
+    notify: Callable = ignore,  # Called with a message for the user
+) -> tuple[nn.Module, Project | None]:  # The network, with its description; the user's code that builds it
+    "Build a network for a data set."
+    with torch.random.fork_rng([]):  # so that weights depend on the seed alone
         named = fit_to_size(name, len(data.classes), data.shape)
-        called, project = recorded_name(named)
-    return with_description(
-        build_network(str(named), len(data.classes), said, data.shape), called, data, project
-    ), project
+        recorded, project = recorded_name(named)
+    network = build_network(str(named), len(data.classes), notify, data.shape)
+    return with_description(network, recorded, data, project), project
 
 
 def build_by(
-    function: Callable,  # Of the number of classes, such as `wide`
-    data: Data,  # What it is for
-    said: Callable = lambda note: None,  # Is told what a user should know
-) -> tuple[nn.Module, Project | None]:  # And the user's code that builds it
-    "What a function gives, which knows how to build it again, if the function can be found again."
-    called, project = named_function(function)
-    name = called or getattr(function, '__qualname__', type(function).__name__)
+    function: Callable,  # From the number of classes to a network, such as `wide`
+    data: Data,  # To train it on
+    notify: Callable = ignore,  # Called with a message for the user
+) -> tuple[nn.Module, Project | None]:  # The network, with its description; the user's code that builds it
+    "Build a network by a function; it can be loaded again if a file or a package has the function."
+    recorded, project = named_function(function)
+    name = recorded or getattr(function, '__qualname__', type(function).__name__)
     with errors_explained(f'{name} could not be built for {len(data.classes)} classes', project):
         network = function(len(data.classes))
-    if called is None:
-        said(
-            f'{name} is no function of a file or a package: the weights of what it builds are kept, but kdfast cannot load them'
+    if recorded is None:
+        notify(
+            f'{name} is no function of a file or a package: the weights of its network are saved, but kdfast cannot '
+            'load them'
         )
-    return with_description(network, called, data, project), project
+    return with_description(network, recorded, data, project), project
 
 
-def recorded_name(named):
-    "The name that files of weights have for it, and the sources that build it"
+def recorded_name(
+    named: Name,  # Of a network
+) -> tuple[str, Project | None]:
+    "Return the name of a network for its description, and the user's code that builds it."
     project = project_of(named)
-    return str(Name(kept_name(named.where) if project else named.where, named.what, named.arguments)), project
+    where = saved_name(named.where) if project else named.where
+    return str(Name(where, named.what, named.arguments)), project
 
 
-def with_description(
-    network: nn.Module,
-    name: str | None,  # That builds it; of a file beside its weights, where a user's own code does
-    data: Data,  # What it is for
-    project: Project | None = None,  # The user's code that builds it
-) -> nn.Module:
-    "The network, which now knows what it takes to build it again and to show it an image."
-    network.built_by = dict(
-        **dict(network=name) if name else {},
-        classes=data.classes,
-        mean=data.mean,
-        std=data.std,
-        size=list(data.shape),
-        presized=presized_side(data.size) if data.size else None,
-        **dict(range=list(data.range)) if data.range else {},
-        **dict(source=project.hashes) if project else {},
-    )
-    return network
+# Save and load
 
 
 def save_network(
-    network: nn.Module,
+    network: nn.Module,  # Without regressor and teacher
     file: Path,  # .safetensors
 ):
-    "The network alone: no regressor, no teacher; with what it takes to build it again. Raises KdfastError for what cannot be kept."
+    "Save a network with its description. Raises KdfastError if its state cannot be saved."
     atomic.write(file, state.serialized(network, getattr(network, 'built_by', {})))
-
-
-def read_description(
-    file: Path,  # .safetensors
-) -> dict:
-    "What a file of weights says of its network: its name, the classes, the normalization and the size of the images. Raises KdfastError."
-    try:
-        with safetensors.safe_open(file, 'pt') as f:
-            text = (f.metadata() or {}).get('built_by', '{}')
-    except (safetensors.SafetensorError, OSError) as e:
-        raise KdfastError(f'{file} is no file of weights: {e}') from e
-    return parse_description(text, file)
-
-
-def parse_description(text, file):
-    "What kdfast wrote of a network beside it; it may have no name. Raises KdfastError for anything else"
-    try:
-        facts = json.loads(text)
-        size, colors, files, versions = (
-            facts['size'],
-            [float(n) for n in (*facts['mean'], *facts['std'])],
-            dict(facts.get('source', {})),
-            dict(facts.get('versions', {})),
-        )
-        right = (
-            len(size) == 2
-            and all(isinstance(n, int) and 0 < n < 2**16 for n in size)
-            and len(colors) == 6
-            and isinstance(facts.get('extra', {}), dict)
-            and all(isinstance(entry, dict) for entry in versions.values())
-            and all(
-                isinstance(name, str) for name in (facts.get('network', ''), *facts['classes'], *files, *files.values())
-            )
-        )
-    except (KeyError, TypeError, ValueError):
-        right = False
-    if right:
-        return facts
-    raise KdfastError(
-        f'{file} does not say what network it holds: it was not written by kdfast, or by a recipe that does not build it with run.build'
-    )
 
 
 def load_network(
     folder: RunDir,  # A finished run
 ) -> nn.Module:
-    "The network of a run, in evaluation mode. Raises KdfastError where what built it is not there, or may not run."
+    "Load the network of a run, in evaluation mode. Raises KdfastError, as `load_network_file`."
     return load_network_file(folder / 'weights.safetensors')
 
 
 def load_network_file(
     file: Path,  # Weights that kdfast wrote
 ) -> nn.Module:
-    """The network of a file, in evaluation mode.
+    """Load the network of a file, in evaluation mode.
 
-    A user's function that builds it is looked for in the directory `source` beside it, and runs only where it was trained with on
-    this machine, or `trust_code` was called for it. Raises KdfastError.
+    A user's function that builds it is read from the directory `source` beside the file. It is executed only if this
+    machine has trained with it or `trust_code` was called. Raises KdfastError if the function is missing or not
+    trusted, or if the weights do not fit.
     """
-    facts = described(file)
-    network = rebuild(facts, file)
+    description = read_named_description(file)
+    network = rebuild(description, file)
     try:
-        state.restore(network, safetensors.torch.load_file(file), facts)
+        state.restore(network, safetensors.torch.load_file(file), description)
     except (RuntimeError, ValueError, KeyError) as e:
-        raise KdfastError(f'{file} does not fit {facts["network"]} as it is built today: {error_reason(e)}') from e
+        raise KdfastError(
+            f'{file} does not fit {description["network"]} as it is built today: {error_reason(e)}'
+        ) from e
     network = unwrapped(network)
-    network.built_by = {name: value for name, value in facts.items() if name not in ('versions', 'extra')}
+    network.built_by = {name: value for name, value in description.items() if name not in ('versions', 'extra')}
     return network.to(memory_format=torch.channels_last).eval()
+
+
+def rebuild(
+    description: dict,  # Of the network
+    file: Path,  # Its weights
+) -> nn.Module:
+    "Build the network of a file anew. Raises KdfastError."
+    named, n_classes, size = parse(description['network']), len(description['classes']), tuple(description['size'])
+    if not named.is_code:
+        return create_network(named, n_classes, size)
+    sources = trusted_sources(description, file)
+    project = saved_project(named.where, file.parent / trust.SOURCE, sources) if sources else None
+    return create_network(named, n_classes, size, project)
+
+
+def load_or_build(
+    name: str,  # Of a network, or a run directory
+    n_classes: int = 10,  # Outputs of a network that is built
+    size: tuple[int, int] | None = None,  # Height and width of the images, for networks that need them
+) -> nn.Module:
+    "Load the network of a run, or build one by its name."
+    return load_network(RunDir(Path(name))) if is_run(name) else build_network(name, n_classes, size=size)
+
+
+# Trust
 
 
 def trust_code(
     file: Path,  # Weights that kdfast wrote
 ):
-    "The code that came with a file, and builds its network, may run from now on. Read it first."
+    "Allow the code beside a file to run from now on. Read it first."
     trust.accept(read_description(file))
 
 
 def check_trusted(
     file: Path,  # Weights that kdfast wrote
 ):
-    "Raise KdfastError where the network of a file could not be built: what builds it is not there, or may not run."
-    facts = described(file)
-    if parse(facts['network']).is_code:
-        trusted_sources(facts, file)
+    "Raise KdfastError if the code that builds a file's network is missing or not trusted."
+    description = read_named_description(file)
+    if parse(description['network']).is_code:
+        trusted_sources(description, file)
 
 
-def described(file):
-    facts = read_description(file)
-    if 'network' in facts:
-        return facts
-    raise KdfastError(
-        f'{file} does not name what builds its network: its recipe built it by no function of a file or a package'
-    )
-
-
-def trusted_sources(facts, file):
-    "The sources that build the network of a file, which may run"
-    sources = trust.read(facts, file)
-    trust.check(facts, file)
+def trusted_sources(
+    description: dict,  # Of the network
+    file: Path,  # Its weights
+) -> dict[str, bytes]:  # By name
+    "Return the sources that build the network of a file. Raises KdfastError unless they may be executed."
+    sources = trust.read_sources(description, file)
+    trust.check(description, file)
     return sources
-
-
-def rebuild(facts, file):
-    "The network that a file of weights names, new"
-    named, size = parse(facts['network']), tuple(facts['size'])
-    if not named.is_code:
-        return create_network(named, len(facts['classes']), size)
-    sources = trusted_sources(facts, file)
-    project = kept_project(named.where, file.parent / trust.SOURCE, sources) if sources else None
-    return create_network(named, len(facts['classes']), size, project)
-
-
-def any_network(
-    name: str,  # Of a network, or the folder of a run
-    n_classes: int = 10,  # Outputs, of what is built
-    size: tuple[int, int] | None = None,  # Height and width of the images, where it is built for one size
-) -> nn.Module:
-    "A run's network as it was trained, any other as it is built."
-    return load_network(RunDir(Path(name))) if is_run(name) else build_network(name, n_classes, size=size)

@@ -1,32 +1,35 @@
-"The state of a module as plain tensors and JSON, and back: tied and odd tensors, versions, extra state."
+"Convert the state of a module to plain tensors and JSON, and back."
 
 import json
 from collections import OrderedDict
 
 import safetensors.torch
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kdfast.core.errors import KdfastError
 
-EXTRA = '_extra_state'  # what PyTorch calls it
-
 
 def packed(
-    module: nn.Module,
-) -> tuple[dict, dict]:  # Tensors that share no memory, each contiguous; what else the state holds, as JSON
-    "The whole state of a module. Raises KdfastError for what a file of tensors and JSON cannot hold."
-    state, seen = module.state_dict(), set()
-    extra = {name: value for name, value in state.items() if not isinstance(value, torch.Tensor)}
+    module: nn.Module,  # Any module
+) -> tuple[dict, dict]:  # Contiguous tensors that share no memory; the rest of the state, as JSON
+    "Return the whole state of a module. Raises KdfastError if tensors and JSON cannot hold it."
+    state = module.state_dict()
+    extra = {name: value for name, value in state.items() if not isinstance(value, Tensor)}
     versions = {name: entry for name, entry in getattr(state, '_metadata', {}).items() if entry != {'version': 1}}
     for name, value in (extra | versions).items():
         check_plain(name, value)
-    tensors = {name: alone(name, value, seen) for name, value in state.items() if name not in extra}
+    seen = set()
+    tensors = {name: separate(name, value, seen) for name, value in state.items() if name not in extra}
     return tensors, dict(versions=versions) | (dict(extra=extra) if extra else {})
 
 
-def alone(name, tensor, seen):
-    "The tensor by itself: contiguous, and in memory that none of those before it is in"
+def separate(
+    name: str,  # Of the tensor, for the error
+    tensor: Tensor,  # Of a state dict
+    seen: set[int],  # Addresses of the memory of earlier tensors; the tensor's is added
+) -> Tensor:
+    "Return a contiguous tensor that shares no memory with earlier ones. Raises KdfastError."
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
         kind = 'quantized' if tensor.is_quantized else 'meta' if tensor.is_meta else tensor.layout
         raise KdfastError(f'{name} of its state is a {kind} tensor, which cannot be saved: expected a dense one')
@@ -38,54 +41,66 @@ def alone(name, tensor, seen):
     return tensor
 
 
-def check_plain(name, value):
+def check_plain(
+    name: str,  # Of the value, for the error
+    value: object,  # Of a state dict
+):
+    "Raise KdfastError unless JSON holds a value exactly."
     try:
         same = json.loads(json.dumps(value, allow_nan=False)) == value
     except (TypeError, ValueError):
         same = False
     if not same:
         raise KdfastError(
-            f'{name} of its state holds a {type(value).__name__}, which cannot be saved: expected tensors, or what JSON can hold'
+            f'{name} of its state holds a {type(value).__name__}, which cannot be saved: expected tensors, or what '
+            'JSON can hold'
         )
 
 
 def restore(
     module: nn.Module,  # Of the same structure
-    tensors: dict,  # From `packed`
-    more: dict | None = None,  # From `packed`; without it, everything is taken to be of today's versions
+    tensors: dict,  # Returned by `packed`
+    more: dict
+    | None = None,  # Returned by `packed`; without it, all modules are assumed to have their current versions
 ):
-    "Load a state, whole. Raises RuntimeError, as PyTorch does, where it is another module's."
-    spread_out(module)
-    now = getattr(module.state_dict(), '_metadata', {})
+    "Load a whole state. Raises RuntimeError, as PyTorch does, if it is another module's."
+    materialize_expanded_buffers(module)
+    current = getattr(module.state_dict(), '_metadata', {})
     state = OrderedDict(tensors | (more or {}).get('extra', {}))
     versions = (more or {}).get('versions')
-    state._metadata = now if versions is None else {name: versions.get(name, {'version': 1}) for name in now}
+    if versions is None:
+        state._metadata = current
+    else:
+        state._metadata = {name: versions.get(name, {'version': 1}) for name in current}
     module.load_state_dict(state)
 
 
-def spread_out(module):
-    "Give buffers that were expanded memory of their own, element by element: nothing can be copied into them otherwise"
+def materialize_expanded_buffers(
+    module: nn.Module,  # Changed in place
+):
+    "Replace expanded buffers by copies: tensors whose elements share memory cannot be written to."
     for m in module.modules():
-        m._buffers.update(
-            {
-                name: b.clone()
-                for name, b in m._buffers.items()
-                if b is not None
-                and b.layout == torch.strided
-                and any(n > 1 and not step for n, step in zip(b.shape, b.stride()))
-            }
-        )
+        expanded = {name: b for name, b in m._buffers.items() if b is not None and is_expanded(b)}
+        m._buffers.update({name: b.clone() for name, b in expanded.items()})
+
+
+def is_expanded(
+    tensor: Tensor,  # Any tensor
+) -> bool:
+    "Return whether elements of a tensor share memory, as after `expand`."
+    if tensor.layout != torch.strided:
+        return False
+    return any(n > 1 and not step for n, step in zip(tensor.shape, tensor.stride()))
 
 
 def serialized(
-    module: nn.Module,
-    facts: dict,  # What the file says of it
+    module: nn.Module,  # Any module
+    description: dict,  # Of the network, for the file's metadata
 ) -> bytes:
-    "A safetensors file of its state. Raises KdfastError for a state that such a file cannot hold."
+    "Return a module's state as a safetensors file. Raises KdfastError if such a file cannot hold it."
     tensors, more = packed(module)
-    metadata = dict(
-        built_by=json.dumps(facts | more)
-    )  # one entry: safetensors writes several in any order, and equal networks would differ in their SHA-256
+    # A single entry: safetensors writes several in any order, and equal networks would differ in their SHA-256
+    metadata = dict(built_by=json.dumps(description | more))
     try:
         return safetensors.torch.save(tensors, metadata)
     except KeyError as e:

@@ -21,7 +21,7 @@ from kdfast.report.differences import difference_remarks
 from kdfast.report.matrix import KINDS, answer_sentences
 from kdfast.report.tables import run_label, run_remarks, table_cell
 from kdfast.runs.find import resolve_run_name
-from kdfast.runs.lookup import described
+from kdfast.runs.lookup import arguments_text
 from kdfast.runs.run_dir import RunDir
 
 N_COLORS = 12  # of lines: six hues in the style of the page, each solid and dashed
@@ -79,7 +79,7 @@ def answer_section(found, margin):
                 plotted.append((f'{effect["experiment"]}, {kind}', *in_points(effect[kind]), effect[kind]['verdict']))
     return found | dict(
         sentences=[text.plain for text in answer_sentences(found)],
-        given=described(found['arguments']),
+        given=arguments_text(found['arguments']),
         plot=Markup(interval_plot(plotted, 100 * margin)),
     )
 

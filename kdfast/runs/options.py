@@ -1,4 +1,4 @@
-"""Options of recipes: their types, ranges and command line flags. Imports no torch."""
+"Options of recipes: types, ranges, command-line flags. Imports no torch."
 
 import math
 from dataclasses import dataclass
@@ -12,11 +12,9 @@ OPTIMIZERS = sorted(  # file names, so that no torch is imported; the default co
     (module.name for module in iter_modules([str(Path(__file__).parents[1] / 'training' / 'optimizers')])),
     key=lambda name: (name != 'sgd', name),
 )
-NETWORK_OPTIONS = ('network', 'teacher', 'student')  # that every recipe calls so
+NETWORK_OPTIONS = ('network', 'teacher', 'student')  # options of any recipe whose values are networks
 TYPES = dict(int=int, float=float, str=str, bool=bool)
-
-
-RANGES = {
+RANGES = {  # of an option, in any recipe: a test, and the allowed values
     'epochs': (lambda v: v >= 1, 'at least 1'),
     'lr': (lambda v: v > 0, 'above 0'),
     'wd': (lambda v: v >= 0, '0 or more'),
@@ -35,46 +33,50 @@ RANGES = {
 
 @dataclass(frozen=True)
 class Option:
-    "A parameter of a recipe's `main`, documented beside itself."
+    "A parameter of a recipe's `main`."
 
     name: str
     type: type
     default: object
-    help: str
+    help: str  # The comment behind the parameter
 
 
-def option_flag(name):
-    "The option of the command line for a parameter of `main`"
+def option_flag(
+    name: str,  # Of a parameter of `main`
+) -> str:
+    "Return the command-line option of a parameter."
     return f'--{name.replace("_", "-")}'
 
 
 def option_flags(
     arguments: dict,  # By name
 ) -> list[str]:
-    "The words of a command line that give them."
-
-    def words(name, value):
-        return (
-            [option_flag(name), str(value)]
-            if not isinstance(value, bool)
-            else [option_flag(name) if value else option_flag(f'no_{name}')]
-        )
-
-    return [word for name, value in arguments.items() for word in words(name, value)]
+    "Return the command-line words that set these arguments."
+    words = []
+    for name, value in arguments.items():
+        if isinstance(value, bool):
+            words.append(option_flag(name if value else f'no_{name}'))
+        else:
+            words += [option_flag(name), str(value)]
+    return words
 
 
 def layer_pairs(
     layers: str,  # TEACHER_LAYER:STUDENT_LAYER,…
-) -> list:  # (teacher's, student's) of each; none where it is not of this form
-    "Pairs of layers, taken apart."
-    found = [tuple(pair.split(':')) for pair in layers.split(',')]
-    return found if all(len(pair) == 2 and all(pair) for pair in found) else []
+) -> list:  # (teacher's, student's) of each; empty if malformed
+    "Parse pairs of layers."
+    pairs = [tuple(pair.split(':')) for pair in layers.split(',')]
+    return pairs if all(len(pair) == 2 and all(pair) for pair in pairs) else []
 
 
-def check_value(recipe, name, value):
-    "Raise KdfastError for a value outside its range; a name means the same in every recipe"
-    allowed, said = RANGES.get(name, (lambda v: True, ''))
+def check_value(
+    recipe: str,  # Name of the recipe, for the error
+    name: str,  # Of the option
+    value: object,  # To check
+):
+    "Raise KdfastError for a value outside the range of its option."
+    in_range, expected = RANGES.get(name, (lambda v: True, ''))
     if isinstance(value, float) and not math.isfinite(value):
-        allowed, said = (lambda v: False), 'a finite number'
-    if not allowed(value):
-        raise KdfastError(f'--{name} {value} of {recipe} is out of range: expected {said}')
+        in_range, expected = (lambda v: False), 'a finite number'
+    if not in_range(value):
+        raise KdfastError(f'--{name} {value} of {recipe} is out of range: expected {expected}')

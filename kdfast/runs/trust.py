@@ -1,7 +1,8 @@
-"""Code that comes with a run or an exported file is executed only where it was trained with on this machine, or where the user says so.
+"""Execute code that comes with weights only if this machine has trained with it or the user allows it.
 
-Whoever gives a directory away decides everything that is in it, so that nothing in it can vouch for its code. What can is a list in
-the user's cache: a digest of a network's name and of the sources that build it, written when the user trains with them.
+Whoever publishes a directory controls all of its content, so no file in it can prove that its code is safe. The user's
+cache holds the list of trusted code instead: a digest of a network's name and of the sources that build it, added when
+the user trains with them.
 """
 
 import contextlib
@@ -13,57 +14,62 @@ from pathlib import Path
 from kdfast.core import atomic, distributed
 from kdfast.core.cache_home import cache_home
 from kdfast.core.errors import KdfastError, listed
-from kdfast.core.paths import leads_out
+from kdfast.core.paths import is_unsafe_path
 
-accepted = set()  # digests, in this process, should the cache be one that cannot be written
-SOURCE = 'source'  # the directory beside weights that holds what builds their network
-
-
-def digest(built_by):
-    return hashlib.sha256(
-        json.dumps([built_by['network'], built_by.get('source', {})], sort_keys=True).encode()
-    ).hexdigest()
+accepted = set()  # digests accepted by this process; used if the cache is read-only
+SOURCE = 'source'  # the directory, beside weights, of the sources that build their network
 
 
-def marker(built_by):
+def digest(
+    built_by: dict,  # Description of a network in its weights: `network`, its name, and `source`, SHA-256 by file
+) -> str:  # 64 hexadecimal digits
+    "Compute the digest of a network's name and sources."
+    text = json.dumps([built_by['network'], built_by.get('source', {})], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def marker(
+    built_by: dict,  # Description of a network in its weights
+) -> Path:
+    "Return the file whose existence marks code as trusted."
     return cache_home() / 'trusted' / digest(built_by)
 
 
 def accept(
-    built_by: dict,  # What weights say of their network: its name, and the SHA-256 of each source
+    built_by: dict,  # Description of a network in its weights
 ):
-    "From now on this code may run: the user has trained with it, or says so."
+    "Allow this code from now on: the user has trained with it, or allows it."
     if 'network' not in built_by:
         return
     accepted.add(digest(built_by))
-    with contextlib.suppress(OSError):  # then it has to be said again
+    with contextlib.suppress(OSError):  # a read-only cache: it is allowed in this process alone
         marker(built_by).parent.mkdir(parents=True, exist_ok=True)
         marker(built_by).touch()
 
 
 def check(
-    built_by: dict,  # What weights say of their network
+    built_by: dict,  # Description of a network in its weights
     file: Path,  # The weights
 ):
-    "Raise KdfastError where the code that builds the network may not run."
+    "Raise KdfastError unless the code that builds the network is allowed."
     if digest(built_by) in accepted or marker(built_by).exists():
         return
     where = listed([str(file.parent / SOURCE / name) for name in built_by.get('source', {})]) or 'an installed package'
     raise KdfastError(
         f'{file}: its network is built by code, {built_by["network"]} ({where}), that was not trained with here: '
-        'read it, and say --trust-code if it may run'
+        'read it, then add --trust-code if it may run'
     )
 
 
-def read(
-    built_by: dict,  # What weights say of their network
-    file: Path,  # The weights, beside which the sources lie
+def read_sources(
+    built_by: dict,  # Description of a network in its weights
+    file: Path,  # The weights, beside which the sources are
 ) -> dict[str, bytes]:  # By name
-    "The sources that build a network. Raises KdfastError where one is missing or has changed."
+    "Read the sources that build a network. Raises KdfastError if one is missing or has changed."
     found = {}
     for name, sha256 in built_by.get('source', {}).items():
         source = file.parent / SOURCE / name
-        if leads_out(name):
+        if is_unsafe_path(name):
             raise KdfastError(f'{file}: {name!r} leads out of its folder')
         try:
             found[name] = source.read_bytes()
@@ -74,13 +80,13 @@ def read(
     return found
 
 
-def keep(
+def save_sources(
     sources: dict[str, bytes],  # By name
-    folder: Path,  # Of the weights that they belong to
+    folder: Path,  # Of the weights
 ):
-    """Write them beside the weights; of several processes that train one run, the first alone does.
+    """Write sources beside weights; in distributed training only rank 0 does.
 
-    Raises KdfastError where another file has the name of one: it may be what somebody works on.
+    Raises KdfastError if a different file of the same name exists, which may be the user's work.
     """
     if distributed.rank:
         return
@@ -95,11 +101,11 @@ def keep(
         atomic.write(folder / SOURCE / name, content)
 
 
-def keep_anew(
+def replace_sources(
     sources: dict[str, bytes],  # By name
     folder: Path,  # Of a run that starts
 ):
-    "Write them in place of what an earlier start left, which may be of another version."
+    "Write sources in place of those of an earlier start, which may be another version."
     if not distributed.rank:
         shutil.rmtree(folder / SOURCE, ignore_errors=True)
-    keep(sources, folder)
+    save_sources(sources, folder)

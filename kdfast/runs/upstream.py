@@ -1,4 +1,4 @@
-"The runs that a run was built on, as its run.json names them: found again wherever the folder of all runs has been moved. Imports no torch."
+"Record and find the upstream runs of a run, such as its teacher. Imports no torch."
 
 from kdfast.core.errors import KdfastError
 from kdfast.runs.run_dir import RunDir
@@ -7,42 +7,42 @@ from kdfast.runs.upstream_paths import possible_places, relative_path, upstream_
 
 def record_upstream(
     folder: RunDir,  # A run that is being trained
-    recipe: str,  # Of the other
-    other: RunDir,  # A finished run that it is built on
+    recipe: str,  # Of the upstream run
+    other: RunDir,  # The upstream run, finished
 ):
-    "Put that on record. Raises KdfastError where the other one had other weights before this one was interrupted."
+    """Record an upstream run in run.json.
+
+    Raises KdfastError if its weights have changed since this run was interrupted.
+    """
     entry = dict(recipe=recipe, path=relative_path(folder, other.path), sha256=other.files['weights.safetensors'])
-    for was in folder.facts['stands_on']:
-        if (was['recipe'], was['path']) != (entry['recipe'], entry['path']):
+    for known in folder.record['stands_on']:
+        if (known['recipe'], known['path']) != (entry['recipe'], entry['path']):
             continue
-        if was['sha256'] == entry['sha256']:
+        if known['sha256'] == entry['sha256']:
             return
         raise KdfastError(
-            f'{folder} was interrupted and cannot go on: {recipe} was {was["sha256"][:8]}, is {entry["sha256"][:8]} (SHA-256 of its weights). '
-            f'Its checkpoints are kept: put the old weights back into {other}, or move {folder} away to start over'
+            f'{folder} was interrupted and cannot go on: {recipe} was {known["sha256"][:8]}, is {entry["sha256"][:8]} '
+            f'(SHA-256 of its weights). Its checkpoints are kept: put the old weights back into {other}, or move '
+            f'{folder} away to start over'
         )
-    folder.facts['stands_on'].append(entry)
-    folder.set('running')
+    folder.record['stands_on'].append(entry)
+    folder.set_status('running')
 
 
 def teachers_of(
     folder: RunDir,  # A run
 ) -> list[RunDir]:
-    "The runs that taught it, as far as they are there and have the weights that they had."
-    return [
-        found
-        for entry in upstream_entries(folder)
-        if entry['recipe'] == 'teacher' and (found := find_upstream(folder, entry))
-    ]
+    "Return the teachers of a run that still exist with the same weights."
+    entries = [entry for entry in upstream_entries(folder) if entry['recipe'] == 'teacher']
+    return [found for entry in entries if (found := find_upstream(folder, entry))]
 
 
-def find_upstream(folder, entry):
-    "The run of an entry, where it still has its weights"
-    return next(
-        (
-            f
-            for f in map(RunDir, possible_places(folder, entry))
-            if f.finished and f.files.get('weights.safetensors') == entry['sha256']
-        ),
-        None,
-    )
+def find_upstream(
+    folder: RunDir,  # A run
+    entry: dict,  # Of an upstream run
+) -> RunDir | None:
+    "Return an upstream run; None if it is not there with the same weights."
+    for other in map(RunDir, possible_places(folder, entry)):
+        if other.finished and other.files.get('weights.safetensors') == entry['sha256']:
+            return other
+    return None

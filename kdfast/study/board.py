@@ -102,7 +102,7 @@ class Board:
             return progress_text(task)
         if task.folder.finished:
             return Text(result_text(task.folder), style='green')
-        if task.folder.held:
+        if task.folder.is_locked:
             return Text('locked', style='dim')  # another process trains it
         return Text('waiting', style='dim')
 

@@ -17,7 +17,7 @@ class Process:
         threads: int,  # For OpenMP and MKL
     ):
         self.stderr = tempfile.TemporaryFile('w+')
-        settings = {'OMP_NUM_THREADS': str(threads), 'MKL_NUM_THREADS': str(threads), signals.DRIVEN: '1'}
+        settings = {'OMP_NUM_THREADS': str(threads), 'MKL_NUM_THREADS': str(threads), signals.STUDY_CHILD: '1'}
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

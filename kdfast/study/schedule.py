@@ -29,7 +29,7 @@ def rehearse_tasks(
     seeds = {}
     for task in tasks:
         folder = task.folder
-        if folder.status in ('finished', 'diverged') or folder.has_checkpoints or folder.held:
+        if folder.status in ('finished', 'diverged') or folder.has_checkpoints or folder.is_locked:
             continue
         _, _, of_recipe = seeds.setdefault(folder.recipe, (task.recipe_argument, task.given, []))
         of_recipe.append(task.seed)
@@ -108,7 +108,7 @@ class Queue:
         n: int,  # At most
     ) -> list[Task]:
         "Remove and return tasks that can start, first those that most others need, so that no job idles."
-        ready = [t for t in self.waiting if not t.folder.held and all(need.folder.finished for need in t.needs)]
+        ready = [t for t in self.waiting if not t.folder.is_locked and all(need.folder.finished for need in t.needs)]
         ready = sorted(ready, key=lambda task: -self.n_dependents[task])[:n]
         for task in ready:
             self.waiting.remove(task)

@@ -16,7 +16,8 @@ from kdfast.runs.run_dir import RunDir
 from kdfast.training.checkpoint_files import DURING, END, FORMAT, Place, format_of, model_digest, problem_of
 from kdfast.training.learner import repeatable_order, without_watchers
 from kdfast.training.random_states import random_states, set_random_states
-from kdfast.training.restore import NOTHING, StateRestorer
+from kdfast.training.restore import StateRestorer
+from kdfast.training.restore_values import NOTHING
 from kdfast.training.series import Series
 from kdfast.training.snapshot import StateSaver, UnsupportedState
 
@@ -68,7 +69,7 @@ class Checkpoints:
         "Delete later rows of an earlier start, unless fits from number `first` on have checkpoints."
         fits = [file.name.partition('-')[0] for file in self.path.glob('*-*.safetensors')]
         if not any(fit.isdigit() and int(fit) >= first for fit in fits):
-            learn.metrics_log.file.cut()
+            learn.metrics_log.file.truncate()
 
     def between_steps(
         self,
@@ -88,11 +89,11 @@ class Checkpoints:
             return  # wait until all processes have read their metrics
         elif step == 0 or (last or repeatable_order(learn.dl)) and self.is_time():
             self.save(learn, f'{learn.epoch:04}-{step:06}')
-        signals.leave()
+        signals.raise_if_received()
 
     def is_time(self):
         "Return whether a checkpoint is due: after a signal, or EVERY seconds after the last one."
-        return signals.asked or perf_counter() - self.saved > EVERY
+        return signals.received or perf_counter() - self.saved > EVERY
 
     def end(
         self,
@@ -102,7 +103,7 @@ class Checkpoints:
         "End a fit, after its last epoch or a cancellation."
         learn.metrics_log.look()
         self.save(learn, END, cancelled)
-        signals.leave()
+        signals.raise_if_received()
 
     # Saving
 

@@ -8,7 +8,7 @@ from torch import nn
 from kdfast.core import distributed
 from kdfast.data.random_streams import PROCESSES, generator
 from kdfast.distill.fit import FitCallback
-from kdfast.models.front import Until
+from kdfast.models.front import TruncatedModel
 
 BATCH_NORMS = nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d
 
@@ -35,7 +35,9 @@ class DistributedRun(FitCallback, DistributedTrainer):
         self.gpu = gpu
 
     def before_fit(self):
-        self.accelerator.ddp_handler.find_unused_parameters = any(isinstance(m, Until) for m in self.model.modules())
+        self.accelerator.ddp_handler.find_unused_parameters = any(
+            isinstance(m, TruncatedModel) for m in self.model.modules()
+        )
         if self.gpu:
             self.norm_types = synchronize_norms(self.model)
         DistributedTrainer.before_fit(self)

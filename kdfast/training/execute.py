@@ -34,14 +34,14 @@ def train(
     folder = locate_run(runs_dir, data.name, recipe.folder_name(arguments), seed)
 
     def finished():
-        return distributed.agreed(lambda: folder.finished)
+        return distributed.broadcast_from_first(lambda: folder.finished)
 
     if not finished():
         run = Run(folder, data, seed, runs_dir, watch, train)
         run.dls  # raises an error for too few images before the run directory is created
         run.identity = identity.identity_of(recipe, arguments, data)
         if not rehearsed:
-            distributed.agreed(lambda: rehearse_first(run, recipe, arguments))
+            distributed.broadcast_from_first(lambda: rehearse_first(run, recipe, arguments))
         with folder.locked():
             if not finished():
                 return train_alone(run, recipe, arguments)
@@ -57,7 +57,7 @@ def rehearse_first(
     "Rehearse a run, unless it has a checkpoint or another process trains it."
     from kdfast.training.rehearsal import rehearse
 
-    if not (run.folder.has_checkpoints or run.folder.held):
+    if not (run.folder.has_checkpoints or run.folder.is_locked):
         rehearse(run, recipe, arguments)
 
 
@@ -75,5 +75,5 @@ def train_alone(
             result = evaluation.evaluate(run, arguments, outcome)
             run.folder.finish(result | dict(skipped_images=run.data.skipped))
 
-        distributed.agreed(finish)
+        distributed.broadcast_from_first(finish)
     return run.folder

@@ -6,7 +6,8 @@ from pathlib import Path
 from kdfast.core.errors import KdfastError, listed
 from kdfast.core.installed import is_installed
 from kdfast.core.names import LIBRARIES, NETWORKS, PRETRAINED, Name, is_run, names_network, parse
-from kdfast.core.source import kept_name, of_file, project_root, sha256_of
+from kdfast.core.projects import project_of_file, project_root, saved_name
+from kdfast.core.source import sha256_of
 from kdfast.data.dataset import Data
 from kdfast.models.build import check_network, project_of, structure_of
 from kdfast.models.saved import check_trusted
@@ -49,8 +50,8 @@ def recipe_modules(
     "Return SHA-256 of the user's modules that a recipe imports, by name; without the recipe itself."
     if is_installed(recipe.file):
         return {}
-    project = of_file(recipe.file)
-    return {name: sha256 for name, sha256 in project.hashes.items() if name != kept_name(str(recipe.file))}
+    project = project_of_file(recipe.file)
+    return {name: sha256 for name, sha256 in project.hashes.items() if name != saved_name(str(recipe.file))}
 
 
 def foreign_networks(
@@ -105,7 +106,7 @@ def check(
             )
     for named in map(parse, foreign_networks(arguments)):
         if sources := config.get('sources', {}).get(named.where):  # unchanged since, so that they may be executed
-            trust.accept(dict(network=str(Name(kept_name(named.where), named.what, named.arguments)), source=sources))
+            trust.accept(dict(network=str(Name(saved_name(named.where), named.what, named.arguments)), source=sources))
 
 
 def source_files(

@@ -92,7 +92,7 @@ class RunLearner(Learner):
         self.n_iter = len(self.dl)
         for i, batch in enumerate(self.dl):
             if self.checkpoints:
-                signals.leave()
+                signals.raise_if_received()
             self.one_batch(i, batch)
 
     def load(self, file, device=None, **kwargs):

@@ -6,8 +6,8 @@ from fastai.basics import Learner, set_seed
 from torch import nn
 
 from kdfast.core import distributed, signals
-from kdfast.core.errors import Diverged, KdfastError, misfortune, reason
-from kdfast.core.source import of_file
+from kdfast.core.errors import Diverged, KdfastError, reason, resource_failure
+from kdfast.core.projects import project_of_file
 from kdfast.runs import trust
 from kdfast.runs.recipes import Recipe
 from kdfast.training import identity
@@ -51,10 +51,10 @@ def begin_run(
         **run.identity,
         **environment(),
     )
-    folder.facts = distributed.agreed(lambda: folder.start(config, recipe.source))
-    trust.keep_anew(of_file(recipe.file).sources if 'recipe_sources' in run.identity else {}, folder.path)
-    folder.set('running', images=run.data.asked)  # their location, which may have changed before a resumption
-    if changed := folder.facts['changed']:
+    folder.record = distributed.broadcast_from_first(lambda: folder.start(config, recipe.source))
+    trust.replace_sources(project_of_file(recipe.file).sources if 'recipe_sources' in run.identity else {}, folder.path)
+    folder.set_status('running', images=run.data.asked)  # their location, which may have changed before a resumption
+    if changed := folder.record['changed']:
         run.say(f'these weights cannot be reproduced, because something changed during training: {"; ".join(changed)}')
     run.checkpoints = run.keeper(folder, run.say)
 
@@ -69,18 +69,18 @@ def outcome_recorded(
     try:
         yield
     except Diverged as e:
-        folder.set('diverged', reason=e.message)
+        folder.set_status('diverged', reason=e.message)
         raise
     except (KdfastError, OSError) as e:  # after the user has fixed the cause, it resumes
-        folder.set('interrupted', reason=e.message if isinstance(e, KdfastError) else str(e))
+        folder.set_status('interrupted', reason=e.message if isinstance(e, KdfastError) else str(e))
         raise
     except (KeyboardInterrupt, SystemExit):
-        folder.set('interrupted', reason='by a signal')
+        folder.set_status('interrupted', reason='by a signal')
         raise
     except BaseException as e:
-        message = misfortune(e)
+        message = resource_failure(e)
         notes = [CAN_RESUME] if folder.has_checkpoints else []
-        folder.set('failed', reason=message or reason(e))
+        folder.set_status('failed', reason=message or reason(e))
         if message:
             raise KdfastError('. '.join([message, *notes])) from e
         for note in notes:

@@ -12,7 +12,7 @@ from fastai.learner import AvgSmoothLoss
 from torch.nn.utils import get_total_norm
 
 from kdfast.core import distributed
-from kdfast.core.append import Appended
+from kdfast.core.append import AppendOnlyFile
 from kdfast.core.atomic import write_csv
 from kdfast.core.errors import Diverged
 from kdfast.distill.fit import FitCallback, parts_of
@@ -61,7 +61,7 @@ class MetricsLog(FitCallback):
         self.stage = 0
         self.epochs = []  # rows of metrics.csv
         self.steps = 0  # rows of steps.csv
-        self.file = Appended(folder / 'steps.csv')
+        self.file = AppendOnlyFile(folder / 'steps.csv')
         self.active = False  # whether this fit is logged
         self.unread = []  # batches whose values are on the device
         self.last = None  # the current batch

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from fastai.basics import Learner
 
-from kdfast.core.errors import KdfastError, misfortune, reason, users_line
+from kdfast.core.errors import KdfastError, reason, resource_failure, users_line
 from kdfast.data.dataloaders import loaders
 from kdfast.models.saved import load_network
 from kdfast.runs.recipes import Recipe, find_recipe
@@ -128,7 +128,7 @@ def recipe_errors(
     except (KdfastError, OSError):
         raise
     except Exception as e:
-        if message := misfortune(e):
+        if message := resource_failure(e):
             raise KdfastError(message) from e
         where = users_line(e)
         if not where and not identity.foreign_networks(arguments):

@@ -33,7 +33,7 @@ def rehearsal_stage() -> Iterator[Path]:
             cleanup.callback(gc.collect)  # networks and optimizers are in reference cycles and would fill GPU memory
         cleanup.enter_context(same_random())
         cleanup.enter_context(same_signals())
-        cleanup.enter_context(distributed.alone())
+        cleanup.enter_context(distributed.as_single_process())
         cleanup.enter_context(warnings.catch_warnings())
         warnings.simplefilter('ignore')
         for redirect in (redirect_stdout, redirect_stderr):
@@ -69,7 +69,7 @@ def same_random():
 def same_signals():
     "Restore the signal handlers afterwards."
     in_main_thread = threading.current_thread() is threading.main_thread()
-    handlers = {number: signal.getsignal(number) for number in signals.SAID} if in_main_thread else {}
+    handlers = {number: signal.getsignal(number) for number in signals.MESSAGES} if in_main_thread else {}
     try:
         yield
     finally:

@@ -96,7 +96,7 @@ class Run:
         set_seed(self.seed)
         network, project = (build_by if callable(name) else build_for)(name, self.data, self.say)
         if project:  # save the user's code in the run, and trust it: this process already ran it
-            trust.keep(project.sources, self.folder.path)
+            trust.save_sources(project.sources, self.folder.path)
             trust.accept(network.built_by)
         return network
 
@@ -107,7 +107,7 @@ class Run:
         "Print a note to stderr and save it in run.json."
         if not note:
             return
-        self.folder.set('running', notes=[*self.folder.facts.get('notes', []), note])
+        self.folder.set_status('running', notes=[*self.folder.record.get('notes', []), note])
         print(f'kdfast: {note}', file=sys.stderr)
 
     @random_states_kept()  # the same random numbers follow whether the run is trained now or was finished before

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kdfast.core.append import Appended
+from kdfast.core.append import AppendOnlyFile
 
 
 class Series:
@@ -17,7 +17,7 @@ class Series:
         self,
         file: Path,  # Created with the first numbers
     ):
-        self.file = Appended(file)
+        self.file = AppendOnlyFile(file)
         self.known = {}  # number of the list, values added, and the list itself, by id of the list
         self.read = {}  # values read from the file, by number of the list
 

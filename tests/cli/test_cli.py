@@ -143,7 +143,7 @@ def test_nothing_to_compare(kdfast, tmp_path):
 
 def test_a_reason_is_text_and_no_markup(kdfast, tmp_path):
     make(tmp_path, 'kd', 0, valid_accuracy=0.8)
-    make(tmp_path, 'kd', 1).set('failed', reason="KeyError: '[/x]'")
+    make(tmp_path, 'kd', 1).set_status('failed', reason="KeyError: '[/x]'")
     done = kdfast('compare', '--runs', tmp_path)
     assert done.status == 0 and "kd, seed 1: failed (KeyError: '[/x]')" in done.out, done.err
 
@@ -306,7 +306,7 @@ def test_what_cannot_see_small_images_is_refused_at_once(kdfast, images, tmp_pat
     refused = kdfast(*asked, '--grow', 0.5)
     assert (
         refused.status == 2
-        and 'flat cannot see images of 4×4' in refused.err
+        and 'flat cannot process images of 4×4' in refused.err
         and 'begins at that size with --grow 0.5' in refused.err
         and not (tmp_path / 'runs').exists()
     )
@@ -334,7 +334,7 @@ def test_check_names_what_is_wrong_with_a_run(study, kdfast, tmp_path):
     done = kdfast('check', tmp_path)
     assert (
         done.status == 2
-        and 'kd/0: confusion.csv is missing; weights.safetensors is not as it was written' in done.out
+        and 'kd/0: confusion.csv is missing; weights.safetensors has changed since it was written' in done.out
         and '1 of 2 runs' in done.err
     )
 

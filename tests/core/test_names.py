@@ -1,4 +1,4 @@
-"Names of networks with arguments, and networks that are made for one size of images."
+"Names of networks with arguments, and networks for one image size."
 
 from dataclasses import replace
 
@@ -24,7 +24,8 @@ from kdfast.runs.recipes import find_recipe
             ('timm', 'vit_tiny_patch16_224.augreg_in21k', dict(img_size=64), ''),
         ),
         (
-            'timm:vit(img_size=(64, 32), drop=-.5, name="a, b", on=True, off=None, parts=[1, [2]], more={"a": 1})@w.pth',
+            'timm:vit(img_size=(64, 32), drop=-.5, name="a, b", on=True, off=None, parts=[1, [2]], '
+            'more={"a": 1})@w.pth',
             (
                 'timm',
                 'vit',
@@ -150,9 +151,10 @@ def test_a_network_for_one_size_is_recorded_and_loads_again(data, tmp_path):
         (
             'timm:vit_tiny_patch16_224(img_size=64)',
             32,
-            'cannot see images of 32×32: Input height .32. doesn.t match model .64.; choose another --size or network',
+            'cannot process images of 32×32: Input height .32. doesn.t match model .64.; choose another --size or '
+            'network',
         ),
-        ('torchvision:alexnet', 16, 'cannot see images of 16×16: .*; choose another --size or network'),
+        ('torchvision:alexnet', 16, 'cannot process images of 16×16: .*; choose another --size or network'),
     ],
 )
 def test_sizes_that_a_network_cannot_have_are_said_in_one_sentence(data, name, side, said):
@@ -162,7 +164,8 @@ def test_sizes_that_a_network_cannot_have_are_said_in_one_sentence(data, name, s
 
 
 def test_one_that_is_made_for_one_size_does_not_grow(data):
-    with pytest.raises(KdfastError, match='cannot see images of 16×16.*training begins at that size with --grow 0.5'):
+    expected = 'cannot process images of 16×16.*training begins at that size with --grow 0.5'
+    with pytest.raises(KdfastError, match=expected):
         check_network('timm:vit_tiny_patch16_224', replace(data, size=32, grow=0.5))
 
 

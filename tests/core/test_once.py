@@ -1,4 +1,4 @@
-"Decoded once, whole or not at all, whatever ends the process and whoever else begins; and what takes long to find is found once."
+"Cached directories and results: computed once, written whole or not at all, by any number of processes."
 
 import os
 import platform
@@ -10,7 +10,7 @@ from conftest import draw
 
 from kdfast.core import distributed
 from kdfast.core.cache_home import cache_home
-from kdfast.core.once import facts_once, folder_once
+from kdfast.core.once import compute_once, create_folder_once
 from kdfast.data import dataset, load
 
 ABANDONED = '''
@@ -49,16 +49,16 @@ def test_of_two_that_begin_at_once_the_first_that_is_done_counts(tmp_path):
         filled.append('ours')
         with pytest.MonkeyPatch.context() as patch:  # as in another process
             patch.setattr('os.getpid', lambda: 10**9)
-            folder_once(folder, other)
+            create_folder_once(folder, other)
         (new / 'whose').write_text('ours')
 
-    folder_once(folder, ours)
+    create_folder_once(folder, ours)
     assert (
         filled == ['ours', 'other']
         and (folder / 'whose').read_text() == 'other'
         and [f.name for f in folder.parent.iterdir()] == ['folder']
     )
-    folder_once(folder, lambda new: pytest.fail('it is there'))
+    create_folder_once(folder, lambda new: pytest.fail('it is there'))
 
 
 def test_what_fails_leaves_nothing(tmp_path):
@@ -67,14 +67,14 @@ def test_what_fails_leaves_nothing(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        folder_once(tmp_path / 'home' / 'folder', fail)
+        create_folder_once(tmp_path / 'home' / 'folder', fail)
     assert not list((tmp_path / 'home').iterdir())
 
     def cannot(new):
         new.rmdir()
 
     with pytest.raises(OSError):
-        folder_once(tmp_path / 'home' / 'folder', cannot)
+        create_folder_once(tmp_path / 'home' / 'folder', cannot)
 
 
 @pytest.mark.parametrize('rank', [0, 1])
@@ -82,8 +82,8 @@ def test_the_first_of_several_processes_fills_it(tmp_path, monkeypatch, rank):
     "The others look when it is done; on a machine of their own they find nothing, and fill theirs"
     said = []
     monkeypatch.setattr(distributed, 'size', 2), monkeypatch.setattr(distributed, 'rank', rank)
-    monkeypatch.setattr(distributed, 'agreed', lambda decide: said.append('waited'))
-    folder_once(tmp_path / 'home' / 'folder', lambda new: said.append('filled'))
+    monkeypatch.setattr(distributed, 'broadcast_from_first', lambda decide: said.append('waited'))
+    create_folder_once(tmp_path / 'home' / 'folder', lambda new: said.append('filled'))
     assert said == (['filled', 'waited'] if rank == 0 else ['waited', 'filled'])
 
 
@@ -109,6 +109,6 @@ def test_facts_are_found_again_where_nothing_can_be_written(tmp_path, monkeypatc
     def find():
         return found.append(1) or dict(n=len(found))
 
-    assert facts_once(tmp_path / 'a.json', find) == facts_once(tmp_path / 'a.json', find) == dict(n=1)
+    assert compute_once(tmp_path / 'a.json', find) == compute_once(tmp_path / 'a.json', find) == dict(n=1)
     monkeypatch.setattr('os.access', lambda *_: False)
-    assert facts_once(tmp_path / 'b.json', find) == dict(n=2) and not (tmp_path / 'b.json').exists()
+    assert compute_once(tmp_path / 'b.json', find) == dict(n=2) and not (tmp_path / 'b.json').exists()

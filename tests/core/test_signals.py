@@ -1,4 +1,4 @@
-"Ctrl-C and SIGTERM: the step is finished and kept, the exit status says what came, and no process stays behind."
+"Ctrl-C and SIGTERM: the current step is finished and saved, exit statuses, and no process is left behind."
 
 import signal
 import subprocess
@@ -35,12 +35,12 @@ class Send(Callback):
 
 @pytest.fixture
 def heard():
-    handlers = [(number, signal.getsignal(number)) for number in signals.SAID]
-    signals.listen()
+    handlers = [(number, signal.getsignal(number)) for number in signals.MESSAGES]
+    signals.install_handlers()
     yield
     for number, handler in handlers:
         signal.signal(number, handler)
-    signals.asked = None
+    signals.received = None
 
 
 @pytest.fixture(scope='module')
@@ -64,7 +64,7 @@ def test_the_step_under_way_is_finished_and_kept(study, data, whole, tmp_path, h
     folder = RunDir(tmp_path / 'tiny' / 'kd,epochs=2' / '0')
     assert e.value.code == 143 and folder.status == 'interrupted'
     assert any(kept in file.name for file in (folder / 'resume').iterdir()), sorted((folder / 'resume').iterdir())
-    signals.listen()
+    signals.install_handlers()
     assert same(train(kd, data, 0, dict(epochs=2), runs), whole)
 
 
@@ -76,7 +76,7 @@ def test_the_second_signal_waits_for_nothing(study, data, whole, tmp_path, heard
     assert send.sent == 2 and [file.name[:14] for file in (folder / 'resume').iterdir()] == [
         '01-0000-000000'
     ]  # the step was not kept
-    signals.listen()
+    signals.install_handlers()
     assert same(train(kd, data, 0, dict(epochs=2), runs), whole)
 
 
@@ -108,6 +108,6 @@ def test_no_process_of_a_study_stays_behind(images, tmp_path, number, status):
     process.send_signal(number)
     process.wait()
     assert process.returncode == status
-    while any(folder.held for folder in folders):
+    while any(folder.is_locked for folder in folders):
         pass  # each holds its folder as long as it lives
     assert [folder.run['status'] for folder in folders] == ['interrupted'] * 2

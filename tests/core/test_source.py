@@ -1,4 +1,4 @@
-"The user's own code: every module that builds a network belongs to its run, none meets another of its name, and an error names its line."
+"The user's code: which modules belong to a run, modules with equal names, and errors that name a line."
 
 import inspect
 import json
@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from kdfast.core.errors import KdfastError
+from kdfast.core.explain import PREFIX
 from kdfast.core.installed import is_installed
-from kdfast.core.source import PREFIX, named_function, of_package
+from kdfast.core.projects import named_function, project_of_package
 from kdfast.models.build import build_network
 from kdfast.models.saved import build_for, load_network_file, save_network
 from kdfast.runs import trust
@@ -20,7 +21,8 @@ from kdfast.training import identity
 
 NET = '''from torch import nn
 import blocks
-def tiny(n, width=8): return nn.Sequential(blocks.conv(3, width), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, n))
+def tiny(n, width=8):
+    return nn.Sequential(blocks.conv(3, width), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, n))
 '''
 BLOCKS = 'from torch import nn\ndef conv(n_in, n_out): return nn.Conv2d(n_in, n_out, {size})\n'
 
@@ -84,7 +86,8 @@ def test_a_change_is_seen_and_what_was_built_before_stays_in_use(project):
     [
         (
             {
-                'nets': 'from torch import nn\ndef net(n):\n    from late import width\n    return nn.Linear(width, n)\n',
+                'nets': 'from torch import nn\ndef net(n):\n'
+                '    from late import width\n    return nn.Linear(width, n)\n',
                 'late': 'width = 7\n',
             },
             'nets.py:net',
@@ -160,7 +163,7 @@ def test_every_way_to_import_what_lies_beside(tmp_path, data, files, name):
     write(tmp_path / 'mine', files)
     network, project = build_for(f'{tmp_path}/mine/{name}', data)
     assert network.in_features == 7 and len(project.hashes) == len(files)
-    trust.keep(project.sources, tmp_path)
+    trust.save_sources(project.sources, tmp_path)
     trust.accept(network.built_by)
     save_network(network, tmp_path / 'weights.safetensors')
     shutil.rmtree(tmp_path / 'mine')
@@ -172,7 +175,8 @@ def test_a_package_of_the_users_is_kept_and_an_installed_one_is_not(tmp_path, da
         tmp_path,
         {
             'mine/__init__': '',
-            'mine/nets': 'from .b import width\nfrom mine import b\nfrom torch import nn\ndef net(n): return nn.Linear(b.width, n)\n',
+            'mine/nets': 'from .b import width\nfrom mine import b\nfrom torch import nn\n'
+            'def net(n): return nn.Linear(b.width, n)\n',
             'mine/b': 'width = 7\n',
         },
     )
@@ -182,9 +186,9 @@ def test_a_package_of_the_users_is_kept_and_an_installed_one_is_not(tmp_path, da
         set(network.built_by['source']) == {'mine/__init__.py', 'mine/nets.py', 'mine/b.py'}
         and network.built_by['network'] == 'mine.nets:net'
     )
-    assert of_package('torch.nn') is None and of_package('kdfast.models.study_networks') is None
+    assert project_of_package('torch.nn') is None and project_of_package('kdfast.models.study_networks') is None
     with pytest.raises(ModuleNotFoundError):
-        of_package('no.such')
+        project_of_package('no.such')
 
 
 def test_dataclasses_annotations_pickles_and_the_source_work_as_in_any_module(tmp_path):
@@ -307,7 +311,8 @@ from my_losses import loss
 @dataclass
 class Config: width: int = 4
 
-def small(n, width): return nn.Sequential(nn.Conv2d(3, width, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, n))
+def small(n, width):
+    return nn.Sequential(nn.Conv2d(3, width, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, n))
 
 def main(run:Run, epochs:int=1, width:int=4):
     learn = run.learner(run.build(partial(small, width=Config(width).width)), loss_func=loss)
@@ -358,7 +363,8 @@ def test_initial_weights_follow_from_the_seed_whatever_was_loaded_before(tmp_pat
         ('from torch import nn\n\nx = dict(a=1)["b"]\n', "nets.py: KeyError: 'b' (nets.py, line 3)"),
         (
             'def net(n):\n    return other(n)\ndef other(n):\n    return n.no\n',
-            "nets.py:net could not be built for 3 classes: AttributeError: 'int' object has no attribute 'no' (nets.py, line 4)",
+            "nets.py:net could not be built for 3 classes: AttributeError: 'int' object has no attribute 'no' "
+            '(nets.py, line 4)',
         ),
         (
             'import argparse\nargparse.ArgumentParser().parse_args(["--no"])\n',

@@ -144,8 +144,8 @@ def test_prediction_uses_the_range_of_the_training_images(kdfast, tmp_path):
     assert done.status == 0, done.err
     (run,) = (tmp_path / 'runs').glob('*/*/0')
     data = load(str(folder))
-    from kdfast.export.predict import classifier, fitted
+    from kdfast.export.predict import classifier, load_image
 
     _, facts = classifier(run / 'weights.safetensors')
     assert facts['range'] == [0, 4095]
-    assert any((fitted(folder / 'a' / '2.png', facts) == image).all() for image in all_images(data))
+    assert any((load_image(folder / 'a' / '2.png', facts) == image).all() for image in all_images(data))

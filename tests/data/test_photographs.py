@@ -80,7 +80,9 @@ def test_front_is_frozen_in_exp1_and_trained_in_exp2(runs):
 def test_export_and_predict(runs, kdfast, photos, tmp_path):
     file = tmp_path / 'student.onnx'
     done = kdfast('export', runs['exp2'], '--to', file)
-    assert done.status == 0 and '; 0 of ' in done.out and 'are classified differently than by the run' in done.out, done.err
+    assert done.status == 0 and '; 0 of ' in done.out and 'are classified differently than by the run' in done.out, (
+        done.err
+    )
     shown = sorted(photos.glob('valid/*/*'))  # in the order of the data set
     kept = runs['exp2'].arrays('predictions.npz')
     for what in (file, runs['exp2']):

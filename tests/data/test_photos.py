@@ -155,7 +155,7 @@ def test_run_on_photographs(kdfast, photos, tmp_path):
     folder = tmp_path / 'photos,size=16' / 'baseline,epochs=1' / '0'
     assert json.loads((folder / 'result.json').read_text())['data'] == 'photos,size=16'
     assert f'kdfast run teacher --data {photos} --size 16 --runs {tmp_path}' in done.out
-    from kdfast.models.saved import read_description
+    from kdfast.models.description import read_description
 
     assert read_description(folder / 'weights.safetensors')['size'] == [16, 16]
     kept, valid = np.load(folder / 'confused.npz'), load(str(photos), size=16).valid[0]

@@ -47,7 +47,7 @@ def test_a_file_that_says_something_else_is_refused(study, data, onnx):
         RunDir(study / 'exp2' / '0').arrays('predictions.npz')['predicted'],
     )
     assert export.check(onnx[0], network, data, kept)[0] == 0
-    with pytest.raises(KdfastError, match='classes 1 of 36 validation images otherwise'):
+    with pytest.raises(KdfastError, match='another class than the run for 1 of 36 validation images'):
         export.check(onnx[0], network, data, np.where(np.arange(36) == 7, (kept + 1) % 3, kept))
     other = load_network(RunDir(study / 'baseline' / '0'))
     assert export.check(onnx[0], other, data, kept)[1] > 0.01  # the difference that is printed
@@ -64,14 +64,15 @@ def test_what_is_not_the_run_is_not_left_behind(study, tmp_path, monkeypatch):
                 'to_safetensors',
                 lambda folder, file: file.write_bytes((study / 'baseline' / '0' / 'weights.safetensors').read_bytes()),
             )
-        with pytest.raises(KdfastError, match='validation images otherwise'):
+        with pytest.raises(KdfastError, match='another class than the run'):
             export.export(RunDir(study / 'exp2' / '0'), tmp_path / name)
     assert not list(tmp_path.iterdir())
 
 
 def test_what_builds_the_network_goes_along_and_overwrites_nobodys_file(kdfast, images, tmp_path):
     mine, there = tmp_path / 'mine.py', tmp_path / 'there'
-    source = 'from torch import nn\ndef tiny(n): return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, n))\n'
+    layers = 'nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, n)'
+    source = f'from torch import nn\ndef tiny(n): return nn.Sequential({layers})\n'
     mine.write_text(source), there.mkdir()
     assert (
         kdfast(
@@ -147,7 +148,7 @@ def test_an_image_of_another_size_is_made_as_the_validation_images_were(study, t
     image = np.zeros((64, 128, 3), np.uint8)
     image[:, 32:96] = np.repeat(np.repeat(np.arange(192, dtype=np.uint8).reshape(8, 8, 3), 8, 0), 8, 1)
     Image.fromarray(image).save(tmp_path / 'large.png')
-    fitted = predict.fitted(tmp_path / 'large.png', facts)
+    fitted = predict.load_image(tmp_path / 'large.png', facts)
     assert fitted.shape == (8, 8, 3)
     assert np.abs(fitted.astype(int)[1:-1, 1:-1] - np.arange(192).reshape(8, 8, 3)[1:-1, 1:-1]).max() <= 8
 
@@ -181,7 +182,7 @@ def test_a_strangers_onnx_file_says_no_classes(kdfast, images, onnx, tmp_path):
     del model.metadata_props[:]
     library.save(model, tmp_path / 'x.onnx')
     done = kdfast('predict', tmp_path / 'x.onnx', images / 'valid' / 'bee' / '000.png')
-    assert done.status == 2 and 'does not say what its classes are' in done.err
+    assert done.status == 2 and 'does not name its classes' in done.err
 
 
 def test_a_run_on_held_out_photographs_is_checked_a_batch_at_a_time(kdfast, images, tmp_path, monkeypatch):

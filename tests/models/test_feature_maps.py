@@ -1,4 +1,4 @@
-"Feature maps of any layout, told by what they do; fronts of generated networks; hints and losses between convolutions, tokens and windows."
+"Feature maps of any layout, fronts of generated networks, and hints between convolutions, tokens and windows."
 
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from fastai.vision.all import SGD, CrossEntropyLossFlat, Learner, ProgressCallba
 from torch import nn
 from torchvision.models import get_model
 
+import kdfast.distill.hint  # noqa: F401, adds Learner.fit_hint
 from kdfast.core.errors import KdfastError
 from kdfast.data.dataloaders import loaders
 from kdfast.distill.losses.crd import CRD
@@ -22,7 +23,7 @@ from kdfast.distill.match import Match
 from kdfast.distill.regressor import regressor
 from kdfast.models.feature_maps import Layout, layouts
 from kdfast.models.front import front
-from kdfast.models.layers import layers, meeting
+from kdfast.models.layers import layers, matching_layers
 
 SIDE = 32
 
@@ -155,7 +156,7 @@ class Odd(nn.Module):
     'layer,said',
     [
         ('windows', 'windows.* gives 8×4×4×8 for 2 images'),
-        ('weights', 'gives 2×64×64 for an image, and nothing shows which of that are rows and columns'),
+        ('weights', 'gives 2×64×64 for an image, and its rows and columns cannot be identified'),
         ('five', '8×1×8×8 for an image, neither a feature map nor a vector'),
         ('pair', 'pair gives tuple'),
         ('unused', 'does not compute its layer unused'),
@@ -167,7 +168,7 @@ def test_what_is_no_feature_map_is_refused_in_words(layer, said):
     net = Odd()
     with pytest.raises(KdfastError, match=said):
         front(net, layer)(torch.randn(2, 3, SIDE, SIDE))
-    assert [l.name for l in layers(net, SIDE)] == ['conv']
+    assert [layer.name for layer in layers(net, SIDE)] == ['conv']
     assert layout(net, 'pooled') == Layout('NC')
 
 
@@ -297,14 +298,16 @@ def test_a_regressor_goes_both_ways_between_sizes_and_kinds():
 
 def test_layers_of_tokens_and_convolutions_pair_by_height_and_width():
     listed = layers(tokens(), 8)
-    assert [(l.name, l.shape, l.layout) for l in listed if l.name in ('patches', 'blocks', 'turned')] == [
+    assert [
+        (layer.name, layer.shape, layer.layout) for layer in listed if layer.name in ('patches', 'blocks', 'turned')
+    ] == [
         ('patches', (16, 2, 2), 'N×C×H×W'),
         ('blocks', (16, 2, 2), '4 of 5 tokens'),
         ('turned', (16, 2, 2), '4 of 5 tokens'),
     ]
-    assert [(h.name, g.name) for h, g in meeting(layers(Tokens(), SIDE), layers(get_model('resnet18'), SIDE * 2))] == [
-        ('norm', 'layer3')
-    ]
+    assert [
+        (h.name, g.name) for h, g in matching_layers(layers(Tokens(), SIDE), layers(get_model('resnet18'), SIDE * 2))
+    ] == [('norm', 'layer3')]
 
 
 def test_a_loss_is_told_apart_from_what_it_was_not_made_for():
@@ -328,8 +331,10 @@ def test_match_refuses_what_is_no_map_unless_the_loss_takes_it_raw(data):
             weights = self.rows(self.body.patches(x).flatten(2).softmax(1).mT @ self.body.patches(x).flatten(2))
             return self.body(x) + 0 * weights.mean()
 
-    loss = lambda guided, hint: guided.mean()
-    with pytest.raises(KdfastError, match='layer rows gives 4×4 for an image, and nothing shows'):
+    def loss(guided, hint):
+        return guided.mean()
+
+    with pytest.raises(KdfastError, match='layer rows gives 4×4 for an image, and its rows and columns cannot'):
         learner(data, Pooled()).fit(1, 0.01, cbs=Match(Pooled(), loss, 1.0, 'rows:rows'))
     loss.raw = True
     learner(data, Pooled()).fit(1, 0.01, cbs=Match(Pooled(), loss, 1.0, 'rows:rows'))

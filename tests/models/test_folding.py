@@ -1,4 +1,4 @@
-"A copy with fewer batch norms computes what the network computes, whatever that is made of; or the network itself is used."
+"Faster copies with folded batch norms have the same outputs, or the network itself is used."
 
 import pytest
 import torch

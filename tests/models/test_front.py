@@ -1,4 +1,4 @@
-"A front gives what its layer gives in the whole network, in any network; and its parameters are those that this depends on."
+"A front returns what its layer returns in the whole network; its parameters are those that this depends on."
 
 import random
 
@@ -9,8 +9,9 @@ from torch import nn
 from torch.nn.functional import relu_
 from torchvision.models import get_model
 
+import kdfast.distill.hint  # noqa: F401, adds Learner.fit_hint
 from kdfast.core.errors import KdfastError
-from kdfast.models.front import Until, features, front, front_back, full_name
+from kdfast.models.front import TruncatedModel, features, front, front_back, full_name
 from kdfast.models.study_networks import thin
 
 X = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -107,7 +108,9 @@ def test_a_front_gives_what_a_hook_sees_at_every_layer(seed):
     for name, module in list(net.named_modules(remove_duplicate=False))[1:]:
         seen, cut = by_hooks(net, module), front(net, name)
         place = places[module] = places.get(module, -1) + 1
-        if not isinstance(cut, Until):  # a place in a Sequential: this of its times, all of which are places in it
+        if not isinstance(
+            cut, TruncatedModel
+        ):  # a place in a Sequential: this of its times, all of which are places in it
             assert torch.equal(features(cut, X), seen[place]) and len(seen) > place
         elif len(seen) == 1:
             for _ in range(2):
@@ -130,7 +133,7 @@ def test_the_front_holds_exactly_what_its_features_change_with(seed):
     layers = [
         name
         for name, module in list(net.named_modules())[1:]
-        if len(by_hooks(net, module)) == 1 and isinstance(front(net, name), Until)
+        if len(by_hooks(net, module)) == 1 and isinstance(front(net, name), TruncatedModel)
     ]
     missed = []
     for layer in layers[:3]:

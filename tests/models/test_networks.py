@@ -17,14 +17,17 @@ from kdfast.core.errors import KdfastError
 from kdfast.distill.regressor import regressor
 from kdfast.models.adapt import adapt_teacher, scaling_note
 from kdfast.models.build import build_network, check_network
-from kdfast.models.front import Until, features, front, front_back
-from kdfast.models.layers import layers, meeting
-from kdfast.models.saved import load_network_file, with_description
+from kdfast.models.description import with_description
+from kdfast.models.front import TruncatedModel, features, front, front_back
+from kdfast.models.layers import layers, matching_layers
+from kdfast.models.saved import load_network_file
 from kdfast.models.study_networks import thin, wide
 
 MINE = '''from torch import nn
 
-def tiny(n_classes): return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, n_classes))
+def tiny(n_classes):
+    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, n_classes)
+    return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), *head)
 def words(n_classes): return 'a network'
 def flat(n_classes): return nn.Flatten()
 '''
@@ -123,7 +126,7 @@ def test_a_classifier_for_other_classes_is_left_new_and_said(tmp_path):
     other = thin(5)
     save_file(other.state_dict(), tmp_path / 'w.safetensors')
     said = []
-    filled = build(f'thin@{tmp_path / "w.safetensors"}', said=said.append)
+    filled = build(f'thin@{tmp_path / "w.safetensors"}', notify=said.append)
     assert equal(filled[:4].state_dict(), other[:4].state_dict()) and equal(
         filled[4].state_dict(), build('thin')[4].state_dict()
     )
@@ -133,8 +136,8 @@ def test_a_classifier_for_other_classes_is_left_new_and_said(tmp_path):
 @pytest.mark.parametrize(
     'change,said',
     [
-        (lambda s: s.pop('stem.0.weight'), 'it has stem.0.weight that they have not'),
-        (lambda s: s.update(more=torch.zeros(1)), 'they have more that it has not'),
+        (lambda s: s.pop('stem.0.weight'), 'missing stem.0.weight, unexpected nothing'),
+        (lambda s: s.update(more=torch.zeros(1)), 'missing nothing, unexpected more'),
         (lambda s: s.update({'stem.0.weight': torch.zeros(9, 3, 3, 3)}), 'stem.0.weight is 9×3×3×3, expected 16×3×3×3'),
         (
             lambda s: s.update({'stem.0.weight': torch.zeros(16, 3, 5, 5)}),
@@ -205,7 +208,11 @@ def test_nothing_behind_the_layer_is_computed_once_it_is_known_and_no_hook_is_le
 def test_a_front_inside_sequences_is_a_slice_and_shares_its_modules():
     net = thin(3)
     cut = front(net, 'stage2.0')
-    assert not any(isinstance(m, Until) for m in cut.modules()) and cut[2][0] is net.stage2[0] and len(cut[2]) == 1
+    assert (
+        not any(isinstance(m, TruncatedModel) for m in cut.modules())
+        and cut[2][0] is net.stage2[0]
+        and len(cut[2]) == 1
+    )
     x = torch.randn(2, 3, 16, 16)
     assert (cut.eval()(x) == net.eval().stage2[0](net[:2](x))).all()
 
@@ -261,14 +268,14 @@ def test_a_regressor_shrinks_a_larger_map_as_in_the_paper():
 
 def test_layers_are_listed_as_they_are_computed_and_pairs_meet_in_height_and_width():
     student, teacher = (layers(net, 32) for net in (thin(), wide()))
-    assert [(l.name, l.shape) for l in student if '.' not in l.name] == [
+    assert [(layer.name, layer.shape) for layer in student if '.' not in layer.name] == [
         ('stem', (16, 16, 16)),
         ('stage1', (16, 16, 16)),
         ('stage2', (40, 8, 8)),
         ('stage3', (88, 4, 4)),
     ]
     assert student[0].params == 3 * 16 * 9 + 2 * 16
-    assert [(h.name, g.name) for h, g in meeting(teacher, student)] == [
+    assert [(h.name, g.name) for h, g in matching_layers(teacher, student)] == [
         ('stage1', 'stage1'),
         ('stage2', 'stage2'),
         ('stage3', 'stage3'),
@@ -325,7 +332,8 @@ def test_a_teacher_is_shown_images_at_the_size_that_it_was_trained_on(data, side
     assert said == (
         ''
         if side == 16
-        else f'the teacher it was trained on images of 16×16, and is shown them scaled to that; the student sees {side}×{side}'
+        else 'the teacher it was trained on images of 16×16, and receives them scaled to that size; '
+        f'the student receives {side}×{side}'
     )
 
 

@@ -1,4 +1,4 @@
-"Networks as people write them are trained, saved and loaded with equal logits in another process, or refused before anything is written."
+"Unusual networks are trained, saved and loaded with equal logits in another process, or rejected beforehand."
 
 import re
 import subprocess
@@ -66,7 +66,7 @@ def test_what_is_kept_says_the_same_in_another_process(two, tmp_path):
         check_network(f'{FILE}:{name}', two)
         (tmp_path / name).mkdir()
         network, project = build_for(f'{FILE}:{name}', two)
-        trust.keep(project.sources, tmp_path / name)
+        trust.save_sources(project.sources, tmp_path / name)
         trust.accept(network.built_by)
         with torch.compiler.set_stance('force_eager'):
             trained(network)

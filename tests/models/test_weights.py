@@ -1,4 +1,4 @@
-"Weights as people have them: files of PyTorch, torchvision, timm, fastai and Lightning, and what libraries publish; nothing else, and nothing in silence."
+"Weights from files of PyTorch, torchvision, timm, fastai and Lightning, and from libraries."
 
 import argparse
 import collections
@@ -18,9 +18,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from kdfast.core.errors import KdfastError
-from kdfast.models import weights
+from kdfast.models import weight_files, weight_names, weights
 from kdfast.models.build import build_network
-from kdfast.models.saved import build_for, save_network, with_description
+from kdfast.models.description import with_description
+from kdfast.models.saved import build_for, save_network
 from kdfast.models.study_networks import thin
 
 
@@ -184,10 +185,10 @@ def test_weights_that_kdfast_wrote_are_weights(tmp_path, data):
         ),
         (
             lambda s: {key: value for key, value in s.items() if 'head' not in key and 'stem.0' not in key},
-            'it has stem.0.weight',
+            'missing stem.0.weight',
         ),
         (lambda s: {}, 'holds no plain state dict'),
-        (lambda s: {f'other.{i}': torch.ones(1) for i in range(3)}, 'they have other.0, other.1, other.2'),
+        (lambda s: {f'other.{i}': torch.ones(1) for i in range(3)}, 'unexpected other.0, other.1, other.2'),
     ],
 )
 def test_what_is_no_weights_of_the_network_is_refused(tmp_path, state, content, said):
@@ -271,7 +272,8 @@ def test_weights_without_a_classifier(tmp_path):
 def test_a_width_that_is_the_number_of_classes_is_no_classifier(tmp_path):
     "Eight channels and eight classes, from sixteen of both"
     (tmp_path / 'nets.py').write_text(
-        'from torch import nn\ndef net(n, width): return nn.Sequential(nn.Conv2d(3, width, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, n))\n'
+        'from torch import nn\ndef net(n, width):\n'
+        '    return nn.Sequential(nn.Conv2d(3, width, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, n))\n'
     )
     wide = build_network(f'{tmp_path}/nets.py:net(width=16)', 16)
     with pytest.raises(KdfastError, match='0.weight is 16×3×3×3, expected 8×3×3×3'):
@@ -291,7 +293,7 @@ def old_names(state):
 
 def put(network, state):
     "Into a network that is as its library builds it, but smaller"
-    return weights.fill(network, weights.kept(state, lambda key: True), 'it', lambda: None)
+    return weights.fill(network, weight_names.select(state, lambda key: True), 'it', lambda: None)
 
 
 def test_densenets_of_2017():
@@ -436,10 +438,10 @@ def test_no_connection_is_said_in_words(monkeypatch):
 def test_a_file_of_kdfast_keeps_versions_and_extra_state(tmp_path):
     network = torchvision.models.mnasnet0_5(num_classes=3)
     save_network(network, tmp_path / 'w.safetensors')
-    state, _ = weights.read(tmp_path / 'w.safetensors')
+    state, _ = weight_files.read(tmp_path / 'w.safetensors')
     assert {key: state._metadata.get(key) for key in network.state_dict()._metadata} == dict(
         network.state_dict()._metadata
     )
-    assert len(weights.read_safetensors(tmp_path / 'w.safetensors')[1]['versions']) < len(
+    assert len(weight_files.read_safetensors(tmp_path / 'w.safetensors')[1]['versions']) < len(
         network.state_dict()._metadata
     )

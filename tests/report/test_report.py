@@ -52,9 +52,9 @@ def test_a_summary_has_the_teacher_beside_the_student(tmp_path):
     )
     (teacher / 'weights.safetensors').write_bytes(b'weights')
     seal(teacher)
-    student.facts['stands_on'] = []
+    student.record['stands_on'] = []
     record_upstream(student, 'teacher', teacher)
-    student.set('finished')
+    student.set_status('finished')
 
     def lines(folder):
         console = Console(width=80, record=True, file=open('/dev/null', 'w'))
@@ -118,7 +118,7 @@ def test_the_table_fits_its_terminal(tmp_path, width):
 def test_a_damaged_file_is_named(tmp_path):
     folder = make(tmp_path, 'kd', 0)
     (folder / 'result.json').write_text('{"a":')
-    with pytest.raises(KdfastError, match='result.json is not as it was written'):
+    with pytest.raises(KdfastError, match='result.json has changed since it was written'):
         aggregate([folder])
 
 

@@ -6,12 +6,12 @@ from test_matrix import BASE, folder_name, make_all
 
 from kdfast.analysis.differences import differences_from
 from kdfast.analysis.matrix import answer_question, questions_answered
-from kdfast.core.atomic import as_it_was, harmless, write_csv
+from kdfast.core.atomic import escape_csv_cell, unescape_csv_cell, write_csv
 from kdfast.report.differences import difference_remarks
 from kdfast.report.matrix import answer_sentences
 from kdfast.report.tables import run_remarks
 from kdfast.runs.find import changed_arguments, find_runs, resolve_run_name
-from kdfast.runs.lookup import described, following, matching, settings
+from kdfast.runs.lookup import arguments_text, next_recipe, runs_by_seed, settings
 from kdfast.runs.recipes import find_recipe
 
 
@@ -27,7 +27,7 @@ def test_a_run_is_found_by_its_arguments_whatever_its_folder_is_called(tmp_path)
     runs = find_runs(tmp_path)
 
     def seeds(**given):
-        return list(matching(runs, find_recipe('kd'), given))
+        return list(runs_by_seed(runs, find_recipe('kd'), given))
 
     assert [seeds(T=6.0, optimizer='muon'), seeds(T=2.0), seeds(T=6.0), seeds()] == [[0], [1], [], []]
     assert seeds(T=2.0, hint='a:b') == [1]  # kd has no hint
@@ -44,7 +44,7 @@ def test_an_argument_that_a_recipe_has_got_since_was_at_its_default(tmp_path):
     facts = folder.run
     del facts['arguments']['alpha']
     (folder / 'run.json').write_text(json.dumps(facts))
-    assert list(matching(find_runs(tmp_path), find_recipe('kd'), {})) == [0] and changed_arguments(folder) == {}
+    assert list(runs_by_seed(find_runs(tmp_path), find_recipe('kd'), {})) == [0] and changed_arguments(folder) == {}
 
 
 def test_sets_of_arguments(tmp_path):
@@ -52,7 +52,7 @@ def test_sets_of_arguments(tmp_path):
         make(tmp_path, 'exp1,optimizer=muon,student=matched', seed)
     make(tmp_path, 'exp1,student=matched', 0), make(tmp_path, 'exp1,student=matched,matrix=True', 0)
     found = settings(find_runs(tmp_path), but=('student', 'matrix'))
-    assert sorted(map(described, found)) == ['', 'optimizer=muon'] and len(found) == 2
+    assert sorted(map(arguments_text, found)) == ['', 'optimizer=muon'] and len(found) == 2
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_the_page_answers_for_each_set_of_arguments_and_says_which(tmp_path, kdf
     make_all(tmp_path, {key: [v / 2 for v in values] for key, values in BASE.items()}, more=dict(optimizer='muon'))
     make(tmp_path, folder_name('exp1', dict(student='matched', epochs=5)), 0)  # alone, it answers nothing
     finish(tmp_path)
-    found = {described(f['arguments']): f for f in questions_answered(find_runs(tmp_path), tmp_path, 0.008)}
+    found = {arguments_text(f['arguments']): f for f in questions_answered(find_runs(tmp_path), tmp_path, 0.008)}
     assert sorted(found) == ['', 'optimizer=muon']
     page = page_of(kdfast, tmp_path)
     assert '<h3>optimizer=muon</h3>' in page and '<h3>default arguments</h3>' in page
@@ -96,7 +96,7 @@ def finish(runs):
         write_csv(folder / 'metrics.csv', ['epoch', 'valid_accuracy'], [[1, 0.5]])
         if more:
             write_csv(folder / 'confusion.csv', ['', 'a', 'b'], [['a', 5, 1], ['b', 2, 5]])
-        folder.facts = folder.run
+        folder.record = folder.run
         folder.finish(json.loads((folder / 'result.json').read_text()))
 
 
@@ -131,7 +131,7 @@ def test_what_comes_next_is_run_like_what_was_run(tmp_path, ran, others, expecte
     make(tmp_path, 'exp2', 1)
     if 'exp1' not in others:
         make(tmp_path, 'exp1', 0, status='failed')
-    assert following(folder, find_runs(tmp_path)) == expected
+    assert next_recipe(folder, find_runs(tmp_path)) == expected
 
 
 # CSV
@@ -139,7 +139,9 @@ def test_what_comes_next_is_run_like_what_was_run(tmp_path, ran, others, expecte
 
 @pytest.mark.parametrize('name', ['=x', "'=x", "''=x", "'x", "'", '-1', '+', '@a', "'@a", '\ty', 'plain', "it's", ''])
 def test_a_name_reads_back_as_it_was_and_does_nothing(tmp_path, name):
-    assert as_it_was(harmless(name)) == name and not harmless(name).startswith(('=', '+', '-', '@', '\t', '\r'))
+    assert unescape_csv_cell(escape_csv_cell(name)) == name and not escape_csv_cell(name).startswith(
+        ('=', '+', '-', '@', '\t', '\r')
+    )
     folder = make(tmp_path, 'kd', 0, confusion=[[1, 0], [0, 1]], classes=[name, 'b'])
     assert folder.confusion() == ([name, 'b'], [[1, 0], [0, 1]])
 

@@ -9,7 +9,8 @@ import safetensors.torch
 
 from kdfast.core.errors import KdfastError
 from kdfast.core.source import sha256_of
-from kdfast.models.saved import load_network_file, read_description, trust_code
+from kdfast.models.description import read_description
+from kdfast.models.saved import load_network_file, trust_code
 from kdfast.runs import trust
 
 SOURCE = '''from pathlib import Path
@@ -154,7 +155,7 @@ def test_a_name_that_leads_elsewhere_runs_nothing_even_if_it_is_trusted(stranger
         assert 'leads out' in refused(file)
     forge(file, network='../outside.py:tiny', source={'mine.py': sha256_of(stranger / 'source' / 'mine.py')})
     trust_code(file)
-    assert 'was not kept' in refused(file) and not ran(stranger)
+    assert 'was not saved' in refused(file) and not ran(stranger)
 
 
 def test_a_trusted_file_that_changes_and_one_that_joins_it_run_nothing(stranger):

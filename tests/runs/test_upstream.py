@@ -98,8 +98,8 @@ def test_each_of_two_teachers_is_looked_at(two, data, tmp_path):
 
 def linked(folder, teacher, path, sha256=None):
     entry = dict(path=str(path), sha256=sha256 or teacher.files['weights.safetensors'])
-    folder.facts = folder.run
-    folder.set('finished', format=1, stands_on=dict(teacher=entry))
+    folder.record = folder.run
+    folder.set_status('finished', format=1, stands_on=dict(teacher=entry))
 
 
 def pair(kept_in):
@@ -110,8 +110,8 @@ def pair(kept_in):
 
 def test_they_are_found_from_anywhere_and_after_a_move(tmp_path, monkeypatch):
     teacher, student = pair(tmp_path / 'runs')
-    student.facts = student.run | dict(stands_on=[])
-    record_upstream(student, 'teacher', teacher), student.set('finished')
+    student.record = student.run | dict(stands_on=[])
+    record_upstream(student, 'teacher', teacher), student.set_status('finished')
     (tmp_path / 'runs').rename(tmp_path / 'moved')
     for where, path in (
         (tmp_path, 'moved/pets/kd/0'),
@@ -157,8 +157,8 @@ def test_a_teacher_that_was_trained_again_is_another(tmp_path):
 def test_what_classifies_nothing_teaches_nobody(study, kdfast, images, tmp_path, status, said):
     shutil.copytree(study / 'hint' / '0', tmp_path / 'other')
     folder = RunDir(tmp_path / 'other')
-    folder.facts = folder.run
-    folder.set(status)
+    folder.record = folder.run
+    folder.set_status(status)
     done = kdfast('run', 'kd', '--teacher', tmp_path / 'other', '--data', images, '--runs', tmp_path / 'runs')
     assert done.status == 2 and said in done.err and not (tmp_path / 'runs').exists(), done.err
 
@@ -177,7 +177,7 @@ def test_what_classifies_nothing_teaches_nobody(study, kdfast, images, tmp_path,
 def test_a_teacher_that_has_seen_what_is_held_out_is_noted(images, tmp_path, taught, holdout, seen):
     "Of each class, a smaller share is held out of the images of a larger one"
     teacher, data = make(tmp_path, 'teacher', 0, data='tiny'), load(str(images), holdout)
-    teacher.set('finished', images=load(str(images), taught).asked)
+    teacher.set_status('finished', images=load(str(images), taught).asked)
     note = held_out_note(teacher, data)
     assert bool(note) == seen and (not seen or f'was trained on images that --holdout {holdout} holds out' in note)
     train = {image.tobytes() for image in load(str(images), taught).train[0]}

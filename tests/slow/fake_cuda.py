@@ -228,7 +228,7 @@ def steps(
         watch = (lambda _: count_steps(gpu, counts),)
         run = Run(RunDir(home / 'run' / name / '0'), load('digits'), 0, home, watch)
         run.folder.path.mkdir(parents=True)
-        run.folder.facts = dict(stands_on={})
+        run.folder.record = dict(stands_on={})
         with gpu.installed():
             for dl in run.dls.loaders:
                 dl.after_batch = normalized(dl)

@@ -33,7 +33,8 @@ from kdfast.distill.fit import FitCallback
 from kdfast.models.saved import load_network
 from kdfast.runs.run_dir import RunDir
 from kdfast.training import checkpoints, evaluation
-from kdfast.training.checkpoints import END, Checkpoints
+from kdfast.training.checkpoint_files import END
+from kdfast.training.checkpoints import Checkpoints
 from kdfast.training.run import Run
 
 torch.set_num_threads(1)
@@ -202,18 +203,18 @@ def die_in_checkpoint(bench):
 
 def half_appended(k):
     "Of the steps, in the k-th call"
-    whole, count = append.Appended.write, [0]
+    whole, count = append.AppendOnlyFile.write, [0]
 
     def write(self, sync=False):
         count[0] += 1
-        if count[0] < k or not self.waiting:
+        if count[0] < k or not self.pending:
             return whole(self, sync)
-        content = b''.join(self.waiting)
-        self.waiting = [content[: len(content) // 2]]
+        content = b''.join(self.pending)
+        self.pending = [content[: len(content) // 2]]
         whole(self, True)
         die()
 
-    append.Appended.write = write
+    append.AppendOnlyFile.write = write
 
 
 def die_between_stages(bench):

@@ -1,8 +1,9 @@
-"""Every layer that `kdfast layers` lists is a feature map of the shape that is printed: `python tests/slow/layers.py [NAME@SIDE …]`.
+"""Check the layers that `kdfast layers` lists: `python tests/slow/layers.py [NAME@SIDE …]`.
 
-For each network of networks.txt, as it is built: other noise in one cell of the image changes that cell of the map most. Where that
-does not show (zeros, a view of the whole image), what PyTorch says of the modules that give or take the map, or its sides for an image
-twice as high and three times as wide. And what `Hint` shows a student at three layers is what these give, arranged so.
+Each must be a feature map of the printed shape, for each network of networks.txt as it is built: other noise in one
+cell of the image changes that cell of the map most. If that cannot be seen (zeros, a view of the whole image), the
+layout is confirmed by the modules that return or read the map, or by its sides for an image twice as high and three
+times as wide. At three layers, the target that `Hint` computes must be their output, arranged as listed.
 """
 
 import random
@@ -14,11 +15,8 @@ import torch
 from networks import build, networks
 from torch import nn
 
-CELLS, SEEDS, SHOWN = (
-    8,
-    2,
-    0.75,
-)  # cells of the image that are changed, in so many images; how surely the right one changes most
+CELLS, SEEDS = 8, 2  # cells of the image that are changed, in so many images
+SHOWN = 0.75  # smallest score for which the right cell has changed most
 FIRST = (
     nn.Conv2d,
     nn.BatchNorm2d,
@@ -35,7 +33,7 @@ def check(
     name: str,  # As in networks.txt
     side: int,  # Of the images
 ) -> tuple[Counter, list[str]]:
-    "How the layers of one network were confirmed, and what is wrong."
+    "Return how the layers of one network were confirmed, and what is wrong."
     from kdfast.models.feature_maps import layouts
     from kdfast.models.layers import layers
 
@@ -47,37 +45,20 @@ def check(
     x = torch.randn(2, 3, side, side)
     outputs, told = computed(net, modules, x)
     how, wrong = Counter(), []
-    score = cells(
-        net, modules, {layer: lambda x, layer=layer: found[layer].arrange(x) for layer in listed}, listed, side
-    )
+    arrange = {layer: found[layer].arrange for layer in listed}
+    score = cells(net, modules, arrange, listed, side)
     larger, _ = computed(net, modules, torch.randn(2, 3, 2 * side, 3 * side))
     for layer, entry in listed.items():
-        mine = found[layer].arrange(outputs[layer])
-        if tuple(mine.shape[1:]) != entry.shape:
-            wrong.append(f'{layer} is printed as {entry.shape} and is {tuple(mine.shape[1:])}')
-        channels, height, width = entry.shape
-        if height * width == 1:
-            how['one position'] += 1
-        elif score[layer] >= SHOWN:
-            how['cells'] += 1
-        elif told[layer] and told[layer] == {found[layer].axes[1:]}:
-            how['modules'] += 1
-        elif (
-            layer in larger
-            and larger[layer].dim() == 4
-            and tuple(found[layer].arrange(larger[layer]).shape[1:]) == (channels, 2 * height, 3 * width)
-        ):
-            how['sides'] += 1
+        shape = tuple(arrange[layer](outputs[layer]).shape[1:])
+        if shape != entry.shape:
+            wrong.append(f'{layer} is printed as {entry.shape} and is {shape}')
+        if confirmed := confirmation(entry, found[layer], score[layer], told[layer], larger.get(layer)):
+            how[confirmed] += 1
         else:
             wrong.append(f'{layer} as {entry.shape}, {entry.layout}: cells {score[layer]:.2f}, modules {told[layer]}')
     names = list(listed)
     for layer in dict.fromkeys(names[i] for i in (0, len(names) // 2, -1)) if names else ():
-        target, expected = hint(net, layer, x), found[layer].arrange(outputs[layer])
-        off = (
-            ((target - expected).abs().max() / expected.abs().max().clamp(min=1e-12)).item()
-            if target.shape == expected.shape
-            else float('inf')
-        )
+        off = relative_difference(hint(net, layer, x), arrange[layer](outputs[layer]))
         how['hints'] += off <= 1e-4
         if off > 1e-4:
             wrong.append(f'Hint at {layer}: off by {off:.2g}')
@@ -86,8 +67,29 @@ def check(
     return how, wrong
 
 
+def confirmation(entry, layout, score, told, larger):
+    "How the shape and the layout of a layer were confirmed; None if they were not"
+    channels, height, width = entry.shape
+    if height * width == 1:
+        return 'one position'
+    if score >= SHOWN:
+        return 'cells'
+    if told and told == {layout.axes[1:]}:
+        return 'modules'
+    if larger is not None and larger.dim() == 4:
+        if tuple(layout.arrange(larger).shape[1:]) == (channels, 2 * height, 3 * width):
+            return 'sides'
+    return None
+
+
+def relative_difference(found, expected):
+    if found.shape != expected.shape:
+        return float('inf')
+    return ((found - expected).abs().max() / expected.abs().max().clamp(min=1e-12)).item()
+
+
 def computed(net, modules, x):
-    "What the layers give, and what PyTorch's own modules that give or take that very tensor say of its axes"
+    "The outputs of layers, and the axes that PyTorch's own modules which return or read them imply"
     outputs, said, keep = {}, {}, []
 
     def see(module, inputs, output):
@@ -122,7 +124,7 @@ def computed(net, modules, x):
 
 
 def cells(net, modules, arrange, listed, side):
-    "For each layer the share of other cells that change less than the one that was changed, 1 at best, 0.5 by chance"
+    "By layer, the share of other cells that change less than the right one: 1 at best, 0.5 by chance"
     found, draw = {}, random.Random(0)
     for height, width in {layer.shape[1:] for layer in listed.values()}:
         those = [layer for layer in listed if listed[layer].shape[1:] == (height, width)]

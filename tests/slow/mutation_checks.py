@@ -11,6 +11,9 @@ import os
 import sys
 import tempfile
 import traceback
+from dataclasses import replace
+
+import numpy as np
 
 import fault_injection as ordeal  # before anything of kdfast: it sets the threads
 import test_resume
@@ -19,7 +22,7 @@ from kdfast.core import atomic, signals
 from kdfast.data import decode
 from kdfast.export import export
 from kdfast.models import saved
-from kdfast.runs import run_dir
+from kdfast.runs import resume_check, run_dir
 from kdfast.runs.run_dir import RunDir
 from kdfast.training import checkpoints, metrics_log, rehearsal_run, restore, run
 from kdfast.training.checkpoints import Checkpoints
@@ -64,12 +67,12 @@ def no_look_at_numbers():
 def no_status():
     signals.Interrupted.__init__ = lambda self, number: (
         SystemExit.__init__(self, 0),
-        setattr(self, 'said', signals.SAID[number]),
+        setattr(self, 'message', signals.MESSAGES[number]),
     )[0]
 
 
 def failed_is_removed():
-    run_dir.GOES_ON = ('running', 'interrupted')
+    resume_check.RESUMABLE = ('running', 'interrupted')
 
 
 def finished_at_once():
@@ -77,7 +80,7 @@ def finished_at_once():
     finish = RunDir.finish
 
     def early(self, result):
-        self.set('finished', files={})
+        self.set_status('finished', files={})
         finish(self, result)
 
     RunDir.finish = early
@@ -108,13 +111,13 @@ def numpy_unpickles():
 def any_file_is_an_image():
     from PIL import Image
 
-    decoded = decode.decoded
+    decode_image = decode.decode_image
 
     def careless(content, side=None):
-        pixels, problem, remarks = decoded(content, side)
-        return (decode.np.asarray(Image.new('RGB', (8, 8))), '', remarks) if problem else (pixels, problem, remarks)
+        found = decode_image(content, side)
+        return replace(found, pixels=np.asarray(Image.new('RGB', (8, 8))), problem='') if found.problem else found
 
-    decode.decoded = careless
+    decode.decode_image = careless
 
 
 def no_running_statistics():

@@ -1,6 +1,7 @@
-"""The networks that the suites try: every classifier of torchvision, and of each family of each module of timm the smallest.
+"""The networks of the slow suites: all classifiers of torchvision, and the smallest of each family of timm.
 
-`python tests/slow/networks.py` writes networks.txt anew: a name and the side of the smallest image that the network takes, a line each.
+A family is one of a module's. `python tests/slow/networks.py` writes networks.txt anew: a name and the side of the
+smallest image that the network accepts, a line each.
 """
 
 import re

@@ -1,10 +1,11 @@
-"""Students: every classifier of torchvision and networks of every module of timm, the largest left out, built for 2 and 10 classes.
+"""Train, save and load every classifier of torchvision and networks of every module of timm as students.
 
 python tests/slow/students.py [name …] [--classes 2 10] [--onnx 10] [--keep FOLDER]
 
-Each is looked at as `kdfast run` does before it writes anything, takes one step of an optimizer, is saved, and loaded in another
-process, where it must give the same logits; every tenth as ONNX, too. One that is refused must be refused in a sentence, and at every
-size of images. Prints passed/tried, how many of them were refused, and a line for each that was not right.
+Each, built for 2 and 10 classes, is checked as `kdfast run` does before it writes anything, takes one optimizer step,
+is saved, and loaded in another process, where it must have the same logits; every tenth also as ONNX. Networks may be
+rejected, in one sentence and at every image size. The largest networks are left out. Prints passed/tried, how many of
+them were rejected, and a line for each failure.
 """
 
 import argparse

@@ -1,6 +1,7 @@
-"""Every network of networks.txt as a teacher, batch norms as training may leave them: `python tests/slow/zoo.py teachers [WORD …]`.
+"""Use every network of networks.txt as a teacher: `python tests/slow/zoo.py teachers [WORD …]`.
 
-What `Distill` takes from it for each batch is what the network gives in evaluation mode, and it is afterwards as it was before.
+Its batch norms have statistics as after training. In each batch `Distill` must use the outputs of the network in
+evaluation mode, and leave the network as it was.
 """
 
 from copy import deepcopy

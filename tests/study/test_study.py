@@ -115,7 +115,7 @@ def test_one_failure_holds_up_nothing_else_and_is_named(kdfast, images, tmp_path
 def test_what_needs_a_failed_run_is_not_tried(tmp_path):
     tasks = plan([(find_recipe('exp1'), {})], range(1), 'pets', tmp_path)
     tasks[0].folder.start({}, '')
-    tasks[0].folder.set('diverged', reason='the hard loss became nan')
+    tasks[0].folder.set_status('diverged', reason='the hard loss became nan')
     failed = run_tasks(tasks, [], 1, 1, Console(quiet=True))
     assert [task.failure.split(';')[0] for task in failed] == [
         'diverged before (the hard loss became nan)',

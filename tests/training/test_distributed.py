@@ -194,7 +194,7 @@ def test_a_run_in_two_processes_that_was_ended_goes_on_to_the_same_bits(two):
 
 
 def test_what_two_processes_cannot_do_is_said(data, monkeypatch):
-    monkeypatch.setattr(distributed, 'size', 3), monkeypatch.setattr(distributed, 'several', lambda: True)
+    monkeypatch.setattr(distributed, 'size', 3), monkeypatch.setattr(distributed, 'is_initialized', lambda: True)
     with pytest.raises(KdfastError, match='3 processes cannot share a batch of 8 images evenly'):
         loaders(data)
     monkeypatch.setattr(distributed, 'size', 2)

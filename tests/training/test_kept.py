@@ -146,7 +146,7 @@ def test_people_are_told_what_to_do(kdfast, images, data, tmp_path, monkeypatch)
     done = kdfast('run', 'baseline', '--epochs', 2, '--data', images, '--runs', tmp_path)
     assert done.status == 2 and done.err.splitlines()[-1] == (
         'kdfast: error: out of memory (OutOfMemoryError: CUDA out of memory.): '
-        'end what else uses it, or take smaller networks or images (--size). '
+        'end what else uses it, or use smaller networks or images (--size). '
         'The training so far is saved: the same command resumes it'
     )
     listed = kdfast('ls', '--runs', tmp_path)

@@ -21,7 +21,8 @@ from kdfast.core.errors import KdfastError
 from kdfast.runs.recipes import find_recipe
 from kdfast.runs.run_dir import RunDir
 from kdfast.training import checkpoints, evaluation, execute
-from kdfast.training.checkpoints import FORMAT, KEPT, Checkpoints
+from kdfast.training.checkpoint_files import FORMAT
+from kdfast.training.checkpoints import KEPT, Checkpoints
 
 BOTH = '''"Both stages in one file, and random numbers of every kind."
 from kdfast.all import *
@@ -290,7 +291,7 @@ def test_a_teacher_that_is_not_as_it_was_written_teaches_nobody(study, data, tmp
     content = bytearray(file.read_bytes())
     content[-5] ^= 1
     file.write_bytes(content)
-    with pytest.raises(KdfastError, match='is damaged .weights.safetensors is not as it was written'):
+    with pytest.raises(KdfastError, match='has damaged .weights.safetensors has changed since it was written'):
         train(find_recipe('kd'), data, runs, epochs=2)
 
 
@@ -342,7 +343,7 @@ def test_steps_that_are_not_as_they_were_written_are_refused(study, data, tmp_pa
     interrupted(find_recipe('kd'), data, runs, (1, 1, 4), epochs=2)
     file = runs / 'tiny' / 'kd,epochs=2' / '0' / 'steps.csv'
     file.write_text(file.read_text().replace('1,1,3,', '1,1,7,'))
-    with pytest.raises(KdfastError, match='steps.csv is not as this run wrote it'):
+    with pytest.raises(KdfastError, match='steps.csv has changed since this run wrote it'):
         train(find_recipe('kd'), data, runs, epochs=2)
 
 

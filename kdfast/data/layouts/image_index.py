@@ -3,7 +3,7 @@
 from collections import defaultdict
 from pathlib import PurePosixPath
 
-from kdfast.core.paths import leads_out
+from kdfast.core.paths import is_unsafe_path
 from kdfast.data.layouts.base import Source, split_of
 
 
@@ -57,7 +57,7 @@ class ImageIndex:
         cell: str,  # Name of an image
     ) -> bool:
         "Return whether the cell is a path outside the source."
-        return leads_out(cell) and not self._relative(cell)
+        return is_unsafe_path(cell) and not self._relative(cell)
 
     def _relative(self, cell):
         "The name in the source of an absolute path; None for other cells"

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import PurePosixPath
 
 from kdfast.core.errors import KdfastError, listed
-from kdfast.core.paths import leads_out
+from kdfast.core.paths import is_unsafe_path
 from kdfast.data.files import find_system_file
 from kdfast.data.formats import image_suffixes
 from kdfast.data.layouts.base import Item, Listing, Source, split_of_file
@@ -73,7 +73,7 @@ def _shard_files(source, shard):
             members = [(member.name, member.offset_data, member.size) for member in tar if member.isfile()]
     except (tarfile.TarError, EOFError, OSError) as e:
         raise KdfastError(f'{source.path}: cannot read the shard {shard} ({e})') from e
-    outside = [name for name, *_ in members if leads_out(name)]
+    outside = [name for name, *_ in members if is_unsafe_path(name)]
     if outside:
         raise KdfastError(f'{source.path}: {shard}: {outside[0]!r} is a path outside the archive')
     return {

@@ -122,7 +122,7 @@ def problem(
             return f'{kind.__name__} may compute anything'
         own = vars(m)
         if not methods(kind).isdisjoint(own) and not (
-            own.keys() & methods(kind) == {'forward'} and own['forward'] is folding.unchanged
+            own.keys() & methods(kind) == {'forward'} and own['forward'] is folding.identity
         ):
             return f'a {kind.__name__} has methods of its own'
         if any(own[hooks] for hooks in HOOKS) and not has_only_our_hook(m):

@@ -1,0 +1,127 @@
+"Read the files of a run directory, with their checksums verified. Imports no torch."
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from zipfile import BadZipFile
+
+from kdfast.core.atomic import unescape_csv_cell
+from kdfast.core.errors import KdfastError
+
+NO_CLASSES = 'its recipe classifies nothing'  # why a run may lack predictions.npz and confusion.csv
+
+
+class RunFiles:
+    "The files of a run directory, `<runs>/<data>/<recipe>/<seed>`."
+
+    def __init__(
+        self,
+        path: Path,  # The directory; it may not exist yet
+    ):
+        self.path = Path(path)
+
+    def __str__(self):
+        return str(self.path)
+
+    def __truediv__(self, name):
+        return self.path / name
+
+    @property
+    def data(self) -> str:
+        "The name of the data set."
+        return self.path.parent.parent.name
+
+    @property
+    def recipe(self) -> str:
+        "The name of the recipe, followed by the arguments that are not its defaults."
+        return self.path.parent.name
+
+    @property
+    def seed(self) -> int:
+        "The seed."
+        return int(self.path.name)
+
+    def parsed(
+        self,
+        name: str,  # Of a file
+        parse: Callable,  # From bytes to any value
+        missing: str = 'this run is not finished',  # Why the file may be missing
+    ) -> object:
+        "Read and parse a file. Raises KdfastError if it is missing, damaged or changed."
+        try:
+            content = (self.path / name).read_bytes()
+        except FileNotFoundError:
+            raise KdfastError(f'{self} has no {name}: {missing}') from None
+        if name != 'run.json' and self.files.get(name) not in (None, hashlib.sha256(content).hexdigest()):
+            raise KdfastError(f'{self.path / name} has changed since it was written: remove {self} and run it again')
+        try:
+            return parse(content)
+        except (ValueError, KeyError, TypeError, EOFError, BadZipFile, csv.Error) as e:
+            raise KdfastError(f'{self.path / name} is damaged ({e}): remove {self} and run it again') from e
+
+    @property
+    def run(self) -> dict:
+        "The content of run.json: what was requested, the state of the run, its files."
+        return self.parsed('run.json', parse_object)
+
+    @property
+    def result(self) -> dict:
+        "The content of result.json: the numbers of a finished run."
+        return self.parsed('result.json', parse_object)
+
+    @property
+    def files(self) -> dict[str, str]:
+        "SHA-256 of every file of a finished run, by name."
+        return self.run.get('files', {})
+
+    def confusion(self) -> tuple[list[str], list[list[int]]]:
+        "Return the class names and the confusion matrix: rows are actual, columns predicted classes."
+
+        def parse(content):
+            header, *rows = csv.reader(io.StringIO(content.decode()))
+            return [unescape_csv_cell(name) for name in header[1:]], [[int(n) for n in row[1:]] for row in rows]
+
+        return self.parsed('confusion.csv', parse, NO_CLASSES)
+
+    def metrics(
+        self,
+        name: str = 'metrics.csv',  # Or steps.csv
+    ) -> list[dict[str, str]]:  # Text by column
+        "Return the rows that a CSV file holds so far."
+        if not (self.path / name).exists():
+            return []
+        return self.parsed(name, lambda content: list(csv.DictReader(io.StringIO(content.decode()))))
+
+    def correct(self) -> list[bool]:
+        "Return whether each validation image is classified correctly, in the order of the data set."
+        predictions = self.arrays('predictions.npz')
+        return (predictions['actual'] == predictions['predicted']).tolist()
+
+    def arrays(
+        self,
+        name: str,  # predictions.npz or confused.npz
+    ) -> dict:
+        """Return the arrays of a file by name.
+
+        predictions.npz holds the actual and the predicted class of each validation image, and up to 10 million logits.
+        """
+        import numpy as np
+
+        def parse(content):
+            with np.load(io.BytesIO(content)) as stored:
+                return {name: stored[name] for name in stored.files}
+
+        return self.parsed(name, parse, NO_CLASSES)
+
+
+def parse_object(
+    content: bytes,  # JSON
+) -> dict:
+    "Parse a JSON object. Raises ValueError for any other content."
+    found = json.loads(content)
+    if not isinstance(found, dict):
+        raise ValueError('it holds no object')
+    return found
