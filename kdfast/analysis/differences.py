@@ -2,13 +2,16 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import count, takewhile
 
 from kdfast.analysis.aggregate import differing_settings
+from kdfast.analysis.design import find_designs
 from kdfast.core.errors import KdfastError
 from kdfast.runs.find import resolve_run_name
 from kdfast.runs.recipes import study_order
 from kdfast.runs.run_dir import RunDir
 from kdfast.stats.intervals import Difference, mcnemar, over_images, over_seeds
+from kdfast.stats.sequential import Design, decide
 
 
 def differences_from(
@@ -18,6 +21,7 @@ def differences_from(
 ) -> list[dict]:
     """Return one row per other recipe: its difference from `recipe`, over the seeds that both have.
 
+    A recipe that a design covers (`kdfast.analysis.design`) has the interval and the verdict of that design.
     Raises KdfastError if `recipe` has no result.
     """
     runs = defaultdict(dict)
@@ -28,10 +32,53 @@ def differences_from(
     if reference not in runs:
         known = ', '.join(runs) or 'none'
         raise KdfastError(f'no finished run {recipe} on {folders[0].data} to compare with; there are {known}')
+    designs = designs_against(folders[0], reference)
     rows = []
     for name in sorted(runs.keys() - {reference}, key=study_order):
-        rows.append(dict(recipe=name, against=reference) | paired_difference(runs[name], runs[reference], margin))
+        if name in designs:
+            row = design_difference(runs[name], runs[reference], designs[name], margin)
+        else:
+            row = paired_difference(runs[name], runs[reference], margin)
+        rows.append(dict(recipe=name, against=reference) | row)
     return rows
+
+
+def designs_against(
+    folder: RunDir,  # Any run on the data set
+    reference: str,  # The baseline, as its directory is called
+) -> dict[str, Design]:
+    "Return the design of each recipe that one covers; the first one that was declared counts."
+    designs: dict[str, Design] = {}
+    for declared in find_designs(folder.path.parents[2], folder.data):
+        if declared.against == reference:
+            designs = dict.fromkeys(declared.recipes, declared.design) | designs
+    return designs
+
+
+def design_difference(
+    runs: Mapping[int, RunDir],  # Finished runs by seed
+    others: Mapping[int, RunDir],  # Those of the baseline
+    design: Design,
+    margin: float,  # Smallest difference that matters, as a fraction
+) -> dict:
+    """Return the row of the look that decides, or of the last one reached. Seeds count from 0, without gaps.
+
+    It has `look`, `confidence` and, as long as it is undecided, `next_look`; the verdict is None before the first look.
+    """
+    seeds = list(takewhile(lambda seed: seed in runs and seed in others, count()))
+    values = [runs[seed].result['valid_accuracy'] - others[seed].result['valid_accuracy'] for seed in seeds]
+    found = decide(design, values, accuracy_step(runs[0]) if seeds else 0.0, margin)
+    if found is None:
+        return dict(seeds=seeds, verdict=None, next_look=design.following(len(seeds)))
+    used = [folders[seed] for folders in (runs, others) for seed in range(found.n)]
+    row = dict(seeds=seeds[: found.n], differ_in=', '.join(differing_settings(used))) | with_verdict(found, margin)
+    undecided = row['verdict'] == 'undecided'
+    return row | dict(
+        look=found.n,
+        confidence=design.confidence(found.n),
+        next_look=design.following(len(seeds)) if undecided else None,
+        seeds_to_settle=None,
+    )
 
 
 def paired_difference(

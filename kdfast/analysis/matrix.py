@@ -33,7 +33,7 @@ def question_runs(
     given: dict,  # Arguments of every run, such as epochs
 ) -> list[tuple[Recipe, dict]]:  # Recipes with their arguments
     "Return the runs that the answer needs: baseline and experiments of each student, and the control."
-    arms = [(name, arm) for arm in (THIN, MATCHED) for name in ('baseline', *EXPERIMENTS)]
+    arms: list[tuple[str, dict]] = [(name, arm) for arm in (THIN, MATCHED) for name in ('baseline', *EXPERIMENTS)]
     arms += [(name, CONTROL) for name in EXPERIMENTS]
     return [(find_recipe(name), arm | given) for name, arm in arms]
 
@@ -62,7 +62,7 @@ def answer_question(
     if not thin or not matched or not all(stage_ones):
         raise KdfastError(f'no finished runs of both students on {data} in {runs_dir}: kdfast matrix trains them')
     by_arm = {name: [find(name, arm) for arm in (THIN, MATCHED, CONTROL)] for name in EXPERIMENTS}
-    effects = [dict(experiment=name) | effect(*runs, thin, matched, margin) for name, runs in by_arm.items()]
+    effects = [dict(experiment=name) | effect(runs, (thin, matched), margin) for name, runs in by_arm.items()]
     premises = [
         same_teacher([folder for arms in by_arm.values() for runs in arms for folder in runs.values()]),
         same_hint(*(list(runs.values()) for runs in stage_ones)),
@@ -106,14 +106,13 @@ def questions_answered(
 
 
 def effect(
-    with_regressor: Runs,  # Of an experiment with the thin student
-    without: Runs,  # With the matched student
-    control: Runs,  # With the matched student and a regressor
-    thin: Runs,  # Baselines of the thin student
-    matched: Runs,  # Baselines of the matched student
+    arms: Sequence[Runs],  # Of an experiment: thin (with regressor), matched (without), control
+    baselines: Sequence[Runs],  # Of the thin and of the matched student
     margin: float,  # Smallest difference that matters, as a fraction
 ) -> dict[str, dict]:
     "Return the three differences of an experiment."
+    with_regressor, without, control = arms
+    thin, matched = baselines
     return dict(
         raw=paired_difference(with_regressor, without, margin),
         corrected=corrected_difference(with_regressor, without, thin, matched, margin),

@@ -39,11 +39,12 @@ def run_recipe(
         print_note(f'{run_dir} is finished; nothing to train')
     with quiet_imports():
         from kdfast.training.execute import train
+        from kdfast.training.other_load import OtherLoad
         from kdfast.training.progress import ConsoleProgress, live_bars
     if options.trust_code:
         trust_runs(arguments.values())
     with live_bars(err) as bars:
-        callbacks = [partial(ConsoleProgress, console=err, bars=bars)]
+        callbacks = [partial(ConsoleProgress, console=err, bars=bars), lambda _: OtherLoad(print_note)]
         if options.tensorboard and not distributed.rank:
             callbacks.append(tensorboard_callback())
         rehearsed = signals.is_study_child()  # a study has rehearsed its runs

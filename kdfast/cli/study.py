@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from kdfast.cli.app import TRAIN, app, err, out, print_json, status
+from kdfast.cli.app import TRAIN, app, err, out, print_json, print_note, status
 from kdfast.cli.options import (
     DEFAULT_RUNS,
     DataOptions,
@@ -41,6 +41,18 @@ TeacherOption = Annotated[
     Optional[str], typer.Option(help='Teacher of all recipes that have one: a network or a run directory.')
 ]
 StudentOption = Annotated[Optional[str], typer.Option(help='Student network of all recipes that have one.')]
+UntilDecidedOption = Annotated[
+    bool, typer.Option('--until-decided', help='Add seeds until every recipe is better, worse or alike.')
+]
+LooksOption = Annotated[
+    Optional[str],
+    typer.Option(
+        metavar='N,N,…', help='Numbers of seeds at which to look, for --until-decided (default: 3,5,8,12,20).'
+    ),
+]
+MaxSeedsOption = Annotated[
+    Optional[int], typer.Option(min=2, help='Seeds at the last look, for --until-decided (default: 20).')
+]
 HintOption = Annotated[
     Optional[str],
     typer.Option(metavar='TEACHER_LAYER:STUDENT_LAYER', help='Hint layer and guided layer of all recipes with a hint.'),
@@ -56,6 +68,9 @@ def study(
     student: StudentOption = None,
     hint: HintOption = None,
     margin: MarginOption = 0.8,
+    until_decided: UntilDecidedOption = False,
+    looks: LooksOption = None,
+    max_seeds: MaxSeedsOption = None,
     *,
     training: StudyOptions,
     images: DataOptions,
@@ -64,11 +79,17 @@ def study(
 
     Finished runs are not trained again. The result is the table of `kdfast compare`, and the differences from the
     baseline. For example: kdfast study baseline kd --data photos/ --seeds 3
+
+    With --until-decided, seeds are added until every recipe is better, worse or alike. The numbers of seeds at which
+    the study is looked at are written down before the first run, and share the error rate of 5 %.
     """
     settings = dict(epochs=epochs, optimizer=optimizer, teacher=teacher, student=student, hint=hint)
     given = {name: value for name, value in settings.items() if value is not None}
     wanted = with_arguments(chosen_recipes(recipe, all_), given)
-    data, failed = train_all(wanted, training, images)
+    design = design_of(wanted, looks, max_seeds, to_fraction(margin), training) if until_decided else None
+    if not until_decided and (looks or max_seeds):
+        raise KdfastError('--looks and --max-seeds are for --until-decided')
+    data, failed = train_all(wanted, training, images, design)
     try:
         compare(data=data, runs=training.runs)
         for recipe, own in wanted:
@@ -157,10 +178,37 @@ def with_arguments(
     return [(r, {name: value for name, value in given.items() if name in names[r.name]}) for r in recipes]
 
 
+def design_of(
+    wanted: Sequence[tuple[Recipe, dict]],  # Recipes with their arguments
+    looks: str | None,  # 3,5,8,…
+    max_seeds: int | None,  # Seeds at the last look
+    margin: float,  # As a fraction
+    training: StudyOptions,  # As given
+):  # kdfast.analysis.design.Declared
+    "Return the design that is asked for. Raises KdfastError without a baseline and something to compare with it."
+    from kdfast.analysis.design import Declared, parse_looks
+    from kdfast.stats.sequential import LOOKS
+
+    names = {recipe.folder_name(recipe.resolve(given)): recipe.name for recipe, given in wanted}
+    baselines = [name for name, recipe in names.items() if recipe == 'baseline']
+    others = tuple(name for name in names if name not in baselines)
+    if len(baselines) != 1 or not others:
+        raise KdfastError('--until-decided compares recipes with the baseline: name baseline and at least one other')
+    if training.seeds != StudyOptions.seeds:
+        raise KdfastError(f'--seeds {training.seeds} with --until-decided: the looks decide how many; use --max-seeds')
+    numbers = parse_looks(looks) if looks else LOOKS
+    if max_seeds:
+        numbers = (*(n for n in numbers if n < max_seeds), max_seeds)
+    declared = Declared(baselines[0], others, numbers, margin)
+    declared.design  # raises KdfastError for looks that are none
+    return declared
+
+
 def train_all(
     wanted: Sequence[tuple[Recipe, dict]],  # Recipes with their arguments
     training: StudyOptions,  # How many runs, where
     images: DataOptions,  # The data set
+    design=None,  # kdfast.analysis.design.Declared, for a study that trains until it is decided
 ) -> tuple[str, list]:  # Name of the data set; tasks without a result
     "Train what is missing, after a rehearsal. Raises KdfastError under torchrun and accelerate launch."
     if distributed.env_world_size() > 1:
@@ -177,12 +225,35 @@ def train_all(
         start = backend.Task
         training = replace(training, runs=training.runs.resolve())  # valid on other machines, too
         images = replace(images, data=located(images.data))
-    tasks = plan(wanted, range(training.seeds), data, training.runs)
     common = [*changed_flags(images), *changed_flags(training, only=['trust_code', 'runs'])]
     jobs = training.jobs or backend.default_jobs(training.threads)
-    with status('rehearsing the recipes'):
-        schedule.rehearse_tasks(tasks, common, jobs, training.threads)
-    return data, schedule.run_tasks(tasks, common, jobs, training.threads, err, start)
+
+    def train(seeds, rehearsed=False):
+        tasks = plan(wanted, range(seeds), data, training.runs)
+        if not rehearsed:
+            with status('rehearsing the recipes'):
+                schedule.rehearse_tasks(tasks, common, jobs, training.threads)
+        return schedule.run_tasks(tasks, common, jobs, training.threads, err, start)
+
+    if design is None:
+        return data, train(training.seeds)
+    return data, train_until_decided(design, training.runs, data, train)
+
+
+def train_until_decided(design, runs_dir, data, train):
+    "Declare the design, then train look by look; the first look rehearses the recipes."
+    from kdfast.analysis.design import declare
+    from kdfast.study.until_decided import run_until_decided
+
+    declared = declare(runs_dir, data, design)
+    if declared.finished_before:
+        print_note(
+            f'{declared.finished_before} runs of this study were finished before its design was declared; if you have '
+            'compared them, the error rate holds for later seeds only'
+        )
+    return run_until_decided(
+        declared, runs_dir, data, lambda look: train(look, rehearsed=look > declared.looks[0]), print_note
+    )
 
 
 def connect_to_ray(

@@ -43,7 +43,7 @@ def error_reason(
 
 def error_line(
     error: BaseException,  # Any exception
-    project: object | None,  # The `Project` whose code ran
+    project,  # The kdfast.core.projects.Project whose code ran; None without one
 ) -> str:  # " (FILE, line N)"; empty if no frame is in the project
     "Locate an exception in a project."
     files = {str(project.file(name)): name for name in project.sources} if project else {}

@@ -94,6 +94,8 @@ def parse_arguments(
     "Parse keyword arguments with plain values; nothing is evaluated. Raises KdfastError."
     try:
         call = ast.parse(f'f{text}', mode='eval').body
+        if not isinstance(call, ast.Call):
+            raise ValueError(text)
         names = [keyword.arg for keyword in call.keywords]
         if not isinstance(call.func, ast.Name) or call.args or None in names or len(set(names)) < len(names):
             raise ValueError(text)

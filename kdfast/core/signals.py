@@ -6,7 +6,7 @@ import threading
 
 from kdfast.core import distributed
 
-MESSAGES = {signal.SIGINT: 'interrupted', signal.SIGTERM: 'terminated'}
+MESSAGES: dict[int, str] = {signal.SIGINT: 'interrupted', signal.SIGTERM: 'terminated'}
 STUDY_CHILD = 'KDFAST_DRIVEN'  # environment variable of the runs that a study starts
 received = None  # the last signal, if there was one
 training = False  # whether a fit is running, which calls `raise_if_received` between two steps

@@ -189,11 +189,11 @@ class Loader(SourceFileLoader):
         module: ModuleType,  # Of a project
     ):
         "Implement the protocol of loaders."
-        module.__builtins__ = projects[module.__name__.partition('.')[0]].builtins
+        vars(module)['__builtins__'] = projects[module.__name__.partition('.')[0]].builtins
         super().exec_module(module)
 
 
-sys.meta_path.insert(0, Finder)
+sys.meta_path.insert(0, Finder)  # type: ignore[arg-type]  # a class with static methods, as importlib's own
 
 
 def find_function(

@@ -16,7 +16,8 @@ def difference_table(
     "Return a table with one row per recipe: difference in points, interval, seeds and verdict."
     table = Table(box=None, padding=(0, 2, 0, 0), header_style='bold')
     table.add_column(wrap_name(f'against {rows[0]["against"]}'), no_wrap=True)
-    for name in ('points', '95 % interval', 'n'):
+    interval = 'interval' if any('look' in row for row in rows) else '95 % interval'
+    for name in ('points', interval, 'n'):
         table.add_column(name, justify='right', no_wrap=True)
     table.add_column('verdict', min_width=max(map(len, STYLES)) + 1)
     for row in rows:
@@ -29,7 +30,8 @@ def difference_cells(
 ) -> tuple:  # points, interval, n, verdict
     "Return the cells of a difference."
     if row['verdict'] is None:
-        return '–', '–', '0', Text('no common seed', style='dim')
+        missing = f'first look at {row["next_look"]} seeds' if row.get('next_look') else 'no common seed'
+        return '–', '–', str(len(row['seeds'])), Text(missing, style='dim')
     n = str(row['n']) if row['of'] == 'seeds' else '1 seed'
     verdict = Text.assemble((row['verdict'], STYLES[row['verdict']]), seeds_note(row))
     return signed_points(row['difference']), interval_text(row), n, verdict
@@ -39,6 +41,8 @@ def seeds_note(row):
     "What would decide an undecided difference."
     if row['verdict'] != 'undecided':
         return ''
+    if 'look' in row:
+        return f': next look at {row["next_look"]} seeds' if row['next_look'] else ': that was the last look'
     if row['of'] == 'images':
         return ': run more seeds'
     if row['seeds_to_settle'] is None:
@@ -65,9 +69,16 @@ def difference_remarks(
             "intervals over seeds: Student's t, for paired differences on these validation images; "
             'other images may differ by more'
         )
-    if len(decided) > 1:
+    alone = [row for row in decided if 'look' not in row]
+    if len(alone) < len(decided):
+        confidences = sorted({row['confidence'] for row in decided if 'look' in row})
         remarks.append(
-            f'the intervals are not corrected for multiple comparisons: that one of {len(decided)} verdicts is wrong '
+            'verdicts of a declared design: over all its looks and recipes, at most 5 % of studies have a wrong one; '
+            f'their intervals have a confidence of {", ".join(f"{100 * c:.2f} %" for c in confidences)}'
+        )
+    if len(alone) > 1:
+        remarks.append(
+            f'the intervals are not corrected for multiple comparisons: that one of {len(alone)} verdicts is wrong '
             'is more likely than that a given one is'
         )
     differing = sorted({setting for row in decided for setting in row['differ_in'].split(', ') if setting})

@@ -1,5 +1,6 @@
 "Find runs by data set, recipe, arguments and seed. Imports no torch."
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from kdfast.core.errors import KdfastError, listed
@@ -26,7 +27,7 @@ def find_runs(
 
 
 def resolve_run_name(
-    folders: list[RunDir],  # Runs
+    folders: Sequence[RunDir],  # Runs
     recipe: str,  # As a user names them: RECIPE or RECIPE,ARGUMENT=VALUE
 ) -> str | None:  # None if there is no unique match
     """Return the name of the finished runs that a user means.

@@ -1,5 +1,7 @@
 "Find runs by the recipe and the arguments that they recorded. Imports no torch."
 
+from collections.abc import Sequence
+
 from kdfast.runs.find import changed_arguments
 from kdfast.runs.recipes import STUDY, Recipe, find_recipe
 from kdfast.runs.run_dir import RunDir
@@ -9,7 +11,7 @@ UPSTREAM_RECIPES = 'teacher', 'hint'  # their number of epochs is their own
 
 
 def runs_by_seed(
-    folders: list[RunDir],  # Finished runs on one data set
+    folders: Sequence[RunDir],  # Finished runs on one data set
     recipe: Recipe,  # Of the runs
     arguments: dict,  # Not its defaults; those that the recipe does not have are ignored
 ) -> dict[int, RunDir]:  # By seed
@@ -32,7 +34,7 @@ def all_arguments(
 
 
 def settings(
-    folders: list[RunDir],  # Finished runs
+    folders: Sequence[RunDir],  # Finished runs
     but: tuple = (),  # Arguments that are ignored
 ) -> list[dict]:
     "Return the different sets of arguments that are not defaults, the most frequent first."
@@ -50,7 +52,7 @@ def arguments_text(
 
 def next_recipe(
     folder: RunDir,  # A finished run
-    folders: list[RunDir],  # Others on the same data
+    folders: Sequence[RunDir],  # Others on the same data
 ) -> tuple[str, dict] | None:  # A recipe and its arguments; None if all have been run
     "Return the first recipe of the study that has not been run with the settings of this run."
     finished = [f for f in folders if f.finished and f.seed == folder.seed]

@@ -49,7 +49,7 @@ class RunFiles:
         name: str,  # Of a file
         parse: Callable,  # From bytes to any value
         missing: str = 'this run is not finished',  # Why the file may be missing
-    ) -> object:
+    ):  # What `parse` returns
         "Read and parse a file. Raises KdfastError if it is missing, damaged or changed."
         try:
             content = (self.path / name).read_bytes()

@@ -88,7 +88,7 @@ def t_quantile(df, confidence=CONFIDENCE):
 
 @cache
 def more_images(confidence):
-    "Images added to the variance of a count: with equal values, the interval reaches the Poisson limit for a count of 0."
+    "Images added to the variance of a count, so that equal values give the Poisson limit for a count of 0."
     return max(MORE_IMAGES, (log(2 / (1 - confidence)) / t_quantile(inf, confidence)) ** 2)
 
 

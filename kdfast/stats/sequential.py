@@ -1,4 +1,4 @@
-"""Look at a study several times and keep the error rate: looks that are declared beforehand share the 5 %.
+"""Keep the error rate of a study that is looked at several times: declared looks share the 5 %.
 
 Whoever looks at a fixed-n interval again and again, and stops when it decides, is wrong more often than it promises:
 14 % instead of 5 % with five looks (Armitage, McPherson & Rowe 1969, https://doi.org/10.2307/2343787). Here every look
@@ -81,9 +81,9 @@ def decide(
     step: float = 0.0,  # By how much one image moves a value, as in `over_seeds`
     margin: float = MARGIN,  # Smallest difference that matters
 ) -> Difference | None:
-    """The difference at the first look that decides, else at the last look that was reached; None before the first look.
+    """Return the difference at the first look that decides, else at the last look reached; None before the first.
 
-    What a look has decided stands, whatever later seeds bring. Seeds behind the last look are not used.
+    A decision stands, whatever later seeds give. Seeds after the last look are not used.
     """
     found = None
     for look in design.reached(len(values)):

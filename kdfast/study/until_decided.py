@@ -1,31 +1,28 @@
 "Train seeds until every verdict is decided, look by look. Imports no torch."
 
 from collections.abc import Callable
+from pathlib import Path
 
-from kdfast.analysis.sequential import design_differences
+from kdfast.analysis.design import Declared
+from kdfast.analysis.differences import differences_from
 from kdfast.runs.find import find_runs
-from kdfast.study.design import Declared
 
 
 def run_until_decided(
     declared: Declared,
-    runs_dir,  # Where runs are kept
+    runs_dir: Path,  # Directory of the runs
     data: str,  # Name of the data set
-    train: Callable,  # Trains the first so many seeds of the study; gives the tasks without a result
-    tell: Callable,  # Is given a line at every look
-) -> tuple[list[dict], list]:  # The rows, and the tasks that failed
-    "Train up to each look in turn, and stop at the first at which no recipe is undecided, or where a run fails."
-    rows, failed = [], []
-    for look in declared.design.looks:
+    train: Callable,  # Trains the first seeds of the study, given their number; returns the tasks without a result
+    tell: Callable,  # Prints a line
+) -> list:  # Tasks without a result
+    "Train up to each look in turn; stop at the first at which no recipe is undecided, or when a run fails."
+    for look in declared.looks:
         failed = train(look)
-        rows = design_differences(
-            find_runs(runs_dir, data), declared.against, declared.recipes, declared.design, declared.margin
-        )
-        tell(f'look at {look} seeds: {"; ".join(described(row) for row in rows)}')
-        if failed or not any(row['verdict'] in (None, 'undecided') for row in rows):
+        if failed:
+            return failed
+        found = differences_from(find_runs(runs_dir, data), declared.against, declared.margin)
+        rows = [row for row in found if row['recipe'] in declared.recipes]
+        tell(f'look at {look} seeds: ' + ', '.join(f'{row["recipe"]} {row["verdict"]}' for row in rows))
+        if all(row['verdict'] not in (None, 'undecided') for row in rows):
             break
-    return rows, failed
-
-
-def described(row):
-    return f'{row["recipe"]} {row["verdict"] or "without result"}'
+    return []

@@ -248,7 +248,9 @@ class Thaws(Callback):
 
 
 def test_freezing_and_thawing_in_the_middle(gpu, data):
-    split = lambda net: front_back(net, 'stage1')
+    def split(net):
+        return front_back(net, 'stage1')
+
     same(data, lambda: thin(3), [Thaws, kd], splitter=split, begin=lambda learn: (short(learn), learn.freeze()))
     assert 'Training' in replayed
 

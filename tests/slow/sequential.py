@@ -110,8 +110,8 @@ def savings(studies):
                 fixed = fixed_design(random, studies, images, discordance, true * MARGIN, decided.mean())
                 saved = f'{100 * (1 - seeds.mean() / fixed):.0f} % fewer' if fixed else ''
                 print(
-                    f'{images:6,} images, {discordance:.0%} differ, effect {true:g} margins: {seeds.mean():4.1f} seeds, '
-                    f'decided {decided.mean():.0%}; fixed {fixed}: {saved}'
+                    f'{images:6,} images, {discordance:.0%} differ, effect {true:g} margins: {seeds.mean():4.1f} '
+                    f'seeds, decided {decided.mean():.0%}; fixed {fixed}: {saved}'
                 )
 
 

@@ -1,7 +1,4 @@
-"""The design of a study that runs until its verdicts are decided: written down before the first look, never changed.
-
-Imports no torch.
-"""
+"Declared designs of studies: written before the first look, and never changed. Imports no torch."
 
 import hashlib
 import json

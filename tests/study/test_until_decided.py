@@ -1,0 +1,138 @@
+from dataclasses import replace
+from io import StringIO
+
+import pytest
+from conftest import make
+from rich.console import Console
+
+from kdfast.analysis.design import Declared, declare, find_designs, parse_looks
+from kdfast.analysis.differences import differences_from
+from kdfast.core.errors import KdfastError
+from kdfast.report.differences import difference_remarks, difference_table
+from kdfast.runs.find import find_runs
+from kdfast.study.until_decided import run_until_decided
+
+ASKED = Declared('baseline', ('kd', 'exp2'), (2, 4, 6), 0.008)
+
+
+def train(folder, differences, fails_at=None):
+    "Makes runs as a study would: the difference of each recipe from the baseline, alternating a little by seed"
+    seen = []
+
+    def to(n):
+        for seed in range(len(seen), n):
+            base = 0.8 + 0.001 * (seed % 2)
+            make(folder, 'baseline', seed, valid_accuracy=base)
+            for recipe, difference in differences.items():
+                make(folder, recipe, seed, valid_accuracy=base + difference * (1 + 0.01 * (seed % 3)))
+            seen.append(seed)
+        return ['failed'] if fails_at == n else []
+
+    return to, seen
+
+
+def rows_of(folder):
+    return {row['recipe']: row for row in differences_from(find_runs(folder), 'baseline', 0.008)}
+
+
+def test_it_stops_when_all_are_decided(tmp_path):
+    to, seen = train(tmp_path, dict(kd=0.1, exp2=-0.1))
+    told = []
+    declared = declare(tmp_path, 'pets', ASKED)
+    assert run_until_decided(declared, tmp_path, 'pets', to, told.append) == []
+    rows = rows_of(tmp_path)
+    assert (rows['kd']['verdict'], rows['exp2']['verdict']) == ('better', 'worse')
+    assert len(seen) == rows['kd']['look'] < 6 and len(told) == declared.looks.index(len(seen)) + 1
+    assert all(row['next_look'] is None for row in rows.values())
+
+
+def test_it_ends_at_the_last_look(tmp_path):
+    to, seen = train(tmp_path, dict(kd=0.1, exp2=0.008))
+    run_until_decided(declare(tmp_path, 'pets', ASKED), tmp_path, 'pets', to, lambda _: None)
+    assert len(seen) == 6 and rows_of(tmp_path)['exp2']['verdict'] == 'undecided'
+
+
+def test_a_failed_run_ends_it(tmp_path):
+    to, seen = train(tmp_path, dict(kd=0.1, exp2=0.008), fails_at=4)
+    failed = run_until_decided(declare(tmp_path, 'pets', ASKED), tmp_path, 'pets', to, lambda _: None)
+    assert failed == ['failed'] and len(seen) == 4
+
+
+def test_the_table_has_the_verdicts_of_the_design_and_other_recipes_their_own(tmp_path):
+    "Looks 2, 4 and 6 of two recipes: of the 5 %, the second look has a sixth for each"
+    declare(tmp_path, 'pets', ASKED)
+    to, _ = train(tmp_path, dict(kd=0.02, exp2=0.008, at=0.1))
+    to(5)
+    rows = rows_of(tmp_path)
+    assert rows['exp2']['look'] == 4 and rows['exp2']['next_look'] == 6 and 'look' not in rows['at']
+    assert rows['exp2']['confidence'] == pytest.approx(1 - 0.05 * 2 / 6 / 2)
+    out = Console(width=100, file=StringIO())
+    out.print(difference_table(list(rows.values())))
+    assert 'next look at 6 seeds' in out.file.getvalue() and '95 %' not in out.file.getvalue()
+    remarks = ' '.join(difference_remarks(list(rows.values())))
+    assert 'declared design' in remarks and '99.17 %' in remarks and 'multiple comparisons' not in remarks
+
+
+def test_a_design_is_written_once_and_never_changed(tmp_path):
+    first = declare(tmp_path, 'pets', ASKED)
+    file = next((tmp_path / 'pets' / 'designs').glob('*.json'))
+    content = file.read_bytes()
+    assert declare(tmp_path, 'pets', ASKED) == first == find_designs(tmp_path, 'pets')[0] and first.declared
+    for other in (replace(ASKED, looks=(2, 4)), replace(ASKED, margin=0.01)):
+        with pytest.raises(KdfastError, match='was declared on .* with looks at 2, 4 and 6 seeds'):
+            declare(tmp_path, 'pets', other)
+    assert file.read_bytes() == content
+    declare(tmp_path, 'pets', replace(ASKED, recipes=('kd',), looks=(2, 4)))  # another study
+    assert len(find_designs(tmp_path, 'pets')) == 2
+
+
+def test_runs_that_were_there_before_are_counted(tmp_path):
+    make(tmp_path, 'kd', 0, valid_accuracy=0.5), make(tmp_path, 'kd', 9, valid_accuracy=0.5)
+    assert declare(tmp_path, 'pets', ASKED).finished_before == 1
+
+
+def test_what_is_no_design_is_refused_before_it_is_written(tmp_path):
+    with pytest.raises(KdfastError, match='expected numbers of seeds that increase'):
+        declare(tmp_path, 'pets', replace(ASKED, looks=(4, 2)))
+    with pytest.raises(KdfastError, match='--looks 3,x: expected numbers'):
+        parse_looks('3,x')
+    assert not list(tmp_path.iterdir()) and parse_looks('3,5') == (3, 5)
+
+
+def test_a_damaged_design_is_named(tmp_path):
+    declare(tmp_path, 'pets', ASKED)
+    file = next((tmp_path / 'pets' / 'designs').glob('*.json'))
+    for content in ('', '[]', '{"looks": 3}', '{"recipes": ["kd"], "looks": [3], "wrong": 1}'):
+        file.write_text(content)
+        with pytest.raises(KdfastError, match='is not the design of a study'):
+            find_designs(tmp_path, 'pets')
+
+
+def test_designs_are_no_runs(tmp_path):
+    declare(tmp_path, 'pets', ASKED)
+    assert find_runs(tmp_path) == []
+
+
+def test_the_command_line_declares_trains_and_compares(kdfast, images, tmp_path):
+    asked = ('study', 'baseline', 'kd', '--epochs', 1, '--data', images, '--runs', tmp_path, '--until-decided')
+    done = kdfast(*asked, '--looks', '2,3')
+    assert done.status == 0, done.err
+    assert 'look at 2 seeds: kd' in done.err and 'of a declared design' in ' '.join(done.out.split())
+    (declared,) = find_designs(tmp_path, 'tiny')
+    assert (declared.looks, declared.recipes, declared.margin) == ((2, 3), ('kd,epochs=1',), 0.008)
+    assert 'was declared on' in kdfast(*asked, '--looks', '2,4').err
+
+
+@pytest.mark.parametrize(
+    'words,expected',
+    [
+        (('kd', '--until-decided'), 'name baseline and at least one other'),
+        (('baseline', '--until-decided'), 'name baseline and at least one other'),
+        (('baseline', 'kd', '--until-decided', '--seeds', 3), 'use --max-seeds'),
+        (('baseline', 'kd', '--until-decided', '--looks', '5,3'), 'numbers of seeds that increase'),
+        (('baseline', 'kd', '--looks', '3,5'), 'are for --until-decided'),
+    ],
+)
+def test_what_cannot_be_decided_is_refused_before_training(kdfast, images, tmp_path, words, expected):
+    done = kdfast('study', *words, '--data', images, '--runs', tmp_path / 'runs')
+    assert done.status == 2 and expected in ' '.join(done.err.split()) and not (tmp_path / 'runs').exists()
