@@ -7,7 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
-from kdfast.cli.app import TRAIN, app, err, out, print_json, print_note, status
+from kdfast.cli.app import TRAIN, app, err, out, print_json, status
+from kdfast.cli.designs import design_of, train_until_decided
 from kdfast.cli.options import (
     DEFAULT_RUNS,
     DataOptions,
@@ -178,32 +179,6 @@ def with_arguments(
     return [(r, {name: value for name, value in given.items() if name in names[r.name]}) for r in recipes]
 
 
-def design_of(
-    wanted: Sequence[tuple[Recipe, dict]],  # Recipes with their arguments
-    looks: str | None,  # 3,5,8,…
-    max_seeds: int | None,  # Seeds at the last look
-    margin: float,  # As a fraction
-    training: StudyOptions,  # As given
-):  # kdfast.analysis.design.Declared
-    "Return the design that is asked for. Raises KdfastError without a baseline and something to compare with it."
-    from kdfast.analysis.design import Declared, parse_looks
-    from kdfast.stats.sequential import LOOKS
-
-    names = {recipe.folder_name(recipe.resolve(given)): recipe.name for recipe, given in wanted}
-    baselines = [name for name, recipe in names.items() if recipe == 'baseline']
-    others = tuple(name for name in names if name not in baselines)
-    if len(baselines) != 1 or not others:
-        raise KdfastError('--until-decided compares recipes with the baseline: name baseline and at least one other')
-    if training.seeds != StudyOptions.seeds:
-        raise KdfastError(f'--seeds {training.seeds} with --until-decided: the looks decide how many; use --max-seeds')
-    numbers = parse_looks(looks) if looks else LOOKS
-    if max_seeds:
-        numbers = (*(n for n in numbers if n < max_seeds), max_seeds)
-    declared = Declared(baselines[0], others, numbers, margin)
-    declared.design  # raises KdfastError for looks that are none
-    return declared
-
-
 def train_all(
     wanted: Sequence[tuple[Recipe, dict]],  # Recipes with their arguments
     training: StudyOptions,  # How many runs, where
@@ -238,22 +213,6 @@ def train_all(
     if design is None:
         return data, train(training.seeds)
     return data, train_until_decided(design, training.runs, data, train)
-
-
-def train_until_decided(design, runs_dir, data, train):
-    "Declare the design, then train look by look; the first look rehearses the recipes."
-    from kdfast.analysis.design import declare
-    from kdfast.study.until_decided import run_until_decided
-
-    declared = declare(runs_dir, data, design)
-    if declared.finished_before:
-        print_note(
-            f'{declared.finished_before} runs of this study were finished before its design was declared; if you have '
-            'compared them, the error rate holds for later seeds only'
-        )
-    return run_until_decided(
-        declared, runs_dir, data, lambda look: train(look, rehearsed=look > declared.looks[0]), print_note
-    )
 
 
 def connect_to_ray(

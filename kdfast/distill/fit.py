@@ -173,3 +173,15 @@ def unchanged(
         yield
     finally:
         state.restore()
+
+
+def merged(parts):
+    """Merge the loss components of callbacks that each add to the loss.
+
+    The last total is the total of all; the first hard loss is the loss on labels alone.
+    """
+    whole = {}
+    for own in parts:
+        if own:
+            whole = own | {name: value for name, value in whole.items() if name != 'total'}
+    return whole

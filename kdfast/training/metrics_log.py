@@ -8,15 +8,15 @@ from math import isfinite
 from time import perf_counter
 
 import torch
-from fastai.learner import AvgSmoothLoss
 from torch.nn.utils import get_total_norm
 
 from kdfast.core import distributed
 from kdfast.core.append import AppendOnlyFile
 from kdfast.core.atomic import write_csv
 from kdfast.core.errors import Diverged
-from kdfast.distill.fit import FitCallback, parts_of
+from kdfast.distill.fit import FitCallback, merged, parts_of
 from kdfast.runs.run_dir import RunDir
+from kdfast.training.device_values import SmoothLoss, reads_at_once, wide
 
 MEASURES = ('total', 'soft', 'hard', 'fit', 'accuracy')
 STEP = ('stage', 'epoch', 'step', 'lr', *MEASURES)
@@ -232,25 +232,6 @@ class MetricsLog(FitCallback):
             self.counts[split, name] = count
 
 
-class SmoothLoss(AvgSmoothLoss):
-    "fastai's AvgSmoothLoss without a synchronization in every step."
-
-    def accumulate(self, learn):
-        self.count += 1
-        loss = learn.loss.detach().mean()
-        self.val = torch.lerp(loss, self.val.to(loss.device), self.beta)
-
-
-def reads_at_once(device):
-    "Return whether values are read in every step."
-    return device.type == 'cpu'
-
-
-def wide(value, device):
-    "Return a value on the device, in the highest precision that it supports."
-    return torch.as_tensor(value, device=device).detach().to(torch.float32 if device.type == 'mps' else torch.float64)
-
-
 def check(batch, name, value):
     "Raise Diverged if a value is not finite."
     if isfinite(value):
@@ -265,15 +246,3 @@ def csv_row(values):
     text = io.StringIO()
     csv.writer(text, lineterminator='\n').writerow(values)
     return text.getvalue().encode()
-
-
-def merged(parts):
-    """Merge the loss components of callbacks that each add to the loss.
-
-    The last total is the total of all; the first hard loss is the loss on labels alone.
-    """
-    whole = {}
-    for own in parts:
-        if own:
-            whole = own | {name: value for name, value in whole.items() if name != 'total'}
-    return whole

@@ -225,27 +225,15 @@ class Run:
         learning rate; with momentum 0.9 it equals 5e-4 in libraries that add it to the gradient. `fit_one_cycle`
         moves the momentum from 0.95 to 0.85 and back, regardless of the optimizer's own value.
         """
-        settings = (
-            dict(
-                loss_func=CrossEntropyLossFlat(),
-                opt_func=partial(optimizer_named(optimizer), mom=0.9),
-                wd=5e-3,
-                metrics=accuracy,
-            )
-            | kwargs
-        )
+        settings = dict(loss_func=CrossEntropyLossFlat(), wd=5e-3, metrics=accuracy)
+        settings |= dict(opt_func=partial(optimizer_named(optimizer), mom=0.9)) | kwargs
         cbs = [SeededOrder(), self.record, *self.caches, *L(settings.pop('cbs', None))]
         if self.precision == 'bfloat16':
             cbs.append(Bfloat16())
         if distributed.size > 1:
             cbs += distributed_callbacks(self.dls)
-        learn = self.kind(
-            self.dls,
-            model.to(self.dls.device, memory_format=torch.channels_last),
-            path=self.folder.path,
-            cbs=cbs,
-            **settings,
-        )
+        model = model.to(self.dls.device, memory_format=torch.channels_last)
+        learn = self.kind(self.dls, model, path=self.folder.path, cbs=cbs, **settings)
         learn.checkpoints = self.checkpoints
         learn.watchers = [watch(self.folder) for watch in self.watch]
         if self.dls.device.type == 'cuda' and distributed.size == 1:

@@ -27,28 +27,7 @@ TOP = OLD_PATHS | {'kdfast', 'all', '__main__'}  # modules outside the packages
 MAX_MODULE, MAX_FUNCTION = 259, 40  # lines
 
 # Longer modules and functions, as MODULE or MODULE:FUNCTION. Remove an entry when it fits; add none.
-TOO_LONG = {
-    'kdfast.analysis.confusion:confusion_summary',
-    'kdfast.analysis.matrix:answer_question',
-    'kdfast.cli',
-    'kdfast.cli:study',
-    'kdfast.cli:train_all',
-    'kdfast.data.archives',
-    'kdfast.data.dataloaders',
-    'kdfast.data.decode',
-    'kdfast.data.from_python:keep',
-    'kdfast.data.layouts.columns:choose',
-    'kdfast.data.layouts.table',
-    'kdfast.data.pixels',
-    'kdfast.data.sources:load',
-    'kdfast.distill.match',
-    'kdfast.study.schedule:run_tasks',
-    'kdfast.training.checkpoints',
-    'kdfast.training.kinds',
-    'kdfast.training.metrics_log',
-    'kdfast.training.rehearsal',
-    'kdfast.training.restore',
-}
+TOO_LONG: set[str] = set()
 
 
 def module_name(file):

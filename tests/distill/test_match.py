@@ -437,7 +437,7 @@ def test_nothing_is_left_behind_however_the_fit_ends(data, error):
 
 
 def test_it_adds_to_what_distill_blends_and_the_record_has_every_part(data, tmp_path):
-    from kdfast.training.metrics_log import merged
+    from kdfast.distill.fit import merged
 
     parts = []
 

@@ -1,0 +1,50 @@
+"The design of `kdfast study --until-decided`: from options to a declaration, and the study that follows it."
+
+from collections.abc import Sequence
+
+from kdfast.cli.app import print_note
+from kdfast.cli.options import StudyOptions
+from kdfast.core.errors import KdfastError
+from kdfast.runs.recipes import Recipe
+
+
+def design_of(
+    wanted: Sequence[tuple[Recipe, dict]],  # Recipes with their arguments
+    looks: str | None,  # 3,5,8,…
+    max_seeds: int | None,  # Seeds at the last look
+    margin: float,  # As a fraction
+    training: StudyOptions,  # As given
+):  # kdfast.analysis.design.Declared
+    "Return the design that is asked for. Raises KdfastError without a baseline and something to compare with it."
+    from kdfast.analysis.design import Declared, parse_looks
+    from kdfast.stats.sequential import LOOKS
+
+    names = {recipe.folder_name(recipe.resolve(given)): recipe.name for recipe, given in wanted}
+    baselines = [name for name, recipe in names.items() if recipe == 'baseline']
+    others = tuple(name for name in names if name not in baselines)
+    if len(baselines) != 1 or not others:
+        raise KdfastError('--until-decided compares recipes with the baseline: name baseline and at least one other')
+    if training.seeds != StudyOptions.seeds:
+        raise KdfastError(f'--seeds {training.seeds} with --until-decided: the looks decide how many; use --max-seeds')
+    numbers = parse_looks(looks) if looks else LOOKS
+    if max_seeds:
+        numbers = (*(n for n in numbers if n < max_seeds), max_seeds)
+    declared = Declared(baselines[0], others, numbers, margin)
+    declared.design  # raises KdfastError for looks that are none
+    return declared
+
+
+def train_until_decided(design, runs_dir, data, train):
+    "Declare the design, then train look by look; the first look rehearses the recipes."
+    from kdfast.analysis.design import declare
+    from kdfast.study.until_decided import run_until_decided
+
+    declared = declare(runs_dir, data, design)
+    if declared.finished_before:
+        print_note(
+            f'{declared.finished_before} runs of this study were finished before its design was declared; if you have '
+            'compared them, the error rate holds for later seeds only'
+        )
+    return run_until_decided(
+        declared, runs_dir, data, lambda look: train(look, rehearsed=look > declared.looks[0]), print_note
+    )
