@@ -37,7 +37,7 @@ def main():
     try:
         exit_status = app(standalone_mode=False)
     except signals.Interrupted as e:
-        print_error(f'{e.said}; {CONTINUE}')
+        print_error(f'{e.message}; {CONTINUE}')
         exit_status = e.code
     except Exception as error:
         if debug:

@@ -11,6 +11,7 @@ from kdfast.core.errors import KdfastError
 from kdfast.data.dataset import Data
 from kdfast.runs.recipes import Recipe, find_recipe
 from kdfast.runs.run_dir import RunDir, locate_run
+from kdfast.training.execute import train
 from kdfast.training.learner import RunLearner
 from kdfast.training.rehearsal import rehearse
 from kdfast.training.run import Run
@@ -73,7 +74,7 @@ def find(
         folder = RunDir(Path(directory) / data.name / recipe.name / str(seed))
         if not all(needed.finished for needed in folders):  # training them may take hours
             rehearse(Run(folder, data, seed, runs_dir), recipe, arguments)
-        run = LRFindRun(folder, data, seed, runs_dir)
+        run = LRFindRun(folder, data, seed, runs_dir, train=train)
         run.folder.start(dict(recipe=recipe.name), recipe.source)
         try:
             recipe.main()(run, **arguments)

@@ -283,7 +283,7 @@ def test_images_that_grow(kdfast, images, tmp_path):
     refused = kdfast('run', 'kd', '--grow', 1.5, '--data', images)
     assert (
         refused.status == 2
-        and "--grow 1.5: expected a share of the images' height and width, above 0 and up to 1" in refused.err
+        and "--grow 1.5: expected a fraction of height and width, above 0 and up to 1" in refused.err
     )
 
 

@@ -189,7 +189,7 @@ def test_check_of_photographs(kdfast, photos, tmp_path):
     done = kdfast('check', photos, '--size', 16)
     assert done.status == 0 and '16 training and 6 validation images of 16×16 in 2 classes' in done.out
     (tmp_path / 'run.json').write_text('{}')
-    assert 'is a folder of runs' in kdfast('check', tmp_path, '--size', 16).err
+    assert 'contains runs' in kdfast('check', tmp_path, '--size', 16).err
 
 
 @pytest.mark.parametrize('command', ['run', 'lr-find', 'study'])

@@ -153,7 +153,7 @@ def test_an_image_of_another_size_is_made_as_the_validation_images_were(study, t
     assert np.abs(fitted.astype(int)[1:-1, 1:-1] - np.arange(192).reshape(8, 8, 3)[1:-1, 1:-1]).max() <= 8
 
 
-@pytest.mark.parametrize('what,said', [('text', 'no image'), ('folder', 'is a folder'), ('nothing', 'no image')])
+@pytest.mark.parametrize('what,said', [('text', 'not an image'), ('folder', 'is a folder'), ('nothing', 'no image')])
 def test_what_is_no_image(study, kdfast, tmp_path, what, said):
     (tmp_path / 'text').write_text('a cat'), (tmp_path / 'folder').mkdir()
     done = kdfast('predict', study / 'exp2' / '0', tmp_path / what)

@@ -317,7 +317,7 @@ def test_a_loss_is_told_apart_from_what_it_was_not_made_for():
         ReviewKD([8], [4])([torch.randn(2, 6, 4, 4)], [torch.randn(2, 4, 4, 4)])
     with pytest.raises(KdfastError, match='compares feature maps'):
         at_loss(torch.randn(2, 17, 24), torch.randn(2, 24, 4, 4))
-    with pytest.raises(KdfastError, match='CRD was made for features of 8 numbers'):
+    with pytest.raises(KdfastError, match='CRD expects features of size 8'):
         CRD(8, 8, labels=[0, 1])(torch.randn(2, 8, 4, 4), torch.randn(2, 8), torch.arange(2))
 
 

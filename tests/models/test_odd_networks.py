@@ -15,7 +15,8 @@ from kdfast.models.saved import build_for, save_network
 from kdfast.runs import trust
 
 FILE = Path(__file__).parents[1] / 'odd_networks.py'
-FOUND = re.findall(r'^def (\w+)\(n(?:, width)?\):.*?(?:# refused: (.*))?$', FILE.read_text(), re.M)
+FUNCTION = re.compile(r'^def (\w+)\(n(?:, width)?\):\n((?: .*\n|\n)*)', re.M)
+FOUND = [(name, ''.join(re.findall('# refused: (.*)', body))) for name, body in FUNCTION.findall(FILE.read_text())]
 KEPT, REFUSED = [name for name, words in FOUND if not words], [pair for pair in FOUND if pair[1]]
 
 

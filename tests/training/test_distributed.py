@@ -50,14 +50,14 @@ assert type(learn.model) is nn.Sequential and not any(module._forward_hooks for 
 # What kdfast run does in several processes
 from kdfast.core import distributed as processes
 from kdfast.training.distributed_run import RankRandomNumbers, DistributedRun
-processes.join()
+processes.init()
 made = Path(home)/'made'
 def make():
     if not made.exists():
         assert processes.rank == 0
         made.write_text('x')
     return made.read_text()
-assert processes.first_alone(make) == 'x'
+assert processes.first_then_others(make) == 'x'
 def masks(*cbs):
     "Which pixels dropout leaves in each step"
     set_seed(0)

@@ -146,7 +146,7 @@ def test_people_are_told_what_to_do(kdfast, images, data, tmp_path, monkeypatch)
     done = kdfast('run', 'baseline', '--epochs', 2, '--data', images, '--runs', tmp_path)
     assert done.status == 2 and done.err.splitlines()[-1] == (
         'kdfast: error: out of memory (OutOfMemoryError: CUDA out of memory.): '
-        'end what else uses it, or use smaller networks or images (--size). '
+        'stop other programs, or use smaller networks or images (--size). '
         'The training so far is saved: the same command resumes it'
     )
     listed = kdfast('ls', '--runs', tmp_path)
@@ -188,7 +188,9 @@ def mended(data, tmp_path):
     (tmp_path / 'mine.py').write_text(SOURCE), (tmp_path / 'helper.py').write_text('LR = .1\n')
 
     def start(cb=None):
-        return train(find_recipe(str(tmp_path / 'mine.py')), data, 0, {}, tmp_path / 'runs', [lambda _: cb or Fail()])
+        return execute.train(
+            find_recipe(str(tmp_path / 'mine.py')), data, 0, {}, tmp_path / 'runs', [lambda _: cb or Fail()]
+        )
 
     with pytest.raises(ValueError):
         start(Fail(ValueError('no luck')))
@@ -208,8 +210,8 @@ def test_code_that_was_mended_goes_on_when_the_user_says_so(mended, tmp_path, ca
     (tmp_path / file).write_text(content)
     with pytest.raises(
         KdfastError,
-        match=f'was failed and cannot go on: .*{changed}.*Its checkpoints are kept: change that back to go on; '
-        'remove .*recipe.py to go on nevertheless',
+        match=f'was failed and cannot go on: .*{changed}.*Its checkpoints are kept: change that back to resume; '
+        'remove .*recipe.py to resume nevertheless',
     ):
         start()
     assert sorted((folder / 'resume').iterdir()) == before and folder.status == 'failed'
@@ -218,7 +220,7 @@ def test_code_that_was_mended_goes_on_when_the_user_says_so(mended, tmp_path, ca
     assert start().finished and Fail.steps == 9
     [note] = folder.run['notes']
     assert (
-        note.startswith('nothing gives these weights again')
+        note.startswith('these weights cannot be reproduced')
         and note in capsys.readouterr().err
         and re.search(changed.replace('is', 'may be'), note)
     )
@@ -235,7 +237,7 @@ def test_what_is_trained_on_what_cannot_be_let_pass(mended):
     with pytest.raises(
         KdfastError,
         match=r'cannot go on: data_sha256 was 00000000, is [0-9a-f]{8}. Its checkpoints are kept: '
-        'change that back to go on; move the folder away',
+        'change that back to resume; move the folder away',
     ):
         start()
     assert folder.has_checkpoints
@@ -250,5 +252,5 @@ def test_a_change_stays_on_record_whatever_comes_then(mended, tmp_path):
     assert (
         start().finished
         and len(folder.run['notes']) == 1
-        and 'nothing gives these weights again' in folder.run['notes'][0]
+        and 'these weights cannot be reproduced' in folder.run['notes'][0]
     )

@@ -166,11 +166,12 @@ def test_reloaded_weights_give_the_same_logits_in_a_fresh_process(study, images,
 @pytest.mark.parametrize('recipe,frozen', [('exp1', True), ('exp2', False)])
 def test_stage_twos_optimizer_holds_every_student_parameter_once(study, data, tmp_path, recipe, frozen):
     from kdfast.runs.run_dir import locate_run
+    from kdfast.training.execute import train
     from kdfast.training.run import Run
 
     folder = locate_run(beside(study, tmp_path, 'teacher', 'hint'), 'tiny', recipe, 0)
     folder.start({}, '')
-    run = Run(folder, data, 0, tmp_path)
+    run = Run(folder, data, 0, tmp_path, train=train)
     learn = find_recipe(recipe).main()(run, epochs=1)
     held = [id(p) for p in learn.opt.all_params().itemgot(0)]
     assert sorted(held) == sorted(id(p) for p in learn.model.parameters())

@@ -276,7 +276,7 @@ def test_another_teacher_is_refused_by_its_hash_until_the_old_one_is_back(study,
     interrupted(kd, data, runs, (1, 1, 4), epochs=2)
     teacher = runs / 'tiny' / 'teacher'
     teacher.rename(tmp_path / 'old')
-    train(find_recipe('teacher'), data, 1, {}, runs)
+    execute.train(find_recipe('teacher'), data, 1, {}, runs)
     (teacher / '1').rename(teacher / '0')
     with pytest.raises(KdfastError, match='cannot go on: teacher was [0-9a-f]{8}, is [0-9a-f]{8}'):
         train(kd, data, runs, epochs=2)
@@ -291,7 +291,7 @@ def test_a_teacher_that_is_not_as_it_was_written_teaches_nobody(study, data, tmp
     content = bytearray(file.read_bytes())
     content[-5] ^= 1
     file.write_bytes(content)
-    with pytest.raises(KdfastError, match='has damaged .weights.safetensors has changed since it was written'):
+    with pytest.raises(KdfastError, match='is damaged .weights.safetensors has changed since it was written'):
         train(find_recipe('kd'), data, runs, epochs=2)
 
 
@@ -380,5 +380,5 @@ def test_predictions_in_the_middle_of_a_run_change_nothing(study, data, whole, t
     runs, kd = beside(study, tmp_path, 'teacher'), find_recipe('kd')
     watch = [lambda _: Asks(event)]
     with pytest.raises(KeyboardInterrupt):
-        train(kd, data, 0, dict(epochs=2), runs, [*watch, lambda _: Interrupt(1, 1, 4)])
-    assert same(train(kd, data, 0, dict(epochs=2), runs, watch), whole['kd'])
+        execute.train(kd, data, 0, dict(epochs=2), runs, [*watch, lambda _: Interrupt(1, 1, 4)])
+    assert same(execute.train(kd, data, 0, dict(epochs=2), runs, watch), whole['kd'])

@@ -273,7 +273,7 @@ def test_a_damaged_file_is_removed_and_the_teacher_computes_again(data, tmp_path
     file.write_bytes(content)
     before = teacher.asked
     assert equal(without, fit(data, teacher, TeacherCache(folder, teacher))) and teacher.asked == before + CHECKED + 19
-    assert f'{file} is damaged and removed' in capsys.readouterr().err and len(kept(folder)) == 19
+    assert f'{file} is damaged and was deleted' in capsys.readouterr().err and len(kept(folder)) == 19
 
 
 def test_what_older_versions_kept_is_not_read_and_goes(data, tmp_path):

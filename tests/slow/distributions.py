@@ -1,7 +1,7 @@
 """Build the sdist and the wheel, install the wheel elsewhere and train with it.
 
-python tests/slow/packaging.py           all checks; needs kdfast[dev]
-python tests/slow/packaging.py wheel     those whose name contains one of the words
+python tests/slow/distributions.py           all checks; needs kdfast[dev]
+python tests/slow/distributions.py wheel     those whose name contains one of the words
 
 Build requirements are installed as setup.cfg and pyproject.toml state them, unless the interpreter has them already.
 """
@@ -37,7 +37,7 @@ IN_THE_SDIST = (
     'kdfast/py.typed',
     'tests/conftest.py',
     'tests/test_docs.py',
-    'tests/slow/packaging.py',
+    'tests/slow/distributions.py',
     'docs/README.md',
     'docs/build.py',
     'docs/template/module.html.jinja2',
@@ -178,4 +178,4 @@ CASES = {
 }
 
 if __name__ == '__main__':
-    trial.run('packaging', CASES.items())
+    trial.run('distributions', CASES.items())
