@@ -324,7 +324,7 @@ def signalled(bench, n):
         polite = (
             ended == status
             and time.perf_counter() - began < PATIENCE
-            and 'the same command goes on' in bench.said(kept_in)
+            and 'repeat the command to continue' in bench.said(kept_in)
         )
         return polite and bench.run(kept_in, 'exp2') == 0 and bench.equal(kept_in, 'exp2')
 
@@ -403,7 +403,7 @@ def damaged_checkpoints(bench, n):
     assert bench.run(kept_in, 'kd', prepare) == -signal.SIGKILL
     kept = Checkpoints(bench.folder(kept_in, 'kd'), print)
     kept.fit = 1
-    last, before = (place.file for place in kept.under_way())
+    last, before = (place.file for place in kept.places())
     whole = last.read_bytes()
 
     def trial(i):
