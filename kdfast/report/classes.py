@@ -28,7 +28,7 @@ def confusion_matrices(
     matrices = []
     for recipe, runs in by_recipe.items():
         classes, _ = runs[0].confusion()
-        total = sum(np.array(run.confusion()[1]) for run in runs)
+        total = np.sum([run.confusion()[1] for run in runs], axis=0)
         shown = sorted(hardest(total, MAX_CLASSES))
         counts, shares = part_of_matrix(total, shown)
         matrix = dict(
