@@ -189,6 +189,8 @@ PARTS = dict(table=table, sources=sources, rejected=rejected, trained=trained)
 
 if __name__ == '__main__':
     failed = 0
+    if unknown := set(sys.argv[1:]) - PARTS.keys():
+        sys.exit(f'no part {", ".join(sorted(unknown))}; there are {", ".join(PARTS)}')
     for part in sys.argv[1:] or PARTS:
         n_right, n_tried, wrong = PARTS[part]()
         print(*wrong, sep='\n')

@@ -1,9 +1,9 @@
 """Find the layout of a data set.
 
 A layout is a module of this package with two functions: `matches(source)` returns whether the files have the layout,
-and `read(source)` returns a `Listing` of all images. The first layout that matches reads the source. Where the order
-matters, a module sets `PRIORITY` (lower is tried first) with a comment that gives the reason; the default is 50.
-Modules of one priority are tried in alphabetical order.
+and `read(source)` returns a `Listing` of all images. The first layout that matches reads the source. A module
+sets `PRIORITY` (lower is tried first; a number that no other layout has) with a comment that gives the reason.
+Without one it is 50; modules of one priority are tried in alphabetical order.
 """
 
 import pkgutil

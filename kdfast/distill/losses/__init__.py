@@ -1,1 +1,1 @@
-"""Losses between student and teacher, one module per kind; `kdfast.all` exports the `__all__` of each."""
+"""Losses between student and teacher, one module per kind or per loss; `kdfast.all` exports the `__all__` of each."""
