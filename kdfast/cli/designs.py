@@ -24,6 +24,8 @@ def design_of(
     others = tuple(name for name in names if name not in baselines)
     if len(baselines) != 1 or not others:
         raise KdfastError('--until-decided compares recipes with the baseline: name baseline and at least one other')
+    if 'hint' in names.values():
+        raise KdfastError('--until-decided compares accuracies, and hint trains no classifier: leave it out')
     if training.seeds != StudyOptions.seeds:
         raise KdfastError(f'--seeds {training.seeds} with --until-decided: the looks decide how many; use --max-seeds')
     numbers = parse_looks(looks) if looks else LOOKS

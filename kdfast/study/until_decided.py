@@ -5,6 +5,7 @@ from pathlib import Path
 
 from kdfast.analysis.design import Declared
 from kdfast.analysis.differences import differences_from
+from kdfast.core.errors import KdfastError, listed
 from kdfast.runs.find import find_runs
 
 
@@ -15,13 +16,18 @@ def run_until_decided(
     train: Callable,  # Trains the first seeds of the study, given their number; returns the tasks without a result
     tell: Callable,  # Prints a line
 ) -> list:  # Tasks without a result
-    "Train up to each look in turn; stop at the first at which no recipe is undecided, or when a run fails."
+    """Train up to each look in turn; stop at the first at which no recipe is undecided, or when a run fails.
+
+    Raises KdfastError for a recipe whose runs have no accuracy.
+    """
     for look in declared.looks:
         failed = train(look)
         if failed:
             return failed
         found = differences_from(find_runs(runs_dir, data), declared.against, declared.margin)
         rows = [row for row in found if row['recipe'] in declared.recipes]
+        if missing := set(declared.recipes) - {row['recipe'] for row in rows}:
+            raise KdfastError(f'no accuracy to compare: {listed(sorted(missing))} trains no classifier; leave it out')
         tell(f'look at {look} seeds: ' + ', '.join(f'{row["recipe"]} {row["verdict"]}' for row in rows))
         if all(row['verdict'] not in (None, 'undecided') for row in rows):
             break

@@ -58,6 +58,13 @@ def test_a_failed_run_ends_it(tmp_path):
     assert failed == ['failed'] and len(seen) == 4
 
 
+def test_a_recipe_without_accuracy_is_never_taken_for_decided(tmp_path):
+    "The other recipe is decided at the first look"
+    to, _ = train(tmp_path, dict(kd=0.1))
+    with pytest.raises(KdfastError, match='no accuracy to compare: exp2'):
+        run_until_decided(declare(tmp_path, 'pets', ASKED), tmp_path, 'pets', to, lambda _: None)
+
+
 def test_the_table_has_the_verdicts_of_the_design_and_other_recipes_their_own(tmp_path):
     "Looks 2, 4 and 6 of two recipes: of the 5 %, the second look has a sixth for each"
     declare(tmp_path, 'pets', ASKED)
@@ -127,6 +134,7 @@ def test_the_command_line_declares_trains_and_compares(kdfast, images, tmp_path)
     'words,expected',
     [
         (('kd', '--until-decided'), 'name baseline and at least one other'),
+        (('baseline', 'kd', 'hint', '--until-decided'), 'hint trains no classifier'),
         (('baseline', '--until-decided'), 'name baseline and at least one other'),
         (('baseline', 'kd', '--until-decided', '--seeds', 3), 'use --max-seeds'),
         (('baseline', 'kd', '--until-decided', '--looks', '5,3'), 'numbers of seeds that increase'),
