@@ -2,10 +2,12 @@
 
 import sys
 from collections.abc import Iterator
+from types import FrameType
 
-from fastai.basics import Learner
+from fastai.basics import Callback, Learner
 
 METHODS = 'fit', 'validate', 'get_preds', 'tta'  # of Learner, or overridden by a subclass
+CALL_ONE = Learner._call_one.__code__
 REMOVED_CBS = Learner.removed_cbs.__wrapped__.__code__
 
 
@@ -15,10 +17,18 @@ def running_methods(
     "Yield the names of the methods of this Learner that are running."
     frame = sys._getframe(1)
     while frame:
-        code = frame.f_code
-        if code.co_name in METHODS and code.co_argcount and frame.f_locals.get(code.co_varnames[0]) is learn:
-            yield code.co_name
+        if frame.f_code.co_name in METHODS and is_method_of(learn, frame):
+            yield frame.f_code.co_name
         frame = frame.f_back
+
+
+def is_method_of(
+    learn: Learner,  # Any Learner
+    frame: FrameType,  # Of a running function
+) -> bool:
+    "Return whether the first argument of the function is the Learner."
+    code = frame.f_code
+    return code.co_argcount > 0 and frame.f_locals.get(code.co_varnames[0]) is learn
 
 
 def innermost_method(
@@ -26,6 +36,18 @@ def innermost_method(
 ) -> str | None:
     "Return the innermost running method of this Learner, or None."
     return next(running_methods(learn), None)
+
+
+def event_of_fit(
+    learn: Learner,  # During a fit
+) -> tuple[str | None, Callback | None]:
+    "Return the event that the fit has called, and the callback that is being called; None outside of events."
+    frame, found = sys._getframe(1), (None, None)
+    while frame and not (frame.f_code.co_name == 'fit' and is_method_of(learn, frame)):
+        if frame.f_code is CALL_ONE and frame.f_locals['self'] is learn:
+            found = frame.f_locals['event_name'], frame.f_locals['cb']
+        frame = frame.f_back
+    return found
 
 
 def in_removed_cbs() -> bool:

@@ -10,12 +10,13 @@ from functools import partial
 from itertools import takewhile
 
 import torch
-from fastai.basics import Callback, L, Learner, Recorder, one_param, risinstance
+from fastai.basics import Callback, Learner, Recorder, one_param
 from fastcore.xtras import ContextManagers
 
-from kdfast.distill.call_stack import in_removed_cbs, innermost_method, running_methods
+from kdfast.distill.call_stack import event_of_fit, in_removed_cbs, innermost_method, running_methods
 from kdfast.distill.learner_state import LearnerState
 
+OF_BATCHES = 'before_batch', 'after_pred', 'after_loss', 'after_batch'  # events that a prediction calls, too
 OUTER = 'before_fit', 'before_epoch', 'after_epoch', 'after_fit'  # events of a prediction outside of its batches
 
 
@@ -125,15 +126,11 @@ def fit(learn, *args, **kwargs):
 
 
 def validation_context(learn, cbs=None, inner=False):
-    """Return the context that fastai enters to predict; during a fit, an isolated one.
-
-    In an isolated context only the Recorder and the callbacks of the prediction itself receive the events in OUTER.
-    """
-    context = type(learn).validation_context
+    "Return the context that fastai enters to predict; during a fit, an isolated one."
+    context = type(learn).validation_context(learn, cbs, inner)
     if 'fit' not in running_methods(learn):
-        return context(learn, cbs, inner)
-    outer = [] if inner else [outer_events(L(cbs) + learn.cbs.filter(risinstance(Recorder)))]
-    return ContextManagers([unchanged(learn), *context(learn, cbs, inner=True).default, *outer])
+        return context
+    return ContextManagers([unchanged(learn), *context.default])
 
 
 def tta(learn, *args, **kwargs):
@@ -145,34 +142,51 @@ def tta(learn, *args, **kwargs):
 
 
 @contextmanager
-def outer_events(
-    cbs: L,  # Callbacks
-):
-    "Call the events of a fit and an epoch on these callbacks alone."
-    for event in OUTER[:2]:
-        cbs.map(lambda cb: cb(event))
-    try:
-        yield
-    finally:
-        for event in OUTER[2:]:
-            cbs.map(lambda cb: cb(event))
-
-
-@contextmanager
 def unchanged(
     learn: Learner,  # During a fit
 ):
-    "Isolate the body of the `with`: without autocast, and with the state of the fit restored afterwards."
-    callbacks = [cb for cb in learn.cbs if isinstance(cb, FitCallback)]
-    state = LearnerState(learn, callbacks)
+    """Isolate the body of the `with`: without autocast, and with the state of the fit restored afterwards.
+
+    The events in OUTER are called on the Recorder, on the callbacks of the prediction itself, and on those whose part
+    in the fit has not begun or is over: the others are prepared for batches already.
+    """
+    callbacks, idle = [cb for cb in learn.cbs if isinstance(cb, FitCallback)], idle_callbacks(learn)
+    state = LearnerState(learn, callbacks + idle)
+    fitting = [cb for cb in learn.cbs if not isinstance(cb, Recorder) and cb not in idle]
     for cb in callbacks:
         vars(cb)['isolated'] = True
     for device in state.autocast:
         torch.set_autocast_enabled(device, False)
+
+    def call_one(event_name):
+        if event_name not in OUTER:
+            return type(learn)._call_one(learn, event_name)
+        for cb in learn.cbs.sorted('order'):
+            if cb not in fitting:
+                cb(event_name)
+
+    outside = vars(learn).get('_call_one')  # of a prediction around this one
+    vars(learn)['_call_one'] = call_one
     try:
         yield
     finally:
+        vars(learn).pop('_call_one')
+        if outside:
+            vars(learn)['_call_one'] = outside
         state.restore()
+
+
+def idle_callbacks(
+    learn: Learner,  # During a fit
+) -> list[Callback]:
+    "Return the callbacks that act on batches and whose `before_fit` is still to come, or whose `after_fit` is over."
+    event, running = event_of_fit(learn)
+    if event not in ('before_fit', 'after_fit'):
+        return []
+    ordered = list(learn.cbs.sorted('order'))
+    position = ordered.index(running)
+    idle = ordered[position + 1 :] if event == 'before_fit' else ordered[:position]
+    return [cb for cb in idle if not isinstance(cb, FitCallback | Recorder) and any(hasattr(cb, e) for e in OF_BATCHES)]
 
 
 def merged(parts):

@@ -22,6 +22,7 @@ OVERWRITTEN = (  # attributes of a Learner that a prediction sets, except `final
     'iter',
     'n_iter',
     'training',
+    'scaler',
 )
 
 

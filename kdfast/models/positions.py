@@ -89,7 +89,7 @@ def best(
 ) -> tuple | None:  # Axes; for tokens also rows and columns, and the number of prefix tokens
     "Return the only layout whose rows and columns are those of the image; None if there is none."
     found = []
-    for axes in candidates:
+    for axes in proportional(candidates, shape, sides):
         if (location := locations.get(axes.index('C'))) is None:
             continue
         if 'T' in axes:
@@ -103,6 +103,17 @@ def best(
     found.sort(reverse=True)
     unique = len(found) == 1 or len(found) > 1 and found[1][0] < found[0][0] - MARGIN
     return found[0][1] if unique else None
+
+
+def proportional(
+    candidates: list[str],  # Possible layouts
+    shape: tuple,  # Of the output
+    sides: tuple[int, int],  # Height and width of the image
+) -> list[str]:
+    "Leave out maps whose sides are not in proportion to the image's, if those of another layout are."
+    maps = [axes for axes in candidates if 'T' not in axes]
+    fit = [axes for axes in maps if in_proportion(*(shape[axes.index(axis)] for axis in 'HW'), *sides)]
+    return fit or candidates
 
 
 def in_proportion(

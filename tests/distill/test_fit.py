@@ -14,6 +14,7 @@ from fastai.vision.all import (
     CrossEntropyLossFlat,
     FetchPredsCallback,
     Learner,
+    MixedPrecision,
     MSELossFlat,
     accuracy,
     set_seed,
@@ -156,6 +157,34 @@ def test_predictions_in_the_middle_of_a_fit_disturb_nothing(at):
             and equal(weights, same)
             and [list(row) for row in learn.recorder.values] == [list(row) for row in other.recorder.values]
         )
+
+
+class Ready(Callback):
+    "Acts on batches between its `before_fit` and its `after_fit` only, as MixedPrecision does"
+
+    order = 10
+
+    def __init__(self):
+        self.ready, self.begun = False, 0
+
+    def before_fit(self):
+        self.ready, self.begun = True, self.begun + 1
+
+    def before_batch(self):
+        assert self.ready
+
+    def after_fit(self):
+        assert self.ready
+        self.ready = False
+
+
+@pytest.mark.parametrize('order', [-20, 2.5, 70])
+@pytest.mark.parametrize('ask', ASK)
+@pytest.mark.parametrize('at', ['before_fit', 'before_epoch', 'after_pred', 'after_validate', 'after_fit'])
+def test_callbacks_that_a_fit_sets_up_are_ready_in_predictions(at, ask, order):
+    asks, ready = At(at, ask, order=order), Ready()
+    trained(Distill(net(8)), MixedPrecision(), ready, asks)
+    assert asks.done and ready.begun == 1 and not ready.ready
 
 
 @pytest.mark.parametrize('at', ['before_fit', 'before_epoch', 'after_batch', 'after_fit'])

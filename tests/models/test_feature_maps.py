@@ -21,6 +21,7 @@ from kdfast.distill.losses.review import ReviewKD
 from kdfast.distill.losses.vid import VID
 from kdfast.distill.match import Match
 from kdfast.distill.regressor import regressor
+from kdfast.models import positions
 from kdfast.models.feature_maps import Layout, layouts
 from kdfast.models.front import front
 from kdfast.models.layers import layers, matching_layers
@@ -86,6 +87,22 @@ def test_a_layer_of_as_many_channels_as_rows_and_columns_is_told_by_what_it_does
     "16×16×16, whether the network takes other sizes or not"
     found = layout(Last(side=side, order=order), 'stem', 'last')
     assert found['stem'] == Layout('NCHW') and found['last'] == Layout(axes)
+
+
+@pytest.mark.parametrize(
+    'shape,axes',
+    [
+        ((2, 1, 7, 7), ['NCHW']),  # of an attention over positions
+        ((2, 7, 7, 1), ['NHWC']),
+        ((2, 7, 1, 7), ['NHCW']),
+        ((2, 49, 7, 7), ['NCHW']),
+        ((2, 64, 7, 1), ['NCHW', 'NHWC', 'NHCW']),  # a strip
+        ((2, 7, 7, 7), ['NCHW', 'NHWC', 'NHCW']),
+    ],
+)
+def test_a_map_whose_sides_are_in_proportion_to_the_image_goes_first(shape, axes):
+    "A map of one channel was taken for a row of as many channels as it had rows"
+    assert positions.proportional(['NCHW', 'NHWC', 'NHCW'], shape, (224, 224)) == axes
 
 
 def test_columns_before_rows_are_told_where_sizes_tell():

@@ -2,8 +2,9 @@
 
 Each must be a feature map of the printed shape, for each network of networks.txt as it is built: other noise in one
 cell of the image changes that cell of the map most. If that cannot be seen (zeros, a view of the whole image), the
-layout is confirmed by the modules that return or read the map, or by its sides for an image twice as high and three
-times as wide. At three layers, the target that `Hint` computes must be their output, arranged as listed.
+layout is confirmed by the modules that return or read the map, by its sides for an image twice as high and three times
+as wide, or by the cells of a network for images twice or four times as large, whose layer must have the same layout.
+At three layers, the target that `Hint` computes must be their output, arranged as listed.
 """
 
 import random
@@ -34,29 +35,31 @@ def check(
     side: int,  # Of the images
 ) -> tuple[Counter, list[str]]:
     "Return how the layers of one network were confirmed, and what is wrong."
-    from kdfast.models.feature_maps import layouts
-    from kdfast.models.layers import layers
-
-    torch.manual_seed(0)
-    net = build(name, side).eval()
-    listed = {layer.name: layer for layer in layers(net, side)}
+    net, listed, found, score = examined(name, side)
     modules = {layer: net.get_submodule(layer) for layer in listed}
-    found = layouts(net, modules, ((torch.zeros(2, 3, side, side),), {}))
     x = torch.randn(2, 3, side, side)
     outputs, told = computed(net, modules, x)
     how, wrong = Counter(), []
-    arrange = {layer: found[layer].arrange for layer in listed}
-    score = cells(net, modules, arrange, listed, side)
     larger, _ = computed(net, modules, torch.randn(2, 3, 2 * side, 3 * side))
+    doubtful = []
     for layer, entry in listed.items():
-        shape = tuple(arrange[layer](outputs[layer]).shape[1:])
+        shape = tuple(found[layer].arrange(outputs[layer]).shape[1:])
         if shape != entry.shape:
             wrong.append(f'{layer} is printed as {entry.shape} and is {shape}')
         if confirmed := confirmation(entry, found[layer], score[layer], told[layer], larger.get(layer)):
             how[confirmed] += 1
         else:
-            wrong.append(f'{layer} as {entry.shape}, {entry.layout}: cells {score[layer]:.2f}, modules {told[layer]}')
-    names = list(listed)
+            doubtful.append(layer)
+    for factor in 2, 4:
+        if doubtful:
+            _, _, same, clear = examined(name, factor * side)
+            shown = [layer for layer in doubtful if alike(found[layer], same.get(layer)) and clear[layer] >= SHOWN]
+            how['larger images'] += len(shown)
+            doubtful = [layer for layer in doubtful if layer not in shown]
+    for layer in doubtful:
+        entry = listed[layer]
+        wrong.append(f'{layer} as {entry.shape}, {entry.layout}: cells {score[layer]:.2f}, modules {told[layer]}')
+    names, arrange = list(listed), {layer: found[layer].arrange for layer in listed}
     for layer in dict.fromkeys(names[i] for i in (0, len(names) // 2, -1)) if names else ():
         off = relative_difference(hint(net, layer, x), arrange[layer](outputs[layer]))
         how['hints'] += off <= 1e-4
@@ -65,6 +68,23 @@ def check(
     if not names:
         wrong.append('no layer')
     return how, wrong
+
+
+def examined(name, side):
+    "The network for images of this size, its layers as listed, their layouts, and how well their cells fit"
+    from kdfast.models.feature_maps import layouts
+    from kdfast.models.layers import layers
+
+    torch.manual_seed(0)
+    net = build(name, side).eval()
+    listed = {layer.name: layer for layer in layers(net, side)}
+    modules = {layer: net.get_submodule(layer) for layer in listed}
+    found = layouts(net, modules, ((torch.zeros(2, 3, side, side),), {}))
+    return net, listed, found, cells(net, modules, {layer: found[layer].arrange for layer in listed}, listed, side)
+
+
+def alike(layout, other):
+    return other is not None and (layout.axes, layout.prefix) == (other.axes, other.prefix)
 
 
 def confirmation(entry, layout, score, told, larger):
