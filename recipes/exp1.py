@@ -11,12 +11,21 @@ def main(
     T: float = 4.0,  # Temperature of both softmaxes
     alpha: float = 0.9,  # Weight of the soft loss; the hard loss has weight 1 - alpha
     teacher: str = 'wide',  # Teacher network, or the directory of a run to use as the teacher
+    teacher_epochs: int = 18,  # Epochs of the teacher; 0 uses --teacher NAME@FILE as it is
     student: str = 'thin',  # Student network
     hint: str = 'stage2:stage2',  # Layers, TEACHER_LAYER:STUDENT_LAYER (hint layer and guided layer)
     matrix: bool = False,  # Add a regressor even if the shapes already match
 ):
-    teacher_net = run.needs('teacher', network=teacher, optimizer=optimizer)
-    net = run.needs('hint', teacher=teacher, student=student, hint=hint, matrix=matrix, optimizer=optimizer)
+    teacher_net = run.needs('teacher', network=teacher, epochs=teacher_epochs, optimizer=optimizer)
+    net = run.needs(
+        'hint',
+        teacher=teacher,
+        teacher_epochs=teacher_epochs,
+        student=student,
+        hint=hint,
+        matrix=matrix,
+        optimizer=optimizer,
+    )
     learn = run.learner(net, optimizer, splitter=run.front_back(hint), train_bn=False)
     learn.freeze()
     learn.fit_one_cycle(epochs, lr, cbs=[Distill(teacher_net, T, alpha), FreezeNorm(hint.split(':')[1])])

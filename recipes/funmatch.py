@@ -10,9 +10,10 @@ def main(
     optimizer: str = 'sgd',  # Optimizer: sgd, or muon (needs about half the epochs)
     T: float = 1.0,  # Temperature of both softmaxes
     teacher: str = 'wide',  # Teacher network, or the directory of a run to use as the teacher
+    teacher_epochs: int = 18,  # Epochs of the teacher; 0 uses --teacher NAME@FILE as it is
     student: str = 'thin',  # Student network
 ):
-    teacher = run.needs('teacher', network=teacher, optimizer=optimizer)
+    teacher = run.needs('teacher', network=teacher, epochs=teacher_epochs, optimizer=optimizer)
     net = run.build(student)
     learn = run.learner(net, optimizer)
     learn.fit_one_cycle(epochs, lr, cbs=[MixUp(alpha=1.0), Distill(teacher, T, alpha=1.0)])

@@ -11,9 +11,10 @@ def main(
     T: float = 4.0,  # Temperature of both softmaxes
     alpha: float = 0.9,  # Weight of the soft loss; the hard loss has weight 1 - alpha
     teacher: str = 'wide',  # Teacher network, or the directory of a run to use as the teacher
+    teacher_epochs: int = 18,  # Epochs of the teacher; 0 uses --teacher NAME@FILE as it is
     student: str = 'thin',  # Student network
 ):
-    teacher = run.needs('teacher', network=teacher, optimizer=optimizer)
+    teacher = run.needs('teacher', network=teacher, epochs=teacher_epochs, optimizer=optimizer)
     learn = run.learner(run.build(student), optimizer)
     learn.fit_one_cycle(epochs, lr, cbs=Distill(teacher, T, alpha))
     return learn

@@ -10,10 +10,11 @@ def main(
     optimizer: str = 'sgd',  # Optimizer: sgd, or muon (needs about half the epochs)
     weight: float = 30000.0,  # Weight of the distillation loss; the label loss has weight 1
     teacher: str = 'wide',  # Teacher network, or the directory of a run to use as the teacher
+    teacher_epochs: int = 18,  # Epochs of the teacher; 0 uses --teacher NAME@FILE as it is
     student: str = 'thin',  # Student network
     layers: str = 'head.1:head.1',  # Pairs of layers, TEACHER_LAYER:STUDENT_LAYER,…
 ):
-    teacher = run.needs('teacher', network=teacher, optimizer=optimizer)
+    teacher = run.needs('teacher', network=teacher, epochs=teacher_epochs, optimizer=optimizer)
     net = run.build(student)
     learn = run.learner(net, optimizer)
     learn.fit_one_cycle(epochs, lr, cbs=Match(teacher, pkt_loss, weight, layers))

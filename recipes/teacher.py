@@ -5,11 +5,13 @@ from kdfast.all import *
 
 def main(
     run: Run,  # This run: its directory, data and seed, and the runs it depends on
-    epochs: int = 18,  # Epochs
+    epochs: int = 18,  # Epochs; 0 uses the trained network of --network NAME@FILE as it is
     lr: float = 0.2,  # Peak learning rate of the one-cycle schedule
     optimizer: str = 'sgd',  # Optimizer: sgd, or muon (needs about half the epochs)
     network: str = 'wide',  # Teacher network
 ):
+    if epochs == 0:
+        return run.as_given(network)
     learn = run.learner(run.build(network), optimizer)
     learn.fit_one_cycle(epochs, lr)
     return learn

@@ -17,7 +17,7 @@ SEPARATORS = re.compile(r'\s*[|;,/+&]\s*|\s+')  # between the labels of one imag
 class Arrangement:
     "The images of each split, ready to decode."
 
-    splits: dict[str, list[Item]]  # train, valid (may be empty) and, if it is kept apart, test
+    splits: dict[str, list[Item]]  # train, valid (may be empty) and, if it does not validate, test
     classes: list[str]  # In the order of their labels
     layout: str  # Name of the layout, for reports
     validates: str  # The split of the source that validates; empty if there is none
@@ -30,8 +30,8 @@ def arrange(
     """Assign the images of a source to training, validation and test.
 
     Images without a split are training images. If there are no validation images, the test split validates; otherwise
-    it is kept apart. Raises KdfastError for a source without training images, for classes without training images, and
-    for fewer than two classes.
+    it is evaluated after training only. Raises KdfastError for a source without training images, for classes without
+    training images, and for fewer than two classes.
     """
     by_split = {split: [item for item in listing.items if item.split == split] for split in SPLIT_NAMES}
     without_split = [item for item in listing.items if item.split is None]
@@ -48,7 +48,7 @@ def arrange(
     splits = dict(train=by_split['train'], valid=by_split[validates] if validates else [])
     if validates == 'valid' and by_split['test']:
         splits['test'] = by_split['test']
-        source.notes.add(f'test images, kept apart: {len(by_split["test"]):,}', '')
+        source.notes.add(f'test images, evaluated once, after training: {len(by_split["test"]):,}', '')
     return Arrangement(splits, _checked_classes(source, splits, listing.classes), listing.layout, validates)
 
 

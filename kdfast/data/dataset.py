@@ -122,7 +122,7 @@ def assemble(
     classes: list[str],  # In the order of the labels
     train: tuple,  # Images (n, height, width, 3) uint8, labels (n,) int64
     valid: tuple,  # The same
-    test: tuple | None = None,  # The same, kept apart
+    test: tuple | None = None,  # The same, evaluated after training only
     size: int | None = None,  # Side of the squares that networks receive
 ) -> Data:
     "Return a data set, with the statistics and the fingerprint of its images."

@@ -31,7 +31,7 @@ def from_frame(
 def from_arrays(
     train: tuple,  # Images (n, height, width[, channels]) or (n, channels, height, width), and their labels (n,)
     valid: tuple | None = None,  # The same; default: a fifth of each class is held out
-    test: tuple | None = None,  # The same; kept apart
+    test: tuple | None = None,  # The same; evaluated after training only
     classes: list[str] | None = None,  # Names of the classes, in the order of their numbers
     name: str = 'arrays',  # Of the data set and the directory of its runs
     **options,  # Others of `kdfast.data.load`
@@ -51,7 +51,7 @@ def from_arrays(
 def from_dataset(
     train,  # A map-style torch.utils.data.Dataset of (image, label), or one of Hugging Face, without random transforms
     valid=None,  # The same; default: a fifth of each class is held out
-    test=None,  # The same; kept apart
+    test=None,  # The same; evaluated after training only
     classes: list[str] | None = None,  # Names in the order of their numbers, if the data set does not have them
     name: str = 'dataset',  # Of the data set and the directory of its runs
     **options,  # Others of `kdfast.data.load`

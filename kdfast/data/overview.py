@@ -115,7 +115,7 @@ def view(
 ) -> Group:
     "Format the facts for a terminal, with a bar per class."
     n, (width, height) = found['images'], found['shown']
-    test = f', {n["test"]:,} test images apart' if 'test' in n else ''
+    test = f', {n["test"]:,} test images' if 'test' in n else ''
     unreadable = f'{found["skipped"]:,} more cannot be read' if found['skipped'] else 'all readable'
     summary = (
         f'{found["source"]}: {n["training"]:,} training and {n["validation"]:,} validation images of '

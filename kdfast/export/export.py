@@ -1,14 +1,18 @@
 "Export the network of a run as one file, and verify it against the run's predictions."
 
 import json
+import re
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
 from kdfast.core.atomic import write
 from kdfast.core.errors import KdfastError
+from kdfast.core.explain import error_reason
 from kdfast.data import load
 from kdfast.data.dataset import Data
 from kdfast.export.predict import BATCH, InferenceModel, classifier, from_network, probabilities
@@ -17,6 +21,7 @@ from kdfast.models.saved import load_network
 from kdfast.runs import trust
 from kdfast.runs.run_dir import RunDir
 
+ATTENTION = functional.scaled_dot_product_attention
 MAX_CHANGED = 0.001  # fraction of the validation images whose predicted class may change
 
 
@@ -85,20 +90,41 @@ def to_onnx(
         raise KdfastError("ONNX needs packages that are not installed: pip install 'kdfast[onnx]'") from e
     images = torch.zeros(2, 3, *network.built_by['size'])
     try:
-        program = torch.onnx.export(
-            InferenceModel(network).eval(),
-            (images,),
-            input_names=['images'],
-            output_names=['probabilities'],
-            dynamo=True,
-            verbose=False,
-            dynamic_shapes=dict(images={0: torch.export.Dim('n')}),
-        )
+        with patch.object(functional, 'scaled_dot_product_attention', attention_in_4d):
+            program = torch.onnx.export(
+                InferenceModel(network).eval(),
+                (images,),
+                input_names=['images'],
+                output_names=['probabilities'],
+                dynamo=True,
+                verbose=False,
+                dynamic_shapes=dict(images={0: torch.export.Dim('n')}),
+            )
     except torch.onnx.OnnxExporterError as e:
-        raise KdfastError(f'{network.built_by["network"]} cannot be written as ONNX: {str(e).splitlines()[0]}') from e
+        raise KdfastError(f'{network.built_by["network"]} cannot be written as ONNX: {first_cause(e)}') from e
     model = program.model_proto
     onnx.helper.set_model_props(model, dict(kdfast=json.dumps(network.built_by)))
     write(file, model.SerializeToString())
+
+
+def attention_in_4d(query, key, value, attn_mask=None, *args, **kwargs):
+    "Compute attention with all dimensions before the heads as one: the exporter knows no more than four."
+    outer = query.shape[:-3]
+    if len(outer) < 2:
+        return ATTENTION(query, key, value, attn_mask, *args, **kwargs)
+    if attn_mask is not None and attn_mask.dim() > 3:
+        attn_mask = attn_mask.expand(*outer, *attn_mask.shape[-3:]).flatten(0, -4)
+    query, key, value = (x.flatten(0, -4) for x in (query, key, value))
+    return ATTENTION(query, key, value, attn_mask, *args, **kwargs).unflatten(0, outer)
+
+
+def first_cause(
+    error: BaseException,  # Of PyTorch's exporter
+) -> str:
+    "Return the first line of the error that caused the others, without colors."
+    while error.__cause__:
+        error = error.__cause__
+    return re.sub(r'\x1b\[\d*m', '', error_reason(error))
 
 
 def check(
@@ -113,9 +139,10 @@ def check(
     images = data.valid[0]
     changed, difference = 0, 0.0
     exported_model, own_model = classifier(file)[0], from_network(network)
+    size, order = network.built_by['size'], [network.built_by['classes'].index(name) for name in data.classes]
     for start in range(0, len(images), BATCH):
         batch = data.shown(images[start : start + BATCH])
-        exported, own = probabilities(exported_model, batch), probabilities(own_model, batch)
+        exported, own = (probabilities(model, batch, size)[:, order] for model in (exported_model, own_model))
         changed += int((exported.argmax(1) != predicted[start : start + BATCH]).sum())
         difference = np.maximum(difference, np.abs(exported - own).max())
     if changed > MAX_CHANGED * len(images):

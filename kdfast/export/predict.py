@@ -16,6 +16,7 @@ from kdfast.core.format import percent
 from kdfast.data.dataset import center_crop
 from kdfast.data.files import read_file
 from kdfast.data.pixels import decode_8bit
+from kdfast.models.adapt import Scale
 from kdfast.models.description import parse_description
 from kdfast.models.saved import load_network_file
 
@@ -98,10 +99,13 @@ def from_onnx(
 def probabilities(
     classify: Callable,  # From `classifier`
     images: np.ndarray,  # (n, height, width, 3), uint8; or an object with slices of such
+    size: list[int] | None = None,  # Height and width to scale them to
 ) -> np.ndarray:  # (n, classes)
     "Compute probabilities in batches."
+    scale = Scale(size or images.shape[1:3])
     batches = (images[i : i + BATCH] for i in range(0, len(images), BATCH))
-    return np.concatenate([classify(batch.transpose(0, 3, 1, 2).astype(np.float32) / 255) for batch in batches])
+    scaled = (scale(torch.from_numpy(np.array(batch)).movedim(-1, 1).float() / 255) for batch in batches)
+    return np.concatenate([classify(batch.contiguous().numpy()) for batch in scaled])
 
 
 def load_image(

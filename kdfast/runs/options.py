@@ -15,7 +15,8 @@ OPTIMIZERS = sorted(  # file names, so that no torch is imported; the default co
 NETWORK_OPTIONS = ('network', 'teacher', 'student')  # options of any recipe whose values are networks
 TYPES = dict(int=int, float=float, str=str, bool=bool)
 RANGES = {  # of an option, in any recipe: a test, and the allowed values
-    'epochs': (lambda v: v >= 1, 'at least 1'),
+    'epochs': (lambda v: v >= 0, '0 or more'),
+    'teacher_epochs': (lambda v: v >= 0, '0 or more'),
     'lr': (lambda v: v > 0, 'above 0'),
     'wd': (lambda v: v >= 0, '0 or more'),
     'optimizer': (lambda v: v in OPTIMIZERS, ' or '.join(OPTIMIZERS)),

@@ -29,7 +29,7 @@ class RunDir(RunFiles):
     - result.json: the numbers of a finished run
     - resume: the checkpoints of an unfinished run
     - metrics.csv, steps.csv: the curves
-    - recipe.py, weights.safetensors, predictions.npz, confused.npz, confusion.csv
+    - recipe.py, weights.safetensors, predictions.npz, test_predictions.npz, confused.npz, confusion.csv
 
     Files are written atomically.
     """

@@ -14,10 +14,12 @@ from torch import nn
 from kdfast.core import atomic
 from kdfast.core.atomic import write_csv
 from kdfast.core.errors import Diverged, KdfastError
+from kdfast.data.dataloaders import Images
 from kdfast.data.dataset import Data
 from kdfast.models.cost import count_macs, measure_latency, to_half
 from kdfast.models.saved import save_network
 from kdfast.stats.confusion import most_confused
+from kdfast.training.given_teacher import check_given
 
 PAIRS_SHOWN = 5  # most confused pairs whose images are saved
 IMAGES_SHOWN = 8  # images saved of each pair
@@ -31,6 +33,9 @@ CLASSIFIED = (  # results that a run without a classifier does not have
     'best_epoch',
     'valid_loss',
     'valid_images',
+    'test_accuracy',
+    'test_loss',
+    'test_images',
     'worst_pairs',
 )
 
@@ -43,20 +48,24 @@ def evaluate(
     "Evaluate a run; save its network, predictions and confusion matrix in the run directory."
     network = outcome.model if isinstance(outcome, Learner) else outcome
     epochs = run.record.epochs
-    if not epochs:
-        raise KdfastError(f'{run.folder.recipe} trained nothing: its main does not fit a Learner of run.learner(…)')
-    last = epochs[-1]
+    if not epochs and run.given is None:
+        remedy = 'expected at least 1 epoch' if arguments.get('epochs') == 0 else 'its main fits no Learner of its run'
+        raise KdfastError(f'{run.folder.recipe} trained nothing: {remedy}')
+    last = epochs[-1] if epochs else dict.fromkeys(['train_total', 'train_soft', 'train_hard'])
+    model, network = network, run.given or network
     save_network(network, run.folder / 'weights.safetensors')
     classified = evaluate_classifier(run, outcome) if isinstance(outcome, Learner) else dict.fromkeys(CLASSIFIED)
+    if run.given is not None and not run.rehearsal:
+        check_given(run)
     return dict(
         recipe=run.folder.recipe,
         data=run.data.name,
         seed=run.seed,
         arguments=arguments,
         params=sum(p.numel() for p in network.parameters()),
-        macs=try_measure(run, 'multiply-adds', count_macs, network),
+        macs=try_measure(run, 'multiply-adds', count_macs, model),
         bytes=(run.folder / 'weights.safetensors').stat().st_size,
-        latency=try_measure(run, 'latency', measure_latency, network),
+        latency=try_measure(run, 'latency', measure_latency, model),
         epochs=len(epochs),
         seconds=round(sum(row['seconds'] for row in epochs), 1),
         train_loss=last['train_total'],
@@ -76,7 +85,7 @@ def evaluate_classifier(
     "Compute accuracies, loss and most confused pairs without augmentation; save the predictions."
     names = run.data.classes
     valid = run.dls.valid
-    found = predict_validation(learn, valid, len(names), keep_logits=True)
+    found = predict_split(learn, valid, len(names), keep_logits=True)
     matrix = count_confusion(found.actual, found.predicted, len(names))
     worst = most_confused(matrix)
     rows = ([name, *row] for name, row in zip(names, matrix.tolist()))
@@ -85,7 +94,7 @@ def evaluate_classifier(
     logits = {} if found.logits is None else dict(logits=to_half(found.logits))
     write_arrays(run.folder / 'predictions.npz', actual=found.actual, predicted=found.predicted, **logits)
     plain = run.dls.train.new(run.dls.train_ds.plain(), bs=valid.bs, shuffle=False, drop_last=False)
-    trained = predict_validation(learn, plain, len(names))
+    trained = predict_split(learn, plain, len(names))
     epochs = [row for row in run.record.epochs if row['valid_accuracy'] is not None]
     best = max(epochs, key=lambda row: row['valid_accuracy'], default={})
     return dict(
@@ -95,8 +104,22 @@ def evaluate_classifier(
         best_epoch=best.get('epoch'),
         valid_loss=found.loss,
         valid_images=len(found.actual),
+        **evaluate_test(run, learn),
         worst_pairs=[[names[a], names[b], int(matrix[a, b])] for a, b in worst],
     )
+
+
+def evaluate_test(
+    run,  # kdfast.training.run.Run that was trained
+    learn: Learner,  # Its Learner
+) -> dict:  # Results; None if the data set has no test images besides the validation images
+    "Compute accuracy and loss on the test images, which nothing else reads; save the predictions."
+    if run.data.test is None:
+        return dict.fromkeys(['test_accuracy', 'test_loss', 'test_images'])
+    images = Images(*run.data.test, run.data.classes, size=run.data.size)
+    found = predict_split(learn, run.dls.valid.new(images), len(run.data.classes))
+    write_arrays(run.folder / 'test_predictions.npz', actual=found.actual, predicted=found.predicted)
+    return dict(test_accuracy=found.accuracy, test_loss=found.loss, test_images=len(found.actual))
 
 
 @dataclass
@@ -115,7 +138,7 @@ class Predictions:
         return float((self.actual == self.predicted).double().mean())
 
 
-def predict_validation(
+def predict_split(
     learn: Learner,  # Trained; its model maps images to (n, classes)
     dl,  # DataLoader, in a fixed order
     n_classes: int,  # Number of classes

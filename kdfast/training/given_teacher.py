@@ -1,7 +1,10 @@
-"""Check a teacher that is given as a run directory."""
+"""Check a teacher that is given as a run directory, or as a trained network."""
+
+import numpy as np
 
 from kdfast.core.errors import KdfastError
 from kdfast.data.dataset import Data
+from kdfast.models.as_given import above_chance
 from kdfast.runs.run_dir import RunDir
 
 
@@ -35,3 +38,18 @@ def held_out_note(
         f'the teacher {folder} was trained on images that --holdout {holdout} holds out: '
         'its outputs there are better than on new images'
     )
+
+
+def check_given(
+    run,  # kdfast.training.run.Run of a trained network that is used as it is
+):
+    "Say how many validation images the network gets right. Raises KdfastError at chance level."
+    classes, rows = run.folder.confusion()
+    matrix = np.array(rows)
+    right, n = matrix.trace(), matrix.sum()
+    if not above_chance(matrix):
+        raise KdfastError(
+            f'{run.folder.recipe} gets {right:,} of {n:,} validation images right, no more than by chance: it does '
+            f'not know the {len(classes)} classes of {run.data.name}, or not in this order. Train it for some epochs'
+        )
+    run.say(f'{run.folder.recipe} gets {right / n:.1%} of the {n:,} validation images right'.replace('%', ' %'))

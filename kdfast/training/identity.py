@@ -31,7 +31,8 @@ def identity_of(
     for name in (value for key, value in arguments.items() if key in NETWORK_OPTIONS and is_run(value)):
         check_trusted(Path(name) / 'weights.safetensors')
     names = foreign_networks(arguments)
-    structures = {name: check_network(name, data) for name in names}
+    trained = [name for name in names if name not in used_as_given(arguments)]  # others may be for images of other size
+    structures = {name: check_network(name, data) for name in trained}
     projects = {parse(name).where: project_of(parse(name)) for name in names}
     sources = {where: project.hashes for where, project in projects.items() if project}
     weights = {file: sha256_of(file) for file in {parse(name).weights for name in names} - {'', PRETRAINED}}
@@ -63,6 +64,14 @@ def foreign_networks(
         for name, value in arguments.items()
         if value not in NETWORKS and (name in NETWORK_OPTIONS and not is_run(value) or is_plainly_network(value))
     ]
+
+
+def used_as_given(
+    arguments: dict,  # Of a recipe
+) -> set[str]:
+    "Return the names of trained networks among the arguments that are not trained further."
+    epochs_of = dict(network='epochs', teacher='teacher_epochs')
+    return {arguments[name] for name, epochs in epochs_of.items() if name in arguments and arguments.get(epochs) == 0}
 
 
 def is_plainly_network(

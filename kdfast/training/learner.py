@@ -1,4 +1,4 @@
-"""The Learner of a run: resumes its fits from their checkpoints."""
+"""The Learner of a run: resumes its fits from their checkpoints, and takes the order of images from the seed."""
 
 import inspect
 
@@ -11,8 +11,21 @@ from fastai.vision.core import IntToFloatTensor
 from kdfast.core import signals
 from kdfast.core.errors import KdfastError
 from kdfast.data.dataloaders import ImageBatches
+from kdfast.distill.fit import FitCallback
 from kdfast.training.kinds import type_text
 from kdfast.training.steps import step, zero_grad
+
+
+class SeededOrder(FitCallback):
+    """Set epoch and progress of the training DataLoader at the start of each epoch.
+
+    Epoch and seed determine the order and the augmentation of the images; the progress determines their size in
+    progressive resizing.
+    """
+
+    def before_epoch(self):
+        self.dls.train.epoch = self.epoch
+        self.dls.train.progress = self.epoch / self.n_epoch
 
 
 class RunLearner(Learner):

@@ -16,9 +16,9 @@ from kdfast.core.names import is_run
 from kdfast.data.dataloaders import loaders
 from kdfast.data.dataset import Data
 from kdfast.distill.cuda_graphs.replay import CudaGraphs
-from kdfast.distill.fit import FitCallback
 from kdfast.distill.regressor import regressor
 from kdfast.models.adapt import adapt_teacher, scaling_note
+from kdfast.models.as_given import as_given
 from kdfast.models.front import LAYER, features, front, front_back
 from kdfast.models.saved import build_by, build_for, load_network
 from kdfast.runs import trust
@@ -28,24 +28,12 @@ from kdfast.runs.run_dir import RunDir
 from kdfast.runs.upstream import record_upstream
 from kdfast.training.checkpoints import Checkpoints
 from kdfast.training.given_teacher import check_teacher, held_out_note
-from kdfast.training.learner import RunLearner
+from kdfast.training.learner import RunLearner, SeededOrder
 from kdfast.training.metrics_log import MetricsLog
 from kdfast.training.optimizers import optimizer_named
 from kdfast.training.precision import Bfloat16, multiplies_bfloat16
 from kdfast.training.random_states import random_states_kept
 from kdfast.training.teacher_cache import TeacherCache
-
-
-class SeededOrder(FitCallback):
-    """Set epoch and progress of the training DataLoader at the start of each epoch.
-
-    Epoch and seed determine the order and the augmentation of the images; the progress determines their size in
-    progressive resizing.
-    """
-
-    def before_epoch(self):
-        self.dls.train.epoch = self.epoch
-        self.dls.train.progress = self.epoch / self.n_epoch
 
 
 class Run:
@@ -75,6 +63,7 @@ class Run:
         self.checkpoints = None
         self.upstream = []  # (recipe name, run directory) of each run that it depends on
         self.caches = []  # TeacherCache of each teacher
+        self.given = None  # trained network that is used as it is
         self.hint = None  # layers and shapes of stage one
 
     @cached_property
@@ -95,10 +84,25 @@ class Run:
         "Build a network; its initial weights depend only on the seed, unless its name includes weights."
         set_seed(self.seed)
         network, project = (build_by if callable(name) else build_for)(name, self.data, self.say)
-        if project:  # save the user's code in the run, and trust it: this process already ran it
+        self.save_code(network, project)
+        return network
+
+    def as_given(
+        self,
+        name: str,  # Of a trained network, with its weights: NAME@FILE or NAME@pretrained
+    ) -> Learner:
+        "Return a Learner of a trained classifier. Raises KdfastError if it does not classify the data's classes."
+        given = as_given(name, self.data)
+        self.say(given.note)
+        self.given = given.network
+        self.save_code(given.network, given.project)
+        return self.learner(given.adapted)
+
+    def save_code(self, network, project):
+        "Save the user's code that builds a network in the run, and trust it: this process already ran it."
+        if project:
             trust.save_sources(project.sources, self.folder.path)
             trust.accept(network.built_by)
-        return network
 
     def say(
         self,
@@ -123,6 +127,8 @@ class Run:
 
         Raises KdfastError if the run is damaged, not finished, or not a classifier.
         """
+        if given.get('epochs') == 0:  # nothing is trained, so that no other argument matters
+            given = {key: given[key] for key in ('network', 'epochs') if key in given}
         given_run = is_run(given.get('network', ''))
         folder = RunDir(Path(given['network'])) if given_run else self.train(name, given)
         if given_run:
@@ -133,10 +139,10 @@ class Run:
         self.upstream.append((name, folder))
         network = load_network(folder)
         if given_run:
-            for note in (scaling_note(network, self.data, str(folder)), held_out_note(folder, self.data)):
-                self.say(note)
-            network = adapt_teacher(network, self.data, str(folder))
-        if name == 'teacher' and hasattr(network, 'built_by'):
+            self.say(held_out_note(folder, self.data))
+        self.say(scaling_note(network, self.data, str(folder)))
+        network = adapt_teacher(network, self.data, str(folder))
+        if name == 'teacher' and (hasattr(network, 'built_by') or not given_run):
             self.caches.append(TeacherCache(folder / 'outputs', network))
         return network
 

@@ -293,7 +293,7 @@ def old_names(state):
 
 def put(network, state):
     "Into a network that is as its library builds it, but smaller"
-    return weights.fill(network, weight_names.select(state, lambda key: True), 'it', lambda: None)
+    return weights.fill(network, weight_names.select(state, lambda key: True), 'it', lambda: None).note
 
 
 def test_densenets_of_2017():

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,7 @@ from kdfast.data.dataset import Data
 from kdfast.models.cost import count_macs, measure_latency
 from kdfast.runs.run_dir import RunDir
 from kdfast.training import evaluation
-from kdfast.training.evaluation import count_confusion, evaluate_classifier, predict_validation, try_measure
+from kdfast.training.evaluation import count_confusion, evaluate_classifier, predict_split, try_measure
 
 
 def made_up(n_classes, n_valid, n_train=64):
@@ -78,6 +79,24 @@ def test_one_pass_says_what_fastai_and_scikit_learn_say(tmp_path, n_classes, n_v
         assert off[classes.index(a), classes.index(b)] == n > 0
 
 
+@pytest.mark.parametrize('size', [None, 6])
+def test_test_images_are_evaluated_once_and_as_validation_images_are(tmp_path, size):
+    data = replace(made_up(3, 40), size=size)
+    data = replace(data, test=made_up(3, 50).valid)
+    torch.manual_seed(0)
+    learn = learner(data, nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 3)))
+    result = evaluate_classifier(a_run(tmp_path, data, learn), learn)
+    as_validation = learner(replace(data, valid=data.test), learn.model)
+    logits, actual, losses = as_validation.get_preds(with_loss=True, act=lambda x: x)
+    assert result['test_accuracy'] == float((logits.argmax(1) == actual).double().mean())
+    assert result['test_loss'] == pytest.approx(float(losses.mean()), rel=1e-5) and result['test_images'] == 50
+    saved = RunDir(tmp_path / 'made-up' / 'kd' / '0').arrays('test_predictions.npz')
+    assert (saved['predicted'] == logits.argmax(1).numpy()).all() and (saved['actual'] == data.test[1]).all()
+    without = evaluate_classifier(a_run(tmp_path / 'other', replace(data, test=None), learn), learn)
+    assert without['test_accuracy'] is without['test_images'] is None
+    assert without['valid_accuracy'] == result['valid_accuracy']
+
+
 def test_what_it_is_surest_of_comes_first(tmp_path):
     data = made_up(3, 300)
     learn = learner(data)
@@ -128,7 +147,7 @@ def test_what_is_no_number_is_no_result(value, said):
     learn = learner(data)
     learn.model[2].bias.data[1] = value
     with pytest.raises(Diverged, match=said):
-        predict_validation(learn, learn.dls.valid, 3)
+        predict_split(learn, learn.dls.valid, 3)
 
 
 @pytest.mark.parametrize(
@@ -140,14 +159,14 @@ def test_what_are_no_logits_is_said(net):
     learn.loss_func = lambda pred, y: pred.sum() * 0
     learn.model.weight = nn.Parameter(torch.zeros(1))  # fastai looks for one
     with pytest.raises(KdfastError, match='expected \\(images, 3\\)'):
-        predict_validation(learn, learn.dls.valid, 3)
+        predict_split(learn, learn.dls.valid, 3)
 
 
 def test_evaluating_leaves_the_learner_as_it_was():
     data = made_up(3, 20)
     learn = learner(data)
     before = list(learn.cbs), learn.loss_func
-    predict_validation(learn, learn.dls.valid, 3)
+    predict_split(learn, learn.dls.valid, 3)
     assert (list(learn.cbs), learn.loss_func) == before
 
 
