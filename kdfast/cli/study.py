@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Optional
 
 import typer
@@ -30,7 +30,7 @@ from kdfast.core import distributed
 from kdfast.core.errors import KdfastError
 from kdfast.runs.recipes import STUDY, Recipe, find_recipe, recipe_names
 
-INCLUDED = ('teacher', 'hint')  # recipes that the others need, and so train anyway
+INCLUDED = ('teacher', 'hint', 'pretrain')  # recipes that the others need, and so train anyway
 
 RecipesArgument = Annotated[
     Optional[list[str]], typer.Argument(help='Recipes, or recipe files of your own (default: those of the study).')
@@ -58,21 +58,36 @@ HintOption = Annotated[
     Optional[str],
     typer.Option(metavar='TEACHER_LAYER:STUDENT_LAYER', help='Hint layer and guided layer of all recipes with a hint.'),
 ]
+TeacherEpochsOption = Annotated[
+    Optional[int], typer.Option(min=0, help='Epochs of the teacher; 0 uses --teacher NAME@FILE as it is.')
+]
+UnlabeledOption = Annotated[
+    Optional[str], typer.Option(metavar='PATH', help='Directory or archive of further images, for finetune.')
+]
+
+
+@dataclass
+class RecipeArguments:
+    "Arguments of all recipes of a study that have them."
+
+    epochs: EpochsOption = None
+    optimizer: OptimizerOption = None
+    teacher: TeacherOption = None
+    student: StudentOption = None
+    hint: HintOption = None
+    teacher_epochs: TeacherEpochsOption = None
+    unlabeled: UnlabeledOption = None
 
 
 def study(
     recipe: RecipesArgument = None,
     all_: AllOption = False,
-    epochs: EpochsOption = None,
-    optimizer: OptimizerOption = None,
-    teacher: TeacherOption = None,
-    student: StudentOption = None,
-    hint: HintOption = None,
     margin: MarginOption = 0.8,
     until_decided: UntilDecidedOption = False,
     looks: LooksOption = None,
     max_seeds: MaxSeedsOption = None,
     *,
+    arguments: RecipeArguments,
     training: StudyOptions,
     images: DataOptions,
 ):
@@ -84,8 +99,7 @@ def study(
     With --until-decided, seeds are added until every recipe is better, worse or alike. The numbers of seeds at which
     the study is looked at are written down before the first run, and share the error rate of 5 %.
     """
-    settings = dict(epochs=epochs, optimizer=optimizer, teacher=teacher, student=student, hint=hint)
-    given = {name: value for name, value in settings.items() if value is not None}
+    given = {name: value for name, value in vars(arguments).items() if value is not None}
     wanted = with_arguments(chosen_recipes(recipe, all_), given)
     design = design_of(wanted, looks, max_seeds, to_fraction(margin), training) if until_decided else None
     if not until_decided and (looks or max_seeds):

@@ -57,7 +57,7 @@ def decode(
     that cannot be decoded or differ in size, an archive that could do harm, and a full disk.
     """
     with open_source(path, reading) as (source, arrangement):
-        return _decode_arrangement(source, arrangement, reading, folder, side)
+        return decode_arrangement(source, arrangement, reading, folder, side)
 
 
 def decode_listing(
@@ -69,7 +69,7 @@ def decode_listing(
 ) -> dict:  # As `decode`
     "Decode images that are not files of a folder or an archive. Raises KdfastError as `decode` does."
     source = Source(path, {}, columns=parse_columns(reading.columns), skip_broken=reading.skip_broken)
-    return _decode_arrangement(source, arrange(source, listing(source)), reading, folder, side)
+    return decode_arrangement(source, arrange(source, listing(source)), reading, folder, side)
 
 
 @contextmanager
@@ -97,7 +97,14 @@ def parse_columns(
     return columns
 
 
-def _decode_arrangement(source, arrangement, reading, folder, side):
+def decode_arrangement(
+    source: Source,  # Files of the data set
+    arrangement: Arrangement,  # Its images by split
+    reading: Reading,  # How to read the images
+    folder: Path,  # Where the arrays go
+    side: int | None,  # Scale images to squares of this side
+) -> dict:  # As `decode`
+    "Decode the images of each split. Raises KdfastError as `decode` does."
     statistics = ImageStatistics()
     writers = {
         split: SplitWriter(folder, split, items, arrangement.classes, statistics)

@@ -21,9 +21,10 @@ from kdfast.core.source import Project
 from kdfast.core.suggest import short_list
 from kdfast.data.dataset import Data
 from kdfast.models.adapt import adapt_teacher
-from kdfast.models.build import create_network, fill_weights, fit_to_size
+from kdfast.models.build import SIZE_ARGUMENTS, create_network, fill_weights, fit_to_size
 from kdfast.models.description import read_description, with_description
 from kdfast.models.pretrained import published_classes, published_preparations
+from kdfast.models.probe import try_forward
 from kdfast.models.saved import recorded_name
 
 IMAGES = 128  # training images on which the ways are compared
@@ -34,6 +35,7 @@ NORMALIZATIONS = {  # mean and standard deviation of each channel
     'to -1 … 1': ([0.5] * 3, [0.5] * 3),
     'to 0 … 1': ([0.0] * 3, [1.0] * 3),
 }
+LARGEST_SIDE = 224  # of the images of a frozen network, unless its name gives a size
 CHANCE_Z = 2.33  # one-sided 1 %
 
 
@@ -87,6 +89,32 @@ def as_given(
         f'{min(IMAGES, len(data.train[1]))} training images ({right:.0%} of them right)'.replace('%', ' %')
     )
     return Given(network, adapt_teacher(network, data, name), note, project)
+
+
+def frozen_network(
+    name: str,  # Of a network with weights
+    data: Data,  # Whose images it sees
+) -> nn.Module:
+    """Load a network whose features are wanted, wrapped for the images of a data set; its classifier may be any.
+
+    It sees images as its library publishes, of at most 224 pixels unless its name gives a size; without a library,
+    images as they are. Raises KdfastError if the weights do not fit, and if it cannot process the images.
+    """
+    named = parse(name)
+    ways = published_preparations(named) if named.where in LIBRARIES else []
+    way = ways[0] if ways else dict(size=data.shape, mean=data.mean, std=data.std)
+    size = next((named.keywords[key] for key in SIZE_ARGUMENTS.get(named.where, ()) if key in named.keywords), None)
+    side = size or min(max(way['size']), LARGEST_SIDE)
+    height_width = (side, side) if ways else tuple(way['size'])
+    sized = fit_to_size(name, len(data.classes), height_width)
+    with torch.random.fork_rng([]):
+        without_weights = Name(sized.where, sized.what, sized.arguments)
+        network = create_network(without_weights, len(data.classes), height_width)
+        fill_weights(network, sized, len(data.classes), height_width)
+    network = with_description(network.eval(), str(without_weights), data)
+    described_as(network, Preparation(height_width, tuple(way['mean']), tuple(way['std']), ''), data.classes)
+    try_forward(network, name, [(False, 2)], height_width)
+    return adapt_teacher(network, data, name)
 
 
 def trained_classifier(

@@ -19,7 +19,7 @@ from kdfast.data.dataset import Data
 from kdfast.models.cost import count_macs, measure_latency, to_half
 from kdfast.models.saved import save_network
 from kdfast.stats.confusion import most_confused
-from kdfast.training.given_teacher import check_given
+from kdfast.training.given_networks import check_given, keep_code
 
 PAIRS_SHOWN = 5  # most confused pairs whose images are saved
 IMAGES_SHOWN = 8  # images saved of each pair
@@ -53,6 +53,7 @@ def evaluate(
         raise KdfastError(f'{run.folder.recipe} trained nothing: {remedy}')
     last = epochs[-1] if epochs else dict.fromkeys(['train_total', 'train_soft', 'train_hard'])
     model, network = network, run.given or network
+    keep_code(run, network)
     save_network(network, run.folder / 'weights.safetensors')
     classified = evaluate_classifier(run, outcome) if isinstance(outcome, Learner) else dict.fromkeys(CLASSIFIED)
     if run.given is not None and not run.rehearsal:

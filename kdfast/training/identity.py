@@ -71,7 +71,9 @@ def used_as_given(
 ) -> set[str]:
     "Return the names of trained networks among the arguments that are not trained further."
     epochs_of = dict(network='epochs', teacher='teacher_epochs')
-    return {arguments[name] for name, epochs in epochs_of.items() if name in arguments and arguments.get(epochs) == 0}
+    names = {arguments[name] for name, epochs in epochs_of.items() if name in arguments and arguments.get(epochs) == 0}
+    frozen = arguments.get('teacher', '') if 'unlabeled' in arguments else ''
+    return names | ({frozen} if '@' in frozen else set())
 
 
 def is_plainly_network(

@@ -48,6 +48,12 @@ class RehearsalRun(Run):
         self.caches = []  # the teacher's outputs for these few images are not saved
         return network
 
+    def add_unlabeled(self, path):
+        "Rehearse on a few images of the data set and of those without labels."
+        if path:
+            super().add_unlabeled(path)
+            self.dls = few_batches(self.dls)
+
     def train(self, name, given):
         "Rehearse a run that this one depends on, unless it is finished; return its run directory."
         recipe = find_recipe(name)

@@ -12,31 +12,30 @@ from torch import nn
 
 from kdfast.core import distributed
 from kdfast.core.errors import KdfastError
-from kdfast.core.names import is_run
+from kdfast.core.names import is_run, parse
 from kdfast.data.dataloaders import loaders
 from kdfast.data.dataset import Data
+from kdfast.data.unlabeled import with_unlabeled
 from kdfast.distill.cuda_graphs.replay import CudaGraphs
-from kdfast.distill.regressor import regressor
 from kdfast.models.adapt import adapt_teacher, scaling_note
-from kdfast.models.as_given import as_given
-from kdfast.models.front import LAYER, features, front, front_back
+from kdfast.models.as_given import as_given, frozen_network
 from kdfast.models.saved import build_by, build_for, load_network
 from kdfast.runs import trust
-from kdfast.runs.options import layer_pairs
 from kdfast.runs.recipes import find_recipe
 from kdfast.runs.run_dir import RunDir
 from kdfast.runs.upstream import record_upstream
 from kdfast.training.checkpoints import Checkpoints
-from kdfast.training.given_teacher import check_teacher, held_out_note
+from kdfast.training.given_networks import check_teacher, held_out_note
 from kdfast.training.learner import RunLearner, SeededOrder
 from kdfast.training.metrics_log import MetricsLog
 from kdfast.training.optimizers import optimizer_named
 from kdfast.training.precision import Bfloat16, multiplies_bfloat16
 from kdfast.training.random_states import random_states_kept
+from kdfast.training.run_layers import RunLayers
 from kdfast.training.teacher_cache import TeacherCache
 
 
-class Run:
+class Run(RunLayers):
     "One execution of a recipe: its run directory, data and seed, and the runs that it depends on."
 
     kind = RunLearner  # class of its Learners
@@ -156,68 +155,23 @@ class Run:
         hashes = [folder.files['weights.safetensors'] for name, folder in self.upstream if name == 'teacher']
         return '+'.join(dict.fromkeys(hashes)) or None
 
-    def guide(
+    def frozen(
         self,
-        student: nn.Module,  # Network to train
-        teacher: nn.Module,  # Trained network
-        layers: str = f'{LAYER}:{LAYER}',  # The teacher's hint layer and the student's guided layer
-        matrix: bool = False,  # Add a regressor even if the shapes already match
+        name: str,  # Network with weights, a run directory, or a network to train on labels first
+        optimizer: str = 'sgd',  # Optimizer of that training
     ) -> nn.Module:
-        "Return the model of stage one: the student's front, followed by a regressor if the shapes differ."
-        guided, hint = self.fronts(student, teacher, layers)
-        shapes = [list(features(net, self.xb).shape[1:]) for net in (guided, hint)]
-        matrix = matrix or shapes[0] != shapes[1]
-        self.hint = dict(layers=layers, guided_shape=shapes[0], hint_shape=shapes[1], matrix=matrix)
-        return nn.Sequential(guided, self.bridge(guided, hint)) if matrix else guided
+        "Return a network whose features are wanted, for this run's images. Raises KdfastError."
+        if is_run(name) or not parse(name).weights:
+            return self.needs('teacher', network=name, optimizer=optimizer)
+        return frozen_network(name, self.data)
 
-    @cached_property
-    def xb(self):
-        "A few images, to compute the shapes of layers"
-        return self.dls.one_batch()[0][:8]
-
-    def fronts(self, student, teacher, layers):
-        "Return the fronts of student and teacher for one pair of layers."
-        ((hint, guided),) = layer_pairs(layers)
-        return front(student, guided), front(teacher, hint)
-
-    def regressor(
+    def add_unlabeled(
         self,
-        student: nn.Module,  # The student, not changed
-        teacher: nn.Module,  # The teacher, not changed
-        layers: str,  # The teacher's hint layer and the student's guided layer
-    ) -> nn.Module:
-        "Return a new regressor between two layers. Raises KdfastError if none is possible."
-        return self.bridge(*self.fronts(student, teacher, layers))
-
-    def bridge(self, guided, hint):
-        "Return a regressor between two fronts. Raises KdfastError if it does not fit progressive resizing."
-        layer = regressor(guided, hint, self.xb)
-        convolution = layer if isinstance(layer, nn.Linear | nn.Conv2d) else layer[0]
-        if self.data.grow == 1 or layer is convolution and getattr(layer, 'kernel_size', (1, 1)) == (1, 1):
-            return layer
-        raise KdfastError(
-            f'--grow {self.data.grow}: the regressor between these layers is a convolution of '
-            f'{"×".join(map(str, convolution.kernel_size))}{"" if layer is convolution else ", enlarged"}, '
-            'which fits images of one size only: choose layers of equal height and width, or omit --grow'
-        )
-
-    def channels(
-        self,
-        student: nn.Module,  # The student
-        teacher: nn.Module,  # The teacher
-        layers: str,  # Pairs, TEACHER_LAYER:STUDENT_LAYER,…
-    ) -> tuple[list, list]:  # Of the student, of the teacher
-        "Return the numbers of channels of the layers. Raises KdfastError if a layer does not exist."
-        found = [self.fronts(student, teacher, ':'.join(pair)) for pair in layer_pairs(layers)]
-        return tuple([features(net, self.xb).shape[1] for net in nets] for nets in zip(*found))
-
-    def front_back(
-        self,
-        layers: str = f'{LAYER}:{LAYER}',  # The teacher's hint layer and the student's guided layer
+        path: str,  # Directory or archive of images; empty for none
     ):
-        "Return a splitter for a Learner, with which `freeze()` freezes the student's front."
-        ((_, guided),) = layer_pairs(layers)
-        return partial(front_back, layer=guided, xb=self.xb)
+        "Train the next Learner also on images without labels, whose labels are 0. Raises KdfastError."
+        if path:
+            self.dls = loaders(with_unlabeled(self.data, path), self.seed)
 
     def learner(
         self,

@@ -20,8 +20,9 @@ from kdfast.models.build import build_network, check_network
 from kdfast.models.description import with_description
 from kdfast.models.front import TruncatedModel, features, front, front_back
 from kdfast.models.layers import layers, matching_layers
-from kdfast.models.saved import load_network_file
+from kdfast.models.saved import load_network, load_network_file
 from kdfast.models.study_networks import thin, wide
+from kdfast.runs.run_dir import RunDir
 
 MINE = '''from torch import nn
 
@@ -381,3 +382,36 @@ def test_a_wrong_network_leaves_no_folder(kdfast, images, mine, tmp_path):
         done = kdfast('run', 'baseline', '--student', name, '--data', images, '--runs', tmp_path / 'runs')
         assert done.status == 2 and said in done.err, done.err
     assert not (tmp_path / 'runs').exists()
+
+
+TWO_STAGES = '''from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, width, n_classes):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, width, 3, 2, 1), nn.Conv2d(width, width, 3, 2, 1)
+        self.head = nn.Linear(width, n_classes)
+
+    def forward(self, x):
+        return self.head(self.b(self.a(x).relu()).relu().mean((2, 3)))
+
+def net(n_classes, width=6):
+    return Net(width, n_classes)
+'''
+
+
+@pytest.mark.parametrize('recipe,hint', [('exp1', True), ('exp2', True), ('finetune', False)])
+def test_code_of_a_network_goes_along_through_all_stages(kdfast, images, tmp_path, monkeypatch, recipe, hint):
+    "The second stage loads the network of the first: its run must be loadable, too"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'two_stages.py').write_text(TWO_STAGES)
+    teacher = tmp_path / 'runs' / 'tiny' / 'teacher,epochs=1,network=two_stages.py_net_width=8_' / '0'
+    named = '--network', 'two_stages.py:net(width=8)', '--epochs', 1, '--data', images
+    assert kdfast('run', 'teacher', *named).status == 0
+    stages = '--teacher', teacher, '--student', 'two_stages.py:net', *(('--hint', 'a:a') if hint else ())
+    done = kdfast('run', recipe, *stages, '--epochs', 1, '--data', images)
+    assert done.status == 0, done.err
+    (tmp_path / 'two_stages.py').unlink()
+    (folder,) = (tmp_path / 'runs' / 'tiny').glob(f'{recipe},*/0')
+    with torch.no_grad():
+        assert load_network(RunDir(folder))(torch.zeros(2, 3, 8, 8)).shape == (2, 3)

@@ -1,10 +1,12 @@
-"""Check a teacher that is given as a run directory, or as a trained network."""
+"""Networks that come from elsewhere: a teacher that is given as a run or as a file, code of runs before this one."""
 
 import numpy as np
+import torch
 
 from kdfast.core.errors import KdfastError
 from kdfast.data.dataset import Data
 from kdfast.models.as_given import above_chance
+from kdfast.runs import trust
 from kdfast.runs.run_dir import RunDir
 
 
@@ -38,6 +40,20 @@ def held_out_note(
         f'the teacher {folder} was trained on images that --holdout {holdout} holds out: '
         'its outputs there are better than on new images'
     )
+
+
+def keep_code(
+    run,  # kdfast.training.run.Run that was trained
+    network: torch.nn.Module,  # To save in its directory
+):
+    "Copy the user's code that builds a network from the run that it was loaded from, if this run has not built it."
+    built_by = getattr(network, 'built_by', {})
+    for folder in (run.folder, *(folder for _, folder in run.upstream)):
+        try:
+            sources = trust.read_sources(built_by, folder / 'weights.safetensors')
+        except KdfastError:
+            continue  # another network's run
+        return trust.save_sources(sources, run.folder.path)
 
 
 def check_given(
