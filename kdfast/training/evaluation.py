@@ -19,7 +19,7 @@ from kdfast.data.dataset import Data
 from kdfast.models.cost import count_macs, measure_latency, to_half
 from kdfast.models.saved import save_network
 from kdfast.stats.confusion import most_confused
-from kdfast.training.given_networks import check_given, keep_code
+from kdfast.training.given_teacher import check_given, keep_code
 
 PAIRS_SHOWN = 5  # most confused pairs whose images are saved
 IMAGES_SHOWN = 8  # images saved of each pair

@@ -25,7 +25,7 @@ from kdfast.runs.recipes import find_recipe
 from kdfast.runs.run_dir import RunDir
 from kdfast.runs.upstream import record_upstream
 from kdfast.training.checkpoints import Checkpoints
-from kdfast.training.given_networks import check_teacher, held_out_note
+from kdfast.training.given_teacher import check_teacher, held_out_note
 from kdfast.training.learner import RunLearner, SeededOrder
 from kdfast.training.metrics_log import MetricsLog
 from kdfast.training.optimizers import optimizer_named

@@ -16,7 +16,7 @@ from kdfast.runs.recipes import find_recipe
 from kdfast.runs.run_dir import RunDir
 from kdfast.runs.upstream import record_upstream, teachers_of
 from kdfast.runs.upstream_paths import rebased_entries, runs_root, upstream_entries
-from kdfast.training.given_networks import held_out_note
+from kdfast.training.given_teacher import held_out_note
 
 TWO = '''"Two teachers."
 from kdfast.all import *
