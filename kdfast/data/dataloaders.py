@@ -89,7 +89,7 @@ class ImageBatches(TfmdDL):
     together share each batch.
 
     `epoch` decides order and augmentation, and counts how often the images were iterated. `progress`, the fraction of
-    the epochs that are finished, decides the image size in progressive resizing. `kdfast.training.run.SeededOrder`
+    the epochs that are finished, decides the image size in progressive resizing. `kdfast.training.learner.SeededOrder`
     sets both during a fit. `batch_idx` holds the indices in the data set of the last batch of this process: (images,),
     int64, on the device of the batch. Random numbers are drawn on the CPU, so that a seed gives the same on every
     device. Everything that a step needs is copied to the device at once.
