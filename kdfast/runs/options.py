@@ -133,4 +133,4 @@ def check_value(
     if isinstance(value, float) and not math.isfinite(value):
         in_range, expected = (lambda v: False), 'a finite number'
     if not in_range(value):
-        raise KdfastError(f'--{name} {value} of {recipe} is out of range: expected {expected}')
+        raise KdfastError(f'{option_flag(name)} {value} of {recipe} is out of range: expected {expected}')

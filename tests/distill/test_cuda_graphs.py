@@ -42,8 +42,8 @@ from kdfast.models.front import front, front_back
 from kdfast.models.inference import ask
 from kdfast.models.study_networks import matched, thin, wide
 from kdfast.training import run as run_module
+from kdfast.training.learner import SeededOrder
 from kdfast.training.precision import autocast_state, restore_autocast, use_bfloat16
-from kdfast.training.run import SeededOrder
 
 CPU = torch.device('cpu')
 replayed = []  # what was replayed, by name

@@ -46,7 +46,7 @@ from kdfast.runs.recipes import find_recipe
 from kdfast.training import checkpoints
 from kdfast.training.execute import train
 from kdfast.training.precision import Bfloat16, multiplies_bfloat16
-from kdfast.training.run import SeededOrder
+from kdfast.training.learner import SeededOrder
 from kdfast.all import *
 
 matplotlib.use('Agg')  # of this process alone
