@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from conftest import beside, equal, weights
+from conftest import equal, weights
 from fastai.basics import Callback
 
 from kdfast.core.errors import KdfastError
@@ -46,8 +46,8 @@ class Interrupt(Callback):
             raise KeyboardInterrupt
 
 
-def train(recipe, data, runs, interrupt=False, **given):
-    return train_recipe(recipe, data, 0, given, runs, [lambda _: Interrupt()] if interrupt else [])
+def train(recipe, data, runs, interrupt=False, rehearsed=True, **given):
+    return train_recipe(recipe, data, 0, given, runs, [lambda _: Interrupt()] if interrupt else [], rehearsed)
 
 
 @pytest.fixture(autouse=True)
@@ -111,18 +111,24 @@ def test_decay_is_that_of_the_optimizer(plain, data, tmp_path):
     assert equal(weights(train(plain, data, tmp_path, wd=0.005)), weights(train(plain, data, tmp_path)))
 
 
-def test_runs_that_a_run_needs_have_its_settings_but_not_its_rate(study, data, tmp_path):
-    kd = train(find_recipe('kd'), data, tmp_path, epochs=1, lr=0.1, wd=0.01, class_weights='auto')
-    assert {f.name for f in (tmp_path / 'tiny').iterdir()} == {
-        'teacher,wd=0.01,class_weights=auto',
-        'kd,epochs=1,lr=0.1,wd=0.01,class_weights=auto',
-    }
-    given = kd.run['arguments']
-    assert find_recipe('kd').needed(given)[0][1] == dict(wd=0.01, class_weights='auto', network='wide', optimizer='sgd')
-    runs = beside(study, tmp_path / 'other', 'teacher')
-    teacher = str(runs / 'tiny' / 'teacher' / '0')
-    given_teacher = train(find_recipe('kd'), data, runs, epochs=1, wd=0.01, teacher=teacher)
-    assert given_teacher.run['stands_on'][0]['path'] == 'tiny/teacher/0'
+TAUGHT = PLAIN.replace('epochs: int = 1', "lr: float = 0.2, teacher: str = 'thin'").replace(
+    'learn = run', "teacher = run.needs('teacher', network=teacher, epochs=1)\n    learn = run"
+)
+
+
+def test_runs_that_a_run_needs_have_its_settings_but_not_its_rate(data, tmp_path):
+    (tmp_path / 'kd1.py').write_text(TAUGHT.replace('(epochs)', '(1, lr)'))
+    recipe = find_recipe(str(tmp_path / 'kd1.py'))
+    given = dict(lr=0.1, wd=0.01, class_weights='auto')
+    run = train(recipe, data, tmp_path, **given)
+    teacher = 'teacher,epochs=1,network=thin,wd=0.01,class_weights=auto'
+    names = {f.name for f in (tmp_path / 'tiny').iterdir()}
+    assert names == {teacher, 'kd1,lr=0.1,wd=0.01,class_weights=auto'}
+    passed_on = dict(wd=0.01, class_weights='auto', network='thin', epochs=1)
+    assert recipe.needed(run.run['arguments']) == [('teacher', passed_on)]
+    by_folder = train(recipe, data, tmp_path, wd=0.02, teacher=str(tmp_path / 'tiny' / teacher / '0'))
+    assert by_folder.run['stands_on'][0]['path'] == f'tiny/{teacher}/0'
+    assert len(list((tmp_path / 'tiny').iterdir())) == 3
 
 
 @pytest.mark.parametrize('optimizer', ['sgd', 'adamw'])
@@ -161,7 +167,7 @@ def test_an_optimizer_that_the_recipe_does_not_name_reaches_its_teacher(data, tm
 def test_what_the_recipe_fixes_is_refused_before_training(data, tmp_path, old, new, given, said):
     (tmp_path / 'mine.py').write_text(PLAIN.replace(old, new))
     with pytest.raises(KdfastError, match=said):
-        train(find_recipe(str(tmp_path / 'mine.py')), data, tmp_path / 'runs', **given)
+        train(find_recipe(str(tmp_path / 'mine.py')), data, tmp_path / 'runs', rehearsed=False, **given)
     assert not (tmp_path / 'runs').exists()
 
 
@@ -184,13 +190,13 @@ def test_the_rate_is_that_of_every_fit_that_has_none(data, tmp_path, fit):
         (dict(optimizer='adam'), 'expected sgd or adamw or muon'),
         (
             dict(class_weights='no.csv'),
-            '--class_weights no.csv of plain is out of range: expected none, auto, or a table',
+            '--class-weights no.csv of plain is out of range: expected none, auto, or a table',
         ),
     ],
 )
 def test_wrong_values_are_refused(plain, data, tmp_path, given, said):
     with pytest.raises(KdfastError, match=said):
-        train(plain, data, tmp_path / 'runs', **given)
+        train(plain, data, tmp_path / 'runs', rehearsed=False, **given)
     assert not (tmp_path / 'runs').exists()
 
 
@@ -251,16 +257,17 @@ def test_comments_of_a_recipe_may_change_and_code_may_not(plain, data, tmp_path)
         train(find_recipe(str(file)), data, tmp_path)
 
 
-def test_threads(plain, images, tmp_path):
-    "As many as OMP_NUM_THREADS sets: the same bits. Recorded, and another number is not passed off as it"
-    made = {}
-    for kind, words, threads in (('option', ['--threads', '2'], '1'), ('environment', [], '2')):
-        command = [sys.executable, '-W', 'ignore', '-m', 'kdfast', 'run', str(plain.file), '--data', str(images)]
-        env = os.environ | dict(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads)
-        subprocess.run([*command, '--runs', tmp_path / kind, *words], env=env, check=True, capture_output=True)
-        made[kind] = RunDir(tmp_path / kind / 'tiny' / 'plain' / '0')
-        assert made[kind].run['threads'] == 2 and made[kind].recipe == 'plain'
-    assert equal(weights(made['option']), weights(made['environment']))
+def test_threads(kdfast, plain, images, tmp_path):
+    "As many as OMP_NUM_THREADS sets: the same bits. Recorded, and not part of the name"
+    words = ['run', str(plain.file), '--data', str(images), '--runs']
+    environment = os.environ | dict(OMP_NUM_THREADS='2', MKL_NUM_THREADS='2')
+    command = [sys.executable, '-W', 'ignore', '-m', 'kdfast', *words, str(tmp_path / 'environment')]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    done = kdfast(*words, tmp_path / 'option', '--threads', 2)
+    assert done.status == 0, done.err
+    assert process.wait() == 0, process.stderr.read()
+    one, other = (RunDir(tmp_path / kind / 'tiny' / 'plain' / '0') for kind in ('option', 'environment'))
+    assert one.run['threads'] == other.run['threads'] == 2 and equal(weights(one), weights(other))
 
 
 def test_another_number_of_threads_is_not_the_same_run(kdfast, plain, images, default):
