@@ -141,8 +141,9 @@ def make(
         return text == 'True' if kind is bool else kind(text)
 
     given = dict(part.split('=', 1) for part in given)
-    options = known.options if known else []
-    arguments = {o.name: typed(o.type, given[o.name]) if o.name in given else o.default for o in options}
+    options = [*known.options, *known.settings] if known else []
+    arguments = {o.name: typed(o.type, given[o.name]) for o in options if o.name in given}
+    arguments = known.resolve(arguments) if known else {}
     folder.start(dict(recipe=name, arguments=arguments, **recorded), known.source if known else '')
     if confusion:
         write_csv(folder / 'confusion.csv', ['', *classes], ([c, *row] for c, row in zip(classes, confusion)))

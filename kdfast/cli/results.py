@@ -21,6 +21,7 @@ from kdfast.cli.options import (
     to_fraction,
 )
 from kdfast.core.errors import KdfastError
+from kdfast.runs.options import SETTINGS
 from kdfast.runs.recipes import find_recipe, recipe_names
 
 AgainstOption = Annotated[
@@ -42,7 +43,8 @@ def ls(data: DataNameOption = None, runs: RunsOption = DEFAULT_RUNS, as_json: Js
     if as_json:
         recipes = {recipe.name: recipe.described() for recipe in known}
         listed = [dict(path=str(run), status=run.status, reason=run.run.get('reason')) for run in found]
-        return print_json(dict(recipes=recipes, runs=listed))
+        settings = [setting.described() for setting in SETTINGS]
+        return print_json(dict(recipes=recipes, settings=settings, runs=listed))
     table = Table.grid(padding=(0, 2))
     for recipe in known:
         table.add_row(Text(recipe.name, style='bold'), Text(recipe.purpose))

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from kdfast.cli.app import TRAIN, app, err, out, print_json, status
+from kdfast.cli.app import TRAIN, SectionedCommand, app, err, out, print_json, status
 from kdfast.cli.designs import design_of, train_until_decided
 from kdfast.cli.options import (
     DEFAULT_RUNS,
@@ -15,7 +15,6 @@ from kdfast.cli.options import (
     EpochsOption,
     JsonOption,
     MarginOption,
-    OptimizerOption,
     RunsOption,
     StudyOptions,
     TrustOption,
@@ -23,12 +22,13 @@ from kdfast.cli.options import (
     expand_groups,
     to_fraction,
 )
-from kdfast.cli.recipes import check_names
+from kdfast.cli.recipes import check_names, setting_parameters
 from kdfast.cli.results import compare
 from kdfast.cli.run import load_data, quiet_imports, trust_runs
 from kdfast.core import distributed
 from kdfast.core.errors import KdfastError
-from kdfast.runs.recipes import STUDY, Recipe, find_recipe, recipe_names
+from kdfast.runs.options import SETTINGS
+from kdfast.runs.recipes import STUDY, Recipe, changed_values, find_recipe, recipe_names
 
 INCLUDED = ('teacher', 'hint', 'pretrain')  # recipes that the others need, and so train anyway
 
@@ -71,7 +71,6 @@ class RecipeArguments:
     "Arguments of all recipes of a study that have them."
 
     epochs: EpochsOption = None
-    optimizer: OptimizerOption = None
     teacher: TeacherOption = None
     student: StudentOption = None
     hint: HintOption = None
@@ -90,6 +89,7 @@ def study(
     arguments: RecipeArguments,
     training: StudyOptions,
     images: DataOptions,
+    **settings,
 ):
     """Train recipes × seeds in parallel and compare them.
 
@@ -100,6 +100,7 @@ def study(
     the study is looked at are written down before the first run, and share the error rate of 5 %.
     """
     given = {name: value for name, value in vars(arguments).items() if value is not None}
+    given |= changed_values(SETTINGS, settings)
     wanted = with_arguments(chosen_recipes(recipe, all_), given)
     design = design_of(wanted, looks, max_seeds, to_fraction(margin), training) if until_decided else None
     if not until_decided and (looks or max_seeds):
@@ -117,12 +118,12 @@ def study(
 
 def matrix(
     epochs: EpochsOption = None,
-    optimizer: OptimizerOption = None,
     margin: MarginOption = 0.8,
     as_json: JsonOption = False,
     *,
     training: StudyOptions,
     images: DataOptions,
+    **settings,
 ):
     """Test whether the regressor changes accuracy.
 
@@ -131,7 +132,7 @@ def matrix(
     from kdfast.analysis.matrix import answer_question, question_runs
     from kdfast.report.matrix import question_view
 
-    given = {name: value for name, value in dict(epochs=epochs, optimizer=optimizer).items() if value is not None}
+    given = ({} if epochs is None else dict(epochs=epochs)) | changed_values(SETTINGS, settings)
     limit = to_fraction(margin)
     data, failed = train_all(question_runs(given), training, images)
     try:
@@ -163,8 +164,8 @@ def rehearse(
     rehearse_all([(recipe, recipe.resolve(given), seeds) for recipe, given, seeds in wanted], data, runs, jobs)
 
 
-app.command(rich_help_panel=TRAIN)(expand_groups(study))
-app.command(rich_help_panel=TRAIN)(expand_groups(matrix))
+app.command(cls=SectionedCommand, rich_help_panel=TRAIN)(expand_groups(study, setting_parameters()))
+app.command(cls=SectionedCommand, rich_help_panel=TRAIN)(expand_groups(matrix, setting_parameters()))
 app.command(hidden=True)(expand_groups(rehearse))
 
 
@@ -186,7 +187,7 @@ def with_arguments(
     "Pair every recipe with its arguments. Raises KdfastError for an argument that no recipe has."
     for recipe in recipes:
         check_names(recipe)
-    names = {recipe.name: {o.name for o in recipe.options} for recipe in recipes}
+    names = {recipe.name: {o.name for o in (*recipe.options, *recipe.settings)} for recipe in recipes}
     for name in given:
         if not any(name in own for own in names.values()):
             raise recipes[0].unknown(name)

@@ -18,6 +18,10 @@ from kdfast.runs.upstream import teachers_of
 
 LABEL_WIDTH = 24  # characters of a line in the heading of a column
 SHOWN_PAIRS = 5  # most confused pairs in the summary of a run
+CLASS_WEIGHTS_REMARK = (
+    'class weights are part of the training losses on labels only: validation losses and accuracies count all images '
+    'alike'
+)
 STATUS_STYLES = {'finished': '', 'running': 'dim', 'interrupted': 'yellow'}  # others are red
 
 # One run
@@ -130,6 +134,8 @@ def run_remarks(
     for setting, by_value in differing_settings(finished).items():
         found = [f'{value}: {listed(sorted(recipes, key=study_order))}' for value, recipes in by_value.items()]
         remarks.append(f'runs of the same seed differ in {setting}, which may affect the results: {"; ".join(found)}')
+    if any('class_weights' in folder.run for folder in finished):
+        remarks.append(CLASS_WEIGHTS_REMARK)
     n_seeds = {len([f for f in finished if f.recipe == recipe]) for recipe in {f.recipe for f in finished}}
     if n_seeds == {1}:
         remarks.append('one seed per recipe: differences may be due to chance')

@@ -8,6 +8,7 @@ from kdfast.core.installed import is_installed
 from kdfast.core.names import LIBRARIES, NETWORKS, PRETRAINED, Name, is_run, names_network, parse
 from kdfast.core.projects import project_of_file, project_root, saved_name
 from kdfast.core.source import sha256_of
+from kdfast.data.class_weights import class_weights
 from kdfast.data.dataset import Data
 from kdfast.models.build import check_network, project_of, structure_of
 from kdfast.models.saved import check_trusted
@@ -24,7 +25,8 @@ def identity_of(
 ) -> dict:  # Entries of run.json; empty ones are left out
     """Return the identity of a run beside its arguments and images.
 
-    That is SHA-256 of `sources` and weights, versions of `packages`, and digests of the `structures` of networks.
+    That is SHA-256 of `sources` and weights, versions of `packages`, digests of the `structures` of networks, and
+    the weights of classes.
 
     Raises KdfastError, before anything is written, if a network cannot be built, trained on the data, or saved.
     """
@@ -40,9 +42,19 @@ def identity_of(
         sources=sources | weights,
         recipe_sources=recipe_modules(recipe),
         structures=structures,
+        class_weights=weights_of(recipe, arguments, data),
         packages=package_versions(where for where, project in projects.items() if not project),
     )
     return {name: value for name, value in found.items() if value}
+
+
+def weights_of(
+    recipe: Recipe,  # Recipe of the run
+    arguments: dict,  # All of its arguments
+    data: Data,  # Images of the run
+) -> dict[str, float]:
+    "Return the class weights that the settings choose; empty if there are none."
+    return class_weights(recipe.settings_in(arguments).get('class_weights', 'none'), data)
 
 
 def recipe_modules(
@@ -106,6 +118,11 @@ def check(
         raise KdfastError(
             f'{folder} was trained with sources that have changed since: {listed(changed)}. '
             'Delete the run directory, or use --runs'
+        )
+    if config.get('class_weights', {}) != weights_of(recipe, arguments, data):
+        raise KdfastError(
+            f'{folder} was trained with other class weights than {arguments.get("class_weights")} has now: '
+            'delete the run directory, or use --runs'
         )
     packages = config.get('packages', {})
     if config.get('versions') == versions and packages == package_versions(packages):

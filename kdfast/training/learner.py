@@ -1,6 +1,7 @@
-"""The Learner of a run: resumes its fits from their checkpoints, and takes the order of images from the seed."""
+"""The Learner of a run: resumes its fits from their checkpoints; the order of its images."""
 
 import inspect
+from types import MappingProxyType
 
 from fastai.basics import Callback, Learner, OptimWrapper
 from fastai.callback.progress import ProgressCallback
@@ -13,6 +14,7 @@ from kdfast.core.errors import KdfastError
 from kdfast.data.dataloaders import ImageBatches
 from kdfast.distill.fit import FitCallback
 from kdfast.training.kinds import type_text
+from kdfast.training.settings import check_fit
 from kdfast.training.steps import step, zero_grad
 
 
@@ -33,15 +35,17 @@ class RunLearner(Learner):
 
     checkpoints = None
     watchers = ()  # callbacks that only observe: they may differ when the run is resumed
+    chosen = MappingProxyType({})  # learning rate and weight decay that the user set, whatever the recipe
 
-    def fit(self, *args, **kwargs):
+    def fit(self, n_epoch, lr=None, wd=None, cbs=None, **kwargs):
         "Fit as fastai does, with signals handled between steps."
+        check_fit(self, self.chosen, lr, wd, cbs)
         for cb in self.cbs:
             if cb.learn is not self:
                 cb.learn = self  # a callback that several Learners of a run share
         signals.training = self.checkpoints is not None
         try:
-            super().fit(*args, **kwargs)
+            super().fit(n_epoch, lr, wd, cbs, **kwargs)
         finally:
             signals.training = False
 

@@ -10,6 +10,7 @@ from kdfast.core.errors import Diverged, KdfastError, reason, resource_failure
 from kdfast.core.projects import project_of_file
 from kdfast.runs import trust
 from kdfast.runs.recipes import Recipe
+from kdfast.runs.resume_check import same_code
 from kdfast.training import identity
 from kdfast.training.environment import environment
 from kdfast.training.precision import autocast_state, restore_autocast
@@ -24,7 +25,7 @@ def call_main(
 ) -> Learner | nn.Module:
     "Call `main`; return the Learner to evaluate or the network to save. Raises KdfastError otherwise."
     set_seed(run.seed)
-    outcome = recipe.main()(run, **arguments)
+    outcome = recipe.main()(run, **recipe.of_main(arguments))
     if isinstance(outcome, Learner | nn.Module) or not run.record.epochs:
         return outcome
     raise KdfastError(
@@ -96,15 +97,21 @@ def check_identity(
     recipe: Recipe,  # Requested recipe
     data,  # Requested images
     arguments: dict,  # Requested arguments, all of them
+    threads: int | None = None,  # Requested number of threads; any if None
 ):
     "Raise KdfastError if a finished run differs from the requested run."
     config = folder.run
+    if threads not in (None, config.get('threads')):
+        raise KdfastError(
+            f'{folder} was trained with {config.get("threads")} threads, requested are {threads}: '
+            'omit --threads, delete the run directory, or use --runs'
+        )
     if config.get('data_sha256') != data.fingerprint:
         raise KdfastError(
             f'{folder} was trained on other images with the same name, {data.name}: '
             'use --runs to save the new runs elsewhere'
         )
-    if folder.parsed('recipe.py', bytes.decode) != recipe.source:
+    if not same_code(folder.parsed('recipe.py', bytes.decode), recipe.source):
         raise KdfastError(
             f'{folder} was trained with another version of {recipe.file.name}: '
             'delete the run directory, rename the recipe, or use --runs'

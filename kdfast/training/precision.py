@@ -1,4 +1,4 @@
-"""Precision of training steps: bfloat16 if the hardware has instructions for it, else float32."""
+"""Precision of training steps: float32 or bfloat16; by default bfloat16 if the hardware has instructions for it."""
 
 from functools import lru_cache
 
@@ -6,7 +6,9 @@ import torch
 from fastai.torch_core import to_float
 from torch import nn
 
+from kdfast.core.errors import KdfastError
 from kdfast.distill.fit import FitCallback
+from kdfast.training.devices import device_name
 
 
 class Bfloat16(FitCallback):
@@ -97,6 +99,18 @@ def idle(side, kernel, stride, padding, dilation):
     "Return the same for one dimension."
     starts = range(-padding, side + padding - dilation * (kernel - 1), stride)
     return any(not any(0 <= start + dilation * i < side for start in starts) for i in range(kernel))
+
+
+def precision_on(
+    device: torch.device,  # Training device
+    setting: str,  # auto, float32 or bfloat16
+) -> str:  # float32 or bfloat16
+    "Return the precision of training steps. Raises KdfastError if the device does not support it."
+    if setting == 'auto':
+        return 'bfloat16' if multiplies_bfloat16(device) else 'float32'
+    if setting == 'bfloat16' and not (device.type == 'cpu' or multiplies_bfloat16(device)):
+        raise KdfastError(f'--precision bfloat16: {device_name(device)} has no bfloat16; use float32 or auto')
+    return setting
 
 
 def use_bfloat16(

@@ -99,7 +99,7 @@ class Rehearsals:
 
     def outcome(self, folder, recipe, arguments, seeds, identity_of):
         "Rehearse one recipe; return the disk space that it needs, or the error."
-        run = RehearsalRun(folder, self)
+        run = RehearsalRun(folder, self, recipe.settings_in(arguments))
         try:
             with recipe_errors(recipe, arguments):
                 run.identity = (

@@ -31,9 +31,10 @@ class RehearsalRun(Run):
         self,
         folder: RunDir,  # Temporary run directory
         rehearsals,  # kdfast.training.rehearsal.Rehearsals, for the runs that it depends on
+        settings: dict,  # As of Run
     ):
         run = rehearsals.run
-        super().__init__(folder, run.data, run.seed, run.runs)
+        super().__init__(folder, run.data, run.seed, run.runs, settings=settings)
         self.rehearsals = rehearsals
         self.whole = run.data
         self.kind = partial(ShortLearner, self)

@@ -2,25 +2,28 @@
 
 import sys
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import torch
-from fastai.basics import CrossEntropyLossFlat, L, Learner, accuracy, noop, set_seed
+from fastai.basics import L, Learner, noop, set_seed
 from fastai.callback.progress import ProgressCallback
 from torch import nn
 
 from kdfast.core import distributed
 from kdfast.core.errors import KdfastError
 from kdfast.core.names import is_run, parse
+from kdfast.data.class_weights import class_weights
 from kdfast.data.dataloaders import loaders
 from kdfast.data.dataset import Data
 from kdfast.data.unlabeled import with_unlabeled
 from kdfast.distill.cuda_graphs.replay import CudaGraphs
+from kdfast.distill.losses.features import feature_loss, hint_loss
 from kdfast.models.adapt import adapt_teacher, scaling_note
 from kdfast.models.as_given import as_given, frozen_network
 from kdfast.models.saved import build_by, build_for, load_network
 from kdfast.runs import trust
+from kdfast.runs.options import OF_ONE_RUN
 from kdfast.runs.recipes import find_recipe
 from kdfast.runs.run_dir import RunDir
 from kdfast.runs.upstream import record_upstream
@@ -28,11 +31,12 @@ from kdfast.training.checkpoints import Checkpoints
 from kdfast.training.given_teacher import check_teacher, held_out_note
 from kdfast.training.learner import RunLearner, SeededOrder
 from kdfast.training.metrics_log import MetricsLog
-from kdfast.training.optimizers import optimizer_named
-from kdfast.training.precision import Bfloat16, multiplies_bfloat16
+from kdfast.training.precision import Bfloat16, precision_on
 from kdfast.training.random_states import random_states_kept
 from kdfast.training.run_layers import RunLayers
+from kdfast.training.settings import chosen_in, learner_arguments
 from kdfast.training.teacher_cache import TeacherCache
+from kdfast.training.weighted_loss import ClassWeights
 
 
 class Run(RunLayers):
@@ -51,6 +55,7 @@ class Run(RunLayers):
         runs: Path,  # Directory of the runs that it depends on
         watch: tuple = (),  # Functions of a RunDir that return a callback for its fits, such as progress output
         train: Callable | None = None,  # kdfast.training.execute.train, for the runs that it depends on
+        settings: dict | None = None,  # Those of kdfast.runs.options.SETTINGS that are not defaults
     ):
         self.folder = folder
         self.data = data
@@ -58,6 +63,7 @@ class Run(RunLayers):
         self.runs = runs
         self.watch = watch
         self.train_recipe = train
+        self.settings = settings or {}
         self.record = MetricsLog(folder)
         self.checkpoints = None
         self.upstream = []  # (recipe name, run directory) of each run that it depends on
@@ -72,8 +78,13 @@ class Run(RunLayers):
 
     @property
     def precision(self):
-        "Precision of training steps: bfloat16 if the hardware has instructions for it, else float32"
-        return 'bfloat16' if multiplies_bfloat16(self.dls.device) else 'float32'
+        "Precision of training steps: float32 or bfloat16"
+        return precision_on(self.dls.device, self.settings.get('precision', 'auto'))
+
+    @cached_property
+    def class_weights(self):
+        "Weights of the classes in the loss on labels, by class; empty if there are none"
+        return class_weights(self.settings.get('class_weights', 'none'), self.data)
 
     def build(
         self,
@@ -126,10 +137,11 @@ class Run(RunLayers):
 
         Raises KdfastError if the run is damaged, not finished, or not a classifier.
         """
-        if given.get('epochs') == 0:  # nothing is trained, so that no other argument matters
-            given = {key: given[key] for key in ('network', 'epochs') if key in given}
         given_run = is_run(given.get('network', ''))
-        folder = RunDir(Path(given['network'])) if given_run else self.train(name, given)
+        passed_on = {name: value for name, value in self.settings.items() if name not in OF_ONE_RUN}
+        if given.get('epochs') == 0:  # nothing is trained, so that no other argument matters
+            given, passed_on = {key: given[key] for key in ('network', 'epochs') if key in given}, {}
+        folder = RunDir(Path(given['network'])) if given_run else self.train(name, passed_on | given)
         if given_run:
             check_teacher(folder)
         if problems := folder.problems():
@@ -176,7 +188,7 @@ class Run(RunLayers):
     def learner(
         self,
         model: nn.Module,  # Model to train
-        optimizer: str = 'sgd',  # sgd or muon, with momentum
+        optimizer: str | None = None,  # sgd, muon or adamw, with momentum; default: the setting, else sgd
         **kwargs,  # Passed to fastai's Learner: loss_func, splitter, train_bn …
     ) -> Learner:
         """Create a fastai Learner on this run's images that saves its losses in the run directory.
@@ -184,16 +196,20 @@ class Run(RunLayers):
         Defaults: cross-entropy on labels, SGD with momentum, weight decay 5e-3. fastai multiplies the decay by the
         learning rate; with momentum 0.9 it equals 5e-4 in libraries that add it to the gradient. `fit_one_cycle`
         moves the momentum from 0.95 to 0.85 and back, regardless of the optimizer's own value.
+
+        Raises KdfastError if a setting of the run is given here as well.
         """
-        settings = dict(loss_func=CrossEntropyLossFlat(), wd=5e-3, metrics=accuracy)
-        settings |= dict(opt_func=partial(optimizer_named(optimizer), mom=0.9)) | kwargs
-        cbs = [SeededOrder(), self.record, *self.caches, *L(settings.pop('cbs', None))]
+        arguments = learner_arguments(self.settings, optimizer, kwargs)
+        cbs = [SeededOrder(), self.record, *self.caches, *L(arguments.pop('cbs', None))]
+        if self.class_weights and arguments['loss_func'] not in (hint_loss, feature_loss):  # which have no labels
+            cbs.append(ClassWeights(list(self.class_weights.values())))
         if self.precision == 'bfloat16':
             cbs.append(Bfloat16())
         if distributed.size > 1:
             cbs += distributed_callbacks(self.dls)
         model = model.to(self.dls.device, memory_format=torch.channels_last)
-        learn = self.kind(self.dls, model, path=self.folder.path, cbs=cbs, **settings)
+        learn = self.kind(self.dls, model, path=self.folder.path, cbs=cbs, **arguments)
+        learn.chosen = chosen_in(self.settings)
         learn.checkpoints = self.checkpoints
         learn.watchers = [watch(self.folder) for watch in self.watch]
         if self.dls.device.type == 'cuda' and distributed.size == 1:

@@ -1,4 +1,4 @@
-"""A step of fastai's SGD, and of Muon, for all weights at once, where fastai takes one after the other.
+"""A step of fastai's SGD, of Muon and of AdamW for all weights at once, where fastai takes one after the other.
 
 The same numbers, in fewer calls. The optimizer stays fastai's, with its hyper-parameters, its state and its
 checkpoints. One that does anything else steps as ever.
@@ -7,11 +7,19 @@ checkpoints. One that does anything else steps as ever.
 from collections import defaultdict
 
 import torch
-from fastai.optimizer import Optimizer, average_grad, momentum_step, weight_decay
+from fastai.optimizer import (
+    Optimizer,
+    average_grad,
+    average_sqr_grad,
+    debias,
+    momentum_step,
+    step_stat,
+    weight_decay,
+)
 
+from kdfast.training.optimizers.adamw import SHARE as ADAMW_SHARE
+from kdfast.training.optimizers.adamw import adamw_step, damped_average
 from kdfast.training.optimizers.muon import SHARE, is_matrix, muon_step, orthogonal
-
-KNOWN = ([weight_decay, average_grad, momentum_step], [weight_decay, average_grad, muon_step])
 
 
 def step(
@@ -20,7 +28,7 @@ def step(
     "What `opt.step()` does."
     if not known(opt):
         return opt.step()
-    move = along_momentum if momentum_step in opt.cbs else along_matrices
+    _, move = KNOWN[opt.cbs[-1]]
     for params, hyper in zip(opt.param_lists, opt.hypers):
         step_together(opt, params, move, **hyper)
 
@@ -40,18 +48,22 @@ def zero_grad(
 
 
 def known(opt):
-    "Whether it is one of the two, as fastai makes them: nothing put into it, no weight twice"
-    if type(opt) is not Optimizer or 'step' in vars(opt) or list(opt.cbs) not in KNOWN:
+    "Whether it is one of the three, as fastai makes them: nothing put into it, no weight twice"
+    if type(opt) is not Optimizer or 'step' in vars(opt) or not opt.cbs:
         return False
+    cbs, move = KNOWN.get(opt.cbs[-1], (None, None))
+    if list(opt.cbs) != cbs:
+        return False
+    hypers = {'lr', 'wd', 'mom', *(('sqr_mom', 'eps') if move is along_scaled else ())}
     params = [p for params in opt.param_lists for p in params]
     return (
         len({*map(id, params)}) == len(params)
-        and all(hyper.keys() == {'lr', 'wd', 'mom'} for hyper in opt.hypers)
+        and all(hyper.keys() == hypers for hyper in opt.hypers)
         and all(p.grad is None or p.grad.layout is torch.strided for p in params)
     )
 
 
-def step_together(opt, params, move, lr, wd, mom):
+def step_together(opt, params, move, lr, wd, mom, **more):
     "Of one list of parameters: decay, add up the gradients, move"
     states = [opt.state[p] for p in params]  # of all of them, as fastai makes them
     states = [state for p, state in zip(params, states) if p.grad is not None]
@@ -69,16 +81,16 @@ def step_together(opt, params, move, lr, wd, mom):
     if wd != 0 and decayed:
         torch._foreach_mul_(decayed, 1 - lr * wd)
     torch._foreach_mul_(averages, mom)
-    torch._foreach_add_(averages, gradients)
-    move(params, averages, lr, mom)
+    torch._foreach_add_(averages, gradients, alpha=1 - mom if move is along_scaled else 1)
+    move(params, averages, lr, mom, states, **more)
 
 
-def along_momentum(params, averages, lr, mom):
+def along_momentum(params, averages, lr, mom, states=()):
     if params:
         torch._foreach_add_([p.data for p in params], averages, alpha=-lr)
 
 
-def along_matrices(params, averages, lr, mom):
+def along_matrices(params, averages, lr, mom, states=()):
     "Muon's"
     matrices, others = [
         [(p, average) for p, average in zip(params, averages) if is_matrix(p) == wanted] for wanted in (True, False)
@@ -104,3 +116,27 @@ def step_alike(matrices, lr, mom):
             [s.view_as(p) for s, p in zip(steps, params)],
             alpha=-lr * SHARE * max(1, rows / columns) ** 0.5,
         )
+
+
+def along_scaled(params, averages, lr, mom, states, sqr_mom, eps):
+    "AdamW's: each weight by the root of its mean squared gradient; a weight may have joined later than others"
+    gradients = [p.grad.data for p in params]
+    for state, gradient in zip(states, gradients):
+        if state.get('sqr_avg') is None:
+            state['sqr_avg'] = torch.zeros_like(gradient)
+        state['step'] = state.get('step', 0) + 1
+    squares = [state['sqr_avg'] for state in states]
+    torch._foreach_mul_(squares, sqr_mom)
+    torch._foreach_addcmul_(squares, gradients, gradients, value=1 - sqr_mom)
+    scales = torch._foreach_div(squares, [debias(sqr_mom, 1 - sqr_mom, state['step']) for state in states])
+    torch._foreach_sqrt_(scales)
+    torch._foreach_add_(scales, eps)
+    rates = [-(ADAMW_SHARE * lr) / debias(mom, 1 - mom, state['step']) for state in states]
+    torch._foreach_addcdiv_([p.data for p in params], averages, scales, rates)
+
+
+KNOWN = {  # by the last callback of an optimizer: all of them, and what moves the weights
+    momentum_step: ([weight_decay, average_grad, momentum_step], along_momentum),
+    muon_step: ([weight_decay, average_grad, muon_step], along_matrices),
+    adamw_step: ([weight_decay, damped_average, average_sqr_grad, step_stat, adamw_step], along_scaled),
+}

@@ -11,10 +11,11 @@ from kdfast.data.dataloaders import loaders
 from kdfast.models.study_networks import thin
 from kdfast.training import steps
 from kdfast.training.learner import RunLearner
+from kdfast.training.optimizers.adamw import AdamW
 from kdfast.training.optimizers.muon import Muon, muon_step, orthogonal
 from kdfast.training.steps import known, step, step_alike, zero_grad
 
-MAKERS = dict(sgd=partial(SGD, mom=0.9), muon=Muon)
+MAKERS = dict(sgd=partial(SGD, mom=0.9), muon=Muon, adamw=AdamW)
 
 
 def network(seed=0):
@@ -45,8 +46,9 @@ def gradients(net, opt, i, clear):
 
 def all_of_it(net, opt):
     states = [opt.state[p] for p in net.parameters()]
-    return [*net.parameters(), *(p.grad for p in net.parameters()), *(state.get('grad_avg') for state in states)], [
-        list(state) for state in states
+    averages = [state.get(name) for state in states for name in ('grad_avg', 'sqr_avg')]
+    return [*net.parameters(), *(p.grad for p in net.parameters()), *averages], [
+        (list(state), state.get('step')) for state in states
     ]
 
 
@@ -139,7 +141,8 @@ def test_convolutions_of_one_shape_step_together_as_one_by_one():
 
 def test_a_run_steps_so(data, monkeypatch):
     seen = []
-    monkeypatch.setattr(steps, 'along_momentum', lambda params, *_: seen.append(len(params)))
+    cbs, _ = steps.KNOWN[momentum_step]
+    monkeypatch.setitem(steps.KNOWN, momentum_step, (cbs, lambda params, *_: seen.append(len(params))))
     learn = RunLearner(loaders(data), thin(3), nn.CrossEntropyLoss(), opt_func=partial(SGD, mom=0.9))
     with learn.no_bar(), learn.no_logging():
         learn.fit(1)
