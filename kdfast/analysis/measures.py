@@ -28,6 +28,7 @@ MEASURES = [
     Measure('train_loss', 'training loss', loss_text),
     Measure('train_accuracy', 'training accuracy', percent),
     Measure('valid_accuracy', 'validation accuracy', percent, of_teacher=True),
+    Measure('valid_balanced_accuracy', 'balanced accuracy', percent, of_teacher=True),
     Measure('fit_loss', 'fit loss', loss_text),
     Measure('soft_loss', 'soft loss', loss_text),
     Measure('hard_loss', 'hard loss', loss_text),

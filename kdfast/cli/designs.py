@@ -8,12 +8,30 @@ from kdfast.core.errors import KdfastError
 from kdfast.runs.recipes import Recipe
 
 
+def check_metric(
+    metric: str | None,  # Value of --metric
+):
+    "Raise KdfastError for an unknown metric, before anything is trained."
+    from kdfast.analysis.metrics import metric_named
+
+    if metric:
+        metric_named(metric)
+
+
+def baseline_names(
+    wanted: Sequence[tuple[Recipe, dict]],  # Recipes with their arguments
+) -> list[str]:
+    "Return the names of the runs of the baseline."
+    return [recipe.folder_name(recipe.resolve(own)) for recipe, own in wanted if recipe.name == 'baseline']
+
+
 def design_of(
     wanted: Sequence[tuple[Recipe, dict]],  # Recipes with their arguments
     looks: str | None,  # 3,5,8,…
     max_seeds: int | None,  # Seeds at the last look
     margin: float,  # As a fraction
     training: StudyOptions,  # As given
+    metric: str | None,  # What verdicts judge
 ):  # kdfast.analysis.design.Declared
     "Return the design that is asked for. Raises KdfastError without a baseline and something to compare with it."
     from kdfast.analysis.design import Declared, parse_looks
@@ -31,7 +49,7 @@ def design_of(
     numbers = parse_looks(looks) if looks else LOOKS
     if max_seeds:
         numbers = (*(n for n in numbers if n < max_seeds), max_seeds)
-    declared = Declared(baselines[0], others, numbers, margin)
+    declared = Declared(baselines[0], others, numbers, margin, metric=metric or 'accuracy')
     declared.design  # raises KdfastError for looks that are none
     return declared
 

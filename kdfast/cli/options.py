@@ -25,6 +25,14 @@ RunSeedOption = Annotated[Optional[int], typer.Option('--seed', help='Seed of th
 RunArgument = Annotated[str, typer.Argument(help='A recipe that has been run, or a run directory.')]
 JsonOption = Annotated[bool, typer.Option('--json', help='Print the result as JSON.')]
 MarginOption = Annotated[float, typer.Option(min=0, help='Smallest difference that matters, in percentage points.')]
+MetricOption = Annotated[
+    Optional[str],
+    typer.Option(
+        metavar='accuracy|balanced',
+        help='What verdicts judge: accuracy, or balanced accuracy, the mean of the accuracies of the classes '
+        '(default: accuracy, or that of a declared design).',
+    ),
+]
 TrustOption = Annotated[
     bool, typer.Option('--trust-code', help='Run code that came with a run or file. Read that code first.')
 ]

@@ -15,6 +15,7 @@ from kdfast.cli.options import (
     DataNameOption,
     JsonOption,
     MarginOption,
+    MetricOption,
     RunArgument,
     RunSeedOption,
     RunsOption,
@@ -34,6 +35,7 @@ def ls(data: DataNameOption = None, runs: RunsOption = DEFAULT_RUNS, as_json: Js
     "List recipes and runs."
     from rich.table import Table
 
+    from kdfast.analysis.metrics import scores
     from kdfast.report.tables import run_table
     from kdfast.runs.find import find_runs
 
@@ -41,7 +43,7 @@ def ls(data: DataNameOption = None, runs: RunsOption = DEFAULT_RUNS, as_json: Js
     known = [find_recipe(name) for name in recipe_names()]
     if as_json:
         recipes = {recipe.name: recipe.described() for recipe in known}
-        listed = [dict(path=str(run), status=run.status, reason=run.run.get('reason')) for run in found]
+        listed = [dict(path=str(run), status=run.status, reason=run.run.get('reason')) | scores(run) for run in found]
         return print_json(dict(recipes=recipes, runs=listed))
     table = Table.grid(padding=(0, 2))
     for recipe in known:
@@ -59,6 +61,7 @@ def compare(
     as_csv: Annotated[bool, typer.Option('--csv', help='Print the result as CSV.')] = False,
     against: AgainstOption = None,
     margin: MarginOption = 0.8,
+    metric: MetricOption = None,
 ):
     """Print a table of finished runs.
 
@@ -68,6 +71,8 @@ def compare(
     from kdfast.report.tables import compare_table, run_remarks
     from kdfast.runs.find import find_runs
 
+    if metric and not against:
+        raise KdfastError('--metric decides what differences are judged on: it needs --against')
     found = find_runs(runs, data)
     by_data = {name: [run for run in found if run.data == name] for name in dict.fromkeys(run.data for run in found)}
     tables = {name: aggregate(of_data) for name, of_data in by_data.items()}
@@ -75,7 +80,7 @@ def compare(
     if not rows:
         raise KdfastError(f'no finished run{f" on {data}" if data else ""} in {runs}; start with: kdfast run exp1')
     if against:
-        return compare_against(by_data, against, to_fraction(margin), as_json, as_csv)
+        return compare_against(by_data, against, to_fraction(margin), metric, as_json, as_csv)
     if as_json:
         return print_json(rows)
     if as_csv:
@@ -88,12 +93,12 @@ def compare(
             out.print(Text(remark, style='dim'))
 
 
-def compare_against(by_data, against, margin, as_json, as_csv):
+def compare_against(by_data, against, margin, metric, as_json, as_csv):
     "Print the differences from the recipe `against`; one table per data set."
     from kdfast.analysis.differences import differences_from
     from kdfast.report.differences import difference_remarks, difference_table
 
-    tables = {name: differences_from(of_data, against, margin) for name, of_data in by_data.items()}
+    tables = {name: differences_from(of_data, against, margin, metric) for name, of_data in by_data.items()}
     rows = [dict(data=name) | row for name, table in tables.items() for row in table]
     if as_json:
         return print_json(rows)
@@ -155,6 +160,7 @@ def report(
     data: DataNameOption = None,
     file: Annotated[Path, typer.Option('--out', help='The file to write.')] = Path('report.html'),
     margin: MarginOption = 0.8,
+    metric: MetricOption = None,
     runs: RunsOption = DEFAULT_RUNS,
 ):
     """Write an HTML report.
@@ -173,5 +179,5 @@ def report(
         raise KdfastError(f'there are runs on {", ".join(names)}: choose one with --data')
     if not file.parent.is_dir():
         raise KdfastError(f'{file.parent} is not a directory')
-    write(file, render_page(found, runs, to_fraction(margin)))
+    write(file, render_page(found, runs, to_fraction(margin), metric))
     print_line(f'wrote {file}')

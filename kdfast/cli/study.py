@@ -8,13 +8,14 @@ from typing import Annotated, Optional
 import typer
 
 from kdfast.cli.app import TRAIN, app, err, out, print_json, status
-from kdfast.cli.designs import design_of, train_until_decided
+from kdfast.cli.designs import baseline_names, check_metric, design_of, train_until_decided
 from kdfast.cli.options import (
     DEFAULT_RUNS,
     DataOptions,
     EpochsOption,
     JsonOption,
     MarginOption,
+    MetricOption,
     OptimizerOption,
     RunsOption,
     StudyOptions,
@@ -69,6 +70,7 @@ def study(
     student: StudentOption = None,
     hint: HintOption = None,
     margin: MarginOption = 0.8,
+    metric: MetricOption = None,
     until_decided: UntilDecidedOption = False,
     looks: LooksOption = None,
     max_seeds: MaxSeedsOption = None,
@@ -84,19 +86,17 @@ def study(
     With --until-decided, seeds are added until every recipe is better, worse or alike. The numbers of seeds at which
     the study is looked at are written down before the first run, and share the error rate of 5 %.
     """
-    settings = dict(epochs=epochs, optimizer=optimizer, teacher=teacher, student=student, hint=hint)
-    given = {name: value for name, value in settings.items() if value is not None}
-    wanted = with_arguments(chosen_recipes(recipe, all_), given)
-    design = design_of(wanted, looks, max_seeds, to_fraction(margin), training) if until_decided else None
+    given = dict(epochs=epochs, optimizer=optimizer, teacher=teacher, student=student, hint=hint)
+    wanted = with_arguments(chosen_recipes(recipe, all_), without_none(given))
+    check_metric(metric)
     if not until_decided and (looks or max_seeds):
         raise KdfastError('--looks and --max-seeds are for --until-decided')
+    design = design_of(wanted, looks, max_seeds, to_fraction(margin), training, metric) if until_decided else None
     data, failed = train_all(wanted, training, images, design)
     try:
         compare(data=data, runs=training.runs)
-        for recipe, own in wanted:
-            if recipe.name == 'baseline':
-                baseline = recipe.folder_name(recipe.resolve(own))
-                compare(data=data, runs=training.runs, against=baseline, margin=margin)
+        for name in baseline_names(wanted):
+            compare(data=data, runs=training.runs, against=name, margin=margin, metric=metric)
     finally:
         raise_if_failed(failed)
 
@@ -105,6 +105,7 @@ def matrix(
     epochs: EpochsOption = None,
     optimizer: OptimizerOption = None,
     margin: MarginOption = 0.8,
+    metric: MetricOption = None,
     as_json: JsonOption = False,
     *,
     training: StudyOptions,
@@ -115,13 +116,15 @@ def matrix(
     Trains what is missing, then prints the premises, the differences with their intervals, and the answer.
     """
     from kdfast.analysis.matrix import answer_question, question_runs
+    from kdfast.analysis.metrics import metric_named
     from kdfast.report.matrix import question_view
 
-    given = {name: value for name, value in dict(epochs=epochs, optimizer=optimizer).items() if value is not None}
+    given = without_none(dict(epochs=epochs, optimizer=optimizer))
+    judged = metric_named(metric or 'accuracy')
     limit = to_fraction(margin)
     data, failed = train_all(question_runs(given), training, images)
     try:
-        found = answer_question(training.runs, data, range(training.seeds), given, limit)
+        found = answer_question(training.runs, data, range(training.seeds), given, limit, judged)
         if as_json:
             print_json(found)
         else:
@@ -152,6 +155,13 @@ def rehearse(
 app.command(rich_help_panel=TRAIN)(expand_groups(study))
 app.command(rich_help_panel=TRAIN)(expand_groups(matrix))
 app.command(hidden=True)(expand_groups(rehearse))
+
+
+def without_none(
+    given: dict,  # Arguments by name
+) -> dict:
+    "Return the arguments that the user gave."
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def chosen_recipes(

@@ -13,13 +13,15 @@ from kdfast.analysis.curves import comparisons, summarize_curves
 from kdfast.analysis.differences import differences_from
 from kdfast.analysis.matrix import QUESTION, questions_answered
 from kdfast.analysis.measures import MEASURES
+from kdfast.analysis.metrics import ACCURACY, metric_named
 from kdfast.core.format import interval_text, percent, signed_points
 from kdfast.report.charts import interval_plot
 from kdfast.report.classes import class_accuracy_rows, confident_errors, confusion_matrices
+from kdfast.report.confusion import MAX_CLASSES
 from kdfast.report.curves import curve_charts, curve_sentences
 from kdfast.report.differences import difference_remarks
 from kdfast.report.matrix import KINDS, answer_sentences
-from kdfast.report.tables import run_label, run_remarks, table_cell
+from kdfast.report.tables import class_table, run_label, run_remarks, table_cell
 from kdfast.runs.find import resolve_run_name
 from kdfast.runs.lookup import arguments_text
 from kdfast.runs.run_dir import RunDir
@@ -31,11 +33,14 @@ def render_page(
     folders: Sequence[RunDir],  # Runs on one data set
     runs_dir: Path,  # Directory of the runs
     margin: float,  # Smallest difference that matters, as a fraction
+    metric: str | None = None,  # What verdicts judge; default: accuracy, or what a design declares
 ) -> str:  # HTML
     "Render the page: question and answer, table, curves, confusion matrices, analyses, provenance."
     finished = [folder for folder in folders if folder.finished]
     classified = [folder for folder in finished if folder.result['valid_accuracy'] is not None]
     rows = aggregate(folders)
+    judged = metric_named(metric or ACCURACY.name)
+    by_class, which_classes = class_table(rows, MAX_CLASSES)
     colors = {row['recipe']: at % N_COLORS for at, row in enumerate(rows)}
     return page_template().render(
         data=folders[0].data,
@@ -43,11 +48,14 @@ def render_page(
         margin=margin,
         colors=colors,
         question=QUESTION,
-        answers=[answer_section(found, margin) for found in questions_answered(folders, runs_dir, margin)],
+        answers=[answer_section(found, margin) for found in questions_answered(folders, runs_dir, margin, judged)],
+        judged=judged.label,
         table=measure_table(rows),
         rows=rows,
+        by_class=by_class,
+        which_classes=which_classes,
         remarks=run_remarks(folders),
-        against=baseline_sections(folders, margin),
+        against=baseline_sections(folders, margin, metric),
         curves=curve_charts(finished, colors),
         analyses=analysis_sections(folders),
         confusions=confusion_matrices(classified),
@@ -94,17 +102,17 @@ def measure_table(rows):
     return [(m.label, [table_cell(row[m.name], m.format) for row in rows]) for m in MEASURES]
 
 
-def baseline_sections(folders, margin):
+def baseline_sections(folders, margin, metric):
     "Differences from the baseline; from each of several, if none of them has the default arguments."
     default = resolve_run_name(folders, 'baseline')
     every = dict.fromkeys(f.recipe for f in folders if f.finished and f.run.get('recipe') == 'baseline')
-    sections = [baseline_section(folders, name, margin) for name in ([default] if default else every)]
+    sections = [baseline_section(folders, name, margin, metric) for name in ([default] if default else every)]
     return [section for section in sections if section]
 
 
-def baseline_section(folders, baseline, margin):
+def baseline_section(folders, baseline, margin, metric):
     "Plot and remarks of the differences from this baseline; None if there are none."
-    rows = [row for row in differences_from(folders, baseline, margin) if row['verdict']]
+    rows = [row for row in differences_from(folders, baseline, margin, metric) if row['verdict']]
     if not rows:
         return None
     plot = interval_plot([(row['recipe'], *in_points(row), row['verdict']) for row in rows], 100 * margin)

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from kdfast.analysis.aggregate import differing_settings
 from kdfast.analysis.measures import MEASURES
+from kdfast.analysis.results import completed_result
 from kdfast.core.errors import listed
 from kdfast.core.format import duration, fits_width, percent, wrap_name
 from kdfast.runs.recipes import study_order
@@ -18,6 +19,7 @@ from kdfast.runs.upstream import teachers_of
 
 LABEL_WIDTH = 24  # characters of a line in the heading of a column
 SHOWN_PAIRS = 5  # most confused pairs in the summary of a run
+SHOWN_CLASSES = 10  # classes in the summary of a run and in the table of several
 STATUS_STYLES = {'finished': '', 'running': 'dim', 'interrupted': 'yellow'}  # others are red
 
 # One run
@@ -27,17 +29,19 @@ def run_summary(
     folder: RunDir,  # A finished run
 ) -> Group:
     "Return the measures of a run next to its teacher's, confused pairs, notes, and the directory."
-    result = folder.result
+    result = completed_result(folder)
     table = Table.grid(padding=(0, 2))
 
     def add_row(label, content):
         table.add_row(Text(label, style='dim'), content)
 
-    for label, content in measure_rows(result, [teacher.result for teacher in teachers_of(folder)]):
+    for label, content in measure_rows(result, [completed_result(teacher) for teacher in teachers_of(folder)]):
         add_row(label, content)
     if result['best_epoch']:
         best = percent(result['best_valid_accuracy'])
         add_row('best epoch', f'{result["best_epoch"]} ({best}); the numbers above are those of the last epoch')
+    if accuracies := class_lines(result):
+        add_row('accuracy by class', Text('\n'.join(accuracies)))
     pairs = [f'{actual} → {predicted}: {n}' for actual, predicted, n in (result['worst_pairs'] or [])[:SHOWN_PAIRS]]
     if pairs:
         add_row('most confused\n(actual → predicted)', Text('\n'.join(pairs)))
@@ -46,6 +50,15 @@ def run_summary(
     add_row('saved to', Text(str(folder), overflow='fold'))
     title = Text.assemble('\n', (result['recipe'], 'bold'), f' on {result["data"]}, seed {result["seed"]}\n')
     return Group(title, table)
+
+
+def class_lines(result):
+    "The accuracy of each class, a line each; of many classes the lowest."
+    known = {name: value for name, value in (result.get('class_accuracy') or {}).items() if value is not None}
+    lowest = sorted(known, key=known.get)[:SHOWN_CLASSES]
+    shown = known if len(known) <= SHOWN_CLASSES else lowest
+    others = [f'the {len(shown)} lowest of {len(known):,} classes'] if len(shown) < len(known) else []
+    return [f'{name}: {percent(known[name])}' for name in shown] + others
 
 
 def measure_rows(result, teacher_results):
@@ -92,8 +105,30 @@ def one_table(rows):
         cells = [table_cell(row[measure.name], measure.format) for row in rows]
         if any(cell != '–' for cell in cells):
             table.add_row(measure.label, *cells, style=emphasis(measure.name))
+    by_class, which = class_table(rows)
+    for name, cells in by_class:
+        table.add_row(Text(f'accuracy of {name}', overflow='fold'), *cells, style='dim')
+    if which:
+        table.caption, table.caption_justify = f'by class: {which}', 'left'
     table.add_row('seeds', *(str(row['n']) for row in rows), style='dim')
     return table
+
+
+def class_table(
+    rows: Sequence[dict],  # From `aggregate`
+    n: int = SHOWN_CLASSES,  # Classes to show: of more, those of the lowest mean
+) -> tuple[list[tuple], str]:  # (class, texts of the recipes) of each; which classes they are if they are not all
+    "Return the accuracy of each recipe by class; nothing without recipes that classify."
+    known = [row['class_accuracy'] for row in rows if row['class_accuracy']]
+    means = {}
+    for name in dict.fromkeys(name for accuracies in known for name in accuracies):
+        found = [accuracies[name]['mean'] for accuracies in known if accuracies.get(name)]
+        if found:
+            means[name] = sum(found) / len(found)
+    shown = list(means) if len(means) <= n else sorted(means, key=means.get)[:n]
+    which = f'the {n} classes of the lowest accuracy, of {len(means):,}' if len(shown) < len(means) else ''
+    by_recipe = [row['class_accuracy'] or {} for row in rows]
+    return [(name, [table_cell(found.get(name), percent) for found in by_recipe]) for name in shown], which
 
 
 def run_label(

@@ -17,7 +17,7 @@ from kdfast.core.errors import Diverged, KdfastError
 from kdfast.data.dataset import Data
 from kdfast.models.cost import count_macs, measure_latency, to_half
 from kdfast.models.saved import save_network
-from kdfast.stats.confusion import most_confused
+from kdfast.stats.confusion import balanced_accuracy, class_accuracies, most_confused
 
 PAIRS_SHOWN = 5  # most confused pairs whose images are saved
 IMAGES_SHOWN = 8  # images saved of each pair
@@ -27,6 +27,8 @@ LOGITS_KEPT = 10_000_000  # largest images × classes whose logits are saved: 20
 CLASSIFIED = (  # results that a run without a classifier does not have
     'train_accuracy',
     'valid_accuracy',
+    'valid_balanced_accuracy',
+    'class_accuracy',
     'best_valid_accuracy',
     'best_epoch',
     'valid_loss',
@@ -91,6 +93,8 @@ def evaluate_classifier(
     return dict(
         train_accuracy=trained.accuracy,
         valid_accuracy=found.accuracy,
+        valid_balanced_accuracy=balanced_accuracy(matrix),
+        class_accuracy=dict(zip(names, class_accuracies(matrix))),
         best_valid_accuracy=best.get('valid_accuracy'),
         best_epoch=best.get('epoch'),
         valid_loss=found.loss,

@@ -5,7 +5,7 @@ import pytest
 import torch
 from fastai.basics import CrossEntropyLossFlat, Learner
 from fastai.callback.progress import ProgressCallback
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import confusion_matrix, recall_score
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
@@ -63,6 +63,9 @@ def test_one_pass_says_what_fastai_and_scikit_learn_say(tmp_path, n_classes, n_v
     classes, kept = run.folder.confusion()
     assert kept == matrix.tolist() and classes == data.classes
     assert result['valid_accuracy'] == pytest.approx(matrix.trace() / n_valid)
+    recalls = recall_score(data.valid[1], logits.argmax(1), labels=np.unique(data.valid[1]), average=None)
+    assert result['valid_balanced_accuracy'] == pytest.approx(recalls.mean())
+    assert [v for v in result['class_accuracy'].values() if v is not None] == pytest.approx(recalls.tolist())
     assert result['valid_loss'] == pytest.approx(float(losses.mean()), rel=1e-5)
     assert (result['best_valid_accuracy'], result['best_epoch'], result['valid_images']) == (0.25, 2, n_valid)
     saved = run.folder.arrays('predictions.npz')
