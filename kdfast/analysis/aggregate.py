@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from statistics import mean, stdev
 
 from kdfast.analysis.measures import MEASURES
-from kdfast.analysis.results import completed_result
+from kdfast.analysis.results import completed_result, several_labels
 from kdfast.runs.recipes import study_order
 from kdfast.runs.run_dir import RunDir
 
@@ -26,8 +26,10 @@ def aggregate(
     """Return one row per recipe, in the order of the study.
 
     Each measure is a dictionary of mean, standard deviation and the values by seed; None if a run has no such number.
-    `class_accuracy` has such a dictionary for each class; None for a class without validation images.
+    `class_accuracy` has such a dictionary for each class; None for a class without validation images. Raises
+    KdfastError for runs on images with one label beside runs on images with several.
     """
+    several_labels(folders)
     by_recipe = defaultdict(list)
     for folder in folders:
         if folder.finished:

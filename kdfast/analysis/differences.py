@@ -6,7 +6,7 @@ from itertools import count, takewhile
 
 from kdfast.analysis.aggregate import differing_settings
 from kdfast.analysis.design import Declared, find_designs
-from kdfast.analysis.metrics import ACCURACY, Metric, metric_named, paired_image_values
+from kdfast.analysis.metrics import ACCURACY, Metric, metric_for, paired_image_values
 from kdfast.core.errors import KdfastError
 from kdfast.runs.find import resolve_run_name
 from kdfast.runs.recipes import study_order
@@ -24,11 +24,12 @@ def differences_from(
     """Return one row per other recipe: its difference from `recipe`, over the seeds that both have.
 
     A recipe that a design of this metric covers (`kdfast.analysis.design`) has the interval and the verdict of that
-    design. Without a design, the default metric is the accuracy. Raises KdfastError if `recipe` has no result.
+    design. Without a design, the default metric is the accuracy or, of several labels, the F1 per image. Raises
+    KdfastError if `recipe` has no result.
     """
     reference = resolve_run_name(folders, recipe)
     declared = [d for d in find_designs(folders[0].path.parents[2], folders[0].data) if d.against == reference]
-    judged = metric_named(metric or next((d.metric for d in declared), ACCURACY.name))
+    judged = metric_for(folders, metric, next((d.metric for d in declared), None))
     runs = runs_with(folders, judged)
     if reference not in runs:
         known = ', '.join(runs) or 'none'

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kdfast.analysis.aggregate import differing_settings
 from kdfast.analysis.differences import paired_difference, with_verdict
-from kdfast.analysis.metrics import ACCURACY, Metric, paired_image_values
+from kdfast.analysis.metrics import ACCURACY, Metric, metric_for, paired_image_values
 from kdfast.analysis.premises import same_baselines, same_hint, same_parameters, same_teacher
 from kdfast.core.errors import KdfastError
 from kdfast.runs.find import find_runs
@@ -43,7 +43,7 @@ def answer_question(
     seeds: Collection[int],  # To look at
     given: dict,  # Arguments of every run that has them, such as epochs
     margin: float,  # Smallest difference that matters, as a fraction
-    metric: Metric = ACCURACY,  # What verdicts judge
+    metric: str | None = None,  # What verdicts judge; default: accuracy or, of several labels, the F1 per image
 ) -> dict:
     """Return the premises with their evidence and, for each experiment, three differences.
 
@@ -54,6 +54,8 @@ def answer_question(
     """
     finished = [folder for folder in find_runs(runs_dir, data) if folder.seed in seeds and folder.finished]
 
+    judged = metric_for(finished, metric) if finished else ACCURACY
+
     def find(name, arm):
         return runs_by_seed(finished, find_recipe(name), given | arm)
 
@@ -62,14 +64,14 @@ def answer_question(
     if not thin or not matched or not all(stage_ones):
         raise KdfastError(f'no finished runs of both students on {data} in {runs_dir}: kdfast matrix trains them')
     by_arm = {name: [find(name, arm) for arm in (THIN, MATCHED, CONTROL)] for name in EXPERIMENTS}
-    effects = [dict(experiment=name) | effect(runs, (thin, matched), margin, metric) for name, runs in by_arm.items()]
+    effects = [dict(experiment=name) | effect(runs, (thin, matched), margin, judged) for name, runs in by_arm.items()]
     premises = [
         same_teacher([folder for arms in by_arm.values() for runs in arms for folder in runs.values()]),
         same_hint(*(list(runs.values()) for runs in stage_ones)),
         same_parameters(next(iter(thin.values())).result, next(iter(matched.values())).result),
-        same_baselines(paired_difference(thin, matched, margin, metric)),
+        same_baselines(paired_difference(thin, matched, margin, judged)),
     ]
-    found = dict(question=QUESTION, data=data, arguments=given, margin=margin, metric=metric.name)
+    found = dict(question=QUESTION, data=data, arguments=given, margin=margin, metric=judged.name)
     return found | dict(premises=premises, effects=effects)
 
 
@@ -87,7 +89,7 @@ def questions_answered(
     folders: Sequence[RunDir],  # Runs on one data set
     runs_dir: Path,  # Directory of the runs
     margin: float,  # Smallest difference that matters, as a fraction
-    metric: Metric = ACCURACY,  # What verdicts judge
+    metric: str | None = None,  # What verdicts judge
 ) -> list[dict]:
     "Return an answer for every set of arguments with which all runs that it needs are finished."
     experiments = [

@@ -8,16 +8,6 @@ from kdfast.core.errors import KdfastError
 from kdfast.runs.recipes import Recipe
 
 
-def check_metric(
-    metric: str | None,  # Value of --metric
-):
-    "Raise KdfastError for an unknown metric, before anything is trained."
-    from kdfast.analysis.metrics import metric_named
-
-    if metric:
-        metric_named(metric)
-
-
 def baseline_names(
     wanted: Sequence[tuple[Recipe, dict]],  # Recipes with their arguments
 ) -> list[str]:
@@ -31,7 +21,6 @@ def design_of(
     max_seeds: int | None,  # Seeds at the last look
     margin: float,  # As a fraction
     training: StudyOptions,  # As given
-    metric: str | None,  # What verdicts judge
 ):  # kdfast.analysis.design.Declared
     "Return the design that is asked for. Raises KdfastError without a baseline and something to compare with it."
     from kdfast.analysis.design import Declared, parse_looks
@@ -49,7 +38,7 @@ def design_of(
     numbers = parse_looks(looks) if looks else LOOKS
     if max_seeds:
         numbers = (*(n for n in numbers if n < max_seeds), max_seeds)
-    declared = Declared(baselines[0], others, numbers, margin, metric=metric or 'accuracy')
+    declared = Declared(baselines[0], others, numbers, margin)
     declared.design  # raises KdfastError for looks that are none
     return declared
 

@@ -28,9 +28,9 @@ MarginOption = Annotated[float, typer.Option(min=0, help='Smallest difference th
 MetricOption = Annotated[
     Optional[str],
     typer.Option(
-        metavar='accuracy|balanced',
-        help='What verdicts judge: accuracy, or balanced accuracy, the mean of the accuracies of the classes '
-        '(default: accuracy, or that of a declared design).',
+        metavar='accuracy|balanced|f1',
+        help='What verdicts judge: accuracy; balanced accuracy, the mean of the accuracies of the classes; or, for '
+        'images with several labels, their F1 (default: what a declared design judges, else accuracy or F1).',
     ),
 ]
 TrustOption = Annotated[
@@ -69,7 +69,11 @@ AugmentOption = Annotated[
     ),
 ]
 ColumnsOption = Annotated[
-    Optional[str], typer.Option(help='Columns of a table: name=COLUMN,label=COLUMN,split=COLUMN, or some of them.')
+    Optional[str],
+    typer.Option(
+        help='Columns of a table: name=COLUMN,label=COLUMN,split=COLUMN, or some; '
+        'label=A+B+C for a column of 0 and 1 for each class.'
+    ),
 ]
 RangeOption = Annotated[
     Optional[str],
@@ -87,6 +91,15 @@ BatchSizeOption = Annotated[
 ]
 SkipBrokenOption = Annotated[
     bool, typer.Option('--skip-broken', help='Skip images that cannot be read, and report how many.')
+]
+
+LabelsOption = Annotated[
+    Optional[str],
+    typer.Option(
+        metavar='one|several|spaces',
+        help='Labels of an image: one, or several: a list, text separated by ; or | (spaces: by spaces), or a column '
+        'of 0 and 1 for each class (default: one).',
+    ),
 ]
 
 # Of training
@@ -117,6 +130,7 @@ class DataOptions:
     range: RangeOption = None
     batch_size: BatchSizeOption = None
     skip_broken: SkipBrokenOption = False
+    labels: LabelsOption = None
 
 
 @dataclass

@@ -140,19 +140,27 @@ def confusion(
 ):
     """Show the confusion matrix of a run.
 
-    Also accuracy per class and the most confused classes; with --against, next to those of a second run.
+    Also accuracy per class and the most confused classes; with --against, next to those of a second run. For images
+    with several labels: right and wrong predictions of each label.
     """
     from kdfast.analysis.confusion import confusion_summary
+    from kdfast.analysis.labels import label_summary
+    from kdfast.analysis.results import has_several_labels
     from kdfast.report.confusion import confusion_view
+    from kdfast.report.labels import label_view
     from kdfast.runs.find import find_run
 
     first = find_run(runs, run, data, seed)
     second = find_run(runs, against, data or first.data, first.seed if seed is None else seed) if against else None
-    found = confusion_summary(first, second)
+    names = first.recipe, second and second.recipe
+    several = has_several_labels(first.result)
+    if several and shares:
+        raise KdfastError('--shares is for images with one label each; these have several')
+    found = label_summary(first, second) if several else confusion_summary(first, second)
     if as_json:
         print_json(found)
     else:
-        out.print(confusion_view(found, (first.recipe, second and second.recipe), out.width, shares))
+        out.print(label_view(found, names) if several else confusion_view(found, names, out.width, shares))
 
 
 @app.command(rich_help_panel=RESULTS)

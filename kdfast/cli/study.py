@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from kdfast.cli.app import TRAIN, app, err, out, print_json, status
-from kdfast.cli.designs import baseline_names, check_metric, design_of, train_until_decided
+from kdfast.cli.designs import baseline_names, design_of, train_until_decided
 from kdfast.cli.options import (
     DEFAULT_RUNS,
     DataOptions,
@@ -88,11 +88,10 @@ def study(
     """
     given = dict(epochs=epochs, optimizer=optimizer, teacher=teacher, student=student, hint=hint)
     wanted = with_arguments(chosen_recipes(recipe, all_), without_none(given))
-    check_metric(metric)
     if not until_decided and (looks or max_seeds):
         raise KdfastError('--looks and --max-seeds are for --until-decided')
-    design = design_of(wanted, looks, max_seeds, to_fraction(margin), training, metric) if until_decided else None
-    data, failed = train_all(wanted, training, images, design)
+    design = design_of(wanted, looks, max_seeds, to_fraction(margin), training) if until_decided else None
+    data, failed = train_all(wanted, training, images, metric, design)
     try:
         compare(data=data, runs=training.runs)
         for name in baseline_names(wanted):
@@ -116,15 +115,13 @@ def matrix(
     Trains what is missing, then prints the premises, the differences with their intervals, and the answer.
     """
     from kdfast.analysis.matrix import answer_question, question_runs
-    from kdfast.analysis.metrics import metric_named
     from kdfast.report.matrix import question_view
 
     given = without_none(dict(epochs=epochs, optimizer=optimizer))
-    judged = metric_named(metric or 'accuracy')
     limit = to_fraction(margin)
-    data, failed = train_all(question_runs(given), training, images)
+    data, failed = train_all(question_runs(given), training, images, metric)
     try:
-        found = answer_question(training.runs, data, range(training.seeds), given, limit, judged)
+        found = answer_question(training.runs, data, range(training.seeds), given, limit, metric)
         if as_json:
             print_json(found)
         else:
@@ -193,15 +190,19 @@ def train_all(
     wanted: Sequence[tuple[Recipe, dict]],  # Recipes with their arguments
     training: StudyOptions,  # How many runs, where
     images: DataOptions,  # The data set
+    metric: str | None,  # What verdicts judge
     design=None,  # kdfast.analysis.design.Declared, for a study that trains until it is decided
 ) -> tuple[str, list]:  # Name of the data set; tasks without a result
-    "Train what is missing, after a rehearsal. Raises KdfastError under torchrun and accelerate launch."
+    "Train what is missing, after a rehearsal. Raises KdfastError for a wrong metric, and under torchrun."
     if distributed.env_world_size() > 1:
         raise KdfastError('this command cannot run under torchrun or accelerate launch; use --jobs')
+    from kdfast.analysis.metrics import metric_of_kind
     from kdfast.study import process, schedule
     from kdfast.study.plan import plan
 
-    data = load_data(images, training.runs).name
+    loaded = load_data(images, training.runs)
+    data = loaded.name
+    judged = metric_of_kind(loaded.several, metric, data).name
     backend, start = process, None
     if training.ray:
         from kdfast.data.sources import located
@@ -222,7 +223,7 @@ def train_all(
 
     if design is None:
         return data, train(training.seeds)
-    return data, train_until_decided(design, training.runs, data, train)
+    return data, train_until_decided(replace(design, metric=judged), training.runs, data, train)
 
 
 def connect_to_ray(

@@ -13,13 +13,15 @@ from kdfast.analysis.curves import comparisons, summarize_curves
 from kdfast.analysis.differences import differences_from
 from kdfast.analysis.matrix import QUESTION, questions_answered
 from kdfast.analysis.measures import MEASURES
-from kdfast.analysis.metrics import ACCURACY, metric_named
+from kdfast.analysis.metrics import ACCURACY, metric_for
+from kdfast.analysis.results import has_several_labels
 from kdfast.core.format import interval_text, percent, signed_points
 from kdfast.report.charts import interval_plot
 from kdfast.report.classes import class_accuracy_rows, confident_errors, confusion_matrices
 from kdfast.report.confusion import MAX_CLASSES
 from kdfast.report.curves import curve_charts, curve_sentences
 from kdfast.report.differences import difference_remarks
+from kdfast.report.labels import HEADINGS, label_cells, label_rows, shown_labels
 from kdfast.report.matrix import KINDS, answer_sentences
 from kdfast.report.tables import class_table, run_label, run_remarks, table_cell
 from kdfast.runs.find import resolve_run_name
@@ -39,7 +41,7 @@ def render_page(
     finished = [folder for folder in folders if folder.finished]
     classified = [folder for folder in finished if folder.result['valid_accuracy'] is not None]
     rows = aggregate(folders)
-    judged = metric_named(metric or ACCURACY.name)
+    judged = metric_for(finished, metric) if finished else ACCURACY
     by_class, which_classes = class_table(rows, MAX_CLASSES)
     colors = {row['recipe']: at % N_COLORS for at, row in enumerate(rows)}
     return page_template().render(
@@ -48,7 +50,7 @@ def render_page(
         margin=margin,
         colors=colors,
         question=QUESTION,
-        answers=[answer_section(found, margin) for found in questions_answered(folders, runs_dir, margin, judged)],
+        answers=[answer_section(found, margin) for found in questions_answered(folders, runs_dir, margin, metric)],
         judged=judged.label,
         table=measure_table(rows),
         rows=rows,
@@ -58,6 +60,8 @@ def render_page(
         against=baseline_sections(folders, margin, metric),
         curves=curve_charts(finished, colors),
         analyses=analysis_sections(folders),
+        labels=[label_section(folder) for folder in finished if has_several_labels(folder.result)],
+        label_headings=HEADINGS,
         confusions=confusion_matrices(classified),
         classes=class_accuracy_rows(classified),
         gallery=confident_errors(classified),
@@ -98,8 +102,9 @@ def in_points(row):
 
 
 def measure_table(rows):
-    "One row per measure: its label, and the cells of the recipes."
-    return [(m.label, [table_cell(row[m.name], m.format) for row in rows]) for m in MEASURES]
+    "One row per measure that a recipe has: its label, and the cells of the recipes."
+    shown = [m for m in MEASURES if any(row[m.name] for row in rows)]
+    return [(m.label, [table_cell(row[m.name], m.format) for row in rows]) for m in shown]
 
 
 def baseline_sections(folders, margin, metric):
@@ -123,6 +128,12 @@ def analysis_sections(folders):
     "Sentences for each comparison of the study that has all its recipes."
     means = summarize_curves(folders)
     return [dict(recipes=names, sentences=list(curve_sentences(names, means))) for names in comparisons(folders, means)]
+
+
+def label_section(folder):
+    "The counts of each label of a run."
+    rows = [label_cells(row) for row in label_rows(folder.result, MAX_CLASSES)]
+    return dict(recipe=folder.recipe, seed=folder.seed, rows=rows, which=shown_labels(folder.result, MAX_CLASSES))
 
 
 def provenance(folder):

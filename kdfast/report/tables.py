@@ -10,9 +10,10 @@ from rich.text import Text
 
 from kdfast.analysis.aggregate import differing_settings
 from kdfast.analysis.measures import MEASURES
-from kdfast.analysis.results import completed_result
+from kdfast.analysis.results import completed_result, has_several_labels, main_score
 from kdfast.core.errors import listed
 from kdfast.core.format import duration, fits_width, percent, wrap_name
+from kdfast.report.labels import label_table
 from kdfast.runs.recipes import study_order
 from kdfast.runs.run_dir import RunDir
 from kdfast.runs.upstream import teachers_of
@@ -38,10 +39,12 @@ def run_summary(
     for label, content in measure_rows(result, [completed_result(teacher) for teacher in teachers_of(folder)]):
         add_row(label, content)
     if result['best_epoch']:
-        best = percent(result['best_valid_accuracy'])
+        best = percent(result['best_valid_map' if has_several_labels(result) else 'best_valid_accuracy'])
         add_row('best epoch', f'{result["best_epoch"]} ({best}); the numbers above are those of the last epoch')
     if accuracies := class_lines(result):
         add_row('accuracy by class', Text('\n'.join(accuracies)))
+    if has_several_labels(result):
+        add_row('labels', label_table(result))
     pairs = [f'{actual} → {predicted}: {n}' for actual, predicted, n in (result['worst_pairs'] or [])[:SHOWN_PAIRS]]
     if pairs:
         add_row('most confused\n(actual → predicted)', Text('\n'.join(pairs)))
@@ -76,7 +79,7 @@ def measure_rows(result, teacher_results):
 
 def emphasis(name):
     "The style of a measure."
-    return 'bold green' if name == 'valid_accuracy' else ''
+    return 'bold green' if name in ('valid_accuracy', 'valid_map') else ''
 
 
 # Runs of several recipes
@@ -200,17 +203,27 @@ def run_table(
         table.add_column('reason', overflow='fold')
     for folder in folders:
         result = folder.result if folder.finished else {}
-        accuracy, seconds = result.get('valid_accuracy'), result.get('seconds')
+        seconds = result.get('seconds')
         table.add_row(
             folder.data,
             wrap_name(folder.recipe),
             str(folder.seed),
             Text(folder.status, style=STATUS_STYLES.get(folder.status, 'red')),
-            '–' if accuracy is None else percent(accuracy),
+            score_text(result),
             '–' if seconds is None else duration(seconds),
             *([Text(reasons.get(folder.path, ''))] if reasons else []),
         )
     return table
+
+
+def score_text(
+    result: dict,  # Content of result.json, or nothing
+) -> str:
+    "Return the accuracy of a run or, of several labels, the mean average precision; a dash for None."
+    score = main_score(result)
+    if score is None:
+        return '–'
+    return f'{"mAP " if has_several_labels(result) else ""}{percent(score)}'
 
 
 def has_reason(folder):

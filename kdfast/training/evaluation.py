@@ -1,6 +1,5 @@
 """Evaluate a trained run: accuracies, confusion matrix, predictions, size and speed."""
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
@@ -11,17 +10,17 @@ import torch
 from fastai.basics import Callback, Learner, noop
 from torch import nn
 
-from kdfast.core import atomic
 from kdfast.core.atomic import write_csv
 from kdfast.core.errors import Diverged, KdfastError
 from kdfast.data.dataset import Data
 from kdfast.models.cost import count_macs, measure_latency, to_half
 from kdfast.models.saved import save_network
 from kdfast.stats.confusion import balanced_accuracy, class_accuracies, most_confused
+from kdfast.training.label_evaluation import evaluate_labels
+from kdfast.training.outputs import LOGITS_KEPT, check_logits, write_arrays
 
 PAIRS_SHOWN = 5  # most confused pairs whose images are saved
 IMAGES_SHOWN = 8  # images saved of each pair
-LOGITS_KEPT = 10_000_000  # largest images × classes whose logits are saved: 20 MB in half precision
 
 
 CLASSIFIED = (  # results that a run without a classifier does not have
@@ -49,7 +48,9 @@ def evaluate(
         raise KdfastError(f'{run.folder.recipe} trained nothing: its main does not fit a Learner of run.learner(…)')
     last = epochs[-1]
     save_network(network, run.folder / 'weights.safetensors')
-    classified = evaluate_classifier(run, outcome) if isinstance(outcome, Learner) else dict.fromkeys(CLASSIFIED)
+    classified = dict.fromkeys(CLASSIFIED)
+    if isinstance(outcome, Learner):
+        classified |= (evaluate_labels if run.data.several else evaluate_classifier)(run, outcome)
     return dict(
         recipe=run.folder.recipe,
         data=run.data.name,
@@ -162,22 +163,6 @@ class PredictionCollector(Callback):
         self.total_loss += float(self.loss.mean()) * len(actual)
 
 
-def check_logits(
-    pred,  # Output of the trained network
-    n_classes: int,  # Number of classes
-) -> torch.Tensor:  # (n, classes), float32
-    "Return the logits. Raises KdfastError for other shapes, Diverged for NaN."
-    shape = tuple(pred.shape) if isinstance(pred, torch.Tensor) else type(pred).__name__
-    if not isinstance(pred, torch.Tensor) or pred.ndim != 2 or pred.shape[1] != n_classes:
-        raise KdfastError(
-            f'the trained network returns {shape}, expected (images, {n_classes}): '
-            'if it is not a classifier, main should return the network instead of the Learner'
-        )
-    if pred.isnan().any():
-        raise Diverged('the trained network returns NaN: try a lower --lr')
-    return pred.detach().as_subclass(torch.Tensor).float()
-
-
 def count_confusion(
     actual: torch.Tensor,  # (n,) classes
     predicted: torch.Tensor,  # (n,) classes
@@ -202,16 +187,6 @@ def write_confused(
     index = np.array(rows, int)
     images = data.shown(data.valid[0][index])
     write_arrays(file, images=images, index=index, actual=found.actual[rows], predicted=found.predicted[rows])
-
-
-def write_arrays(
-    file: Path,  # .npz
-    **arrays,  # Arrays or tensors, by name
-):
-    "Write arrays to a file, completely or not at all."
-    content = io.BytesIO()
-    np.savez_compressed(content, **{name: np.asarray(tensor) for name, tensor in arrays.items()})
-    atomic.write(file, content.getvalue())
 
 
 def fit_loss(

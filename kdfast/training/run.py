@@ -6,7 +6,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import torch
-from fastai.basics import CrossEntropyLossFlat, L, Learner, accuracy, noop, set_seed
+from fastai.basics import L, Learner, noop, set_seed
 from fastai.callback.progress import ProgressCallback
 from torch import nn
 
@@ -29,6 +29,7 @@ from kdfast.runs.upstream import record_upstream
 from kdfast.training.checkpoints import Checkpoints
 from kdfast.training.given_teacher import check_teacher, held_out_note
 from kdfast.training.learner import RunLearner
+from kdfast.training.losses import check_loss, default_loss
 from kdfast.training.metrics_log import MetricsLog
 from kdfast.training.optimizers import optimizer_named
 from kdfast.training.precision import Bfloat16, multiplies_bfloat16
@@ -71,7 +72,7 @@ class Run:
         self.runs = runs
         self.watch = watch
         self.train_recipe = train
-        self.record = MetricsLog(folder)
+        self.record = MetricsLog(folder, data.several)
         self.checkpoints = None
         self.upstream = []  # (recipe name, run directory) of each run that it depends on
         self.caches = []  # TeacherCache of each teacher
@@ -221,12 +222,14 @@ class Run:
     ) -> Learner:
         """Create a fastai Learner on this run's images that saves its losses in the run directory.
 
-        Defaults: cross-entropy on labels, SGD with momentum, weight decay 5e-3. fastai multiplies the decay by the
-        learning rate; with momentum 0.9 it equals 5e-4 in libraries that add it to the gradient. `fit_one_cycle`
-        moves the momentum from 0.95 to 0.85 and back, regardless of the optimizer's own value.
+        Defaults: cross-entropy on labels (binary cross-entropy if images have several), SGD with momentum, weight decay
+        5e-3. fastai multiplies the decay by the learning rate; with momentum 0.9 it equals 5e-4 in libraries that add
+        it to the gradient. `fit_one_cycle` moves the momentum from 0.95 to 0.85 and back, regardless of the
+        optimizer's own value. Raises KdfastError for a loss that does not fit the labels.
         """
-        settings = dict(loss_func=CrossEntropyLossFlat(), wd=5e-3, metrics=accuracy)
+        settings = dict(wd=5e-3, **default_loss(self.data.several))
         settings |= dict(opt_func=partial(optimizer_named(optimizer), mom=0.9)) | kwargs
+        check_loss(settings['loss_func'], self.data)
         cbs = [SeededOrder(), self.record, *self.caches, *L(settings.pop('cbs', None))]
         if self.precision == 'bfloat16':
             cbs.append(Bfloat16())

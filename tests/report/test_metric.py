@@ -87,7 +87,7 @@ def test_commands_show_it(runs, kdfast):
     listed = json.loads(kdfast('ls', '--json', '--runs', runs).out)['runs'][0]
     assert listed['valid_balanced_accuracy'] == pytest.approx((80 / 90 + 0.2) / 2)
     wrong = kdfast(*against[:-1], 'f2')
-    assert wrong.status == 2 and '--metric f2: expected accuracy or balanced' in wrong.err
+    assert wrong.status == 2 and '--metric f2: expected accuracy, balanced, f1' in wrong.err
     assert 'needs --against' in kdfast('compare', '--metric', 'balanced', '--runs', runs).err
     file = runs / 'page.html'
     assert kdfast('report', '--runs', runs, '--out', file, '--metric', 'balanced').status == 0

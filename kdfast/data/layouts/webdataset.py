@@ -10,6 +10,7 @@ from kdfast.core.errors import KdfastError, listed
 from kdfast.core.paths import is_unsafe_path
 from kdfast.data.files import find_system_file
 from kdfast.data.formats import image_suffixes
+from kdfast.data.labels import QUESTION
 from kdfast.data.layouts.base import Item, Listing, Source, split_of_file
 from kdfast.data.layouts.columns import LABEL_COLUMNS, normalize_name
 
@@ -140,5 +141,5 @@ def _label_in_json(text, where):
         return None
     label = record[min(keys, key=lambda key: LABEL_COLUMNS.index(normalize_name(key)))]
     if isinstance(label, (list, dict)):
-        raise KdfastError(f'{where} has the label {label!r:.60}: expected one class per image')
+        raise KdfastError(f'{where} has the label {label!r:.60}: {QUESTION}')
     return None if label is None else str(label)
