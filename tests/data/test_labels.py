@@ -1,6 +1,8 @@
 "Images with several labels: where they are found, and what is refused"
 
+import io
 import json
+import tarfile
 
 import numpy as np
 import pytest
@@ -138,6 +140,21 @@ def test_sequences_of_hugging_face(tmp_path, rows):
     check(load(str(tmp_path / 'hub'), labels='several'), rows)
     with pytest.raises(KdfastError, match='if images have several labels, pass --labels several'):
         load(str(tmp_path / 'hub'))
+
+
+def test_lists_in_webdataset(tmp_path, rows):
+    (tmp_path / 'shards').mkdir()
+    for split in ('train', 'valid'):
+        with tarfile.open(tmp_path / 'shards' / f'{split}-000.tar', 'w') as tar:
+            for i, (name, _, labels) in enumerate(row for row in rows if row[1] == split):
+                parts = dict(png=(tmp_path / 'zoo' / name).read_bytes(), json=json.dumps(dict(labels=labels)).encode())
+                for suffix, content in parts.items():
+                    info = tarfile.TarInfo(f'{i:03}.{suffix}')
+                    info.size = len(content)
+                    tar.addfile(info, io.BytesIO(content))
+    check(load(str(tmp_path / 'shards'), labels='several'), rows)
+    with pytest.raises(KdfastError, match='if images have several labels, pass --labels several'):
+        load(str(tmp_path / 'shards'))
 
 
 def test_check_counts_labels(tmp_path, rows, kdfast):
