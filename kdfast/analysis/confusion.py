@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kdfast.analysis.results import has_several_labels
 from kdfast.core.errors import KdfastError, listed
 from kdfast.runs.run_dir import RunDir
 from kdfast.stats.confusion import class_accuracies, most_alike, most_confused, named_pairs, row_shares
@@ -36,12 +37,7 @@ def confusion_summary(
     )
     if against is None:
         return summary
-    other_classes, other_counts = against.confusion()
-    if other_classes != classes:
-        raise KdfastError(
-            f'{folder} has the classes {listed(classes)}; {against} has {listed(other_classes)}: '
-            'only runs on the same data compare'
-        )
+    other_counts = counts_of_other(folder, classes, against)
     other = np.array(other_counts)
     summary |= compare_predictions(folder, against, classes)
     return summary | dict(
@@ -50,6 +46,19 @@ def confusion_summary(
         against_class_accuracy=dict(zip(classes, class_accuracies(other))),
         against_worst_pairs=named_pairs(pairs, classes, other),
     )
+
+
+def counts_of_other(folder, classes, against):
+    "The confusion matrix of the other run. Raises KdfastError for other classes, and for several labels per image."
+    if has_several_labels(against.result):
+        raise KdfastError(f'{folder} classifies images with one label, and {against} images with several')
+    other_classes, counts = against.confusion()
+    if other_classes != classes:
+        raise KdfastError(
+            f'{folder} has the classes {listed(classes)}; {against} has {listed(other_classes)}: '
+            'only runs on the same data compare'
+        )
+    return counts
 
 
 def part_of_matrix(

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from kdfast.core.atomic import write_json
@@ -20,9 +20,10 @@ class Declared:
     against: str  # The baseline, as its directory is called
     recipes: tuple[str, ...]  # Compared with it, likewise
     looks: tuple[int, ...]  # Seeds at each look
-    margin: float  # Smallest difference that matters, as a fraction of accuracy
+    margin: float  # Smallest difference that matters, as a fraction
     declared: str = ''  # When, UTC
     finished_before: int = 0  # Runs of these recipes that were finished then, and may have been looked at
+    metric: str = 'accuracy'  # What verdicts judge, by its name in kdfast.analysis.metrics
 
     @property
     def design(self) -> Design:
@@ -51,11 +52,12 @@ def declare(
     file = design_file(runs_dir, data, asked.against, asked.recipes)
     if file.exists():
         known = read_design(file)
-        if (known.looks, known.margin) != (asked.looks, asked.margin):
+        if (known.looks, known.margin, known.metric) != (asked.looks, asked.margin, asked.metric):
             raise KdfastError(
-                f'this study was declared on {known.declared[:10]} with looks at {listed_looks(known.looks)} seeds and '
-                f'a margin of {100 * known.margin:g} points ({file}), and its error rate holds for that alone. Leave '
-                'the options out or give them the same values, or start a study of its own with --runs'
+                f'this study was declared on {known.declared[:10]} with looks at {listed_looks(known.looks)} seeds, a '
+                f'margin of {100 * known.margin:g} points and --metric {known.metric} ({file}), and its error rate '
+                'holds for that alone. Leave the options out or give them the same values, or start a study of its own '
+                'with --runs'
             )
         return known
     finished = sum(
@@ -63,7 +65,7 @@ def declare(
         for name in (asked.against, *asked.recipes)
         for seed in range(asked.looks[-1])
     )
-    made = Declared(asked.against, asked.recipes, asked.looks, asked.margin, utc_now(), finished)
+    made = replace(asked, declared=utc_now(), finished_before=finished)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, asdict(made))
     return made

@@ -8,6 +8,13 @@ from kdfast.core.errors import KdfastError
 from kdfast.runs.recipes import Recipe
 
 
+def baseline_names(
+    wanted: Sequence[tuple[Recipe, dict]],  # Recipes with their arguments
+) -> list[str]:
+    "Return the names of the runs of the baseline."
+    return [recipe.folder_name(recipe.resolve(own)) for recipe, own in wanted if recipe.name == 'baseline']
+
+
 def design_of(
     wanted: Sequence[tuple[Recipe, dict]],  # Recipes with their arguments
     looks: str | None,  # 3,5,8,…

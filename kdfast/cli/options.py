@@ -26,6 +26,14 @@ RunSeedOption = Annotated[Optional[int], typer.Option('--seed', help='Seed of th
 RunArgument = Annotated[str, typer.Argument(help='A recipe that has been run, or a run directory.')]
 JsonOption = Annotated[bool, typer.Option('--json', help='Print the result as JSON.')]
 MarginOption = Annotated[float, typer.Option(min=0, help='Smallest difference that matters, in percentage points.')]
+MetricOption = Annotated[
+    Optional[str],
+    typer.Option(
+        metavar='accuracy|balanced|f1',
+        help='What verdicts judge: accuracy; balanced accuracy, the mean of the accuracies of the classes; or, for '
+        'images with several labels, their F1 (default: what a declared design judges, else accuracy or F1).',
+    ),
+]
 TrustOption = Annotated[
     bool, typer.Option('--trust-code', help='Run code that came with a run or file. Read that code first.')
 ]
@@ -71,7 +79,9 @@ AugmentOption = Annotated[
 ColumnsOption = Annotated[
     Optional[str],
     typer.Option(
-        rich_help_panel=IMAGES, help='Columns of a table: name=COLUMN,label=COLUMN,split=COLUMN, or some of them.'
+        rich_help_panel=IMAGES,
+        help='Columns of a table: name=COLUMN,label=COLUMN,split=COLUMN, or some; '
+        'label=A+B+C for a column of 0 and 1 for each class.',
     ),
 ]
 RangeOption = Annotated[
@@ -93,6 +103,16 @@ BatchSizeOption = Annotated[
 SkipBrokenOption = Annotated[
     bool,
     typer.Option('--skip-broken', rich_help_panel=IMAGES, help='Skip images that cannot be read, and report how many.'),
+]
+
+LabelsOption = Annotated[
+    Optional[str],
+    typer.Option(
+        rich_help_panel=IMAGES,
+        metavar='one|several|spaces',
+        help='Labels of an image: one, or several: a list, text separated by ; or | (spaces: by spaces), or a column '
+        'of 0 and 1 for each class (default: one).',
+    ),
 ]
 
 # Of training
@@ -125,6 +145,7 @@ class DataOptions:
     range: RangeOption = None
     batch_size: BatchSizeOption = None
     skip_broken: SkipBrokenOption = False
+    labels: LabelsOption = None
 
 
 @dataclass

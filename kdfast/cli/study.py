@@ -8,13 +8,14 @@ from typing import Annotated, Optional
 import typer
 
 from kdfast.cli.app import TRAIN, SectionedCommand, app, err, out, print_json, status
-from kdfast.cli.designs import design_of, train_until_decided
+from kdfast.cli.designs import baseline_names, design_of, train_until_decided
 from kdfast.cli.options import (
     DEFAULT_RUNS,
     DataOptions,
     EpochsOption,
     JsonOption,
     MarginOption,
+    MetricOption,
     RunsOption,
     StudyOptions,
     TrustOption,
@@ -82,6 +83,7 @@ def study(
     recipe: RecipesArgument = None,
     all_: AllOption = False,
     margin: MarginOption = 0.8,
+    metric: MetricOption = None,
     until_decided: UntilDecidedOption = False,
     looks: LooksOption = None,
     max_seeds: MaxSeedsOption = None,
@@ -99,19 +101,16 @@ def study(
     With --until-decided, seeds are added until every recipe is better, worse or alike. The numbers of seeds at which
     the study is looked at are written down before the first run, and share the error rate of 5 %.
     """
-    given = {name: value for name, value in vars(arguments).items() if value is not None}
-    given |= changed_values(SETTINGS, settings)
+    given = without_none(vars(arguments)) | changed_values(SETTINGS, settings)
     wanted = with_arguments(chosen_recipes(recipe, all_), given)
-    design = design_of(wanted, looks, max_seeds, to_fraction(margin), training) if until_decided else None
     if not until_decided and (looks or max_seeds):
         raise KdfastError('--looks and --max-seeds are for --until-decided')
-    data, failed = train_all(wanted, training, images, design)
+    design = design_of(wanted, looks, max_seeds, to_fraction(margin), training) if until_decided else None
+    data, failed = train_all(wanted, training, images, metric, design)
     try:
         compare(data=data, runs=training.runs)
-        for recipe, own in wanted:
-            if recipe.name == 'baseline':
-                baseline = recipe.folder_name(recipe.resolve(own))
-                compare(data=data, runs=training.runs, against=baseline, margin=margin)
+        for name in baseline_names(wanted):
+            compare(data=data, runs=training.runs, against=name, margin=margin, metric=metric)
     finally:
         raise_if_failed(failed)
 
@@ -119,6 +118,7 @@ def study(
 def matrix(
     epochs: EpochsOption = None,
     margin: MarginOption = 0.8,
+    metric: MetricOption = None,
     as_json: JsonOption = False,
     *,
     training: StudyOptions,
@@ -132,11 +132,11 @@ def matrix(
     from kdfast.analysis.matrix import answer_question, question_runs
     from kdfast.report.matrix import question_view
 
-    given = ({} if epochs is None else dict(epochs=epochs)) | changed_values(SETTINGS, settings)
+    given = without_none(dict(epochs=epochs)) | changed_values(SETTINGS, settings)
     limit = to_fraction(margin)
-    data, failed = train_all(question_runs(given), training, images)
+    data, failed = train_all(question_runs(given), training, images, metric)
     try:
-        found = answer_question(training.runs, data, range(training.seeds), given, limit)
+        found = answer_question(training.runs, data, range(training.seeds), given, limit, metric)
         if as_json:
             print_json(found)
         else:
@@ -169,6 +169,13 @@ app.command(cls=SectionedCommand, rich_help_panel=TRAIN)(expand_groups(matrix, s
 app.command(hidden=True)(expand_groups(rehearse))
 
 
+def without_none(
+    given: dict,  # Arguments by name
+) -> dict:
+    "Return the arguments that the user gave."
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def chosen_recipes(
     names: Sequence[str] | None,  # Recipes or files; those of the study if there are none
     every: bool,  # All recipes of kdfast
@@ -198,15 +205,19 @@ def train_all(
     wanted: Sequence[tuple[Recipe, dict]],  # Recipes with their arguments
     training: StudyOptions,  # How many runs, where
     images: DataOptions,  # The data set
+    metric: str | None,  # What verdicts judge
     design=None,  # kdfast.analysis.design.Declared, for a study that trains until it is decided
 ) -> tuple[str, list]:  # Name of the data set; tasks without a result
-    "Train what is missing, after a rehearsal. Raises KdfastError under torchrun and accelerate launch."
+    "Train what is missing, after a rehearsal. Raises KdfastError for a wrong metric, and under torchrun."
     if distributed.env_world_size() > 1:
         raise KdfastError('this command cannot run under torchrun or accelerate launch; use --jobs')
+    from kdfast.analysis.metrics import metric_of_kind
     from kdfast.study import process, schedule
     from kdfast.study.plan import plan
 
-    data = load_data(images, training.runs).name
+    loaded = load_data(images, training.runs)
+    data = loaded.name
+    judged = metric_of_kind(loaded.several, metric, data).name
     backend, start = process, None
     if training.ray:
         from kdfast.data.sources import located
@@ -227,7 +238,7 @@ def train_all(
 
     if design is None:
         return data, train(training.seeds)
-    return data, train_until_decided(design, training.runs, data, train)
+    return data, train_until_decided(replace(design, metric=judged), training.runs, data, train)
 
 
 def connect_to_ray(

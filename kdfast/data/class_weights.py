@@ -23,6 +23,8 @@ def class_weights(
     """
     if setting == 'none':
         return {}
+    if data.several:
+        raise KdfastError(f'--class-weights {setting}: {data.name} has several labels per image, expected one class')
     counts = np.bincount(data.train[1], minlength=len(data.classes))
     weights = 1 / counts if setting == 'auto' else weights_in_table(setting, data.classes)
     weights = weights * counts.sum() / (weights * counts).sum()

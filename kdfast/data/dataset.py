@@ -8,6 +8,7 @@ from PIL import Image
 from kdfast.core.errors import KdfastError
 from kdfast.data.arrays import fingerprint, statistics
 from kdfast.data.augment import default_augment
+from kdfast.data.labels import has_several
 from kdfast.data.naming import run_name
 from kdfast.data.pixels import resize_center_crop
 
@@ -37,6 +38,11 @@ class Data:
     grow: float = 1.0  # Progressive resizing: fraction of height and width at which training starts; 1: none
     batch_size: int | None = None  # Training images per batch; None: the usual number for the size of the data set
     asked: dict | None = None  # Arguments of `load`
+
+    @property
+    def several(self) -> bool:
+        "Whether images have several labels; labels are then (n, classes) int8, 0 or 1."
+        return has_several(self.train[1])
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -35,7 +35,7 @@ def with_unlabeled(
         return data
     images = load_unlabeled(Path(path).expanduser(), data)
     train, labels = data.train
-    joined = Joined(train, images), np.concatenate([labels, np.zeros(len(images), np.int64)])
+    joined = Joined(train, images), np.concatenate([labels, np.zeros((len(images), *labels.shape[1:]), labels.dtype)])
     return replace(data, train=joined, batch_size=data.batch_size or None)
 
 

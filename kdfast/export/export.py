@@ -20,6 +20,7 @@ from kdfast.models.description import read_description
 from kdfast.models.saved import load_network
 from kdfast.runs import trust
 from kdfast.runs.run_dir import RunDir
+from kdfast.stats.labels import THRESHOLD
 
 ATTENTION = functional.scaled_dot_product_attention
 MAX_CHANGED = 0.001  # fraction of the validation images whose predicted class may change
@@ -131,11 +132,11 @@ def check(
     file: Path,  # The exported file
     network: nn.Module,  # The run's network
     data: Data,  # The run's data
-    predicted: np.ndarray,  # The run's predicted classes of the validation images, (n,)
+    predicted: np.ndarray,  # The run's predictions of the validation images: classes (n,), or labels (n, classes)
 ) -> tuple[
     int, float
-]:  # Images whose class differs from the run's; largest difference of a probability from the network's
-    "Verify an exported file. Raises KdfastError if more than one class in a thousand differs."
+]:  # Images whose class or labels differ from the run's; largest difference of a probability from the network's
+    "Verify an exported file. Raises KdfastError if the predictions of more than one image in a thousand differ."
     images = data.valid[0]
     changed, difference = 0, 0.0
     exported_model, own_model = classifier(file)[0], from_network(network)
@@ -143,10 +144,13 @@ def check(
     for start in range(0, len(images), BATCH):
         batch = data.shown(images[start : start + BATCH])
         exported, own = (probabilities(model, batch, size)[:, order] for model in (exported_model, own_model))
-        changed += int((exported.argmax(1) != predicted[start : start + BATCH]).sum())
+        found = exported > THRESHOLD if data.several else exported.argmax(1)
+        differs = found != predicted[start : start + BATCH]
+        changed += int((differs.any(1) if data.several else differs).sum())
         difference = np.maximum(difference, np.abs(exported - own).max())
     if changed > MAX_CHANGED * len(images):
         raise KdfastError(
-            f'{file} predicts another class than the run for {changed} of {len(images)} validation images'
+            f'{file} predicts {"other labels" if data.several else "another class"} than the run for {changed} of '
+            f'{len(images)} validation images'
         )
     return changed, float(difference)

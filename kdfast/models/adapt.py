@@ -81,6 +81,12 @@ def adapt_teacher(
     Images are scaled to the size that the teacher was trained on. Raises KdfastError if the teacher lacks a class.
     """
     trained_on = network.built_by
+    if (trained_on.get('labels') == 'several') != data.several:
+        kinds = ('several labels', 'one label') if data.several else ('one label', 'several labels')
+        raise KdfastError(
+            f'the teacher {name} was trained on images with {kinds[1]}, and {data.name} has {kinds[0]} per image: '
+            'their outputs mean different things'
+        )
     unknown = [c for c in data.classes if c not in trained_on['classes']]
     if unknown:
         raise KdfastError(

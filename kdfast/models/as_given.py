@@ -69,6 +69,11 @@ def as_given(
     cannot process images of any of the sizes.
     """
     named = parse(name)
+    if data.several:
+        raise KdfastError(
+            f'{name}: {data.name} has several labels per image, for which a trained network cannot be used as it is: '
+            'train it for at least one epoch'
+        )
     if not named.weights:
         raise KdfastError(f'{name} is not trained: name its weights, {name}@FILE, or train it for at least one epoch')
     network, classes, project = trained_classifier(named, data)

@@ -25,6 +25,7 @@ def with_description(
         std=data.std,
         size=list(data.shape),
         presized=presized_side(data.size) if data.size else None,
+        **dict(labels='several') if data.several else {},
         **dict(range=list(data.range)) if data.range else {},
         **dict(source=project.hashes) if project else {},
     )
@@ -77,6 +78,7 @@ def is_valid(
         len(size) == 2
         and all(isinstance(n, int) and 0 < n < 2**16 for n in size)
         and len(colors) == 6
+        and description.get('labels') in (None, 'several')
         and isinstance(description.get('extra', {}), dict)
         and all(isinstance(entry, dict) for entry in versions.values())
         and all(isinstance(name, str) for name in names)

@@ -6,13 +6,14 @@ from statistics import mean
 
 from markupsafe import Markup
 
-from kdfast.analysis.curves import LAST_EPOCHS, TOLERANCE
+from kdfast.analysis.curves import LAST_EPOCHS, TOLERANCE, score_name
 from kdfast.core.format import loss_text
 from kdfast.report.charts import line_chart
 from kdfast.runs.run_dir import RunDir
 
 CURVES = {  # columns of metrics.csv and steps.csv, with their titles
     'accuracy': 'accuracy',
+    'map': 'mean average precision',
     'total': 'training objective',
     'hard': 'hard loss',
     'soft': 'soft loss',
@@ -34,28 +35,30 @@ def curve_sentences(
     def ranking(key, number_format):
         return ', '.join(f'{name} {number_format(means[name][key])}' for name in ranked(names, key, means))
 
-    first, *_, last = ranked(names, 'valid_accuracy', means)
-    lead = points(means[first]['valid_accuracy'] - means[last]['valid_accuracy'])
-    yield f'Final validation accuracy: {ranking("valid_accuracy", accuracy)}; {first} is {lead} ahead of {last}.'
+    final = f'valid_{score_name(means[names[0]])}'
+    label = CURVES[final.removeprefix('valid_')]
+    first, *_, last = ranked(names, final, means)
+    lead = points(means[first][final] - means[last][final])
+    yield f'Final validation {label}: {ranking(final, accuracy)}; {first} is {lead} ahead of {last}.'
     yield (
-        f'Best epoch: {ranking("best_valid_accuracy", accuracy)}. Best epochs are selected on the validation images, '
+        f'Best epoch: {ranking(f"best_{final}", accuracy)}. Best epochs are selected on the validation images, '
         'so these numbers are too high.'
     )
     most, *_, least = ranked(names, 'generalization_gap', means)
     gaps = ranking('generalization_gap', points)
-    yield f'Over-fitting (training minus validation accuracy): {gaps}; most in {most}, least in {least}.'
+    yield f'Over-fitting (training minus validation {label}): {gaps}; most in {most}, least in {least}.'
     epochs = [
         f'{name} epoch {means[name]["convergence_epoch"]:.0f} of {means[name]["epochs"]:.0f}'
         for name in reversed(ranked(names, 'convergence_epoch', means))
     ]
     within = f'{100 * TOLERANCE:.1f} point'
     yield (
-        f'Convergence (first epoch from which validation accuracy stays within {within} of its final value): '
+        f'Convergence (first epoch from which validation {label} stays within {within} of its final value): '
         f'{", ".join(epochs)}.'
     )
     if all(means[name]['last_epochs_sd'] is not None for name in names):
         spreads = ranking('last_epochs_sd', lambda x: f'{100 * x:.2f} points')
-        yield f'Stability (standard deviation of validation accuracy over the last {LAST_EPOCHS} epochs): {spreads}.'
+        yield f'Stability (standard deviation of validation {label} over the last {LAST_EPOCHS} epochs): {spreads}.'
     yield from loss_sentences(names, means)
 
 

@@ -13,13 +13,17 @@ from kdfast.analysis.curves import comparisons, summarize_curves
 from kdfast.analysis.differences import differences_from
 from kdfast.analysis.matrix import QUESTION, questions_answered
 from kdfast.analysis.measures import MEASURES
+from kdfast.analysis.metrics import ACCURACY, metric_for
+from kdfast.analysis.results import has_several_labels
 from kdfast.core.format import interval_text, percent, signed_points
 from kdfast.report.charts import interval_plot
 from kdfast.report.classes import class_accuracy_rows, confident_errors, confusion_matrices
+from kdfast.report.confusion import MAX_CLASSES
 from kdfast.report.curves import curve_charts, curve_sentences
 from kdfast.report.differences import difference_remarks
+from kdfast.report.labels import HEADINGS, label_cells, label_rows, shown_labels
 from kdfast.report.matrix import KINDS, answer_sentences
-from kdfast.report.tables import run_label, run_remarks, table_cell
+from kdfast.report.tables import class_table, run_label, run_remarks, table_cell
 from kdfast.runs.find import resolve_run_name
 from kdfast.runs.lookup import arguments_text
 from kdfast.runs.run_dir import RunDir
@@ -31,11 +35,14 @@ def render_page(
     folders: Sequence[RunDir],  # Runs on one data set
     runs_dir: Path,  # Directory of the runs
     margin: float,  # Smallest difference that matters, as a fraction
+    metric: str | None = None,  # What verdicts judge; default: accuracy, or what a design declares
 ) -> str:  # HTML
     "Render the page: question and answer, table, curves, confusion matrices, analyses, provenance."
     finished = [folder for folder in folders if folder.finished]
     classified = [folder for folder in finished if folder.result['valid_accuracy'] is not None]
     rows = aggregate(folders)
+    judged = metric_for(finished, metric) if finished else ACCURACY
+    by_class, which_classes = class_table(rows, MAX_CLASSES)
     colors = {row['recipe']: at % N_COLORS for at, row in enumerate(rows)}
     return page_template().render(
         data=folders[0].data,
@@ -43,13 +50,18 @@ def render_page(
         margin=margin,
         colors=colors,
         question=QUESTION,
-        answers=[answer_section(found, margin) for found in questions_answered(folders, runs_dir, margin)],
+        answers=[answer_section(found, margin) for found in questions_answered(folders, runs_dir, margin, metric)],
+        judged=judged.label,
         table=measure_table(rows),
         rows=rows,
+        by_class=by_class,
+        which_classes=which_classes,
         remarks=run_remarks(folders),
-        against=baseline_sections(folders, margin),
+        against=baseline_sections(folders, margin, metric),
         curves=curve_charts(finished, colors),
         analyses=analysis_sections(folders),
+        labels=[label_section(folder) for folder in finished if has_several_labels(folder.result)],
+        label_headings=HEADINGS,
         confusions=confusion_matrices(classified),
         classes=class_accuracy_rows(classified),
         gallery=confident_errors(classified),
@@ -90,21 +102,22 @@ def in_points(row):
 
 
 def measure_table(rows):
-    "One row per measure: its label, and the cells of the recipes."
-    return [(m.label, [table_cell(row[m.name], m.format) for row in rows]) for m in MEASURES]
+    "One row per measure that a recipe has: its label, and the cells of the recipes."
+    shown = [m for m in MEASURES if any(row[m.name] for row in rows)]
+    return [(m.label, [table_cell(row[m.name], m.format) for row in rows]) for m in shown]
 
 
-def baseline_sections(folders, margin):
+def baseline_sections(folders, margin, metric):
     "Differences from the baseline; from each of several, if none of them has the default arguments."
     default = resolve_run_name(folders, 'baseline')
     every = dict.fromkeys(f.recipe for f in folders if f.finished and f.run.get('recipe') == 'baseline')
-    sections = [baseline_section(folders, name, margin) for name in ([default] if default else every)]
+    sections = [baseline_section(folders, name, margin, metric) for name in ([default] if default else every)]
     return [section for section in sections if section]
 
 
-def baseline_section(folders, baseline, margin):
+def baseline_section(folders, baseline, margin, metric):
     "Plot and remarks of the differences from this baseline; None if there are none."
-    rows = [row for row in differences_from(folders, baseline, margin) if row['verdict']]
+    rows = [row for row in differences_from(folders, baseline, margin, metric) if row['verdict']]
     if not rows:
         return None
     plot = interval_plot([(row['recipe'], *in_points(row), row['verdict']) for row in rows], 100 * margin)
@@ -115,6 +128,12 @@ def analysis_sections(folders):
     "Sentences for each comparison of the study that has all its recipes."
     means = summarize_curves(folders)
     return [dict(recipes=names, sentences=list(curve_sentences(names, means))) for names in comparisons(folders, means)]
+
+
+def label_section(folder):
+    "The counts of each label of a run."
+    rows = [label_cells(row) for row in label_rows(folder.result, MAX_CLASSES)]
+    return dict(recipe=folder.recipe, seed=folder.seed, rows=rows, which=shown_labels(folder.result, MAX_CLASSES))
 
 
 def provenance(folder):

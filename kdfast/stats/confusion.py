@@ -22,6 +22,24 @@ def class_accuracies(
     return [right / n if n else None for right, n in zip(matrix.diagonal().tolist(), matrix.sum(1).tolist())]
 
 
+def balanced_accuracy(
+    matrix: np.ndarray,  # (classes, classes) of counts
+) -> float:
+    "Return the mean of the accuracies of the classes that have images (macro recall)."
+    known = [accuracy for accuracy in class_accuracies(matrix) if accuracy is not None]
+    return sum(known) / len(known)
+
+
+def image_weights(
+    counts: np.ndarray,  # (classes,) numbers of images, n in all
+) -> np.ndarray:  # (classes,); 0 for a class without images
+    """Return n / (K · images of the class) of each class, where K classes have images.
+
+    The mean over all images of weight × correct is the balanced accuracy.
+    """
+    return np.divide(counts.sum(), (counts > 0).sum() * counts, out=np.zeros(len(counts)), where=counts > 0)
+
+
 def most_confused(
     matrix: np.ndarray,  # (classes, classes) of counts
 ) -> list[tuple[int, int]]:  # (actual, predicted)

@@ -24,7 +24,7 @@ def run_until_decided(
         failed = train(look)
         if failed:
             return failed
-        found = differences_from(find_runs(runs_dir, data), declared.against, declared.margin)
+        found = differences_from(find_runs(runs_dir, data), declared.against, declared.margin, declared.metric)
         rows = [row for row in found if row['recipe'] in declared.recipes]
         if missing := set(declared.recipes) - {row['recipe'] for row in rows}:
             raise KdfastError(f'no accuracy to compare: {listed(sorted(missing))} trains no classifier; leave it out')

@@ -1,41 +1,38 @@
 """Evaluate a trained run: accuracies, confusion matrix, predictions, size and speed."""
 
-import io
 from collections.abc import Callable
-from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 
 import numpy as np
 import torch
-from fastai.basics import Callback, Learner, noop
+from fastai.basics import Learner
 from torch import nn
 
-from kdfast.core import atomic
 from kdfast.core.atomic import write_csv
-from kdfast.core.errors import Diverged, KdfastError
-from kdfast.data.dataloaders import Images
+from kdfast.core.errors import KdfastError
 from kdfast.data.dataset import Data
 from kdfast.models.cost import count_macs, measure_latency, to_half
 from kdfast.models.saved import save_network
-from kdfast.stats.confusion import most_confused
+from kdfast.stats.confusion import balanced_accuracy, class_accuracies, most_confused
+from kdfast.training.final_test import evaluate_test
 from kdfast.training.given_teacher import check_given, keep_code
+from kdfast.training.label_evaluation import evaluate_labels
+from kdfast.training.outputs import write_arrays
+from kdfast.training.predictions import Predictions, predict_split
 
 PAIRS_SHOWN = 5  # most confused pairs whose images are saved
 IMAGES_SHOWN = 8  # images saved of each pair
-LOGITS_KEPT = 10_000_000  # largest images × classes whose logits are saved: 20 MB in half precision
 
 
 CLASSIFIED = (  # results that a run without a classifier does not have
     'train_accuracy',
     'valid_accuracy',
+    'valid_balanced_accuracy',
+    'class_accuracy',
     'best_valid_accuracy',
     'best_epoch',
     'valid_loss',
     'valid_images',
-    'test_accuracy',
-    'test_loss',
-    'test_images',
     'worst_pairs',
 )
 
@@ -55,7 +52,10 @@ def evaluate(
     model, network = network, run.given or network
     keep_code(run, network)
     save_network(network, run.folder / 'weights.safetensors')
-    classified = evaluate_classifier(run, outcome) if isinstance(outcome, Learner) else dict.fromkeys(CLASSIFIED)
+    classified = dict.fromkeys(CLASSIFIED)
+    if isinstance(outcome, Learner):
+        classified |= (evaluate_labels if run.data.several else evaluate_classifier)(run, outcome)
+        classified |= evaluate_test(run, outcome)
     if run.given is not None and not run.rehearsal:
         check_given(run)
     return dict(
@@ -101,101 +101,14 @@ def evaluate_classifier(
     return dict(
         train_accuracy=trained.accuracy,
         valid_accuracy=found.accuracy,
+        valid_balanced_accuracy=balanced_accuracy(matrix),
+        class_accuracy=dict(zip(names, class_accuracies(matrix))),
         best_valid_accuracy=best.get('valid_accuracy'),
         best_epoch=best.get('epoch'),
         valid_loss=found.loss,
         valid_images=len(found.actual),
-        **evaluate_test(run, learn),
         worst_pairs=[[names[a], names[b], int(matrix[a, b])] for a, b in worst],
     )
-
-
-def evaluate_test(
-    run,  # kdfast.training.run.Run that was trained
-    learn: Learner,  # Its Learner
-) -> dict:  # Results; None if the data set has no test images besides the validation images
-    "Compute accuracy and loss on the test images, which nothing else reads; save the predictions."
-    if run.data.test is None:
-        return dict.fromkeys(['test_accuracy', 'test_loss', 'test_images'])
-    images = Images(*run.data.test, run.data.classes, size=run.data.size)
-    found = predict_split(learn, run.dls.valid.new(images), len(run.data.classes))
-    write_arrays(run.folder / 'test_predictions.npz', actual=found.actual, predicted=found.predicted)
-    return dict(test_accuracy=found.accuracy, test_loss=found.loss, test_images=len(found.actual))
-
-
-@dataclass
-class Predictions:
-    "Predictions for a split; without logits, memory does not depend on the number of classes."
-
-    actual: torch.Tensor  # (n,) classes
-    predicted: torch.Tensor  # (n,) classes
-    surplus: torch.Tensor  # (n,) logit of the predicted class minus that of the actual class
-    loss: float  # Mean over the images
-    logits: torch.Tensor | None  # (n, classes), if kept
-
-    @property
-    def accuracy(self) -> float:
-        "Fraction of correct predictions"
-        return float((self.actual == self.predicted).double().mean())
-
-
-def predict_split(
-    learn: Learner,  # Trained; its model maps images to (n, classes)
-    dl,  # DataLoader, in a fixed order
-    n_classes: int,  # Number of classes
-    keep_logits: bool = False,  # Keep the logits if they are at most LOGITS_KEPT numbers
-) -> Predictions:
-    "Predict all images. Raises Diverged for NaN or an infinite loss, KdfastError for other outputs."
-    collector = PredictionCollector(n_classes, keep_logits and dl.n * n_classes <= LOGITS_KEPT)
-    learn.get_preds(dl=dl, with_preds=False, with_targs=False, reorder=False, act=noop, cbs=collector)
-    columns = [torch.cat(column) for column in zip(*collector.batches)]
-    loss = collector.total_loss / len(columns[0])
-    if not isfinite(loss):
-        raise Diverged(f'the loss of the trained network is {loss}: try a lower --lr')
-    return Predictions(*columns[:3], loss, columns[3] if collector.keep_logits else None)
-
-
-class PredictionCollector(Callback):
-    "Collect the columns of `Predictions`, batch by batch, on the CPU."
-
-    order = 90  # after callbacks that change predictions
-
-    def __init__(
-        self,
-        n_classes: int,  # Number of classes
-        keep_logits: bool,  # Also collect the logits
-    ):
-        self.n_classes = n_classes
-        self.keep_logits = keep_logits
-
-    def before_validate(self):
-        self.batches = []
-        self.total_loss = 0.0
-
-    def after_batch(self):
-        logits = check_logits(self.pred, self.n_classes)
-        actual = self.y.as_subclass(torch.Tensor)
-        highest = logits.max(1)
-        surplus = highest.values - logits.gather(1, actual[:, None])[:, 0]
-        columns = actual, highest.indices, surplus, *([logits] if self.keep_logits else [])
-        self.batches.append([column.cpu() for column in columns])
-        self.total_loss += float(self.loss.mean()) * len(actual)
-
-
-def check_logits(
-    pred,  # Output of the trained network
-    n_classes: int,  # Number of classes
-) -> torch.Tensor:  # (n, classes), float32
-    "Return the logits. Raises KdfastError for other shapes, Diverged for NaN."
-    shape = tuple(pred.shape) if isinstance(pred, torch.Tensor) else type(pred).__name__
-    if not isinstance(pred, torch.Tensor) or pred.ndim != 2 or pred.shape[1] != n_classes:
-        raise KdfastError(
-            f'the trained network returns {shape}, expected (images, {n_classes}): '
-            'if it is not a classifier, main should return the network instead of the Learner'
-        )
-    if pred.isnan().any():
-        raise Diverged('the trained network returns NaN: try a lower --lr')
-    return pred.detach().as_subclass(torch.Tensor).float()
 
 
 def count_confusion(
@@ -222,16 +135,6 @@ def write_confused(
     index = np.array(rows, int)
     images = data.shown(data.valid[0][index])
     write_arrays(file, images=images, index=index, actual=found.actual[rows], predicted=found.predicted[rows])
-
-
-def write_arrays(
-    file: Path,  # .npz
-    **arrays,  # Arrays or tensors, by name
-):
-    "Write arrays to a file, completely or not at all."
-    content = io.BytesIO()
-    np.savez_compressed(content, **{name: np.asarray(tensor) for name, tensor in arrays.items()})
-    atomic.write(file, content.getvalue())
 
 
 def fit_loss(

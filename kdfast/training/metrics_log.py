@@ -1,7 +1,5 @@
 """Log metrics: every component of the loss, per step and per epoch."""
 
-import csv
-import io
 from collections import defaultdict
 from dataclasses import dataclass
 from math import isfinite
@@ -11,16 +9,15 @@ import torch
 from torch.nn.utils import get_total_norm
 
 from kdfast.core import distributed
-from kdfast.core.append import AppendOnlyFile
+from kdfast.core.append import AppendOnlyFile, csv_row
 from kdfast.core.atomic import write_csv
 from kdfast.core.errors import Diverged
 from kdfast.distill.fit import FitCallback, merged, parts_of
 from kdfast.runs.run_dir import RunDir
 from kdfast.training.device_values import SmoothLoss, reads_at_once, wide
+from kdfast.training.label_scores import LabelScores
 
-MEASURES = ('total', 'soft', 'hard', 'fit', 'accuracy')
-STEP = ('stage', 'epoch', 'step', 'lr', *MEASURES)
-EPOCH = ('stage', 'epoch', 'lr', *(f'train_{m}' for m in MEASURES), *(f'valid_{m}' for m in MEASURES), 'seconds')
+LOSSES = ('total', 'soft', 'hard', 'fit')
 LOOK_EVERY = 50  # batches between reads from a GPU; each read synchronizes
 GRADIENT = 'gradient'  # key of the gradient norm in the values of a batch
 
@@ -43,6 +40,8 @@ class MetricsLog(FitCallback):
     `total` is the training loss, `hard` the loss on labels (on validation images: the validation loss), `soft` and
     `fit` the losses that Distill, Match and Hint add.
 
+    Images with several labels have `valid_map`, the mean average precision of the epoch, instead of accuracies.
+
     Training rows are measured during the steps: on augmented images, with the weights of that step.
 
     `stage` is the number of the fit in the run, from 1; `lr_find` does not count.
@@ -56,8 +55,20 @@ class MetricsLog(FitCallback):
     def __init__(
         self,
         folder: RunDir,  # Run directory
+        several: bool = False,  # Whether images have several labels: mean average precision instead of accuracy
     ):
         self.folder = folder
+        of_step, of_valid = (*LOSSES, *([] if several else ['accuracy'])), (*LOSSES, 'map' if several else 'accuracy')
+        self.of_step = of_step  # measures of a training step
+        self.columns = (
+            'stage',
+            'epoch',
+            'lr',
+            *(f'train_{m}' for m in of_step),
+            *(f'valid_{m}' for m in of_valid),
+            'seconds',
+        )
+        self.scores = LabelScores() if several else None
         self.stage = 0
         self.epochs = []  # rows of metrics.csv
         self.steps = 0  # rows of steps.csv
@@ -69,6 +80,8 @@ class MetricsLog(FitCallback):
 
     def begin_epoch(self):
         "Reset the sums of the epoch."
+        if self.scores:
+            self.scores = LabelScores()
         self.sums = defaultdict(float)
         self.counts = defaultdict(int)
         self.started = perf_counter()
@@ -107,6 +120,8 @@ class MetricsLog(FitCallback):
         losses = merged(parts_of(cb) for cb in self.learn.cbs.sorted('order'))
         losses = losses or dict.fromkeys(('total', 'hard'), self.loss.detach().mean())
         y, pred = self.y, self.pred
+        if self.scores and not self.training and 'hard' in losses:
+            self.scores.add(pred, y)
         labelled = (
             isinstance(y, torch.Tensor)
             and isinstance(pred, torch.Tensor)
@@ -172,10 +187,10 @@ class MetricsLog(FitCallback):
         if batch.lr is None:
             return
         if not self.steps:
-            self.file.add(csv_row(STEP))
+            self.file.add(csv_row(('stage', 'epoch', 'step', 'lr', *self.of_step)))
         self.steps += 1
         self.file.add(
-            csv_row((self.stage, batch.epoch, self.steps, batch.lr, *(batch.values.get(m) for m in MEASURES)))
+            csv_row((self.stage, batch.epoch, self.steps, batch.lr, *(batch.values.get(m) for m in self.of_step)))
         )
 
     @property
@@ -202,8 +217,10 @@ class MetricsLog(FitCallback):
             **means,
             seconds=round(perf_counter() - self.started, 2),
         )
-        self.epochs.append({name: row.get(name) for name in EPOCH})
-        write_csv(self.folder / 'metrics.csv', EPOCH, ([r[name] for name in EPOCH] for r in self.epochs))
+        if self.scores:
+            row['valid_map'] = self.scores.mean()
+        self.epochs.append({name: row.get(name) for name in self.columns})
+        write_csv(self.folder / 'metrics.csv', self.columns, (r.values() for r in self.epochs))
         self.file.write()
         self.begin_epoch()
 
@@ -239,10 +256,3 @@ def check(batch, name, value):
     what = 'a gradient became infinite or NaN' if name == GRADIENT else f'the {name} loss became {value}'
     where = f'step {batch.step}' if batch.split == 'train' else 'on validation images'
     raise Diverged(f'{what} in epoch {batch.epoch}, {where}: try a lower --lr')
-
-
-def csv_row(values):
-    "Return a row of a CSV file as bytes."
-    text = io.StringIO()
-    csv.writer(text, lineterminator='\n').writerow(values)
-    return text.getvalue().encode()

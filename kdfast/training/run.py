@@ -30,6 +30,7 @@ from kdfast.runs.upstream import record_upstream
 from kdfast.training.checkpoints import Checkpoints
 from kdfast.training.given_teacher import check_teacher, held_out_note
 from kdfast.training.learner import RunLearner, SeededOrder
+from kdfast.training.losses import check_loss
 from kdfast.training.metrics_log import MetricsLog
 from kdfast.training.precision import Bfloat16, precision_on
 from kdfast.training.random_states import random_states_kept
@@ -64,7 +65,7 @@ class Run(RunLayers):
         self.watch = watch
         self.train_recipe = train
         self.settings = settings or {}
-        self.record = MetricsLog(folder)
+        self.record = MetricsLog(folder, data.several)
         self.checkpoints = None
         self.upstream = []  # (recipe name, run directory) of each run that it depends on
         self.caches = []  # TeacherCache of each teacher
@@ -193,13 +194,15 @@ class Run(RunLayers):
     ) -> Learner:
         """Create a fastai Learner on this run's images that saves its losses in the run directory.
 
-        Defaults: cross-entropy on labels, SGD with momentum, weight decay 5e-3. fastai multiplies the decay by the
-        learning rate; with momentum 0.9 it equals 5e-4 in libraries that add it to the gradient. `fit_one_cycle`
-        moves the momentum from 0.95 to 0.85 and back, regardless of the optimizer's own value.
+        Defaults: cross-entropy on labels (binary cross-entropy if images have several), SGD with momentum, weight decay
+        5e-3. fastai multiplies the decay by the learning rate; with momentum 0.9 it equals 5e-4 in libraries that add
+        it to the gradient. `fit_one_cycle` moves the momentum from 0.95 to 0.85 and back, regardless of the
+        optimizer's own value.
 
-        Raises KdfastError if a setting of the run is given here as well.
+        Raises KdfastError if a setting of the run is given here as well, and for a loss that does not fit the labels.
         """
-        arguments = learner_arguments(self.settings, optimizer, kwargs)
+        arguments = learner_arguments(self.settings, optimizer, kwargs, self.data.several)
+        check_loss(arguments['loss_func'], self.data)
         cbs = [SeededOrder(), self.record, *self.caches, *L(arguments.pop('cbs', None))]
         if self.class_weights and arguments['loss_func'] not in (hint_loss, feature_loss):  # which have no labels
             cbs.append(ClassWeights(list(self.class_weights.values())))

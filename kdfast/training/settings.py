@@ -3,11 +3,12 @@
 from functools import partial
 
 import numpy as np
-from fastai.basics import CrossEntropyLossFlat, L, Learner, accuracy
+from fastai.basics import L, Learner
 from fastai.callback.schedule import LRFinder
 
 from kdfast.core.errors import KdfastError
 from kdfast.runs.options import option_flag
+from kdfast.training.losses import default_loss
 from kdfast.training.optimizers import optimizer_named
 
 WD = 5e-3  # for all optimizers, which multiply it by the learning rate
@@ -19,6 +20,7 @@ def learner_arguments(
     settings: dict,  # Of the run
     optimizer: str | None,  # As the recipe names it, if it does
     given: dict,  # Arguments of fastai's Learner that the recipe gives
+    several: bool = False,  # Whether images have several labels
 ) -> dict:  # Arguments of fastai's Learner
     "Return the arguments of a Learner. Raises KdfastError if recipe and settings give the same one."
     own = dict(optimizer=optimizer or given.get('opt_func')) | {name: given.get(name) for name in CHOSEN}
@@ -26,7 +28,7 @@ def learner_arguments(
         if value is not None and name in settings:
             raise own_value_error(name, value, settings[name])
     opt_func = partial(optimizer_named(optimizer or settings.get('optimizer', 'sgd')), mom=0.9)
-    defaults = dict(loss_func=CrossEntropyLossFlat(), wd=WD, metrics=accuracy, opt_func=opt_func)
+    defaults = dict(wd=WD, opt_func=opt_func, **default_loss(several))
     return defaults | given | chosen_in(settings)
 
 

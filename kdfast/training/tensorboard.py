@@ -6,7 +6,6 @@ from torch.utils.tensorboard import SummaryWriter
 
 from kdfast.distill.fit import FitCallback
 from kdfast.runs.run_dir import RunDir
-from kdfast.training.metrics_log import MEASURES
 
 
 class TensorBoard(FitCallback):
@@ -30,7 +29,7 @@ class TensorBoard(FitCallback):
 
     def after_epoch(self):
         for x, row in self.new_rows('steps.csv'):
-            self.write({name: row[name] for name in ('lr', *MEASURES)}, x, 'step')
+            self.write({name: row[name] for name in row if name not in ('stage', 'epoch', 'step')}, x, 'step')
         for x, row in self.new_rows('metrics.csv'):
             self.write({name: row[name] for name in row if name not in ('stage', 'epoch')}, x, 'epoch')
 
