@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def design_file(
     against: str,  # The baseline
     recipes: tuple[str, ...],  # Compared with it
 ) -> Path:
-    "Where the design of such a study is kept: one of any set of recipes."
+    "Return the file with the design of such a study; the order of its recipes does not matter."
     key = hashlib.sha256(json.dumps([against, sorted(recipes)]).encode()).hexdigest()[:12]
     return Path(runs_dir) / data / FOLDER / f'{key}.json'
 
@@ -44,9 +45,12 @@ def design_file(
 def declare(
     runs_dir: Path,  # Where runs are kept
     data: str,  # Name of the data set
-    asked: Declared,
+    asked: Declared,  # The design to declare
 ) -> Declared:  # As it was declared the first time
-    "Write a design before its first look. Raises KdfastError where the same study was declared otherwise before."
+    """Write a design before its first look; return the existing one if it is declared already.
+
+    Raises KdfastError if the same study was declared with other looks or another margin.
+    """
     Design(asked.looks, len(asked.recipes))  # refuse what is no design before anything is written
     file = design_file(runs_dir, data, asked.against, asked.recipes)
     if file.exists():
@@ -72,7 +76,7 @@ def declare(
 def read_design(
     file: Path,  # That `declare` wrote
 ) -> Declared:
-    "Read a design. Raises KdfastError where the file holds none."
+    "Read a design. Raises KdfastError if the file has none."
     try:
         found = json.loads(file.read_text())
         return Declared(**found | dict(recipes=tuple(found['recipes']), looks=tuple(found['looks'])))
@@ -86,7 +90,7 @@ def find_designs(
     runs_dir: Path,  # Where runs are kept
     data: str,  # Name of the data set
 ) -> list[Declared]:
-    "The designs of the studies on a data set, the oldest first."
+    "Return the designs of the studies on a data set, the oldest first."
     files = (Path(runs_dir) / data / FOLDER).glob('*.json')
     return sorted((read_design(file) for file in files), key=lambda found: found.declared)
 
@@ -94,12 +98,15 @@ def find_designs(
 def parse_looks(
     text: str,  # 3,5,8,12,20
 ) -> tuple[int, ...]:
-    "Numbers of seeds. Raises KdfastError for anything else."
+    "Parse numbers of seeds, separated by commas. Raises KdfastError for anything else."
     try:
         return tuple(int(word) for word in text.split(','))
     except ValueError:
         raise KdfastError(f'--looks {text}: expected numbers of seeds, such as 3,5,8,12,20') from None
 
 
-def listed_looks(looks):
+def listed_looks(
+    looks: Sequence[int],  # At least one
+):
+    "Format numbers of seeds for a sentence, for example: 3, 5 and 8."
     return f'{", ".join(map(str, looks[:-1]))} and {looks[-1]}' if len(looks) > 1 else str(looks[0])

@@ -88,7 +88,13 @@ def compare(
             out.print(Text(remark, style='dim'))
 
 
-def compare_against(by_data, against, margin, as_json, as_csv):
+def compare_against(
+    by_data,  # Runs by the name of their data set
+    against,  # Name of a recipe
+    margin,  # Smallest difference that matters, as a fraction
+    as_json,  # Print JSON instead of tables
+    as_csv,  # Print CSV instead of tables
+):
     "Print the differences from the recipe `against`; one table per data set."
     from kdfast.analysis.differences import differences_from
     from kdfast.report.differences import difference_remarks, difference_table
@@ -108,7 +114,9 @@ def compare_against(by_data, against, margin, as_json, as_csv):
             print_line(f'no other recipe than {against} has finished runs')
 
 
-def print_heading(data):
+def print_heading(
+    data,  # Name of the data set
+):
     "Print the name of a data set above its table."
     out.print(Text(f'\n{data}\n', style='bold'))
 

@@ -1,6 +1,8 @@
 "Files that only grow while a run trains, such as the metrics of each step."
 
+import csv
 import hashlib
+import io
 import os
 from pathlib import Path
 
@@ -79,3 +81,12 @@ class AppendOnlyFile:
             return
         with self.file.open('r+b') as f:
             f.truncate(self.size)
+
+
+def csv_row(
+    values,  # Of the row
+):
+    "Return a row of a CSV file as bytes."
+    text = io.StringIO()
+    csv.writer(text, lineterminator='\n').writerow(values)
+    return text.getvalue().encode()

@@ -56,6 +56,7 @@ class Hint(FitCallback):
         self.parts = dict(total=self.loss.detach(), fit=self.loss.detach())
 
     def leave(self):
+        "Restore the teacher."
         if self.inference_teacher:
             self.inference_teacher.leave()
         self.inference_teacher = None
@@ -111,7 +112,7 @@ def fit_hint(
 
 
 class Guided(nn.Sequential):
-    "A front, which may have several inputs, followed by a regressor."
+    "A front, followed by a regressor; it takes the inputs of the front, one or several."
 
     def forward(self, *inputs):
         student_front, layer = self

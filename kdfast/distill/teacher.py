@@ -69,7 +69,10 @@ class Teacher:
             self.network = self.source
         return self.answers(self.network, copies(xb) if self.writes else xb, self.layers, self.choose)
 
-    def first(self, xb):
+    def first(
+        self,
+        xb,  # A batch of inputs
+    ):
         "Return the outputs of the first batch; choose a faster copy; note if it writes its input."
         if any(self.given.get(key, now) != now for key, now in versions(xb)):
             raise KdfastError(
@@ -92,7 +95,10 @@ class Teacher:
         "Whether the weights are those of the first batch, and nothing was written to them"
         return self.held.same and versions(self.held.tensors) == self.weights
 
-    def suited(self, xb):
+    def suited(
+        self,
+        xb,  # A batch of inputs
+    ):
         "Return the batch in the teacher's precision, which may differ from the student's."
         return tuple(
             x.to(self.precision) if self.precision and isinstance(x, Tensor) and x.is_floating_point() else x
@@ -127,17 +133,24 @@ class Teacher:
         self.look = None
 
 
-def versions(values):
+def versions(
+    values,  # Any; only tensors count
+):
     "Return id and version of each tensor; a version counts in-place writes."
     return [(id(t), t._version) for t in values if isinstance(t, Tensor) and not t.is_inference()]
 
 
-def sums(network):
+def sums(
+    network,  # Any network
+):
     "Return the sum of each weight tensor: it also changes with writes through `.data`."
     return torch.stack([t.detach().float().sum() for t in tensors(network)] or [torch.tensor(0.0)])
 
 
-def move(network, device):
+def move(
+    network,  # Any network
+    device,  # The device to move to
+):
     "Move a network and return its former device; None if it is there already or spans several devices."
     found = {t.device for t in tensors(network)}
     if len(found) != 1 or found == {device}:
@@ -146,18 +159,25 @@ def move(network, device):
     return found.pop()
 
 
-def share_weights(network, other):
+def share_weights(
+    network,  # Any network
+    other,  # Another network, or the same
+):
     "Return whether two networks have a tensor, or its memory, in common."
     known = {key for t in tensors(network) for key in identities(t)}
     return any(key in known for t in tensors(other) for key in identities(t))
 
 
-def identities(tensor):
+def identities(
+    tensor,  # A weight
+):
     "Return the id of a tensor and the address of its memory, if it has any."
     return {id(tensor), tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided else 0} - {0}
 
 
-def detached_copy(network):
+def detached_copy(
+    network,  # The teacher
+):
     "Return a copy without autograd history. Raises KdfastError if the network cannot be copied."
     try:
         with Detached():

@@ -58,7 +58,7 @@ def render_page(
 
 
 def page_template():
-    "The template of the page, page.html."
+    "Return the template of the page, page.html."
     environment = Environment(
         loader=PackageLoader('kdfast.report', '.'),
         autoescape=True,
@@ -70,8 +70,11 @@ def page_template():
     return environment.get_template('page.html')
 
 
-def answer_section(found, margin):
-    "An answer to the question of the study, with its sentences and a plot of the differences."
+def answer_section(
+    found,  # From `answer_question`
+    margin: float,  # Smallest difference that matters, as a fraction
+):
+    "Return an answer to the question of the study, with its sentences and a plot of the differences."
     plotted = []
     for effect in found['effects']:
         for kind in KINDS:
@@ -84,26 +87,37 @@ def answer_section(found, margin):
     )
 
 
-def in_points(row):
-    "Difference and interval in percentage points."
+def in_points(
+    row: dict,  # From `differences_from`
+):
+    "Return difference and interval in percentage points."
     return [100 * row[name] for name in ('difference', 'low', 'high')]
 
 
-def measure_table(rows):
-    "One row per measure: its label, and the cells of the recipes."
+def measure_table(
+    rows,  # From `aggregate`
+):
+    "Return one row per measure: its label, and the cells of the recipes."
     return [(m.label, [table_cell(row[m.name], m.format) for row in rows]) for m in MEASURES]
 
 
-def baseline_sections(folders, margin):
-    "Differences from the baseline; from each of several, if none of them has the default arguments."
+def baseline_sections(
+    folders,  # Runs on one data set
+    margin: float,  # Smallest difference that matters, as a fraction
+):
+    "Return the differences from the baseline; from each of several, if none has the default arguments."
     default = resolve_run_name(folders, 'baseline')
     every = dict.fromkeys(f.recipe for f in folders if f.finished and f.run.get('recipe') == 'baseline')
     sections = [baseline_section(folders, name, margin) for name in ([default] if default else every)]
     return [section for section in sections if section]
 
 
-def baseline_section(folders, baseline, margin):
-    "Plot and remarks of the differences from this baseline; None if there are none."
+def baseline_section(
+    folders,  # Runs on one data set
+    baseline: str,  # Name of its runs
+    margin: float,  # Smallest difference that matters, as a fraction
+):
+    "Return plot and remarks of the differences from this baseline; None if there are none."
     rows = [row for row in differences_from(folders, baseline, margin) if row['verdict']]
     if not rows:
         return None
@@ -111,14 +125,18 @@ def baseline_section(folders, baseline, margin):
     return dict(baseline=baseline, plot=Markup(plot), remarks=difference_remarks(rows))
 
 
-def analysis_sections(folders):
-    "Sentences for each comparison of the study that has all its recipes."
+def analysis_sections(
+    folders,  # Runs on one data set
+):
+    "Return sentences for each comparison of the study that has all its recipes."
     means = summarize_curves(folders)
     return [dict(recipes=names, sentences=list(curve_sentences(names, means))) for names in comparisons(folders, means)]
 
 
-def provenance(folder):
-    "What is needed to repeat a run."
+def provenance(
+    folder,  # A run
+):
+    "Return what is needed to repeat a run."
     recorded = {name: value for name, value in folder.run.items() if name not in ('pid', 'host')}
     return dict(
         name=folder.recipe,

@@ -48,7 +48,10 @@ def run_summary(
     return Group(title, table)
 
 
-def measure_rows(result, teacher_results):
+def measure_rows(
+    result,  # Of the run
+    teacher_results,  # Of its teachers
+):
     "Yield label and text of each measure that the run has."
     for measure in MEASURES:
         value = measure.value(result)
@@ -61,8 +64,10 @@ def measure_rows(result, teacher_results):
         yield measure.label, Text.assemble((text, emphasis(measure.name)), (f' {of_teacher}', 'dim'))
 
 
-def emphasis(name):
-    "The style of a measure."
+def emphasis(
+    name: str,  # Of the measure
+):
+    "Return the style of a measure."
     return 'bold green' if name == 'valid_accuracy' else ''
 
 
@@ -82,8 +87,10 @@ def compare_table(
     return [one_table(part) for part in parts]
 
 
-def one_table(rows):
-    "A table of these recipes, without measures that none of them has."
+def one_table(
+    rows,  # From `aggregate`
+):
+    "Return a table of these recipes, without measures that none of them has."
     table = Table(box=None, padding=(0, 1), header_style='bold', pad_edge=False)
     table.add_column('')
     for row in rows:
@@ -138,8 +145,10 @@ def run_remarks(
     return remarks
 
 
-def teacher_remarks(finished):
-    "A remark for every seed whose students had different teachers."
+def teacher_remarks(
+    finished,  # Finished runs on one data set
+):
+    "Return a remark for every seed whose students had different teachers."
     teachers = defaultdict(set)
     for folder in finished:
         if folder.result['teacher_sha256']:
@@ -178,6 +187,8 @@ def run_table(
     return table
 
 
-def has_reason(folder):
-    "Whether the directory says why the run is not finished."
+def has_reason(
+    folder,  # A run
+):
+    "Return whether the run directory says why the run is not finished."
     return not folder.finished and bool(folder.run.get('reason'))

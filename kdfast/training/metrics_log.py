@@ -1,7 +1,5 @@
 """Log metrics: every component of the loss, per step and per epoch."""
 
-import csv
-import io
 from collections import defaultdict
 from dataclasses import dataclass
 from math import isfinite
@@ -11,7 +9,7 @@ import torch
 from torch.nn.utils import get_total_norm
 
 from kdfast.core import distributed
-from kdfast.core.append import AppendOnlyFile
+from kdfast.core.append import AppendOnlyFile, csv_row
 from kdfast.core.atomic import write_csv
 from kdfast.core.errors import Diverged
 from kdfast.distill.fit import FitCallback, merged, parts_of
@@ -144,7 +142,10 @@ class MetricsLog(FitCallback):
         for batch in batches:
             self.add(batch)
 
-    def read(self, batches):
+    def read(
+        self,
+        batches,  # Not read before
+    ):
         "Read the values of batches from the device in one transfer; average them over the processes."
         recent = self.recorder.losses[-len(batches) :]
         smooth = [i for i, loss in enumerate(recent, -len(recent)) if loss.device.type != 'cpu']
@@ -163,7 +164,10 @@ class MetricsLog(FitCallback):
             for name, value in batch.values.items():
                 check(batch, name, value)
 
-    def add(self, batch):
+    def add(
+        self,
+        batch,  # With its values read
+    ):
         "Add a batch to the sums of its epoch, and a training step to steps.csv."
         batch.values.pop(GRADIENT, None)
         for name, value in batch.values.items():
@@ -218,7 +222,10 @@ class MetricsLog(FitCallback):
             sums=[[*key, value, self.counts[key]] for key, value in self.sums.items()],
         )
 
-    def load_state_dict(self, state):
+    def load_state_dict(
+        self,
+        state,  # Of another start of the run
+    ):
         "Restore the state from `state_dict`."
         self.stage = state['stage']
         self.steps = state['steps']
@@ -232,17 +239,14 @@ class MetricsLog(FitCallback):
             self.counts[split, name] = count
 
 
-def check(batch, name, value):
+def check(
+    batch,  # Of the value
+    name,  # Of the loss, or GRADIENT
+    value,  # A number
+):
     "Raise Diverged if a value is not finite."
     if isfinite(value):
         return
     what = 'a gradient became infinite or NaN' if name == GRADIENT else f'the {name} loss became {value}'
     where = f'step {batch.step}' if batch.split == 'train' else 'on validation images'
     raise Diverged(f'{what} in epoch {batch.epoch}, {where}: try a lower --lr')
-
-
-def csv_row(values):
-    "Return a row of a CSV file as bytes."
-    text = io.StringIO()
-    csv.writer(text, lineterminator='\n').writerow(values)
-    return text.getvalue().encode()

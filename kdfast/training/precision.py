@@ -57,14 +57,20 @@ class Bfloat16(FitCallback):
 left = set()  # convolutions that are being computed in float32 now
 
 
-def exact_at_the_edge(conv):
+def exact_at_the_edge(
+    conv: nn.Module,  # A convolution
+):
     "Register hooks that compute a convolution in float32 if needed; return their handles."
     return conv.register_forward_pre_hook(exact, with_kwargs=True), conv.register_forward_hook(
         as_before, always_call=True
     )
 
 
-def exact(conv, inputs, named):
+def exact(
+    conv: nn.Module,  # The convolution about to compute
+    inputs,  # Its input, if given by position
+    named,  # Its input, if given by name
+):
     "Disable autocast before a convolution in which some weights would cover nothing but padding."
     (x,) = *inputs, *named.values()
     if not (torch.is_autocast_enabled(x.device.type) and sees_padding_alone(conv, x.shape[-2:])):
@@ -74,7 +80,11 @@ def exact(conv, inputs, named):
     return (x.float(),), {}
 
 
-def as_before(conv, inputs, output):
+def as_before(
+    conv: nn.Module,  # The convolution that has computed
+    inputs,  # Its input, not used
+    output,  # Its output, not used
+):
     "Enable autocast again after the convolution."
     if conv not in left:
         return
@@ -93,8 +103,14 @@ def sees_padding_alone(
 
 
 @lru_cache(None)
-def idle(side, kernel, stride, padding, dilation):
-    "Return the same for one dimension."
+def idle(
+    side: int,  # Size of the input, in pixels
+    kernel: int,  # Size of the kernel
+    stride: int,  # Of the convolution
+    padding: int,  # On each side
+    dilation: int,  # Distance of neighboring weights
+):
+    "Return whether some weights cover nothing but padding in one dimension."
     starts = range(-padding, side + padding - dilation * (kernel - 1), stride)
     return any(not any(0 <= start + dilation * i < side for start in starts) for i in range(kernel))
 

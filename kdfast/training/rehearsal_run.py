@@ -42,13 +42,21 @@ class RehearsalRun(Run):
         self.keeper = partial(MeasuredCheckpoints, self.checkpoint_bytes)
         self.dls = few_batches(run.dls)
 
-    def needs(self, name, **given):
+    def needs(
+        self,
+        name,  # Of a recipe
+        **given,  # Its arguments
+    ):
         "Return the network of a run, rehearsed or finished."
         network = super().needs(name, **given)
         self.caches = []  # the teacher's outputs for these few images are not saved
         return network
 
-    def train(self, name, given):
+    def train(
+        self,
+        name,  # Of a recipe
+        given,  # Its arguments
+    ):
         "Rehearse a run that this one depends on, unless it is finished; return its run directory."
         recipe = find_recipe(name)
         arguments = recipe.resolve(given)
@@ -79,7 +87,10 @@ class RehearsalRun(Run):
         finally:
             restore_autocast(autocast)
 
-    def room(self, seeds):
+    def room(
+        self,
+        seeds,  # Number of real runs
+    ):
         """Return the disk space that the real runs need.
 
         Logits are saved in half precision; the teacher's logits are cached in single precision, on a CPU.

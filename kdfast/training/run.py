@@ -28,7 +28,7 @@ from kdfast.runs.run_dir import RunDir
 from kdfast.runs.upstream import record_upstream
 from kdfast.training.checkpoints import Checkpoints
 from kdfast.training.given_teacher import check_teacher, held_out_note
-from kdfast.training.learner import RunLearner
+from kdfast.training.learner import RunLearner, distributed_callbacks
 from kdfast.training.metrics_log import MetricsLog
 from kdfast.training.optimizers import optimizer_named
 from kdfast.training.precision import Bfloat16, multiplies_bfloat16
@@ -140,7 +140,11 @@ class Run:
             self.caches.append(TeacherCache(folder / 'outputs', network))
         return network
 
-    def train(self, name, given):
+    def train(
+        self,
+        name,  # Of a recipe
+        given,  # Its arguments
+    ):
         "Return the run directory of a run that this one depends on; train the run if it is not finished."
         return self.train_recipe(find_recipe(name), self.data, self.seed, given, self.runs, self.watch, rehearsed=True)
 
@@ -169,7 +173,12 @@ class Run:
         "A few images, to compute the shapes of layers"
         return self.dls.one_batch()[0][:8]
 
-    def fronts(self, student, teacher, layers):
+    def fronts(
+        self,
+        student,  # Network
+        teacher,  # Network
+        layers,  # TEACHER_LAYER:STUDENT_LAYER
+    ):
         "Return the fronts of student and teacher for one pair of layers."
         ((hint, guided),) = layer_pairs(layers)
         return front(student, guided), front(teacher, hint)
@@ -183,7 +192,11 @@ class Run:
         "Return a new regressor between two layers. Raises KdfastError if none is possible."
         return self.bridge(*self.fronts(student, teacher, layers))
 
-    def bridge(self, guided, hint):
+    def bridge(
+        self,
+        guided,  # Front of the student
+        hint,  # Front of the teacher
+    ):
         "Return a regressor between two fronts. Raises KdfastError if it does not fit progressive resizing."
         layer = regressor(guided, hint, self.xb)
         convolution = layer if isinstance(layer, nn.Linear | nn.Conv2d) else layer[0]
@@ -242,12 +255,3 @@ class Run:
         learn.remove_cbs(ProgressCallback)
         learn.logger = noop
         return learn
-
-
-def distributed_callbacks(
-    dls,  # DataLoaders of a run
-):
-    "Return the callbacks for several processes; imported here because the import of accelerate is slow."
-    from kdfast.training.distributed_run import DistributedRun, RankRandomNumbers
-
-    return [DistributedRun(gpu=dls.device.type == 'cuda'), RankRandomNumbers()]

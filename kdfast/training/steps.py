@@ -17,7 +17,7 @@ KNOWN = ([weight_decay, average_grad, momentum_step], [weight_decay, average_gra
 def step(
     opt,  # A Learner's optimizer, of any kind
 ):
-    "What `opt.step()` does."
+    "Do what `opt.step()` does."
     if not known(opt):
         return opt.step()
     move = along_momentum if momentum_step in opt.cbs else along_matrices
@@ -28,7 +28,7 @@ def step(
 def zero_grad(
     opt,  # A Learner's optimizer, of any kind
 ):
-    "What `opt.zero_grad()` does."
+    "Do what `opt.zero_grad()` does."
     if type(opt) is not Optimizer or 'zero_grad' in vars(opt):
         return opt.zero_grad()
     gradients = [p.grad for params in opt.param_lists for p in params if p.grad is not None]
@@ -39,8 +39,10 @@ def zero_grad(
         torch._foreach_zero_(gradients)
 
 
-def known(opt):
-    "Whether it is one of the two, as fastai makes them: nothing put into it, no weight twice"
+def known(
+    opt,  # A Learner's optimizer
+):
+    "Return whether the optimizer is fastai's SGD or Muon, with nothing added and no weight twice."
     if type(opt) is not Optimizer or 'step' in vars(opt) or list(opt.cbs) not in KNOWN:
         return False
     params = [p for params in opt.param_lists for p in params]
@@ -51,8 +53,15 @@ def known(opt):
     )
 
 
-def step_together(opt, params, move, lr, wd, mom):
-    "Of one list of parameters: decay, add up the gradients, move"
+def step_together(
+    opt,  # SGD or Muon
+    params,  # Of one list of the optimizer
+    move,  # `along_momentum` or `along_matrices`
+    lr: float,  # Learning rate
+    wd: float,  # Weight decay
+    mom: float,  # Momentum
+):
+    "Update one list of parameters: decay, average the gradients, move."
     states = [opt.state[p] for p in params]  # of all of them, as fastai makes them
     states = [state for p, state in zip(params, states) if p.grad is not None]
     params = [p for p in params if p.grad is not None]
@@ -73,13 +82,24 @@ def step_together(opt, params, move, lr, wd, mom):
     move(params, averages, lr, mom)
 
 
-def along_momentum(params, averages, lr, mom):
+def along_momentum(
+    params,  # With a gradient
+    averages,  # Moving averages of their gradients
+    lr: float,  # Learning rate
+    mom: float,  # Momentum, not used
+):
+    "Do SGD's step."
     if params:
         torch._foreach_add_([p.data for p in params], averages, alpha=-lr)
 
 
-def along_matrices(params, averages, lr, mom):
-    "Muon's"
+def along_matrices(
+    params,  # With a gradient
+    averages,  # Moving averages of their gradients
+    lr: float,  # Learning rate
+    mom: float,  # Momentum
+):
+    "Do Muon's step."
     matrices, others = [
         [(p, average) for p, average in zip(params, averages) if is_matrix(p) == wanted] for wanted in (True, False)
     ]
@@ -91,8 +111,12 @@ def along_matrices(params, averages, lr, mom):
         step_alike(matrices, lr, mom)
 
 
-def step_alike(matrices, lr, mom):
-    "Those of one shape as one batch of matrices"
+def step_alike(
+    matrices,  # (weight, moving average of its gradients) of each
+    lr: float,  # Learning rate
+    mom: float,  # Momentum
+):
+    "Update convolutions: those of the same shape as one batch of matrices."
     alike = defaultdict(list)
     for p, average in matrices:
         alike[p.flatten(1).shape, p.dtype, p.device].append((p, (p.grad.data + mom * average).flatten(1)))

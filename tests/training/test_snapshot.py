@@ -19,7 +19,8 @@ from torch import nn
 from kdfast.core.errors import KdfastError
 from kdfast.training.kinds import has_attributes
 from kdfast.training.restore import StateRestorer
-from kdfast.training.snapshot import StateSaver, UnsupportedState
+from kdfast.training.save_values import UnsupportedState
+from kdfast.training.snapshot import StateSaver
 
 Point = namedtuple('Point', 'x y')
 

@@ -12,7 +12,7 @@ from kdfast.models.inference import ask
 
 
 class Training:
-    "A network's forward and backward pass, recorded: for one `State`."
+    "Record the forward and the backward pass of a network in training, for one `State`."
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Training:
             self.gradients, self.play_backward = record(self.backward, x.device)
 
     def warm_up(self):
-        "Both passes; where the one writes, and what the other begins with"
+        "Compute both passes; note which buffers they write, and the shape of the gradient."
         before = [(t, t._version) for t in self.network.buffers()]
         output = self.forward()
         if type(output) is not Tensor or not output.is_floating_point() or not output.requires_grad:
@@ -49,13 +49,13 @@ class Training:
         self.backward()
 
     def forward(self):
-        "Without the hooks of the whole network, which are called around it"
+        "Compute the output without the hooks of the whole network, which are called around this."
         with torch.enable_grad(), in_place_of(self.network, self.leaves):
             self.live = self.network.forward(self.x)
         return self.live
 
     def backward(self):
-        """Of the leaves, without autocast, which is over by then.
+        """Compute the gradients of the leaves, without autocast, which is over by then.
 
         Not of the weights: autograd adds up a gradient on the stream on which it first met the weight.
         """
@@ -70,7 +70,7 @@ class Training:
 
     @property
     def free(self):
-        "Whether nobody can still ask for the gradient of the last forward pass, which the next one would overwrite"
+        "Whether nobody can still ask for the gradient of the last forward pass, which the next overwrites"
         return self.waiting() is None
 
     def __call__(
@@ -81,14 +81,23 @@ class Training:
         self.waiting = ref(output.grad_fn)
         return like(x, output)
 
-    def replay_forward(self, x):
+    def replay_forward(
+        self,
+        x: Tensor,  # Images
+    ):
+        "Compute the output of a batch by replaying the recording."
         self.x.copy_(x)
         self.play_forward()
         torch.autograd.graph.increment_version(self.written)
         self.turn += 1
         return self.output.detach().clone()
 
-    def replay_backward(self, gradient, turn):
+    def replay_backward(
+        self,
+        gradient: Tensor,  # Of the output
+        turn: int,  # Number of the forward pass that it belongs to
+    ):
+        "Compute the gradients of the weights by replaying the recording. Raises RuntimeError if it is late."
         if turn != self.turn:
             raise RuntimeError(
                 'the gradient of a batch is asked for after the next batch was computed, '
@@ -119,7 +128,7 @@ class Replayed(torch.autograd.Function):
 
 
 class Inference:
-    "What `ask` gives, recorded: for one `State`."
+    "Record what `ask` returns for a network, for one `State`."
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ MOST = 16  # recordings of a network in a fit: beyond, something changes so ofte
 
 
 class Recordings:
-    "The recordings of a network in a fit: made when calls alike have come a few times, and given up where they fail."
+    "The recordings of a network in a fit. One is made after a few equal calls; none after a failure."
 
     def __init__(
         self,
@@ -31,10 +31,10 @@ class Recordings:
 
     def of(
         self,
-        network: nn.Module,
+        network: nn.Module,  # The network that is called
         xb: tuple,  # What it is called with
     ):  # What `make` gave; None where it is to compute as ever
-        "The recording that holds for this call."
+        "Return the recording that is valid for this call."
         if len(xb) != 1 or not on_gpu(xb[0]) or unfit(xb[0]):
             return None
         (x,) = xb
@@ -95,12 +95,17 @@ class CudaGraphs(FitCallback):
             vars(model)['forward'] = self.compute
 
     def disarm(self):
+        "Restore the network's own `forward`."
         if self.armed is not None:
             vars(self.armed).pop('forward', None)
         self.armed = None
 
-    def compute(self, *xb, **named):
-        "In place of the network's `forward`, once"
+    def compute(
+        self,
+        *xb,  # Inputs of the network
+        **named,  # Inputs by name; with any, nothing is replayed
+    ):
+        "Replay or compute the network's output, once in place of its `forward`."
         network = self.armed
         self.disarm()
         recording = self.recordings.of(network, xb) if torch.is_grad_enabled() and not named else None
@@ -109,8 +114,11 @@ class CudaGraphs(FitCallback):
         self.recordings.replays += 1
         return recording(*xb)
 
-    def eager(self, output):
-        "As it is; its gradient is looked at as autograd meets it"
+    def eager(
+        self,
+        output,  # Of the network, computed as usual
+    ):
+        "Return the output unchanged; note its gradient when autograd computes it."
 
         def look(gradients):
             self.gradient = gradients[0]
@@ -126,6 +134,7 @@ class CudaGraphs(FitCallback):
         self.disarm()
 
     def leave(self):
+        "Restore the network and drop the recordings."
         self.disarm()
         self.recordings, self.gradient = None, None
 
@@ -143,6 +152,7 @@ class Answers:
         self.forget()
 
     def forget(self):
+        "Drop all recordings."
         self.recordings = {}
 
     def __call__(
@@ -167,5 +177,8 @@ class Answers:
         return outputs if layers else [choose(outputs[0])]
 
 
-def say(note):
+def say(
+    note: str,  # One sentence
+):
+    "Print a note to stderr."
     print(f'kdfast: {note}', file=sys.stderr)

@@ -7,7 +7,7 @@ from kdfast.models.held import Held
 
 
 class State:
-    "All that a call depends on but for the values of tensors; alive, so that nothing else gets its address."
+    "Everything that a call depends on, except the values of tensors. It keeps its objects alive."
 
     def __init__(
         self,
@@ -18,8 +18,12 @@ class State:
         self.modules = [(m, type(m), type(m).forward, vars(m), contents(m)) for m in self.held.modules]
         self.weights = [(t, place(t)) for t in self.held.tensors]
 
-    def holds(self, network: nn.Module, x: Tensor) -> bool:
-        "Whether all of it is so for this call, too."
+    def holds(
+        self,
+        network: nn.Module,  # The network that is called
+        x: Tensor,  # Its input
+    ) -> bool:
+        "Return whether another call depends on the same."
         if network is not self.network or situation(x) != self.situation:
             return False
         try:
@@ -35,8 +39,10 @@ class State:
             return False  # values that cannot be compared
 
 
-def situation(x):
-    "The input but for its values, and how the process computes"
+def situation(
+    x: Tensor,  # Input of a network
+):
+    "Return all facts about an input but its values, and the settings that affect computations."
     kind = x.device.type
     return (
         type(x),
@@ -56,13 +62,21 @@ def situation(x):
     )
 
 
-def contents(m):
-    "Modes, numbers and hooks of a module, as they are now; what it holds is `Held`'s, for tensors have no plain =="
+def contents(
+    m: nn.Module,  # Any module
+):
+    """Return modes, numbers and hooks of a module as they are now.
+
+    `Held` compares parameters, buffers and modules, because tensors have no plain ==.
+    """
     return {
         name: dict(value) if isinstance(value, dict) and name not in ('_parameters', '_buffers', '_modules') else value
         for name, value in vars(m).items()
     }
 
 
-def place(t):
+def place(
+    t: Tensor,  # Any tensor
+):
+    "Return address and layout of a tensor."
     return t.data_ptr(), t.shape, t.stride(), t.requires_grad
