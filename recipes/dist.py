@@ -7,7 +7,7 @@ def main(
     run: Run,  # This run: its directory, data and seed, and the runs it depends on
     epochs: int = 32,  # Epochs
     lr: float = 0.2,  # Peak learning rate of the one-cycle schedule
-    optimizer: str = 'sgd',  # Optimizer: sgd, or muon (needs about half the epochs)
+    optimizer: str = 'sgd',  # Optimizer
     T: float = 1.0,  # Temperature of both softmaxes
     weight: float = 2.0,  # Weight of the distillation loss; the label loss has weight 1
     teacher: str = 'wide',  # Teacher network, or the directory of a run to use as the teacher

@@ -7,7 +7,7 @@ def main(
     run: Run,  # This run: its directory, data and seed, and the runs it depends on
     epochs: int = 6,  # Epochs of stage one
     lr: float = 0.2,  # Peak learning rate of the one-cycle schedule
-    optimizer: str = 'sgd',  # Optimizer: sgd, or muon (needs about half the epochs)
+    optimizer: str = 'sgd',  # Optimizer
     teacher: str = 'wide',  # Teacher network, or the directory of a run to use as the teacher
     student: str = 'thin',  # Student network
     hint: str = 'stage2:stage2',  # Layers, TEACHER_LAYER:STUDENT_LAYER (hint layer and guided layer)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from kdfast.core.errors import KdfastError
-from kdfast.runs.options import OPTIMIZERS, option_flags
+from kdfast.runs.options import OPTIMIZERS, optimizer_list, option_flags
 
 DEFAULT_RUNS = Path('runs')
 
@@ -90,9 +90,7 @@ TensorboardOption = Annotated[
 EpochsOption = Annotated[Optional[int], typer.Option(help='Epochs of every run, except of the teacher and stage one.')]
 OptimizerOption = Annotated[
     Optional[str],
-    typer.Option(
-        metavar='|'.join(OPTIMIZERS), help='Optimizer of every run: sgd, or muon (needs about half the epochs).'
-    ),
+    typer.Option(metavar='|'.join(OPTIMIZERS), help=f'Optimizer of every run: {optimizer_list()}.'),
 ]
 
 

@@ -54,7 +54,7 @@ def to_parameter(
     flag = option_flag(option.name)
     if option.type is bool:
         flag += f'/{option_flag(f"no_{option.name}")}'
-    default = typer.Option(option.default, flag, help=option.help)
+    default = typer.Option(option.default, flag, help=option.described())
     return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=option.type)
 
 

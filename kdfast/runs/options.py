@@ -1,5 +1,6 @@
 "Options of recipes: types, ranges, command-line flags. Imports no torch."
 
+import ast
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +9,9 @@ from pkgutil import iter_modules
 from kdfast.core.errors import KdfastError
 from kdfast.core.names import ANY_NETWORK, is_run, names_network
 
-OPTIMIZERS = sorted(  # file names, so that no torch is imported; the default comes first
-    (module.name for module in iter_modules([str(Path(__file__).parents[1] / 'training' / 'optimizers')])),
-    key=lambda name: (name != 'sgd', name),
+OPTIMIZER_FILES = Path(__file__).parents[1] / 'training' / 'optimizers'  # read as text, so that no torch is imported
+OPTIMIZERS = sorted(  # the default comes first
+    (module.name for module in iter_modules([str(OPTIMIZER_FILES)])), key=lambda name: (name != 'sgd', name)
 )
 NETWORK_OPTIONS = ('network', 'teacher', 'student')  # options of any recipe whose values are networks
 TYPES = dict(int=int, float=float, str=str, bool=bool)
@@ -39,6 +40,20 @@ class Option:
     type: type
     default: object
     help: str  # The comment behind the parameter
+
+    def described(self) -> str:
+        "Return the help; that of `optimizer` also lists the optimizers, unless the comment names them all."
+        if self.name != 'optimizer' or all(name in self.help for name in OPTIMIZERS):
+            return self.help
+        return f'{self.help}: {optimizer_list()}'
+
+
+def optimizer_list() -> str:
+    "Return the names of the optimizers, each with the first line of its module's docstring."
+    docstrings = {
+        name: ast.get_docstring(ast.parse((OPTIMIZER_FILES / f'{name}.py').read_text())) for name in OPTIMIZERS
+    }
+    return ', '.join(f'{name} ({docstring.splitlines()[0].rstrip(".")})' for name, docstring in docstrings.items())
 
 
 def option_flag(

@@ -13,7 +13,7 @@ from pathlib import Path
 from kdfast.core.errors import KdfastError
 from kdfast.core.names import is_run
 from kdfast.core.projects import project_of_file
-from kdfast.runs.options import RANGES, TYPES, Option, check_value, option_flag
+from kdfast.runs.options import OPTIMIZERS, RANGES, TYPES, Option, check_value, option_flag
 
 STUDY = ['teacher', 'baseline', 'kd', 'hint', 'exp1', 'exp2']  # in the order of the report's table
 MAX_NAME = 120  # characters of a directory's name
@@ -85,7 +85,7 @@ class Recipe:
                 name=option.name,
                 type=option.type.__name__,
                 default=option.default,
-                help=option.help,
+                help=option.described(),
                 range=RANGES.get(option.name, (None, None))[1],
             )
             for option in self.options
@@ -118,6 +118,7 @@ class Recipe:
         "Return the error for an unknown option, with the most similar option."
         words = {word.lower(): option.name for option in self.options for word in re.findall(r"\w{4,}", option.help)}
         names = [*(option.name for option in self.options), *common]
+        words |= dict.fromkeys(OPTIMIZERS if 'optimizer' in names else [], 'optimizer')
         words |= {name: name for name in names}
         near = difflib.get_close_matches(name.lower(), words, n=1)
         if near:

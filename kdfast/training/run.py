@@ -229,7 +229,7 @@ class Run:
     def learner(
         self,
         model: nn.Module,  # Model to train
-        optimizer: str = 'sgd',  # sgd or muon, with momentum
+        optimizer: str = 'sgd',  # A module of kdfast.training.optimizers
         **kwargs,  # Passed to fastai's Learner: loss_func, splitter, train_bn …
     ) -> Learner:
         """Create a fastai Learner on this run's images that saves its losses in the run directory.

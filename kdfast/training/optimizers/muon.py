@@ -1,4 +1,7 @@
-"""Muon: orthogonalized steps for convolutions (https://kellerjordan.github.io/posts/muon/)."""
+"""Muon for convolutions, SGD for the rest; needs about half the epochs.
+
+The steps of convolutions are orthogonalized (https://kellerjordan.github.io/posts/muon/).
+"""
 
 import torch
 from fastai.optimizer import Optimizer, average_grad, weight_decay
