@@ -45,17 +45,17 @@ def design_file(
 def declare(
     runs_dir: Path,  # Where runs are kept
     data: str,  # Name of the data set
-    asked: Declared,  # The design to declare
+    wanted: Declared,  # The design to declare
 ) -> Declared:  # As it was declared the first time
     """Write a design before its first look; return the existing one if it is declared already.
 
     Raises KdfastError if the same study was declared with other looks or another margin.
     """
-    Design(asked.looks, len(asked.recipes))  # refuse what is no design before anything is written
-    file = design_file(runs_dir, data, asked.against, asked.recipes)
+    Design(wanted.looks, len(wanted.recipes))  # refuse what is no design before anything is written
+    file = design_file(runs_dir, data, wanted.against, wanted.recipes)
     if file.exists():
         known = read_design(file)
-        if (known.looks, known.margin) != (asked.looks, asked.margin):
+        if (known.looks, known.margin) != (wanted.looks, wanted.margin):
             raise KdfastError(
                 f'this study was declared on {known.declared[:10]} with looks at {listed_looks(known.looks)} seeds and '
                 f'a margin of {100 * known.margin:g} points ({file}), and its error rate holds for that alone. Leave '
@@ -64,10 +64,10 @@ def declare(
         return known
     finished = sum(
         locate_run(runs_dir, data, name, seed).finished
-        for name in (asked.against, *asked.recipes)
-        for seed in range(asked.looks[-1])
+        for name in (wanted.against, *wanted.recipes)
+        for seed in range(wanted.looks[-1])
     )
-    made = Declared(asked.against, asked.recipes, asked.looks, asked.margin, utc_now(), finished)
+    made = Declared(wanted.against, wanted.recipes, wanted.looks, wanted.margin, utc_now(), finished)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, asdict(made))
     return made

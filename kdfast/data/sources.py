@@ -60,7 +60,7 @@ def load(
         range=range,
         skip_broken=skip_broken,
     )
-    return replace(apply_options(data, holdout, grow, augment, batch_size), asked=arguments)
+    return replace(apply_options(data, holdout, grow, augment, batch_size), load_arguments=arguments)
 
 
 def check_options(

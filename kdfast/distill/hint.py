@@ -11,7 +11,7 @@ from kdfast.distill.losses.features import hint_loss
 from kdfast.distill.regressor import regressor
 from kdfast.distill.teacher import Teacher
 from kdfast.models.front import features, front, front_back
-from kdfast.models.inference import as_module, ask
+from kdfast.models.inference import as_module, infer
 
 
 class Hint(FitCallback):
@@ -46,7 +46,7 @@ class Hint(FitCallback):
 
     def before_batch(self):
         "Set the hint as the target, in training and in validation."
-        teacher = self.inference_teacher or partial(ask, self.teacher)  # a prediction before the first fit
+        teacher = self.inference_teacher or partial(infer, self.teacher)  # a prediction before the first fit
         if teacher is self.inference_teacher and teacher.network is None:
             features(self.teacher, teacher.suited(self.xb))  # completes the front before a faster copy of it is tried
         self.parts = {}

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from kdfast.core.errors import KdfastError
-from kdfast.distill.cuda_graphs.replay import Answers
+from kdfast.distill.cuda_graphs.replay import GraphedInference
 from kdfast.models.folding import faster
 from kdfast.models.held import Held
-from kdfast.models.inference import PARALLEL, ask, copies, is_compiled, tensors, unwrapped
+from kdfast.models.inference import PARALLEL, copies, infer, is_compiled, tensors, unwrapped
 
 
 class Teacher:
@@ -44,7 +44,7 @@ class Teacher:
         self.writes = False  # whether the network writes into its input
         self.weights = None  # versions of the weights at the first batch
         self.held = None  # the tensors and modules at the first batch
-        self.answers = Answers()
+        self.graphed = GraphedInference()
         precisions = {t.dtype for t in tensors(self.original) if t.is_floating_point()}
         self.precision = precisions.pop() if len(precisions) == 1 else None  # mixed: inputs are not converted
         self.came_from = move(self.original, next(student.parameters()).device)
@@ -67,7 +67,7 @@ class Teacher:
         xb = self.suited(xb)
         if self.network is not self.source and not self.unchanged:
             self.network = self.source
-        return self.answers(self.network, copies(xb) if self.writes else xb, self.layers, self.choose)
+        return self.graphed(self.network, copies(xb) if self.writes else xb, self.layers, self.choose)
 
     def first(
         self,
@@ -86,7 +86,7 @@ class Teacher:
         self.forget()
         given = copies(xb)
         before = versions(given)
-        outputs = ask(self.network, given, self.layers, self.choose)
+        outputs = infer(self.network, given, self.layers, self.choose)
         self.writes = versions(given) != before
         return outputs
 
@@ -120,7 +120,7 @@ class Teacher:
     def leave(self):
         "Restore the device and the training modes of the teacher."
         self.stop_looking()
-        self.answers.forget()
+        self.graphed.forget()
         for module in self.in_training:
             module.training = True
         if self.came_from:

@@ -53,7 +53,7 @@ def images_of(
     except KdfastError as e:
         raise KdfastError(f'{e.message}; if the images of {folder} have moved, name them with --images') from e
     if data.fingerprint != folder.run['data_sha256']:
-        raise KdfastError(f'{data.asked["source"]}: these are not the images of {folder}')
+        raise KdfastError(f'{data.load_arguments["source"]}: these are not the images of {folder}')
     return data
 
 
@@ -83,7 +83,7 @@ def to_onnx(
         import onnxscript  # noqa: F401
     except ImportError as e:
         raise KdfastError("ONNX needs packages that are not installed: pip install 'kdfast[onnx]'") from e
-    images = torch.zeros(2, 3, *network.built_by['size'])
+    images = torch.zeros(2, 3, *network.build_info['size'])
     try:
         program = torch.onnx.export(
             InferenceModel(network).eval(),
@@ -95,9 +95,9 @@ def to_onnx(
             dynamic_shapes=dict(images={0: torch.export.Dim('n')}),
         )
     except torch.onnx.OnnxExporterError as e:
-        raise KdfastError(f'{network.built_by["network"]} cannot be written as ONNX: {str(e).splitlines()[0]}') from e
+        raise KdfastError(f'{network.build_info["network"]} cannot be written as ONNX: {str(e).splitlines()[0]}') from e
     model = program.model_proto
-    onnx.helper.set_model_props(model, dict(kdfast=json.dumps(network.built_by)))
+    onnx.helper.set_model_props(model, dict(kdfast=json.dumps(network.build_info)))
     write(file, model.SerializeToString())
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from kdfast.runs.find import changed_arguments
 from kdfast.runs.recipes import STUDY, Recipe, find_recipe
 from kdfast.runs.run_dir import RunDir
+from kdfast.runs.upstream_paths import upstream_entries
 
 SHARED = 'epochs', 'optimizer', 'teacher', 'student', 'hint'  # arguments that the recipes of one study have in common
 UPSTREAM_RECIPES = 'teacher', 'hint'  # their number of epochs is their own
@@ -57,9 +58,10 @@ def next_recipe(
     "Return the first recipe of the study that has not been run with the settings of this run."
     finished = [f for f in folders if f.finished and f.seed == folder.seed]
     run = folder.run
+    done = {run['recipe'], *(entry['recipe'] for entry in upstream_entries(folder))}
     shared = {name: value for name, value in changed_arguments(folder).items() if name in SHARED}
     for name in STUDY:
-        if name == run['recipe'] or name in run.get('stands_on', {}):
+        if name in done:
             continue
         recipe = find_recipe(name)
         arguments = {option.name: shared[option.name] for option in recipe.options if option.name in shared}

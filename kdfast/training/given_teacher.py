@@ -23,10 +23,10 @@ def held_out_note(
     data: Data,  # Of the student
 ) -> str:
     "Return a note if the teacher was trained on images that the student holds out; else ''."
-    holdout = (data.asked or {}).get('holdout')
+    holdout = (data.load_arguments or {}).get('holdout')
     teacher_images = folder.run.get('images') or {}
     if holdout and teacher_images:
-        same = teacher_images.get('source') == data.asked['source']
+        same = teacher_images.get('source') == data.load_arguments['source']
     else:
         same = holdout and folder.data.split(',')[0] == data.name.split(',')[0]
     if not same or teacher_images.get('holdout', 0) >= holdout:

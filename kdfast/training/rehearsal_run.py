@@ -36,10 +36,10 @@ class RehearsalRun(Run):
         super().__init__(folder, run.data, run.seed, run.runs)
         self.rehearsals = rehearsals
         self.whole = run.data
-        self.kind = partial(ShortLearner, self)
+        self.learner_class = partial(ShortLearner, self)
         self.total_epochs = 0  # of the fits as the recipe requests them
         self.checkpoint_bytes = {}  # by number of the fit
-        self.keeper = partial(MeasuredCheckpoints, self.checkpoint_bytes)
+        self.checkpoints_class = partial(MeasuredCheckpoints, self.checkpoint_bytes)
         self.dls = few_batches(run.dls)
 
     def needs(
@@ -49,7 +49,7 @@ class RehearsalRun(Run):
     ):
         "Return the network of a run, rehearsed or finished."
         network = super().needs(name, **given)
-        self.caches = []  # the teacher's outputs for these few images are not saved
+        self.teacher_caches = []  # the teacher's outputs for these few images are not saved
         return network
 
     def train(
@@ -110,9 +110,9 @@ def check_loads(
     network: torch.nn.Module,  # The network that was saved
 ):
     "Raise KdfastError if the saved network cannot be loaded or returns other logits."
-    if 'network' not in getattr(network, 'built_by', {}):
+    if 'network' not in getattr(network, 'build_info', {}):
         return  # built by the recipe itself: it cannot be built again
-    name = network.built_by['network']
+    name = network.build_info['network']
     loaded = load_network(run.folder)
     x = run.dls.valid.one_batch()[0].cpu()
     with torch.no_grad():

@@ -51,8 +51,8 @@ class SeededOrder(FitCallback):
 class Run:
     "One execution of a recipe: its run directory, data and seed, and the runs that it depends on."
 
-    kind = RunLearner  # class of its Learners
-    keeper = Checkpoints  # class of its checkpoints
+    learner_class = RunLearner  # class of its Learners
+    checkpoints_class = Checkpoints  # class of its checkpoints
     rehearsal = False  # Whether this is the rehearsal on a few images
     identity = None  # of its code and networks, from kdfast.training.identity
 
@@ -71,11 +71,11 @@ class Run:
         self.runs = runs
         self.watch = watch
         self.train_recipe = train
-        self.record = MetricsLog(folder)
+        self.metrics_log = MetricsLog(folder)
         self.checkpoints = None
         self.upstream = []  # (recipe name, run directory) of each run that it depends on
-        self.caches = []  # TeacherCache of each teacher
-        self.hint = None  # layers and shapes of stage one
+        self.teacher_caches = []  # TeacherCache of each teacher
+        self.stage_one = None  # layers and shapes of stage one
 
     @cached_property
     def dls(self):
@@ -97,7 +97,7 @@ class Run:
         network, project = (build_by if callable(name) else build_for)(name, self.data, self.say)
         if project:  # save the user's code in the run, and trust it: this process already ran it
             trust.save_sources(project.sources, self.folder.path)
-            trust.accept(network.built_by)
+            trust.accept(network.build_info)
         return network
 
     def say(
@@ -136,8 +136,8 @@ class Run:
             for note in (scaling_note(network, self.data, str(folder)), held_out_note(folder, self.data)):
                 self.say(note)
             network = adapt_teacher(network, self.data, str(folder))
-        if name == 'teacher' and hasattr(network, 'built_by'):
-            self.caches.append(TeacherCache(folder / 'outputs', network))
+        if name == 'teacher' and hasattr(network, 'build_info'):
+            self.teacher_caches.append(TeacherCache(folder / 'outputs', network))
         return network
 
     def train(
@@ -165,7 +165,7 @@ class Run:
         guided, hint = self.fronts(student, teacher, layers)
         shapes = [list(features(net, self.xb).shape[1:]) for net in (guided, hint)]
         matrix = matrix or shapes[0] != shapes[1]
-        self.hint = dict(layers=layers, guided_shape=shapes[0], hint_shape=shapes[1], matrix=matrix)
+        self.stage_one = dict(layers=layers, guided_shape=shapes[0], hint_shape=shapes[1], matrix=matrix)
         return nn.Sequential(guided, self.bridge(guided, hint)) if matrix else guided
 
     @cached_property
@@ -240,13 +240,13 @@ class Run:
         """
         settings = dict(loss_func=CrossEntropyLossFlat(), wd=5e-3, metrics=accuracy)
         settings |= dict(opt_func=partial(optimizer_named(optimizer), mom=0.9)) | kwargs
-        cbs = [SeededOrder(), self.record, *self.caches, *L(settings.pop('cbs', None))]
+        cbs = [SeededOrder(), self.metrics_log, *self.teacher_caches, *L(settings.pop('cbs', None))]
         if self.precision == 'bfloat16':
             cbs.append(Bfloat16())
         if distributed.size > 1:
             cbs += distributed_callbacks(self.dls)
         model = model.to(self.dls.device, memory_format=torch.channels_last)
-        learn = self.kind(self.dls, model, path=self.folder.path, cbs=cbs, **settings)
+        learn = self.learner_class(self.dls, model, path=self.folder.path, cbs=cbs, **settings)
         learn.checkpoints = self.checkpoints
         learn.watchers = [watch(self.folder) for watch in self.watch]
         if self.dls.device.type == 'cuda' and distributed.size == 1:

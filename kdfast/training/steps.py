@@ -1,7 +1,7 @@
-"""A step of fastai's SGD, and of Muon, for all weights at once, where fastai takes one after the other.
+"""Steps of fastai's SGD and of Muon for all weights at once; fastai updates one weight after the other.
 
-The same numbers, in fewer calls. The optimizer stays fastai's, with its hyper-parameters, its state and its
-checkpoints. One that does anything else steps as ever.
+The results are the same bits. The optimizer remains fastai's, with its hyperparameters, state and checkpoints. Any
+other optimizer uses its own step.
 """
 
 from collections import defaultdict
@@ -18,9 +18,9 @@ def step(
     opt,  # A Learner's optimizer, of any kind
 ):
     "Do what `opt.step()` does."
-    if not known(opt):
+    if not is_supported(opt):
         return opt.step()
-    move = along_momentum if momentum_step in opt.cbs else along_matrices
+    move = move_sgd if momentum_step in opt.cbs else move_muon
     for params, hyper in zip(opt.param_lists, opt.hypers):
         step_together(opt, params, move, **hyper)
 
@@ -39,7 +39,7 @@ def zero_grad(
         torch._foreach_zero_(gradients)
 
 
-def known(
+def is_supported(
     opt,  # A Learner's optimizer
 ):
     "Return whether the optimizer is fastai's SGD or Muon, with nothing added and no weight twice."
@@ -56,7 +56,7 @@ def known(
 def step_together(
     opt,  # SGD or Muon
     params,  # Of one list of the optimizer
-    move,  # `along_momentum` or `along_matrices`
+    move,  # `move_sgd` or `move_muon`
     lr: float,  # Learning rate
     wd: float,  # Weight decay
     mom: float,  # Momentum
@@ -82,7 +82,7 @@ def step_together(
     move(params, averages, lr, mom)
 
 
-def along_momentum(
+def move_sgd(
     params,  # With a gradient
     averages,  # Moving averages of their gradients
     lr: float,  # Learning rate
@@ -93,7 +93,7 @@ def along_momentum(
         torch._foreach_add_([p.data for p in params], averages, alpha=-lr)
 
 
-def along_matrices(
+def move_muon(
     params,  # With a gradient
     averages,  # Moving averages of their gradients
     lr: float,  # Learning rate
@@ -103,15 +103,15 @@ def along_matrices(
     matrices, others = [
         [(p, average) for p, average in zip(params, averages) if is_matrix(p) == wanted] for wanted in (True, False)
     ]
-    along_momentum([p for p, _ in others], [average for _, average in others], lr, mom)
+    move_sgd([p for p, _ in others], [average for _, average in others], lr, mom)
     if not all(p.is_cuda for p, _ in matrices):  # on a CPU, which waits for products and not for calls, one by one
         for p, average in matrices:
             muon_step(p, lr, mom, average)
     else:
-        step_alike(matrices, lr, mom)
+        move_together(matrices, lr, mom)
 
 
-def step_alike(
+def move_together(
     matrices,  # (weight, moving average of its gradients) of each
     lr: float,  # Learning rate
     mom: float,  # Momentum

@@ -137,7 +137,7 @@ def test_a_network_for_one_size_is_recorded_and_loads_again(data, tmp_path):
     "With its size, which nobody typed"
     sized = replace(data, size=32)
     network, _ = build_for('timm:vit_tiny_patch16_224', sized)
-    assert network.built_by['network'] == 'timm:vit_tiny_patch16_224(img_size=32)'
+    assert network.build_info['network'] == 'timm:vit_tiny_patch16_224(img_size=32)'
     save_network(network.eval(), tmp_path / 'w.safetensors')
     again, x = load_network_file(tmp_path / 'w.safetensors'), torch.randn(2, 3, 32, 32)
     with torch.no_grad():

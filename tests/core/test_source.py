@@ -164,7 +164,7 @@ def test_every_way_to_import_what_lies_beside(tmp_path, data, files, name):
     network, project = build_for(f'{tmp_path}/mine/{name}', data)
     assert network.in_features == 7 and len(project.hashes) == len(files)
     trust.save_sources(project.sources, tmp_path)
-    trust.accept(network.built_by)
+    trust.accept(network.build_info)
     save_network(network, tmp_path / 'weights.safetensors')
     shutil.rmtree(tmp_path / 'mine')
     assert (load_network_file(tmp_path / 'weights.safetensors').weight == network.weight).all()
@@ -183,8 +183,8 @@ def test_a_package_of_the_users_is_kept_and_an_installed_one_is_not(tmp_path, da
     monkeypatch.syspath_prepend(tmp_path)
     network, project = build_for('mine.nets:net', data)
     assert (
-        set(network.built_by['source']) == {'mine/__init__.py', 'mine/nets.py', 'mine/b.py'}
-        and network.built_by['network'] == 'mine.nets:net'
+        set(network.build_info['source']) == {'mine/__init__.py', 'mine/nets.py', 'mine/b.py'}
+        and network.build_info['network'] == 'mine.nets:net'
     )
     assert project_of_package('torch.nn') is None and project_of_package('kdfast.models.study_networks') is None
     with pytest.raises(ModuleNotFoundError):

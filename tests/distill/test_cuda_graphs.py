@@ -29,8 +29,8 @@ from torchvision.models import resnet18, vgg11
 
 from kdfast.data.dataloaders import loaders
 from kdfast.distill.cuda_graphs import passes, replay
-from kdfast.distill.cuda_graphs.passes import Inference, Training
-from kdfast.distill.cuda_graphs.replay import AFTER, Answers, CudaGraphs, Recordings
+from kdfast.distill.cuda_graphs.passes import InferenceGraph, TrainingGraph
+from kdfast.distill.cuda_graphs.replay import CALLS_BEFORE, CudaGraphs, GraphedInference, Recordings
 from kdfast.distill.cuda_graphs.safety import problem, unfit
 from kdfast.distill.cuda_graphs.state import State
 from kdfast.distill.distill import Distill
@@ -39,7 +39,7 @@ from kdfast.distill.losses.features import at_loss, hint_loss
 from kdfast.distill.match import Match
 from kdfast.distill.regressor import regressor
 from kdfast.models.front import front, front_back
-from kdfast.models.inference import ask
+from kdfast.models.inference import infer
 from kdfast.models.study_networks import matched, thin, wide
 from kdfast.training import run as run_module
 from kdfast.training.precision import autocast_state, restore_autocast, use_bfloat16
@@ -169,18 +169,18 @@ def same(data, make, callbacks=(), **kwargs):
 )
 def test_fits_with_graphs_give_the_same_bits(gpu, data, make, callbacks, loss, student, teaches):
     same(data, make, callbacks, loss=loss)
-    assert ('Training' in replayed) == student and ('Inference' in replayed) == teaches
+    assert ('TrainingGraph' in replayed) == student and ('InferenceGraph' in replayed) == teaches
 
 
 def test_gradients_are_accumulated_as_ever(gpu, data):
     same(data, lambda: thin(3), [lambda: GradientAccumulation(40)])
-    assert 'Training' in replayed
+    assert 'TrainingGraph' in replayed
 
 
 def test_gradients_are_the_learners_own(gpu):
     "Not the memory that the next replay writes"
     net, x = thin(3), torch.randn(4, 3, 8, 8)
-    training = Training(net, x)
+    training = TrainingGraph(net, x)
     training(x).sum().backward()
     before = [p.grad.clone() for p in net.parameters()]
     held = [torch.autograd.grad(training(-x).square().sum(), [*net.parameters()]) for _ in range(2)][0]
@@ -200,7 +200,7 @@ class Keeps(Callback):
 
 def test_predictions_may_be_kept(gpu, data):
     eager, learn = same(data, lambda: thin(3), [kd], cbs=[Keeps()])
-    assert all(map(torch.equal, eager.keeps.kept, learn.keeps.kept)) and 'Training' in replayed
+    assert all(map(torch.equal, eager.keeps.kept, learn.keeps.kept)) and 'TrainingGraph' in replayed
 
 
 class Predicts(Callback):
@@ -216,7 +216,7 @@ class Predicts(Callback):
 
 def test_predictions_in_the_middle_of_a_fit(gpu, data):
     eager, learn = same(data, lambda: thin(3), [kd], cbs=[Predicts()])
-    assert all(map(torch.equal, eager.predicts.seen, learn.predicts.seen)) and 'Training' in replayed
+    assert all(map(torch.equal, eager.predicts.seen, learn.predicts.seen)) and 'TrainingGraph' in replayed
 
 
 class Shapes(Callback):
@@ -252,7 +252,7 @@ def test_freezing_and_thawing_in_the_middle(gpu, data):
         return front_back(net, 'stage1')
 
     same(data, lambda: thin(3), [Thaws, kd], splitter=split, begin=lambda learn: (short(learn), learn.freeze()))
-    assert 'Training' in replayed
+    assert 'TrainingGraph' in replayed
 
 
 class Momentum(Callback):
@@ -266,7 +266,7 @@ class Momentum(Callback):
 
 def test_settings_that_change(gpu, data):
     same(data, lambda: thin(3), [Momentum], begin=short)
-    assert 'Training' in replayed
+    assert 'TrainingGraph' in replayed
 
 
 class Hooks(Callback):
@@ -285,7 +285,7 @@ class Hooks(Callback):
 
 def test_hooks_that_come_in_the_middle_are_called_in_every_step(gpu, data):
     _, learn = same(data, lambda: thin(3), [kd], cbs=[Hooks()], epochs=3, begin=short)
-    assert learn.hooks.seen == 2 * len(learn.dls.train) and 'Training' in replayed
+    assert learn.hooks.seen == 2 * len(learn.dls.train) and 'TrainingGraph' in replayed
 
 
 class Replaces(Callback):
@@ -302,7 +302,7 @@ class Replaces(Callback):
 
 def test_layers_and_weights_that_are_replaced(gpu, data):
     same(data, lambda: thin(3), [Replaces], begin=short)
-    assert 'Training' in replayed
+    assert 'TrainingGraph' in replayed
 
 
 class Skips(Callback):
@@ -319,7 +319,7 @@ class Skips(Callback):
 
 def test_batches_that_are_skipped(gpu, data):
     _, learn = same(data, lambda: thin(3), [Skips], begin=short)
-    assert 'Training' in replayed and 'forward' not in vars(learn.model)
+    assert 'TrainingGraph' in replayed and 'forward' not in vars(learn.model)
 
 
 class Half(Callback):
@@ -344,7 +344,7 @@ def test_bfloat16(gpu, data):
         return nn.Sequential(nn.Flatten(), nn.Linear(192, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 3))
 
     same(data, layers, [kd], cbs=[Half()])
-    assert 'Training' in replayed and 'Inference' in replayed and not torch.is_autocast_enabled('cpu')
+    assert 'TrainingGraph' in replayed and 'InferenceGraph' in replayed and not torch.is_autocast_enabled('cpu')
 
 
 def test_a_backward_pass_is_recorded_without_autocast(gpu, monkeypatch):
@@ -356,7 +356,7 @@ def test_a_backward_pass_is_recorded_without_autocast(gpu, monkeypatch):
         lambda *args, **kwargs: (seen.append(torch.is_autocast_enabled('cpu')), grad(*args, **kwargs))[1],
     )
     with torch.autocast('cpu', torch.bfloat16, cache_enabled=False):
-        training = Training(thin(3), torch.randn(2, 3, 8, 8))
+        training = TrainingGraph(thin(3), torch.randn(2, 3, 8, 8))
     assert seen and not any(seen) and training.output.dtype is torch.bfloat16
 
 
@@ -487,7 +487,7 @@ def test_what_watches_or_rounds_leaves_networks_alone(where):
 
 def test_control_flow_is_not_frozen(gpu, data):
     same(data, Turns)
-    assert 'Training' not in replayed
+    assert 'TrainingGraph' not in replayed
 
 
 @pytest.mark.parametrize(
@@ -595,8 +595,8 @@ def test_recording_moves_nothing(gpu):
         ]
 
     before, held = all_of_it(), [*net.parameters()]
-    Training(net, x)
-    Inference(net, x)
+    TrainingGraph(net, x)
+    InferenceGraph(net, x)
     assert (
         all(map(torch.equal, before, all_of_it()))
         and all(a is b for a, b in zip(held, net.parameters()))
@@ -624,13 +624,13 @@ class Looks(Callback):
 
 def test_nothing_is_on_the_model_in_any_event(gpu, data):
     _, learn = same(data, lambda: thin(3), cbs=[Looks()], epochs=4)
-    assert learn.looks.n > 50 and 'Training' in replayed
+    assert learn.looks.n > 50 and 'TrainingGraph' in replayed
 
 
 def test_a_learner_may_be_copied_and_pickled_in_the_middle_of_a_fit(gpu, data, tmp_path):
     class Copies(Callback):
         def after_batch(self):
-            if self.iter == AFTER + 1:
+            if self.iter == CALLS_BEFORE + 1:
                 for cb in self.learn.cbs.filter(lambda cb: isinstance(cb, CudaGraphs)):
                     assert cb.recordings.held and copy.copy(cb).recordings is None and copy.copy(cb).learn is self.learn
 
@@ -672,13 +672,15 @@ def test_what_cannot_be_recorded_is_not(gpu):
     for p in net.parameters():
         p.requires_grad = False
     notes = []
-    recordings = Recordings(Training, notes.append)
-    assert [recordings.of(net, (x,)) for _ in range(AFTER + 3)] == [None] * (AFTER + 3) and len(notes) == 1
+    recordings = Recordings(TrainingGraph, notes.append)
+    assert [recordings.find(net, (x,)) for _ in range(CALLS_BEFORE + 3)] == [None] * (CALLS_BEFORE + 3) and len(
+        notes
+    ) == 1
 
 
 def test_an_old_loss_is_not_backpropagated_through_another_batch(gpu):
     net, x = thin(3), torch.randn(4, 3, 8, 8)
-    training = Training(net, x)
+    training = TrainingGraph(net, x)
     old = training(x).sum()
     assert not training.free
     old.backward(retain_graph=True)
@@ -699,20 +701,20 @@ class Both(Callback):
 
 def test_two_forward_passes_in_a_step(gpu, data):
     same(data, lambda: thin(3), [Both])
-    assert 'Training' in replayed
+    assert 'TrainingGraph' in replayed
 
 
-# Answers
+# GraphedInference
 
 
 def test_answers_are_copies_of_what_the_teacher_gives(gpu):
-    net, answers = teacher(), Answers()
+    net, answers = teacher(), GraphedInference()
     xs = [torch.randn(4, 3, 8, 8) for _ in range(8)]
     given = [answers(net, (x,), ['stage1', 'stage2']) for x in xs]
     assert replayed and all(
         torch.equal(a, b)
         for outputs, x in zip(given, xs)
-        for a, b in zip(outputs, ask(net, (x,), ['stage1', 'stage2']))
+        for a, b in zip(outputs, infer(net, (x,), ['stage1', 'stage2']))
     )
     replayed.clear()
     given = [answers(net, (x,), choose=lambda logits: logits * 2)[0] for x in xs]
@@ -724,7 +726,7 @@ def test_answers_are_copies_of_what_the_teacher_gives(gpu):
 
 
 def test_answers_follow_weights_and_types(gpu):
-    net, answers, x = teacher(), Answers(), TensorImage(torch.randn(4, 3, 8, 8))
+    net, answers, x = teacher(), GraphedInference(), TensorImage(torch.randn(4, 3, 8, 8))
     for i in range(8):
         with torch.no_grad():
             net.head[2].bias += 1
@@ -734,7 +736,7 @@ def test_answers_follow_weights_and_types(gpu):
 
 
 def test_validation_is_not_recorded(gpu):
-    net, answers, x = teacher(), Answers(), torch.randn(4, 3, 8, 8)
+    net, answers, x = teacher(), GraphedInference(), torch.randn(4, 3, 8, 8)
     with torch.no_grad():
         for _ in range(8):
             answers(net, (x,))
@@ -758,13 +760,13 @@ def test_a_run_goes_on_with_the_same_bits_and_keeps_nothing_of_graphs(gpu, data,
         ends = Ends()
         ends.at = at
         run = begun(data, path, lambda folder: ends, *([lambda folder: CudaGraphs()] if graphs else []))
-        run.checkpoints = run.keeper(run.folder, run.say)
+        run.checkpoints = run.checkpoints_class(run.folder, run.say)
         learn = run.learner(build(lambda: thin(3)))
         learn.fit_one_cycle(4, 0.05, cbs=kd())
         return learn.model.state_dict()
 
     eager = trained(tmp_path / 'eager', False)
-    assert equal(eager, trained(tmp_path / 'graphs', True)) and 'Training' in replayed
+    assert equal(eager, trained(tmp_path / 'graphs', True)) and 'TrainingGraph' in replayed
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path / 'ended', True, at=(2, 0))
     assert equal(eager, trained(tmp_path / 'ended', False))  # and where there are no graphs

@@ -68,7 +68,7 @@ def test_what_is_kept_says_the_same_in_another_process(two, tmp_path):
         (tmp_path / name).mkdir()
         network, project = build_for(f'{FILE}:{name}', two)
         trust.save_sources(project.sources, tmp_path / name)
-        trust.accept(network.built_by)
+        trust.accept(network.build_info)
         with torch.compiler.set_stance('force_eager'):
             trained(network)
         network.to(memory_format=torch.channels_last)

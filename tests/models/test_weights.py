@@ -402,8 +402,8 @@ def test_a_pretrained_googlenet_sees_images_as_torchvisions_does_and_remembers_i
     assert (
         network.transform_input
         and network.aux1 is None
-        and 'transform_input=True' in network.built_by['network']
-        and '@' not in network.built_by['network']
+        and 'transform_input=True' in network.build_info['network']
+        and '@' not in network.build_info['network']
     )
     assert not build_network('torchvision:googlenet', 3).transform_input
 

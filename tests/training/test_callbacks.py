@@ -54,7 +54,7 @@ def fit(data, path, case, at=None, distill=False):
         learn = case.train(lambda **settings: run.learner(run.build(case.net), **settings), distill)
     except KeyboardInterrupt:
         return None, said
-    rows = [{k: v for k, v in row.items() if k != 'seconds'} for row in run.record.epochs]
+    rows = [{k: v for k, v in row.items() if k != 'seconds'} for row in run.metrics_log.epochs]
     return (
         learn.model.state_dict(),
         (run.folder / 'steps.csv').read_text(),

@@ -225,7 +225,7 @@ def test_a_step_waits_for_the_device_once_in_so_many(data, tmp_path, monkeypatch
     with waits:
         learn.fit(2, 0.01, cbs=[*make(), First(), Last()])
     assert (
-        waits.calls == ['tolist'] * 2 and run.record.steps == 18
+        waits.calls == ['tolist'] * 2 and run.metrics_log.steps == 18
     )  # nine steps an epoch; the rest is read when it ends
 
 
@@ -242,7 +242,7 @@ def test_validation_never_shows_parts_of_a_training_batch(data, tmp_path):
     run = begun(data, tmp_path / 'run')
     learn = run.learner(run.build(matched))
     learn.fit(2, 0.01, cbs=Parts())
-    for row, values in zip(run.record.epochs, learn.recorder.values):
+    for row, values in zip(run.metrics_log.epochs, learn.recorder.values):
         assert (
             row['valid_total'] == row['valid_hard'] == pytest.approx(values[1])
             and row['valid_fit'] is None
@@ -255,7 +255,7 @@ def test_a_fit_that_only_looks_for_a_rate_is_no_stage(data, tmp_path):
     learn = run.learner(run.build(matched))
     learn.lr_find(show_plot=False, end_lr=1e4)  # a loss that explodes is what it looks for
     learn.fit(1, 0.01)
-    assert [row['stage'] for row in run.record.epochs] == [1] and run.record.steps == 9
+    assert [row['stage'] for row in run.metrics_log.epochs] == [1] and run.metrics_log.steps == 9
 
 
 def test_labels_of_another_shape_have_no_accuracy(data, tmp_path):
@@ -267,6 +267,6 @@ def test_labels_of_another_shape_have_no_accuracy(data, tmp_path):
 
     run.learner(run.build(matched), loss_func=torch.nn.MSELoss(), metrics=None).fit(1, 0.01, cbs=Numbers())
     assert (
-        run.record.epochs[0]['train_accuracy'] is run.record.epochs[0]['valid_accuracy'] is None
-        and run.record.epochs[0]['valid_hard'] > 0
+        run.metrics_log.epochs[0]['train_accuracy'] is run.metrics_log.epochs[0]['valid_accuracy'] is None
+        and run.metrics_log.epochs[0]['valid_hard'] > 0
     )

@@ -263,7 +263,7 @@ def test_epochs_steps_and_images_are_few_and_no_weight_moves(data, tmp_path, mon
     seen, perform = [], evaluation.evaluate
 
     def judge(run, arguments, outcome):
-        seen.append((len(run.record.epochs), run.folder.metrics('steps.csv')))
+        seen.append((len(run.metrics_log.epochs), run.folder.metrics('steps.csv')))
         assert len(run.data.train[1]) == len(run.data.valid[1]) == IMAGES
         new = run.build('thin').state_dict()
         assert all(torch.equal(new[name], p.cpu()) for name, p in outcome.model.named_parameters())

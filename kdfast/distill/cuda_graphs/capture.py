@@ -18,14 +18,14 @@ def on_gpu(
     return isinstance(x, Tensor) and x.is_cuda
 
 
-def plain(
+def detached(
     x: Tensor,  # Any tensor
 ):
     "Return a tensor without autograd history and without a subclass of Tensor."
     return x.detach().as_subclass(Tensor)
 
 
-def like(
+def as_type_of(
     x: Tensor,  # The input of a network
     output: Tensor,  # Its output
 ):
@@ -34,7 +34,7 @@ def like(
 
 
 @contextmanager
-def unmoved(
+def state_preserved(
     network: nn.Module,  # Whose buffers are restored
     device: torch.device,  # Whose random state is restored
 ):
@@ -51,7 +51,7 @@ def unmoved(
 
 
 @contextmanager
-def in_place_of(
+def parameters_replaced(
     network: nn.Module,  # Whose parameters are replaced
     leaves: dict,  # New parameters, by id of the old ones
 ):

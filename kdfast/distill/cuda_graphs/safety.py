@@ -161,7 +161,7 @@ def has_only_our_hook(
 
 def unfit(
     x,  # What a network is called with
-) -> str:  # Empty where nothing stands against it
+) -> str:  # Empty if it may
     "Return why a call with this input may not be recorded, whatever the network."
     if type(x) not in (Tensor, TensorImage) or vars(x):
         return 'the input is no plain tensor'

@@ -1,4 +1,4 @@
-"""What a recording froze: it is used as long as all of that is as it was."""
+"""What a recording depends on: it is used while all of that is unchanged."""
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,9 @@ class State:
         network: nn.Module,  # Without `problem`
         x: Tensor,  # What it is called with
     ):
-        self.network, self.situation, self.held = network, situation(x), Held(network)
-        self.modules = [(m, type(m), type(m).forward, vars(m), contents(m)) for m in self.held.modules]
-        self.weights = [(t, place(t)) for t in self.held.tensors]
+        self.network, self.conditions, self.held = network, conditions(x), Held(network)
+        self.modules = [(m, type(m), type(m).forward, vars(m), module_attributes(m)) for m in self.held.modules]
+        self.weights = [(t, memory_layout(t)) for t in self.held.tensors]
 
     def holds(
         self,
@@ -24,7 +24,7 @@ class State:
         x: Tensor,  # Its input
     ) -> bool:
         "Return whether another call depends on the same."
-        if network is not self.network or situation(x) != self.situation:
+        if network is not self.network or conditions(x) != self.conditions:
             return False
         try:
             return (
@@ -33,13 +33,13 @@ class State:
                     for m, kind, forward, own, was in self.modules
                 )
                 and self.held.same
-                and all(place(t) == was for t, was in self.weights)
+                and all(memory_layout(t) == was for t, was in self.weights)
             )
         except Exception:
             return False  # values that cannot be compared
 
 
-def situation(
+def conditions(
     x: Tensor,  # Input of a network
 ):
     "Return all facts about an input but its values, and the settings that affect computations."
@@ -62,7 +62,7 @@ def situation(
     )
 
 
-def contents(
+def module_attributes(
     m: nn.Module,  # Any module
 ):
     """Return modes, numbers and hooks of a module as they are now.
@@ -75,7 +75,7 @@ def contents(
     }
 
 
-def place(
+def memory_layout(
     t: Tensor,  # Any tensor
 ):
     "Return address and layout of a tensor."
