@@ -612,7 +612,6 @@ ORDEALS = {  # what it is, the ordeal, and how many
         'bad inputs',
         tests(
             f'{HERE.parent}/data/test_data.py',
-            f'{HERE.parent}/data/test_labels.py',
             f'{HERE.parent}/data/test_photos.py',
             f'{HERE.parent}/cli/test_cli.py',
             f'{HERE.parent}/runs/test_recipe.py',
