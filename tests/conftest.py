@@ -28,6 +28,8 @@ LONG = [
     'fault_injection',
     'study',
     'rehearsal',
+    'rehearsal_errors',
+    'resume_checks',
     'recipes',
     'distributed',
     'docs',

@@ -7,7 +7,7 @@ import sys
 import pytest
 from conftest import beside
 from fastai.basics import Callback
-from test_resume import same
+from interruptions import same
 
 from kdfast.core import signals
 from kdfast.runs.recipes import find_recipe
@@ -57,7 +57,7 @@ def whole(study, data, tmp_path_factory):
         (1, 0, 'after_validate', 'end'),
     ],
 )
-def test_the_step_under_way_is_finished_and_kept(study, data, whole, tmp_path, heard, epoch, step, event, kept):
+def test_a_signal_lets_the_step_finish_and_saves_it(study, data, whole, tmp_path, heard, epoch, step, event, kept):
     runs, kd = beside(study, tmp_path, 'teacher'), find_recipe('kd')
     with pytest.raises(signals.Interrupted) as e:
         train(kd, data, 0, dict(epochs=2), runs, [lambda _: Send(epoch, step, event)])
@@ -68,7 +68,7 @@ def test_the_step_under_way_is_finished_and_kept(study, data, whole, tmp_path, h
     assert same(train(kd, data, 0, dict(epochs=2), runs), whole)
 
 
-def test_the_second_signal_waits_for_nothing(study, data, whole, tmp_path, heard):
+def test_a_second_signal_ends_the_run_at_once(study, data, whole, tmp_path, heard):
     runs, kd, send = beside(study, tmp_path, 'teacher'), find_recipe('kd'), Send(0, 4, times=2)
     with pytest.raises(signals.Interrupted):
         train(kd, data, 0, dict(epochs=2), runs, [lambda _: send])
@@ -81,7 +81,7 @@ def test_the_second_signal_waits_for_nothing(study, data, whole, tmp_path, heard
 
 
 @pytest.mark.parametrize('number,status,seeds', [(signal.SIGINT, 130, '01'), (signal.SIGKILL, -9, '0')])
-def test_no_process_of_a_study_stays_behind(images, tmp_path, number, status, seeds):
+def test_a_study_that_ends_leaves_no_process(images, tmp_path, number, status, seeds):
     "Not even where the study is killed and can tell them nothing"
     command = [
         sys.executable,

@@ -20,7 +20,7 @@ from fastai.vision.all import (
     set_seed,
 )
 from learners import learner as fastai_learner
-from test_teacher import learner, net
+from taught_learners import learner, net
 from torch import nn
 
 from kdfast.distill.distill import Distill
@@ -188,7 +188,7 @@ def test_callbacks_that_a_fit_sets_up_are_ready_in_predictions(at, ask, order):
 
 
 @pytest.mark.parametrize('at', ['before_fit', 'before_epoch', 'after_batch', 'after_fit'])
-def test_nor_do_they_disturb_stage_one(at):
+def test_predictions_during_stage_one_change_nothing(at):
     "Whose callback is asked in predictions, too, and before the fit has begun"
 
     def stage_one(*cbs):

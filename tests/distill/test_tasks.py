@@ -19,7 +19,7 @@ from fastai.losses import (
     MSELossFlat,
 )
 from fastai.vision.all import Callback, CutMix, MixUp
-from test_teacher import Look, learner, net
+from taught_learners import Look, learner, net
 from torch import nn
 from torchvision.ops import sigmoid_focal_loss
 

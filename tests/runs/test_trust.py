@@ -66,7 +66,7 @@ def commands(folder, images):
 
 
 @pytest.mark.parametrize('which', range(6))
-def test_code_that_came_along_runs_only_when_it_is_said(kdfast, images, stranger, which):
+def test_code_in_a_run_directory_runs_only_with_trust_code(kdfast, images, stranger, which):
     command = commands(stranger, images)[which]
     done = kdfast(*command)
     assert (
@@ -82,7 +82,7 @@ def test_code_that_came_along_runs_only_when_it_is_said(kdfast, images, stranger
     assert kdfast(*command).status == 0  # it was said
 
 
-def test_a_study_takes_the_word_along(kdfast, images, stranger):
+def test_a_study_passes_trust_code_to_its_runs(kdfast, images, stranger):
     command = (
         'study',
         'kd',
@@ -102,7 +102,7 @@ def test_a_study_takes_the_word_along(kdfast, images, stranger):
     assert done.status == 0, done.err
 
 
-def test_who_trained_is_not_asked(kdfast, images, made):
+def test_code_that_was_trained_here_needs_no_trust_code(kdfast, images, made):
     for command in commands(made[0].parents[3], images)[1:2]:
         assert kdfast(*command).status == 0
     assert kdfast('predict', made[0], images / 'valid' / 'bee' / '000.png').status == 0

@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 from conftest import make, seal
+from interruptions import interrupted, same, train
 from rich.console import Console
-from test_resume import interrupted, same, train
 
 from kdfast.core.errors import KdfastError
 from kdfast.core.format import percent

@@ -46,7 +46,7 @@ def study(images, runs, *more):
     )
 
 
-def test_the_same_folders_and_the_same_weights_as_here(address, kdfast, images, tmp_path):
+def test_a_ray_cluster_gives_the_same_folders_and_weights(address, kdfast, images, tmp_path):
     recipe(tmp_path / 'mine.py', 'raise RuntimeError("no luck")')
     for attempt in range(20):  # the cluster needs a moment to begin
         there = study(
@@ -69,6 +69,6 @@ def test_the_same_folders_and_the_same_weights_as_here(address, kdfast, images, 
     assert equal(weights(one), weights(two)) and json.loads((two / 'run.json').read_text())['status'] == 'finished'
 
 
-def test_no_cluster(kdfast, images, tmp_path):
+def test_a_missing_ray_cluster_is_an_error(kdfast, images, tmp_path):
     done = kdfast('study', 'baseline', '--data', images, '--runs', tmp_path, '--ray', '127.0.0.1:1')
     assert done.status == 2 and 'no Ray cluster at 127.0.0.1:1' in done.err and not list(tmp_path.iterdir())

@@ -15,7 +15,7 @@ from kdfast.study.process import Process, stop_processes
 from kdfast.study.schedule import run_tasks
 
 
-def test_everything_is_planned_once_and_behind_what_it_needs(tmp_path):
+def test_a_plan_has_every_run_once_after_the_runs_it_needs(tmp_path):
     tasks = plan(
         [(find_recipe('exp1'), dict(epochs=2)), (find_recipe('exp2'), {}), (find_recipe('kd'), {})],
         range(2),
@@ -73,7 +73,7 @@ def test_runs_beside_each_other_have_the_weights_of_runs_alone(kdfast, images, t
     assert again.status == 0 and again.err == ''  # nothing was left to train
 
 
-def test_what_most_wait_for_goes_first(tmp_path, monkeypatch):
+def test_runs_that_others_need_start_first(tmp_path, monkeypatch):
     "Teachers, then stage ones, then the rest, whatever their seeds"
     from conftest import make
 
@@ -96,7 +96,7 @@ def test_what_most_wait_for_goes_first(tmp_path, monkeypatch):
     assert begun == ['teacher'] * 2 + ['hint'] * 2 + ['baseline', 'kd', 'exp1'] * 2
 
 
-def test_one_failure_holds_up_nothing_else_and_is_named(kdfast, images, tmp_path):
+def test_a_failed_run_is_reported_and_stops_no_other(kdfast, images, tmp_path):
     recipe(
         tmp_path / 'mine.py', 'if run.seed == 0: raise RuntimeError("no luck")\n    return baseline.main(run, epochs=1)'
     )
@@ -113,7 +113,7 @@ def test_one_failure_holds_up_nothing_else_and_is_named(kdfast, images, tmp_path
     assert status == {0: 'failed', 1: 'finished'}
 
 
-def test_what_needs_a_failed_run_is_not_tried(tmp_path):
+def test_runs_that_need_a_failed_run_are_not_started(tmp_path):
     tasks = plan([(find_recipe('exp1'), {})], range(1), 'pets', tmp_path)
     tasks[0].folder.start({}, '')
     tasks[0].folder.set_status('diverged', reason='the hard loss became nan')
@@ -135,7 +135,7 @@ def test_stopped_processes_are_gone():
             os.kill(process.process.pid, 0)
 
 
-def test_the_board_shows_how_all_stand(tmp_path):
+def test_the_board_shows_the_state_of_every_run(tmp_path):
     from conftest import make
 
     from kdfast.core.atomic import write_csv

@@ -36,7 +36,7 @@ def rows_of(folder):
     return {row['recipe']: row for row in differences_from(find_runs(folder), 'baseline', 0.008)}
 
 
-def test_it_stops_when_all_are_decided(tmp_path):
+def test_a_study_stops_when_every_recipe_is_decided(tmp_path):
     to, seen = train(tmp_path, dict(kd=0.1, exp2=-0.1))
     told = []
     declared = declare(tmp_path, 'pets', ASKED)
@@ -47,13 +47,13 @@ def test_it_stops_when_all_are_decided(tmp_path):
     assert all(row['next_look'] is None for row in rows.values())
 
 
-def test_it_ends_at_the_last_look(tmp_path):
+def test_a_study_ends_at_the_last_look(tmp_path):
     to, seen = train(tmp_path, dict(kd=0.1, exp2=0.008))
     run_until_decided(declare(tmp_path, 'pets', ASKED), tmp_path, 'pets', to, lambda _: None)
     assert len(seen) == 6 and rows_of(tmp_path)['exp2']['verdict'] == 'undecided'
 
 
-def test_a_failed_run_ends_it(tmp_path):
+def test_a_failed_run_ends_a_study_until_decided(tmp_path):
     to, seen = train(tmp_path, dict(kd=0.1, exp2=0.008), fails_at=4)
     failed = run_until_decided(declare(tmp_path, 'pets', ASKED), tmp_path, 'pets', to, lambda _: None)
     assert failed == ['failed'] and len(seen) == 4

@@ -136,7 +136,7 @@ class Poison(Callback):
     ],
 )
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
-def test_what_is_not_finite_ends_the_run_before_a_step_is_taken(study, data, tmp_path, recipe, where, value):
+def test_values_that_are_not_finite_end_the_run_before_the_step(study, data, tmp_path, recipe, where, value):
     runs = beside(study, tmp_path, 'teacher')
     shutil.rmtree(runs / 'tiny' / 'teacher' / '0' / 'outputs')  # so that it is asked
     with pytest.raises(Diverged, match='a gradient became' if where in ('gradient', 'loss') else 'loss became'):
@@ -158,7 +158,7 @@ def on_a_gpu(monkeypatch, every):
 
 
 @pytest.mark.parametrize('recipe', ['kd', 'hint'])
-def test_what_is_read_later_is_the_same(study, data, tmp_path, monkeypatch, recipe):
+def test_metrics_read_later_from_a_gpu_are_the_same(study, data, tmp_path, monkeypatch, recipe):
     "Every value of every step, and the epochs' means"
     given = dict(epochs=2)
     whole = train(find_recipe(recipe), data, 0, given, beside(study, tmp_path / 'whole', 'teacher'))
@@ -172,7 +172,7 @@ def test_what_is_read_later_is_the_same(study, data, tmp_path, monkeypatch, reci
 
 
 @pytest.mark.parametrize('where', ['weight', 'gradient', 'loss'])
-def test_what_is_read_later_ends_the_run_before_a_row_or_a_checkpoint(study, data, tmp_path, monkeypatch, where):
+def test_divergence_read_later_ends_the_run_before_a_row_or_a_checkpoint(study, data, tmp_path, monkeypatch, where):
     on_a_gpu(monkeypatch, 50)
     with pytest.raises(Diverged, match='in epoch 1, step [45]: try a lower --lr'):
         train(find_recipe('baseline'), data, 0, dict(epochs=2), tmp_path, [lambda _: Poison(where, float('nan'), 3)])
@@ -250,7 +250,7 @@ def test_validation_never_shows_parts_of_a_training_batch(data, tmp_path):
         )
 
 
-def test_a_fit_that_only_looks_for_a_rate_is_no_stage(data, tmp_path):
+def test_lr_find_is_not_logged_as_a_stage(data, tmp_path):
     run = begun(data, tmp_path / 'run')
     learn = run.learner(run.build(matched))
     learn.lr_find(show_plot=False, end_lr=1e4)  # a loss that explodes is what it looks for

@@ -14,7 +14,7 @@ from kdfast.models.build import check_network
 from kdfast.models.saved import build_for, save_network
 from kdfast.runs import trust
 
-FILE = Path(__file__).parents[1] / 'odd_networks.py'
+FILE = Path(__file__).parents[1] / 'unusual_networks.py'
 FUNCTION = re.compile(r'^def (\w+)\(n(?:, width)?\):\n((?: .*\n|\n)*)', re.M)
 FOUND = [(name, ''.join(re.findall('# refused: (.*)', body))) for name, body in FUNCTION.findall(FILE.read_text())]
 KEPT, REFUSED = [name for name, words in FOUND if not words], [pair for pair in FOUND if pair[1]]
