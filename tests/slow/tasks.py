@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from fastai.vision.all import Callback, GradientAccumulation, MixedPrecision, MixUp
 from learners import KINDS, learner
-from test_tasks import of_class, of_labels, of_numbers
+from numpy_losses import of_class, of_labels, of_numbers
 from trial import Skipped, run
 
 from kdfast.core.errors import KdfastError

@@ -194,7 +194,12 @@ def test_a_partial_row_at_the_end_of_the_steps_is_cut_off(study, data, whole, tm
     assert same(train(find_recipe('kd'), data, runs, epochs=2), whole['kd'])
 
 
-ASKS = 'before_fit', 'after_pred', 'before_validate', 'after_fit'  # every event: tests/slow/nested.py, test_fit.py
+ASKS = (
+    'before_fit',
+    'after_pred',
+    'before_validate',
+    'after_fit',
+)  # all: tests/slow/nested.py, test_isolation.py
 
 
 class Asks(Callback):
