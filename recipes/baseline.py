@@ -7,7 +7,7 @@ def main(
     run: Run,  # This run: its directory, data and seed, and the runs it depends on
     epochs: int = 32,  # Epochs
     lr: float = 0.2,  # Peak learning rate, for sgd; muon takes a tenth of it for convolutions, adamw a hundredth
-    optimizer: str = 'sgd',  # Optimizer: sgd, muon (needs about half the epochs) or adamw
+    optimizer: str = 'sgd',  # Optimizer
     student: str = 'thin',  # Student network
 ):
     learn = run.learner(run.build(student), optimizer)

@@ -7,7 +7,7 @@ def main(
     run: Run,  # This run: its directory, data and seed, and the runs it depends on
     epochs: int = 32,  # Epochs
     lr: float = 0.2,  # Peak learning rate, for sgd; muon takes a tenth of it for convolutions, adamw a hundredth
-    optimizer: str = 'sgd',  # Optimizer: sgd, muon (needs about half the epochs) or adamw
+    optimizer: str = 'sgd',  # Optimizer
     weight: float = 0.8,  # Weight of the distillation loss; the label loss has weight 1
     negatives: int = 1024,  # Negatives (images of other classes) per image; the paper uses 16384
     teacher: str = 'wide',  # Teacher network, or the directory of a run to use as the teacher

@@ -7,7 +7,7 @@ def main(
     run: Run,  # This run: its directory, data and seed, and the runs it depends on
     epochs: int = 32,  # Epochs
     lr: float = 0.2,  # Peak learning rate, for sgd; muon takes a tenth of it for convolutions, adamw a hundredth
-    optimizer: str = 'sgd',  # Optimizer: sgd, muon (needs about half the epochs) or adamw
+    optimizer: str = 'sgd',  # Optimizer
     T: float = 4.0,  # Temperature of both softmaxes
     target: float = 1.0,  # Weight of TCKD, the target class against all others (alpha in the paper)
     others: float = 8.0,  # Weight of NCKD, the non-target classes (beta in the paper)

@@ -7,7 +7,7 @@ def main(
     run: Run,  # This run: its directory, data and seed, and the runs it depends on
     epochs: int = 32,  # Epochs of stage two
     lr: float = 0.2,  # Peak learning rate, for sgd; muon takes a tenth of it for convolutions, adamw a hundredth
-    optimizer: str = 'sgd',  # Optimizer: sgd, muon (needs about half the epochs) or adamw
+    optimizer: str = 'sgd',  # Optimizer
     T: float = 4.0,  # Temperature of both softmaxes
     alpha: float = 0.9,  # Weight of the soft loss; the hard loss has weight 1 - alpha
     teacher: str = 'wide',  # Teacher network, or the directory of a run to use as the teacher

@@ -7,7 +7,7 @@ def main(
     run: Run,  # This run: its directory, data and seed, and the runs it depends on
     epochs: int = 32,  # Epochs
     lr: float = 0.2,  # Peak learning rate, for sgd; muon takes a tenth of it for convolutions, adamw a hundredth
-    optimizer: str = 'sgd',  # Optimizer: sgd, muon (needs about half the epochs) or adamw
+    optimizer: str = 'sgd',  # Optimizer
     weight: float = 100.0,  # Weight of the distillation loss; the label loss has weight 1
     teacher: str = 'wide',  # Teacher network, or the directory of a run to use as the teacher
     teacher_epochs: int = 18,  # Epochs of the teacher; 0 uses --teacher NAME@FILE as it is

@@ -7,7 +7,7 @@ def main(
     run: Run,  # This run: its directory, data and seed, and the runs it depends on
     epochs: int = 32,  # Epochs
     lr: float = 0.2,  # Peak learning rate, for sgd; muon takes a tenth of it for convolutions, adamw a hundredth
-    optimizer: str = 'sgd',  # Optimizer: sgd, muon (needs about half the epochs) or adamw
+    optimizer: str = 'sgd',  # Optimizer
     T: float = 2.0,  # Base temperature of both softmaxes, in standard deviations of the logits
     weight: float = 9.0,  # Weight of the distillation loss; the label loss has weight 1
     teacher: str = 'wide',  # Teacher network, or the directory of a run to use as the teacher

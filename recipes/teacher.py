@@ -7,7 +7,7 @@ def main(
     run: Run,  # This run: its directory, data and seed, and the runs it depends on
     epochs: int = 18,  # Epochs; 0 uses the trained network of --network NAME@FILE as it is
     lr: float = 0.2,  # Peak learning rate, for sgd; muon takes a tenth of it for convolutions, adamw a hundredth
-    optimizer: str = 'sgd',  # Optimizer: sgd, muon (needs about half the epochs) or adamw
+    optimizer: str = 'sgd',  # Optimizer
     network: str = 'wide',  # Teacher network
 ):
     if epochs == 0:

@@ -46,8 +46,10 @@ def aggregate(
     return rows
 
 
-def mean_and_sd(values):
-    "Mean, standard deviation (of two or more values) and the values; None if a value is missing."
+def mean_and_sd(
+    values: Sequence[float | None],  # A measure of each run, None where it is missing
+):
+    "Return mean, standard deviation (of two or more values) and the values; None if one is missing."
     if any(v is None for v in values):
         return None
     return dict(mean=mean(values), sd=stdev(values) if len(values) > 1 else None, values=values)
@@ -78,8 +80,10 @@ def differing_settings(
     return {setting: dict(recipes[setting]) for setting in sorted(differing)}
 
 
-def settings_of(folder):
-    "The recorded settings of a run, by their names in remarks."
+def settings_of(
+    folder: RunDir,  # A finished run
+):
+    "Return the recorded settings of a run, by their names in remarks."
     run = folder.run
     known = {label: run.get(name) for name, label in SETTINGS.items()} | run.get('versions', {})
     return {setting: str(value)[:MAX_LENGTH] for setting, value in known.items() if value is not None}

@@ -69,7 +69,11 @@ def part_of_matrix(
     return matrix[np.ix_(chosen, chosen)], row_shares(matrix[chosen])[:, chosen]
 
 
-def compare_predictions(folder, against, classes):
+def compare_predictions(
+    folder: RunDir,  # A finished run
+    against: RunDir,  # Another run on the same data
+    classes: Sequence[str],  # Names of the classes
+):
     "Compare two runs image by image: p-values by class, agreement, images that only one has correct."
     from kdfast.stats.intervals import exact_p, holm  # scipy takes a while
 

@@ -66,8 +66,10 @@ def summarize_curves(
     return means
 
 
-def known_mean(values):
-    "The mean of the values that are not None; None if there are none."
+def known_mean(
+    values: Sequence[float | None],  # A number of each run, None where it is missing
+):
+    "Return the mean of the values that are not None; None if there are none."
     known = [v for v in values if v is not None]
     return mean(known) if known else None
 

@@ -72,13 +72,14 @@ def designs_of(
 def design_difference(
     runs: Mapping[int, RunDir],  # Finished runs by seed
     others: Mapping[int, RunDir],  # Those of the baseline
-    design: Design,
+    design: Design,  # Looks of the study, and their confidence
     margin: float,  # Smallest difference that matters, as a fraction
     metric: Metric,  # What the verdict judges
 ) -> dict:
-    """Return the row of the look that decides, or of the last one reached. Seeds count from 0, without gaps.
+    """Return the row of the look that decides, or of the last one reached.
 
-    It has `look`, `confidence` and, as long as it is undecided, `next_look`; the verdict is None before the first look.
+    Seeds count from 0, without gaps. The row has `look`, `confidence` and, as long as it is undecided, `next_look`;
+    the verdict is None before the first look.
     """
     seeds = list(takewhile(lambda seed: seed in runs and seed in others, count()))
     values = [metric.value(runs[seed]) - metric.value(others[seed]) for seed in seeds]

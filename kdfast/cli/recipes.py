@@ -69,7 +69,7 @@ def to_parameter(
     flag = option_flag(option.name)
     if option.type is bool:
         flag += f'/{option_flag(f"no_{option.name}")}'
-    default = typer.Option(option.default, flag, help=option.help, rich_help_panel=panel)
+    default = typer.Option(option.default, flag, help=option.full_help, rich_help_panel=panel)
     annotation = option.type if option.default is not None else Optional[option.type]
     return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 

@@ -115,7 +115,9 @@ def compare_against(by_data, against, margin, metric, as_json, as_csv):
             print_line(f'no other recipe than {against} has finished runs')
 
 
-def print_heading(data):
+def print_heading(
+    data,  # Name of the data set
+):
     "Print the name of a data set above its table."
     out.print(Text(f'\n{data}\n', style='bold'))
 

@@ -194,7 +194,11 @@ def tensorboard_callback() -> type:
     return TensorBoard
 
 
-def print_summary(run_dir, images, options):
+def print_summary(
+    run_dir,  # Of the finished run
+    images,  # Options of the data set
+    options,  # Seed and directory
+):
     "Print the result of a run, and the command for the next recipe of the study with the same options."
     from kdfast.report.tables import run_summary
     from kdfast.runs import lookup

@@ -37,7 +37,7 @@ class Data:
     size: int | None = None  # Networks receive squares of this side, cropped from the images; None: whole images
     grow: float = 1.0  # Progressive resizing: fraction of height and width at which training starts; 1: none
     batch_size: int | None = None  # Training images per batch; None: the usual number for the size of the data set
-    asked: dict | None = None  # Arguments of `load`
+    load_arguments: dict | None = None  # Arguments of `load`
 
     @property
     def several(self) -> bool:

@@ -100,7 +100,7 @@ def _decode_into_cache(
         batch_size=batch_size,
         skip_broken=skip_broken,
     )
-    return replace(data, asked=arguments)
+    return replace(data, load_arguments=arguments)
 
 
 def _fill_folder(name, decode_into, size):

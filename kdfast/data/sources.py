@@ -55,7 +55,7 @@ def load(
             f'{source}: cannot read {data.skipped:,} images: replace or remove them, or skip them with --skip-broken'
         )
     arguments['source'] = located(source)
-    return replace(apply_options(data, holdout, grow, augment, batch_size), asked=arguments)
+    return replace(apply_options(data, holdout, grow, augment, batch_size), load_arguments=arguments)
 
 
 def check_options(

@@ -59,7 +59,7 @@ def images_of(
     except KdfastError as e:
         raise KdfastError(f'{e.message}; if the images of {folder} have moved, name them with --images') from e
     if data.fingerprint != folder.run['data_sha256']:
-        raise KdfastError(f'{data.asked["source"]}: these are not the images of {folder}')
+        raise KdfastError(f'{data.load_arguments["source"]}: these are not the images of {folder}')
     return data
 
 
@@ -89,7 +89,7 @@ def to_onnx(
         import onnxscript  # noqa: F401
     except ImportError as e:
         raise KdfastError("ONNX needs packages that are not installed: pip install 'kdfast[onnx]'") from e
-    images = torch.zeros(2, 3, *network.built_by['size'])
+    images = torch.zeros(2, 3, *network.build_info['size'])
     try:
         with patch.object(functional, 'scaled_dot_product_attention', attention_in_4d):
             program = torch.onnx.export(
@@ -102,9 +102,9 @@ def to_onnx(
                 dynamic_shapes=dict(images={0: torch.export.Dim('n')}),
             )
     except torch.onnx.OnnxExporterError as e:
-        raise KdfastError(f'{network.built_by["network"]} cannot be written as ONNX: {first_cause(e)}') from e
+        raise KdfastError(f'{network.build_info["network"]} cannot be written as ONNX: {first_cause(e)}') from e
     model = program.model_proto
-    onnx.helper.set_model_props(model, dict(kdfast=json.dumps(network.built_by)))
+    onnx.helper.set_model_props(model, dict(kdfast=json.dumps(network.build_info)))
     write(file, model.SerializeToString())
 
 
@@ -140,7 +140,7 @@ def check(
     images = data.valid[0]
     changed, difference = 0, 0.0
     exported_model, own_model = classifier(file)[0], from_network(network)
-    size, order = network.built_by['size'], [network.built_by['classes'].index(name) for name in data.classes]
+    size, order = network.build_info['size'], [network.build_info['classes'].index(name) for name in data.classes]
     for start in range(0, len(images), BATCH):
         batch = data.shown(images[start : start + BATCH])
         exported, own = (probabilities(model, batch, size)[:, order] for model in (exported_model, own_model))

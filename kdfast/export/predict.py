@@ -33,13 +33,13 @@ class InferenceModel(nn.Module):
 
     def __init__(
         self,
-        network: nn.Module,  # With `built_by`, the normalization of its images
+        network: nn.Module,  # With `build_info`, the normalization of its images
     ):
         super().__init__()
         self.network = network
-        self.several = has_several_labels(network.built_by)
+        self.several = has_several_labels(network.build_info)
         for name in ('mean', 'std'):
-            self.register_buffer(name, torch.tensor(network.built_by[name]).view(3, 1, 1))
+            self.register_buffer(name, torch.tensor(network.build_info[name]).view(3, 1, 1))
 
     def forward(
         self,
@@ -71,11 +71,11 @@ def classifier(
     if file.suffix != '.safetensors':
         raise KdfastError(f'{file} holds no network: expected .onnx, .safetensors, a run\'s folder or a recipe\'s name')
     network = load_network_file(file)
-    return from_network(network), network.built_by
+    return from_network(network), network.build_info
 
 
 def from_network(
-    network: nn.Module,  # With `built_by`
+    network: nn.Module,  # With `build_info`
 ) -> Callable:
     "Return a function that computes probabilities, with the inputs and outputs of the ONNX model."
     model = InferenceModel(network).eval()

@@ -214,7 +214,7 @@ def described_as(
 ) -> nn.Module:
     "Describe how to build the network and prepare its images; changes `built_by` only."
     description = dict(classes=classes, mean=list(way.mean), std=list(way.std), size=list(way.size), presized=None)
-    network.built_by = network.built_by | description
+    network.build_info = network.build_info | description
     return network
 
 

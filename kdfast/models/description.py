@@ -12,13 +12,13 @@ from kdfast.data.dataset import Data, presized_side
 
 
 def with_description(
-    network: nn.Module,  # Its attribute `built_by` is set
+    network: nn.Module,  # Its attribute `build_info` is set
     name: str | None,  # That builds it again; None if no name does
     data: Data,  # To train it on
     project: Project | None = None,  # The user's code that builds it
 ) -> nn.Module:
     "Attach to a network what is needed to build it again and to prepare its images."
-    network.built_by = dict(
+    network.build_info = dict(
         **dict(network=name) if name else {},
         classes=data.classes,
         mean=data.mean,

@@ -62,25 +62,36 @@ def curve_sentences(
     yield from loss_sentences(names, means)
 
 
-def loss_sentences(names, means):
-    "A sentence for each loss that two or more of the recipes have."
+def loss_sentences(
+    names,  # Of the recipes
+    means,  # From `summarize_curves`
+):
+    "Yield a sentence for each loss that two or more of the recipes have."
     for key, label in LOSSES.items():
         known = [f'{name} {loss_text(means[name][key])}' for name in names if means[name][key] is not None]
         if len(known) > 1:
             yield f'{label}: {", ".join(known)}.'
 
 
-def ranked(names, key, means):
-    "The recipes, highest value first."
+def ranked(
+    names,  # Of the recipes
+    key: str,  # Name of the value
+    means,  # From `summarize_curves`
+):
+    "Return the recipes, highest value first."
     return sorted(names, key=lambda name: means[name][key], reverse=True)
 
 
-def accuracy(fraction):
+def accuracy(
+    fraction: float,  # From 0 to 1
+):
     "Format an accuracy with one decimal."
     return f'{100 * fraction:.1f} %'
 
 
-def points(fraction):
+def points(
+    fraction: float,  # From −1 to 1
+):
     "Format a difference of accuracies with one decimal."
     return f'{100 * fraction:.1f} points'
 
@@ -112,13 +123,18 @@ def curve_charts(
     return charts
 
 
-def column(rows, name):
-    "The numbers of a column; None where there is none."
+def column(
+    rows,  # Of metrics.csv, as dictionaries
+    name: str,  # Of the column
+):
+    "Return the numbers of a column; None for an empty cell."
     return [float(row[name]) if row.get(name) else None for row in rows]
 
 
-def mean_and_range(curves):
-    "(x, mean, lowest, highest) of each x that all curves reach, over those that have a value there."
+def mean_and_range(
+    curves,  # Values by x, from 1; None where there is no value
+):
+    "Return (x, mean, lowest, highest) of each x that all curves reach and at least one has a value for."
     found = []
     for x, values in enumerate(zip(*curves), 1):
         known = [v for v in values if v is not None]

@@ -38,8 +38,10 @@ def difference_cells(
     return signed_points(row['difference']), interval_text(row), n, verdict
 
 
-def seeds_note(row):
-    "What would decide an undecided difference."
+def seeds_note(
+    row: dict,  # From `differences_from`
+):
+    "Return what would decide an undecided difference; nothing for a decided one."
     if row['verdict'] != 'undecided':
         return ''
     if 'look' in row:

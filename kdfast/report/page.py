@@ -70,7 +70,7 @@ def render_page(
 
 
 def page_template():
-    "The template of the page, page.html."
+    "Return the template of the page, page.html."
     environment = Environment(
         loader=PackageLoader('kdfast.report', '.'),
         autoescape=True,
@@ -82,8 +82,11 @@ def page_template():
     return environment.get_template('page.html')
 
 
-def answer_section(found, margin):
-    "An answer to the question of the study, with its sentences and a plot of the differences."
+def answer_section(
+    found,  # From `answer_question`
+    margin: float,  # Smallest difference that matters, as a fraction
+):
+    "Return an answer to the question of the study, with its sentences and a plot of the differences."
     plotted = []
     for effect in found['effects']:
         for kind in KINDS:
@@ -96,8 +99,10 @@ def answer_section(found, margin):
     )
 
 
-def in_points(row):
-    "Difference and interval in percentage points."
+def in_points(
+    row: dict,  # From `differences_from`
+):
+    "Return difference and interval in percentage points."
     return [100 * row[name] for name in ('difference', 'low', 'high')]
 
 
@@ -124,8 +129,10 @@ def baseline_section(folders, baseline, margin, metric):
     return dict(baseline=baseline, plot=Markup(plot), remarks=difference_remarks(rows))
 
 
-def analysis_sections(folders):
-    "Sentences for each comparison of the study that has all its recipes."
+def analysis_sections(
+    folders,  # Runs on one data set
+):
+    "Return sentences for each comparison of the study that has all its recipes."
     means = summarize_curves(folders)
     return [dict(recipes=names, sentences=list(curve_sentences(names, means))) for names in comparisons(folders, means)]
 

@@ -102,8 +102,10 @@ def compare_table(
     return [one_table(part) for part in parts]
 
 
-def one_table(rows):
-    "A table of these recipes, without measures that none of them has."
+def one_table(
+    rows,  # From `aggregate`
+):
+    "Return a table of these recipes, without measures that none of them has."
     table = Table(box=None, padding=(0, 1), header_style='bold', pad_edge=False)
     table.add_column('')
     for row in rows:
@@ -182,8 +184,10 @@ def run_remarks(
     return remarks
 
 
-def teacher_remarks(finished):
-    "A remark for every seed whose students had different teachers."
+def teacher_remarks(
+    finished,  # Finished runs on one data set
+):
+    "Return a remark for every seed whose students had different teachers."
     teachers = defaultdict(set)
     for folder in finished:
         if folder.result['teacher_sha256']:

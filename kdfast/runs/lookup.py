@@ -6,6 +6,7 @@ from kdfast.runs.find import changed_arguments
 from kdfast.runs.options import OF_ONE_RUN, SETTINGS
 from kdfast.runs.recipes import STUDY, Recipe, find_recipe
 from kdfast.runs.run_dir import RunDir
+from kdfast.runs.upstream_paths import upstream_entries
 
 # Arguments that the recipes of one study have in common
 SHARED = {'epochs', 'teacher', 'student', 'hint', *(s.name for s in SETTINGS if s.name not in OF_ONE_RUN)}
@@ -59,9 +60,10 @@ def next_recipe(
     "Return the first recipe of the study that has not been run with the settings of this run."
     finished = [f for f in folders if f.finished and f.seed == folder.seed]
     run = folder.run
+    done = {run['recipe'], *(entry['recipe'] for entry in upstream_entries(folder))}
     shared = {name: value for name, value in changed_arguments(folder).items() if name in SHARED}
     for name in STUDY:
-        if name == run['recipe'] or name in run.get('stands_on', {}):
+        if name in done:
             continue
         recipe = find_recipe(name)
         known = {option.name for option in (*recipe.options, *recipe.settings)}

@@ -1,5 +1,6 @@
 "Options of recipes: types, ranges, command-line flags. Imports no torch."
 
+import ast
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +9,9 @@ from pkgutil import iter_modules
 from kdfast.core.errors import KdfastError
 from kdfast.core.names import ANY_NETWORK, is_run, names_network
 
-OPTIMIZERS = sorted(  # file names, so that no torch is imported; the default comes first
-    (module.name for module in iter_modules([str(Path(__file__).parents[1] / 'training' / 'optimizers')])),
-    key=lambda name: (name != 'sgd', name),
+OPTIMIZER_FILES = Path(__file__).parents[1] / 'training' / 'optimizers'  # read as text, so that no torch is imported
+OPTIMIZERS = sorted(  # the default comes first
+    (module.name for module in iter_modules([str(OPTIMIZER_FILES)])), key=lambda name: (name != 'sgd', name)
 )
 PRECISIONS = 'auto', 'float32', 'bfloat16'
 CLASS_WEIGHTS = 'none', 'auto'  # besides files
@@ -48,10 +49,25 @@ class Option:
     default: object
     help: str  # The comment behind the parameter
 
+    @property
+    def full_help(self) -> str:
+        "The help; that of `optimizer` also lists the optimizers, unless the comment names them all."
+        if self.name != 'optimizer' or all(name in self.help for name in OPTIMIZERS):
+            return self.help
+        return f'{self.help}: {optimizer_list()}'
+
     def described(self) -> dict:
         "Return the option for `kdfast ls --json`."
         allowed = RANGES.get(self.name, (None, None))[1]
-        return dict(name=self.name, type=self.type.__name__, default=self.default, help=self.help, range=allowed)
+        return dict(name=self.name, type=self.type.__name__, default=self.default, help=self.full_help, range=allowed)
+
+
+def optimizer_list() -> str:
+    "Return the names of the optimizers, each with the first line of its module's docstring."
+    docstrings = {
+        name: ast.get_docstring(ast.parse((OPTIMIZER_FILES / f'{name}.py').read_text())) for name in OPTIMIZERS
+    }
+    return ', '.join(f'{name} ({docstring.splitlines()[0].rstrip(".")})' for name, docstring in docstrings.items())
 
 
 # Options of every recipe whose `main` has no parameter of that name
@@ -60,8 +76,7 @@ SETTINGS = (
         'optimizer',
         str,
         None,
-        'Optimizer: sgd, muon (needs about half the epochs) or adamw, all with momentum (default: the recipe\'s, else '
-        'sgd).',
+        f'Optimizer: {optimizer_list()} (default: the recipe\'s, else sgd).',
     ),
     Option(
         'lr',

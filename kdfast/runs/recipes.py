@@ -13,7 +13,7 @@ from pathlib import Path
 from kdfast.core.errors import KdfastError
 from kdfast.core.names import is_run
 from kdfast.core.projects import project_of_file
-from kdfast.runs.options import OF_ONE_RUN, SETTINGS, TYPES, Option, check_value, option_flag
+from kdfast.runs.options import OF_ONE_RUN, OPTIMIZERS, SETTINGS, TYPES, Option, check_value, option_flag
 
 STUDY = ['teacher', 'baseline', 'kd', 'hint', 'exp1', 'exp2']  # in the order of the report's table
 MAX_NAME = 120  # characters of a directory's name
@@ -132,6 +132,7 @@ class Recipe:
         "Return the error for an unknown option, with the most similar option."
         words = {word.lower(): option.name for option in self.options for word in re.findall(r"\w{4,}", option.help)}
         names = [*(option.name for option in (*self.options, *self.settings)), *common]
+        words |= dict.fromkeys(OPTIMIZERS if 'optimizer' in names else [], 'optimizer')
         words |= {name: name for name in names}
         near = difflib.get_close_matches(name.lower(), words, n=1)
         if near:

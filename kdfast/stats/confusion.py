@@ -80,12 +80,17 @@ def hardest(
     return list(confused | dict.fromkeys(range(len(matrix))))[:n]
 
 
-def off_diagonal(matrix):
-    "The matrix with zeros on its diagonal."
+def off_diagonal(
+    matrix,  # (classes, classes)
+):
+    "Return the matrix with zeros on its diagonal."
     return matrix * (1 - np.eye(len(matrix), dtype=int))
 
 
-def largest_counts(counts, n):
-    "The positions (row, column) of the n largest counts above 0; of equal counts the first."
+def largest_counts(
+    counts,  # (rows, columns)
+    n: int,  # How many
+):
+    "Return positions (row, column) of the n largest counts above 0; of equal counts the first."
     order = np.argsort(-counts, axis=None, kind='stable')[:n]
     return [divmod(int(at), len(counts)) for at in order if counts.flat[at] > 0]

@@ -63,8 +63,11 @@ class Board:
         by_seed = self.seed_table(by_recipe)
         return by_seed if fits_width(by_seed, self.console.width) else self.count_table(by_recipe)
 
-    def seed_table(self, by_recipe):
-        "One row per recipe, one column per seed."
+    def seed_table(
+        self,
+        by_recipe,  # Tasks by recipe and seed
+    ):
+        "Return a table with one row per recipe and one column per seed."
         table = Table(box=None, padding=(0, 1, 0, 0), header_style='bold')
         table.add_column('')
         seeds = sorted({task.seed for task in self.tasks})
@@ -74,8 +77,11 @@ class Board:
             table.add_row(recipe, *(self.cell(tasks.get(seed)) for seed in seeds))
         return table
 
-    def count_table(self, by_recipe):
-        "One row per recipe: how many seeds are done, their mean, and the seeds that run or failed."
+    def count_table(
+        self,
+        by_recipe,  # Tasks by recipe and seed
+    ):
+        "Return a table of finished seeds, mean accuracy, running and failed seeds per recipe."
         table = Table(box=None, padding=(0, 1, 0, 0), header_style='bold')
         for name in ('', 'done', 'mean', 'running', 'failed'):
             table.add_column(name, justify='left' if name in ('', 'running') else 'right', overflow='fold')
@@ -93,8 +99,11 @@ class Board:
             )
         return table
 
-    def cell(self, task):
-        "The state of one run."
+    def cell(
+        self,
+        task,  # None if the recipe has no such seed
+    ):
+        "Return the state of one run."
         if task is None:
             return ''
         if task.failure:

@@ -44,7 +44,7 @@ def evaluate(
 ) -> dict:  # Content of result.json
     "Evaluate a run; save its network, predictions and confusion matrix in the run directory."
     network = outcome.model if isinstance(outcome, Learner) else outcome
-    epochs = run.record.epochs
+    epochs = run.metrics_log.epochs
     if not epochs and run.given is None:
         remedy = 'expected at least 1 epoch' if arguments.get('epochs') == 0 else 'its main fits no Learner of its run'
         raise KdfastError(f'{run.folder.recipe} trained nothing: {remedy}')
@@ -73,7 +73,7 @@ def evaluate(
         soft_loss=last['train_soft'],
         hard_loss=last['train_hard'],
         fit_loss=fit_loss(run),
-        hint=run.hint,
+        hint=run.stage_one,
         **classified,
         teacher_sha256=run.teacher_sha256,
     )
@@ -96,7 +96,7 @@ def evaluate_classifier(
     write_arrays(run.folder / 'predictions.npz', actual=found.actual, predicted=found.predicted, **logits)
     plain = run.dls.train.new(run.dls.train_ds.plain(), bs=valid.bs, shuffle=False, drop_last=False)
     trained = predict_split(learn, plain, len(names))
-    epochs = [row for row in run.record.epochs if row['valid_accuracy'] is not None]
+    epochs = [row for row in run.metrics_log.epochs if row['valid_accuracy'] is not None]
     best = max(epochs, key=lambda row: row['valid_accuracy'], default={})
     return dict(
         train_accuracy=trained.accuracy,
@@ -141,7 +141,7 @@ def fit_loss(
     run,  # kdfast.training.run.Run that was trained
 ) -> float | None:
     "Return the last fit loss of the run, else that of a run it depends on; None if there was none."
-    own = [row['train_fit'] for row in run.record.epochs]
+    own = [row['train_fit'] for row in run.metrics_log.epochs]
     upstream = [folder.result['fit_loss'] for _, folder in run.upstream]
     return next((loss for loss in [*reversed(own), *upstream] if loss is not None), None)
 

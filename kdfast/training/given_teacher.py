@@ -28,10 +28,10 @@ def held_out_note(
     data: Data,  # Of the student
 ) -> str:
     "Return a note if the teacher was trained on images that the student holds out; else ''."
-    holdout = (data.asked or {}).get('holdout')
+    holdout = (data.load_arguments or {}).get('holdout')
     teacher_images = folder.run.get('images') or {}
     if holdout and teacher_images:
-        same = teacher_images.get('source') == data.asked['source']
+        same = teacher_images.get('source') == data.load_arguments['source']
     else:
         same = holdout and folder.data.split(',')[0] == data.name.split(',')[0]
     if not same or teacher_images.get('holdout', 0) >= holdout:
@@ -47,7 +47,7 @@ def keep_code(
     network: torch.nn.Module,  # To save in its directory
 ):
     "Copy the user's code that builds a network from the run that it was loaded from, if this run has not built it."
-    built_by = getattr(network, 'built_by', {})
+    built_by = getattr(network, 'build_info', {})
     for folder in (run.folder, *(folder for _, folder in run.upstream)):
         try:
             sources = trust.read_sources(built_by, folder / 'weights.safetensors')

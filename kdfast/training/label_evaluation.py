@@ -36,7 +36,7 @@ def evaluate_labels(
     write_arrays(run.folder / 'predictions.npz', actual=found.actual, predicted=found.predicted, **logits)
     plain = run.dls.train.new(run.dls.train_ds.plain(), bs=valid.bs, shuffle=False, drop_last=False)
     trained = predict_labels(learn, plain, len(names))
-    epochs = [row for row in run.record.epochs if row['valid_map'] is not None]
+    epochs = [row for row in run.metrics_log.epochs if row['valid_map'] is not None]
     best = max(epochs, key=lambda row: row['valid_map'], default={})
     average = average_precisions(found.actual, found.logits)
     return dict(

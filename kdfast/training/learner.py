@@ -139,3 +139,12 @@ def repeatable_order(
     return type(dl) is ImageBatches and all(
         type(transform) in (IntToFloatTensor, Normalize) for transform in dl.after_batch.fs
     )
+
+
+def distributed_callbacks(
+    dls,  # DataLoaders of a run
+):
+    "Return the callbacks for several processes; imported here because the import of accelerate is slow."
+    from kdfast.training.distributed_run import DistributedRun, RankRandomNumbers
+
+    return [DistributedRun(gpu=dls.device.type == 'cuda'), RankRandomNumbers()]

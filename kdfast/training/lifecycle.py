@@ -26,7 +26,7 @@ def call_main(
     "Call `main`; return the Learner to evaluate or the network to save. Raises KdfastError otherwise."
     set_seed(run.seed)
     outcome = recipe.main()(run, **recipe.of_main(arguments))
-    if isinstance(outcome, Learner | nn.Module) or not run.record.epochs:
+    if isinstance(outcome, Learner | nn.Module) or not run.metrics_log.epochs:
         return outcome
     raise KdfastError(
         f'{recipe.file}: main returns {type(outcome).__name__}, expected the Learner to evaluate, or a network to save'
@@ -54,10 +54,10 @@ def begin_run(
     )
     folder.record = distributed.broadcast_from_first(lambda: folder.start(config, recipe.source))
     trust.replace_sources(project_of_file(recipe.file).sources if 'recipe_sources' in run.identity else {}, folder.path)
-    folder.set_status('running', images=run.data.asked)  # their location, which may have changed before a resumption
+    folder.set_status('running', images=run.data.load_arguments)  # the location may have changed since an interruption
     if changed := folder.record['changed']:
         run.say(f'these weights cannot be reproduced, because something changed during training: {"; ".join(changed)}')
-    run.checkpoints = run.keeper(folder, run.say)
+    run.checkpoints = run.checkpoints_class(folder, run.say)
 
 
 @contextmanager

@@ -48,7 +48,7 @@ class LRFindLearner(RunLearner):
 class LRFindRun(Run):
     "A run that ends with its first fit; the runs that it depends on are trained as usual."
 
-    kind = LRFindLearner
+    learner_class = LRFindLearner
 
 
 def find(

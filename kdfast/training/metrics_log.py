@@ -159,7 +159,10 @@ class MetricsLog(FitCallback):
         for batch in batches:
             self.add(batch)
 
-    def read(self, batches):
+    def read(
+        self,
+        batches,  # Not read before
+    ):
         "Read the values of batches from the device in one transfer; average them over the processes."
         recent = self.recorder.losses[-len(batches) :]
         smooth = [i for i, loss in enumerate(recent, -len(recent)) if loss.device.type != 'cpu']
@@ -178,7 +181,10 @@ class MetricsLog(FitCallback):
             for name, value in batch.values.items():
                 check(batch, name, value)
 
-    def add(self, batch):
+    def add(
+        self,
+        batch,  # With its values read
+    ):
         "Add a batch to the sums of its epoch, and a training step to steps.csv."
         batch.values.pop(GRADIENT, None)
         for name, value in batch.values.items():
@@ -235,7 +241,10 @@ class MetricsLog(FitCallback):
             sums=[[*key, value, self.counts[key]] for key, value in self.sums.items()],
         )
 
-    def load_state_dict(self, state):
+    def load_state_dict(
+        self,
+        state,  # Of another start of the run
+    ):
         "Restore the state from `state_dict`."
         self.stage = state['stage']
         self.steps = state['steps']
@@ -249,7 +258,11 @@ class MetricsLog(FitCallback):
             self.counts[split, name] = count
 
 
-def check(batch, name, value):
+def check(
+    batch,  # Of the value
+    name,  # Of the loss, or GRADIENT
+    value,  # A number
+):
     "Raise Diverged if a value is not finite."
     if isfinite(value):
         return

@@ -34,7 +34,7 @@ class Bfloat16(FitCallback):
                 hook
                 for module in self.model.modules()
                 if isinstance(module, nn.Conv2d)
-                for hook in exact_at_the_edge(module)
+                for hook in add_float32_hooks(module)
             ]
 
     def after_pred(self):
@@ -56,31 +56,41 @@ class Bfloat16(FitCallback):
         self.hooks, self.before = (), None
 
 
-left = set()  # convolutions that are being computed in float32 now
+in_float32 = set()  # convolutions that are being computed in float32 now
 
 
-def exact_at_the_edge(conv):
+def add_float32_hooks(
+    conv: nn.Module,  # A convolution
+):
     "Register hooks that compute a convolution in float32 if needed; return their handles."
-    return conv.register_forward_pre_hook(exact, with_kwargs=True), conv.register_forward_hook(
-        as_before, always_call=True
+    return conv.register_forward_pre_hook(enter_float32, with_kwargs=True), conv.register_forward_hook(
+        leave_float32, always_call=True
     )
 
 
-def exact(conv, inputs, named):
+def enter_float32(
+    conv: nn.Module,  # The convolution about to compute
+    inputs,  # Its input, if given by position
+    named,  # Its input, if given by name
+):
     "Disable autocast before a convolution in which some weights would cover nothing but padding."
     (x,) = *inputs, *named.values()
     if not (torch.is_autocast_enabled(x.device.type) and sees_padding_alone(conv, x.shape[-2:])):
         return None
-    left.add(conv)
+    in_float32.add(conv)
     torch.set_autocast_enabled(x.device.type, False)
     return (x.float(),), {}
 
 
-def as_before(conv, inputs, output):
+def leave_float32(
+    conv: nn.Module,  # The convolution that has computed
+    inputs,  # Its input, not used
+    output,  # Its output, not used
+):
     "Enable autocast again after the convolution."
-    if conv not in left:
+    if conv not in in_float32:
         return
-    left.remove(conv)
+    in_float32.remove(conv)
     torch.set_autocast_enabled(conv.weight.device.type, True)
 
 
@@ -91,12 +101,20 @@ def sees_padding_alone(
     "Return whether some weights cover only padding at every position: small images, large kernels."
     # With 'same' or 'valid', every weight covers a pixel somewhere if the image is as large as the kernel
     padding = (0, 0) if isinstance(conv.padding, str) else conv.padding
-    return any(idle(*side) for side in zip(shape, conv.kernel_size, conv.stride, padding, conv.dilation))
+    return any(
+        covers_padding_alone(*side) for side in zip(shape, conv.kernel_size, conv.stride, padding, conv.dilation)
+    )
 
 
 @lru_cache(None)
-def idle(side, kernel, stride, padding, dilation):
-    "Return the same for one dimension."
+def covers_padding_alone(
+    side: int,  # Size of the input, in pixels
+    kernel: int,  # Size of the kernel
+    stride: int,  # Of the convolution
+    padding: int,  # On each side
+    dilation: int,  # Distance of neighboring weights
+):
+    "Return whether some weights cover nothing but padding in one dimension."
     starts = range(-padding, side + padding - dilation * (kernel - 1), stride)
     return any(not any(0 <= start + dilation * i < side for start in starts) for i in range(kernel))
 

@@ -29,7 +29,7 @@ from kdfast.runs.run_dir import RunDir
 from kdfast.runs.upstream import record_upstream
 from kdfast.training.checkpoints import Checkpoints
 from kdfast.training.given_teacher import check_teacher, held_out_note
-from kdfast.training.learner import RunLearner, SeededOrder
+from kdfast.training.learner import RunLearner, SeededOrder, distributed_callbacks
 from kdfast.training.losses import check_loss
 from kdfast.training.metrics_log import MetricsLog
 from kdfast.training.precision import Bfloat16, precision_on
@@ -43,8 +43,8 @@ from kdfast.training.weighted_loss import ClassWeights
 class Run(RunLayers):
     "One execution of a recipe: its run directory, data and seed, and the runs that it depends on."
 
-    kind = RunLearner  # class of its Learners
-    keeper = Checkpoints  # class of its checkpoints
+    learner_class = RunLearner  # class of its Learners
+    checkpoints_class = Checkpoints  # class of its checkpoints
     rehearsal = False  # Whether this is the rehearsal on a few images
     identity = None  # of its code and networks, from kdfast.training.identity
 
@@ -65,12 +65,12 @@ class Run(RunLayers):
         self.watch = watch
         self.train_recipe = train
         self.settings = settings or {}
-        self.record = MetricsLog(folder, data.several)
+        self.metrics_log = MetricsLog(folder, data.several)
         self.checkpoints = None
         self.upstream = []  # (recipe name, run directory) of each run that it depends on
-        self.caches = []  # TeacherCache of each teacher
+        self.teacher_caches = []  # TeacherCache of each teacher
         self.given = None  # trained network that is used as it is
-        self.hint = None  # layers and shapes of stage one
+        self.stage_one = None  # layers and shapes of stage one
 
     @cached_property
     def dls(self):
@@ -113,7 +113,7 @@ class Run(RunLayers):
         "Save the user's code that builds a network in the run, and trust it: this process already ran it."
         if project:
             trust.save_sources(project.sources, self.folder.path)
-            trust.accept(network.built_by)
+            trust.accept(network.build_info)
 
     def say(
         self,
@@ -154,11 +154,15 @@ class Run(RunLayers):
             self.say(held_out_note(folder, self.data))
         self.say(scaling_note(network, self.data, str(folder)))
         network = adapt_teacher(network, self.data, str(folder))
-        if name == 'teacher' and (hasattr(network, 'built_by') or not given_run):
-            self.caches.append(TeacherCache(folder / 'outputs', network))
+        if name == 'teacher' and (hasattr(network, 'build_info') or not given_run):
+            self.teacher_caches.append(TeacherCache(folder / 'outputs', network))
         return network
 
-    def train(self, name, given):
+    def train(
+        self,
+        name,  # Of a recipe
+        given,  # Its arguments
+    ):
         "Return the run directory of a run that this one depends on; train the run if it is not finished."
         return self.train_recipe(find_recipe(name), self.data, self.seed, given, self.runs, self.watch, rehearsed=True)
 
@@ -203,7 +207,7 @@ class Run(RunLayers):
         """
         arguments = learner_arguments(self.settings, optimizer, kwargs, self.data.several)
         check_loss(arguments['loss_func'], self.data)
-        cbs = [SeededOrder(), self.record, *self.caches, *L(arguments.pop('cbs', None))]
+        cbs = [SeededOrder(), self.metrics_log, *self.teacher_caches, *L(arguments.pop('cbs', None))]
         if self.class_weights and arguments['loss_func'] not in (hint_loss, feature_loss):  # which have no labels
             cbs.append(ClassWeights(list(self.class_weights.values())))
         if self.precision == 'bfloat16':
@@ -211,7 +215,7 @@ class Run(RunLayers):
         if distributed.size > 1:
             cbs += distributed_callbacks(self.dls)
         model = model.to(self.dls.device, memory_format=torch.channels_last)
-        learn = self.kind(self.dls, model, path=self.folder.path, cbs=cbs, **arguments)
+        learn = self.learner_class(self.dls, model, path=self.folder.path, cbs=cbs, **arguments)
         learn.chosen = chosen_in(self.settings)
         learn.checkpoints = self.checkpoints
         learn.watchers = [watch(self.folder) for watch in self.watch]
@@ -221,12 +225,3 @@ class Run(RunLayers):
         learn.remove_cbs(ProgressCallback)
         learn.logger = noop
         return learn
-
-
-def distributed_callbacks(
-    dls,  # DataLoaders of a run
-):
-    "Return the callbacks for several processes; imported here because the import of accelerate is slow."
-    from kdfast.training.distributed_run import DistributedRun, RankRandomNumbers
-
-    return [DistributedRun(gpu=dls.device.type == 'cuda'), RankRandomNumbers()]

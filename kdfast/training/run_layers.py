@@ -14,7 +14,7 @@ from kdfast.runs.options import layer_pairs
 class RunLayers:
     "The part of a Run that cuts networks at layers; `dls` and `data` are the run's."
 
-    hint = None  # layers and shapes of stage one
+    stage_one = None  # layers and shapes of stage one
 
     def embedding(
         self,
@@ -34,7 +34,7 @@ class RunLayers:
         guided, hint = self.fronts(student, teacher, layers)
         shapes = [list(features(net, self.xb).shape[1:]) for net in (guided, hint)]
         matrix = matrix or shapes[0] != shapes[1]
-        self.hint = dict(layers=layers, guided_shape=shapes[0], hint_shape=shapes[1], matrix=matrix)
+        self.stage_one = dict(layers=layers, guided_shape=shapes[0], hint_shape=shapes[1], matrix=matrix)
         return nn.Sequential(guided, self.bridge(guided, hint)) if matrix else guided
 
     @cached_property

@@ -1,7 +1,7 @@
-"""A step of fastai's SGD, of Muon and of AdamW for all weights at once, where fastai takes one after the other.
+"""Steps of fastai's SGD, of Muon and of AdamW for all weights at once; fastai updates one weight after the other.
 
-The same numbers, in fewer calls. The optimizer stays fastai's, with its hyper-parameters, its state and its
-checkpoints. One that does anything else steps as ever.
+The results are the same bits. The optimizer remains fastai's, with its hyperparameters, state and checkpoints. Any
+other optimizer uses its own step.
 """
 
 from collections import defaultdict
@@ -25,8 +25,8 @@ from kdfast.training.optimizers.muon import SHARE, is_matrix, muon_step, orthogo
 def step(
     opt,  # A Learner's optimizer, of any kind
 ):
-    "What `opt.step()` does."
-    if not known(opt):
+    "Do what `opt.step()` does."
+    if not is_supported(opt):
         return opt.step()
     _, move = KNOWN[opt.cbs[-1]]
     for params, hyper in zip(opt.param_lists, opt.hypers):
@@ -36,7 +36,7 @@ def step(
 def zero_grad(
     opt,  # A Learner's optimizer, of any kind
 ):
-    "What `opt.zero_grad()` does."
+    "Do what `opt.zero_grad()` does."
     if type(opt) is not Optimizer or 'zero_grad' in vars(opt):
         return opt.zero_grad()
     gradients = [p.grad for params in opt.param_lists for p in params if p.grad is not None]
@@ -47,14 +47,16 @@ def zero_grad(
         torch._foreach_zero_(gradients)
 
 
-def known(opt):
-    "Whether it is one of the three, as fastai makes them: nothing put into it, no weight twice"
+def is_supported(
+    opt,  # A Learner's optimizer
+):
+    "Return whether the optimizer is fastai's SGD, Muon or AdamW, with nothing added and no weight twice."
     if type(opt) is not Optimizer or 'step' in vars(opt) or not opt.cbs:
         return False
     cbs, move = KNOWN.get(opt.cbs[-1], (None, None))
     if list(opt.cbs) != cbs:
         return False
-    hypers = {'lr', 'wd', 'mom', *(('sqr_mom', 'eps') if move is along_scaled else ())}
+    hypers = {'lr', 'wd', 'mom', *(('sqr_mom', 'eps') if move is move_adamw else ())}
     params = [p for params in opt.param_lists for p in params]
     return (
         len({*map(id, params)}) == len(params)
@@ -63,8 +65,16 @@ def known(opt):
     )
 
 
-def step_together(opt, params, move, lr, wd, mom, **more):
-    "Of one list of parameters: decay, add up the gradients, move"
+def step_together(
+    opt,  # SGD, Muon or AdamW
+    params,  # Of one list of the optimizer
+    move,  # `move_sgd`, `move_muon` or `move_adamw`
+    lr: float,  # Learning rate
+    wd: float,  # Weight decay
+    mom: float,  # Momentum
+    **more,  # Further hyperparameters, for `move`
+):
+    "Update one list of parameters: decay, average the gradients, move."
     states = [opt.state[p] for p in params]  # of all of them, as fastai makes them
     states = [state for p, state in zip(params, states) if p.grad is not None]
     params = [p for p in params if p.grad is not None]
@@ -81,30 +91,47 @@ def step_together(opt, params, move, lr, wd, mom, **more):
     if wd != 0 and decayed:
         torch._foreach_mul_(decayed, 1 - lr * wd)
     torch._foreach_mul_(averages, mom)
-    torch._foreach_add_(averages, gradients, alpha=1 - mom if move is along_scaled else 1)
+    torch._foreach_add_(averages, gradients, alpha=1 - mom if move is move_adamw else 1)
     move(params, averages, lr, mom, states, **more)
 
 
-def along_momentum(params, averages, lr, mom, states=()):
+def move_sgd(
+    params,  # With a gradient
+    averages,  # Moving averages of their gradients
+    lr: float,  # Learning rate
+    mom: float,  # Momentum, not used
+    states=(),  # Of the optimizer, not used
+):
+    "Do SGD's step."
     if params:
         torch._foreach_add_([p.data for p in params], averages, alpha=-lr)
 
 
-def along_matrices(params, averages, lr, mom, states=()):
-    "Muon's"
+def move_muon(
+    params,  # With a gradient
+    averages,  # Moving averages of their gradients
+    lr: float,  # Learning rate
+    mom: float,  # Momentum
+    states=(),  # Of the optimizer, not used
+):
+    "Do Muon's step."
     matrices, others = [
         [(p, average) for p, average in zip(params, averages) if is_matrix(p) == wanted] for wanted in (True, False)
     ]
-    along_momentum([p for p, _ in others], [average for _, average in others], lr, mom)
+    move_sgd([p for p, _ in others], [average for _, average in others], lr, mom)
     if not all(p.is_cuda for p, _ in matrices):  # on a CPU, which waits for products and not for calls, one by one
         for p, average in matrices:
             muon_step(p, lr, mom, average)
     else:
-        step_alike(matrices, lr, mom)
+        move_together(matrices, lr, mom)
 
 
-def step_alike(matrices, lr, mom):
-    "Those of one shape as one batch of matrices"
+def move_together(
+    matrices,  # (weight, moving average of its gradients) of each
+    lr: float,  # Learning rate
+    mom: float,  # Momentum
+):
+    "Update convolutions: those of the same shape as one batch of matrices."
     alike = defaultdict(list)
     for p, average in matrices:
         alike[p.flatten(1).shape, p.dtype, p.device].append((p, (p.grad.data + mom * average).flatten(1)))
@@ -118,8 +145,16 @@ def step_alike(matrices, lr, mom):
         )
 
 
-def along_scaled(params, averages, lr, mom, states, sqr_mom, eps):
-    "AdamW's: each weight by the root of its mean squared gradient; a weight may have joined later than others"
+def move_adamw(
+    params,  # With a gradient
+    averages,  # Moving averages of their gradients
+    lr: float,  # Learning rate
+    mom: float,  # Momentum
+    states,  # Of the optimizer, one for each parameter
+    sqr_mom: float,  # Momentum of the squared gradients
+    eps: float,  # Added to their root
+):
+    "Do AdamW's step; a weight may have joined later than others."
     gradients = [p.grad.data for p in params]
     for state, gradient in zip(states, gradients):
         if state.get('sqr_avg') is None:
@@ -136,7 +171,7 @@ def along_scaled(params, averages, lr, mom, states, sqr_mom, eps):
 
 
 KNOWN = {  # by the last callback of an optimizer: all of them, and what moves the weights
-    momentum_step: ([weight_decay, average_grad, momentum_step], along_momentum),
-    muon_step: ([weight_decay, average_grad, muon_step], along_matrices),
-    adamw_step: ([weight_decay, damped_average, average_sqr_grad, step_stat, adamw_step], along_scaled),
+    momentum_step: ([weight_decay, average_grad, momentum_step], move_sgd),
+    muon_step: ([weight_decay, average_grad, muon_step], move_muon),
+    adamw_step: ([weight_decay, damped_average, average_sqr_grad, step_stat, adamw_step], move_adamw),
 }

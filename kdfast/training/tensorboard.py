@@ -33,7 +33,10 @@ class TensorBoard(FitCallback):
         for x, row in self.new_rows('metrics.csv'):
             self.write({name: row[name] for name in row if name not in ('stage', 'epoch')}, x, 'epoch')
 
-    def new_rows(self, name):
+    def new_rows(
+        self,
+        name,  # Of a CSV file of the run directory
+    ):
         "Yield number and content of the rows that are not written yet."
         if not (self.folder / name).exists():
             return
@@ -43,7 +46,12 @@ class TensorBoard(FitCallback):
                     yield x, row
                 self.written[name] = max(x, self.written[name])
 
-    def write(self, row, x, prefix):
+    def write(
+        self,
+        row,  # By column
+        x,  # Step or epoch
+        prefix,  # Group of the curves
+    ):
         "Write the values of a row at position `x`."
         for name, value in row.items():
             if value:
@@ -53,5 +61,6 @@ class TensorBoard(FitCallback):
         self.writer.close()
 
     def leave(self):
+        "Close the file of TensorBoard."
         if self.writer:
             self.writer.close()

@@ -39,7 +39,7 @@ def test_layouts_of_several_labels(tmp_path, rows, kind):
     check(data, rows)
     without = sum(not labels for *_, labels in rows)
     assert any(f'images without any label: {without}' in note for note in data.notes)
-    assert data.name == 'zoo,labels=several' and data.asked['labels'] == 'several'
+    assert data.name == 'zoo,labels=several' and data.load_arguments['labels'] == 'several'
 
 
 def test_spaces_only_where_the_user_says_so(tmp_path, rows):

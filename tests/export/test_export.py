@@ -228,7 +228,7 @@ def test_an_attention_over_five_dimensions_is_exported(tmp_path, data):
             return self.head(x.mean((1, 2, 3)))
 
     network = Windows().eval()
-    network.built_by = dict(network='windows', mean=data.mean, std=data.std, size=[8, 8], classes=data.classes)
+    network.build_info = dict(network='windows', mean=data.mean, std=data.std, size=[8, 8], classes=data.classes)
     export.to_onnx(network, tmp_path / 'x.onnx')
     session, images = onnxruntime.InferenceSession(tmp_path / 'x.onnx'), np.random.rand(3, 3, 8, 8).astype(np.float32)
     (found,) = session.run(None, dict(images=images))

@@ -65,9 +65,9 @@ def test_size_and_normalization_of_its_training_are_found(tmp_path, photos, side
     mean, std = NORMALIZATIONS.get(normalization, (photos.mean, photos.std))
     name, network = trained(tmp_path, photos, side, mean, std)
     given = as_given(name, photos)
-    assert given.network.built_by['size'] == [side, side]
-    assert given.network.built_by['mean'] == pytest.approx(mean)
-    assert given.network.built_by['std'] == pytest.approx(std)
+    assert given.network.build_info['size'] == [side, side]
+    assert given.network.build_info['mean'] == pytest.approx(mean)
+    assert given.network.build_info['std'] == pytest.approx(std)
     assert f'{side}×{side} normalized {normalization}' in given.note
     raw = torch.from_numpy(photos.valid[0]).movedim(-1, 1) / 255
 
@@ -92,8 +92,8 @@ def test_classes_that_a_library_publishes_are_brought_to_the_datas_order(tmp_pat
     network = space['net'](4, 16)
     torch.save(network.state_dict(), tmp_path / 'net.pth')
     given = as_given(f'{tmp_path / "nets.py"}:net(side=16)@{tmp_path / "net.pth"}', photos)
-    assert given.network.built_by['classes'] == ['cat', 'dodo', 'ape', 'bee']
-    built = given.network.built_by
+    assert given.network.build_info['classes'] == ['cat', 'dodo', 'ape', 'bee']
+    built = given.network.build_info
     pixels = torch.rand(2, 3, 16, 16)
 
     def normalized(mean, std):

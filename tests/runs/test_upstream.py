@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 from conftest import make, seal
+from interruptions import interrupted, same, train
 from rich.console import Console
-from test_resume import interrupted, same, train
 
 from kdfast.core.errors import KdfastError
 from kdfast.core.format import percent
@@ -177,7 +177,7 @@ def test_what_classifies_nothing_teaches_nobody(study, kdfast, images, tmp_path,
 def test_a_teacher_that_has_seen_what_is_held_out_is_noted(images, tmp_path, taught, holdout, seen):
     "Of each class, a smaller share is held out of the images of a larger one"
     teacher, data = make(tmp_path, 'teacher', 0, data='tiny'), load(str(images), holdout)
-    teacher.set_status('finished', images=load(str(images), taught).asked)
+    teacher.set_status('finished', images=load(str(images), taught).load_arguments)
     note = held_out_note(teacher, data)
     assert bool(note) == seen and (not seen or f'was trained on images that --holdout {holdout} holds out' in note)
     train = {image.tobytes() for image in load(str(images), taught).train[0]}

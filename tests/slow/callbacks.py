@@ -37,7 +37,7 @@ from fastai.callback.tensorboard import TensorBoardCallback, TensorBoardProjecto
 from fastai.distributed import ParallelTrainer
 from fastai.test_utils import VerboseCallback
 from fastai.vision.all import *
-from test_resume import same
+from interruptions import same
 
 from kdfast.data import load
 from kdfast.data.dataloaders import loaders

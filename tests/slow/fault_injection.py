@@ -25,7 +25,7 @@ import pytest
 import torch
 from conftest import draw
 from test_record import Poison
-from test_resume import same
+from interruptions import same
 
 from kdfast import cli
 from kdfast.core import append, atomic
@@ -612,9 +612,8 @@ ORDEALS = {  # what it is, the ordeal, and how many
         'bad inputs',
         tests(
             f'{HERE.parent}/data/test_data.py',
-            f'{HERE.parent}/data/test_labels.py',
             f'{HERE.parent}/data/test_photos.py',
-            f'{HERE.parent}/cli/test_cli.py',
+            f'{HERE.parent}/cli',
             f'{HERE.parent}/runs/test_recipe.py',
             '-k',
             'wrong or bad_input or usage or range or refused or unknown or no_recipe or broken or harm or limits '

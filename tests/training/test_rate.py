@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import beside
 from fastai.vision.all import set_seed
-from test_match import learner
+from match_learners import learner
 
 from kdfast.core.errors import KdfastError
 from kdfast.models.study_networks import thin

@@ -13,7 +13,7 @@ from kdfast.training import steps
 from kdfast.training.learner import RunLearner
 from kdfast.training.optimizers.adamw import AdamW
 from kdfast.training.optimizers.muon import Muon, muon_step, orthogonal
-from kdfast.training.steps import known, step, step_alike, zero_grad
+from kdfast.training.steps import is_supported, move_together, step, zero_grad
 
 MAKERS = dict(sgd=partial(SGD, mom=0.9), muon=Muon, adamw=AdamW)
 
@@ -56,7 +56,7 @@ def all_of_it(net, opt):
 def test_the_same_bits_as_fastai(make):
     nets = [network() for _ in range(2)]
     ours, theirs = [optimizer(make, net) for net in nets]
-    assert known(ours)
+    assert is_supported(ours)
     for i in range(6):
         (gradients(nets[0], ours, i, zero_grad), gradients(nets[1], theirs, i, Optimizer.zero_grad))
         step(ours), theirs.step()
@@ -105,15 +105,15 @@ def test_other_optimizers_step_themselves():
         SGD([p], 0.1),
         SGD([p], 0.1, mom=0.9, decouple_wd=False),
     ):
-        assert not known(opt) and stepped(opt)
+        assert not is_supported(opt) and stepped(opt)
     patched = SGD([p], 0.1, mom=0.9)
-    assert known(patched) and stepped(patched)
+    assert is_supported(patched) and stepped(patched)
 
 
 def test_sparse_gradients_are_fastais():
     net = nn.Embedding(5, 3, sparse=True)
     net(torch.tensor([1])).sum().backward()
-    assert not known(SGD(list(net.parameters()), 0.1, mom=0.9))
+    assert not is_supported(SGD(list(net.parameters()), 0.1, mom=0.9))
 
 
 def test_a_batch_of_matrices_is_each_of_them():
@@ -133,7 +133,7 @@ def test_convolutions_of_one_shape_step_together_as_one_by_one():
         return [(p, torch.randn(p.shape, generator=draws)) for p in ps]
 
     together, alone = weights(), weights()
-    step_alike(together, 0.1, 0.9)
+    move_together(together, 0.1, 0.9)
     for p, average in alone:
         muon_step(p, 0.1, 0.9, average)
     assert all(torch.allclose(p, q, atol=1e-5) for (p, _), (q, _) in zip(together, alone))

@@ -116,7 +116,13 @@ class CRD(nn.Module):
         place = (hash_rows(len(labels), self.negatives, self.key, self.step) * (len(ordered) - (end - first))) >> 32
         return images[place + (end - first) * (place >= first)]  # skip the image's own class
 
-    def nce(self, anchor, memory, pairs, side):
+    def nce(
+        self,
+        anchor: Tensor,  # Embeddings of the batch, (batch, dim)
+        memory: Tensor,  # The other network's embeddings of all images, (images, dim)
+        pairs: Tensor,  # Indices of the positive and the negatives, (batch, 1 + negatives)
+        side: int,  # 0 or 1
+    ):
         """Compute −log h(positive) − Σ log(1 − h(negative)).
 
         h = p/(p + negatives/n) with p = exp(similarity/T)/Z. `side` selects the constant Z: 0 for the student as
