@@ -55,7 +55,9 @@ def mean_and_sd(
     return dict(mean=mean(values), sd=stdev(values) if len(values) > 1 else None, values=values)
 
 
-def mean_by_class(by_run):
+def mean_by_class(
+    by_run,  # By run: classes and their numbers
+):
     "Mean, standard deviation and values of the accuracy of each class; None if a run has no classes."
     if None in by_run:
         return None

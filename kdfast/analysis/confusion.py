@@ -48,8 +48,12 @@ def confusion_summary(
     )
 
 
-def counts_of_other(folder, classes, against):
-    "The confusion matrix of the other run. Raises KdfastError for other classes, and for several labels per image."
+def counts_of_other(
+    folder,  # A run
+    classes,  # Names of the classes
+    against,  # The run to compare with
+):
+    "Return the counts of the other run. Raises KdfastError for other classes and several labels."
     if has_several_labels(against.result):
         raise KdfastError(f'{folder} classifies images with one label, and {against} images with several')
     other_classes, counts = against.confusion()

@@ -47,7 +47,7 @@ def differences_from(
 
 def runs_with(
     folders: Sequence[RunDir],  # Runs on one data set
-    metric: Metric,
+    metric: Metric,  # Whose number is wanted
 ) -> dict[str, dict[int, RunDir]]:  # By recipe and seed
     "Return the finished runs that have the number of a metric."
     runs: dict[str, dict[int, RunDir]] = defaultdict(dict)
@@ -59,9 +59,9 @@ def runs_with(
 
 def designs_of(
     declared: Sequence[Declared],  # Against one baseline, the oldest first
-    metric: Metric,
+    metric: Metric,  # What verdicts judge
 ) -> dict[str, Design]:
-    "Return the design of each recipe that one of this metric covers; the first one that was declared counts."
+    "Return the design of each recipe; of several designs of this metric the first that was declared."
     designs: dict[str, Design] = {}
     for found in declared:
         if found.metric == metric.name:
@@ -119,9 +119,10 @@ def paired_difference(
         values = [metric.value(runs[seed]) - metric.value(others[seed]) for seed in seeds]
         return row | with_verdict(over_seeds(values, metric.step(runs[seeds[0]])), margin)
     pair = runs[seeds[0]], others[seeds[0]]
-    values, other_values = paired_image_values(metric, pair)
-    row |= with_verdict(over_image_values(values - other_values, metric.largest(pair[0])), margin)
-    return row | (dict(p_value=mcnemar(values, other_values)) if metric is ACCURACY else {})
+    of_images, of_others = (found.tolist() for found in paired_image_values(metric, pair))
+    differences = [a - b for a, b in zip(of_images, of_others)]
+    row |= with_verdict(over_image_values(differences, metric.largest(pair[0])), margin)
+    return row | (dict(p_value=mcnemar(of_images, of_others)) if metric is ACCURACY else {})
 
 
 def with_verdict(

@@ -39,8 +39,10 @@ def label_summary(
     )
 
 
-def of_labels(folder):
-    "The numbers of each label of a run."
+def of_labels(
+    folder,  # A run
+):
+    "Return the numbers of each label of a run."
     result = folder.result
     f1 = f1_of_counts(np.array(list(result['label_counts'].values()))).tolist()
     return dict(

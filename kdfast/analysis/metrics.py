@@ -42,17 +42,23 @@ class Metric:
 SCORES = ('valid_accuracy', 'valid_balanced_accuracy', 'valid_map', 'valid_f1', 'valid_f1_macro', 'valid_f1_micro')
 
 
-def n_images(folder):
-    "The number of validation images of a run."
+def n_images(
+    folder,  # A run
+):
+    "Return the number of validation images of a run."
     return folder.result.get('valid_images') or sum(map(sum, folder.confusion()[1]))
 
 
-def correct_images(folder):
+def correct_images(
+    folder,  # A run
+):
     "1 for each image that is classified correctly, else 0."
     return np.array(folder.correct(), float)
 
 
-def weighted_correct_images(folder):
+def weighted_correct_images(
+    folder,  # A run
+):
     """n / (K · images of its class) for each image that is classified correctly, else 0.
 
     K: classes with validation images. The mean over the n images is the balanced accuracy.
@@ -61,13 +67,17 @@ def weighted_correct_images(folder):
     return correct_images(folder) * image_weights(np.bincount(actual))[actual]
 
 
-def largest_weight(folder):
-    "The weight of an image of the smallest class that has validation images."
+def largest_weight(
+    folder,  # A run
+):
+    "Return the weight of an image of the smallest class that has validation images."
     return float(image_weights(np.sum(folder.confusion()[1], axis=1)).max())
 
 
-def label_f1(folder):
-    """The F1 of the labels of each image.
+def label_f1(
+    folder,  # A run
+):
+    """Return the F1 of the labels of each image.
 
     Verdicts judge this rather than the average precision of an image: it is defined for images without labels, ties
     have no effect on it, and it is about the labels that `kdfast predict` and exported models give. An image changes
@@ -134,7 +144,7 @@ def metric_of_kind(
 
 
 def paired_image_values(
-    metric: Metric,
+    metric: Metric,  # What is compared
     folders: Sequence[RunDir],  # Finished runs
 ) -> list[np.ndarray]:  # (images,) of each run
     "Return the values of the same images in several runs. Raises KdfastError for different images."

@@ -44,7 +44,7 @@ def classifies(
 def main_score(
     result: dict,  # Content of result.json
 ) -> float | None:
-    "Return the validation accuracy or, of several labels, the mean average precision; None if a run has neither."
+    "Return validation accuracy or, of several labels, mean average precision; None without either."
     return result.get('valid_map' if has_several_labels(result) else 'valid_accuracy')
 
 

@@ -131,6 +131,13 @@ ThreadsOption = Annotated[
 ]
 EpochsOption = Annotated[Optional[int], typer.Option(help='Epochs of every run, except of the teacher and stage one.')]
 
+TeacherEpochsOption = Annotated[
+    Optional[int], typer.Option(min=0, help='Epochs of the teacher; 0 uses --teacher NAME@FILE as it is.')
+]
+UnlabeledOption = Annotated[
+    Optional[str], typer.Option(metavar='PATH', help='Directory or archive of further images, for finetune.')
+]
+
 
 @dataclass
 class DataOptions:

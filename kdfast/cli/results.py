@@ -95,7 +95,14 @@ def compare(
             out.print(Text(remark, style='dim'))
 
 
-def compare_against(by_data, against, margin, metric, as_json, as_csv):
+def compare_against(
+    by_data,  # Runs by the name of their data set
+    against,  # The run to compare with
+    margin,  # Smallest difference that matters, as a fraction
+    metric,  # What verdicts judge
+    as_json,  # Print JSON instead of tables
+    as_csv,  # Print CSV instead of tables
+):
     "Print the differences from the recipe `against`; one table per data set."
     from kdfast.analysis.differences import differences_from
     from kdfast.report.differences import difference_remarks, difference_table

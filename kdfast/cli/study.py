@@ -18,7 +18,9 @@ from kdfast.cli.options import (
     MetricOption,
     RunsOption,
     StudyOptions,
+    TeacherEpochsOption,
     TrustOption,
+    UnlabeledOption,
     changed_flags,
     expand_groups,
     to_fraction,
@@ -59,12 +61,6 @@ HintOption = Annotated[
     Optional[str],
     typer.Option(metavar='TEACHER_LAYER:STUDENT_LAYER', help='Hint layer and guided layer of all recipes with a hint.'),
 ]
-TeacherEpochsOption = Annotated[
-    Optional[int], typer.Option(min=0, help='Epochs of the teacher; 0 uses --teacher NAME@FILE as it is.')
-]
-UnlabeledOption = Annotated[
-    Optional[str], typer.Option(metavar='PATH', help='Directory or archive of further images, for finetune.')
-]
 
 
 @dataclass
@@ -88,10 +84,10 @@ def study(
     looks: LooksOption = None,
     max_seeds: MaxSeedsOption = None,
     *,
-    arguments: RecipeArguments,
+    arguments: RecipeArguments,  # Of all recipes that have them
     training: StudyOptions,
     images: DataOptions,
-    **settings,
+    **settings,  # Of every training
 ):
     """Train recipes × seeds in parallel and compare them.
 
@@ -123,7 +119,7 @@ def matrix(
     *,
     training: StudyOptions,
     images: DataOptions,
-    **settings,
+    **settings,  # Of every training
 ):
     """Test whether the regressor changes accuracy.
 

@@ -55,13 +55,18 @@ def weights_in_table(
     return np.array([weights[c] for c in classes])
 
 
-def is_weight(column):
-    "Whether a column has the weights; a JSON object has been read as one of names and labels."
+def is_weight(
+    column,  # Of a table
+):
+    "Return whether a column has the weights; a JSON object is read as names and labels."
     return column in ('weight', 'label')
 
 
-def parsed_weight(text, where):
-    "The number of a cell. Raises KdfastError unless it is finite and above 0."
+def parsed_weight(
+    text,  # Of the cell
+    where,  # File and row, for errors
+):
+    "Return the number of a cell. Raises KdfastError unless it is finite and above 0."
     try:
         weight = float(text)
     except ValueError:

@@ -100,7 +100,7 @@ def target(
     labels: torch.Tensor,  # Of an image or a batch
     several: bool,  # Whether images have several labels
 ) -> TensorCategory:
-    "Return labels as fastai has them: numbers of classes, or for several labels 0.0 and 1.0 of each class."
+    "Return labels as fastai has them: numbers of classes; for several labels 0.0 or 1.0 per class."
     return TensorMultiCategory(labels.float()) if several else TensorCategory(labels)
 
 

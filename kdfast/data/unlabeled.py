@@ -43,7 +43,7 @@ def load_unlabeled(
     path: Path,  # A folder or an archive
     like: Data,  # With the size of the images
 ) -> np.ndarray:  # (n, height, width, 3), uint8, memory-mapped
-    "Decode all images of a folder or an archive, and return them. Raises KdfastError, as `with_unlabeled`."
+    "Decode all images of a folder or an archive. Raises KdfastError, as `with_unlabeled`."
     if not path.exists():
         raise KdfastError(f'--unlabeled {path}: no such folder or archive')
     side = presized_side(like.size) if like.size else None

@@ -108,7 +108,14 @@ def to_onnx(
     write(file, model.SerializeToString())
 
 
-def attention_in_4d(query, key, value, attn_mask=None, *args, **kwargs):
+def attention_in_4d(
+    query,  # (…, heads, tokens, features)
+    key,  # The same
+    value,  # The same
+    attn_mask=None,  # None, or broadcastable to (…, heads, tokens, tokens)
+    *args,  # Further arguments of the attention
+    **kwargs,  # The same, by name
+):
     "Compute attention with all dimensions before the heads as one: the exporter knows no more than four."
     outer = query.shape[:-3]
     if len(outer) < 2:
@@ -136,7 +143,7 @@ def check(
 ) -> tuple[
     int, float
 ]:  # Images whose class or labels differ from the run's; largest difference of a probability from the network's
-    "Verify an exported file. Raises KdfastError if the predictions of more than one image in a thousand differ."
+    "Verify an exported file. Raises KdfastError if more than one prediction in a thousand differs."
     images = data.valid[0]
     changed, difference = 0, 0.0
     exported_model, own_model = classifier(file)[0], from_network(network)

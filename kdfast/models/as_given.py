@@ -36,7 +36,6 @@ NORMALIZATIONS = {  # mean and standard deviation of each channel
     'to 0 … 1': ([0.0] * 3, [1.0] * 3),
 }
 LARGEST_SIDE = 224  # of the images of a frozen network, unless its name gives a size
-CHANCE_Z = 2.33  # one-sided 1 %
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Preparation:
 
 @dataclass(frozen=True)
 class Given:
-    "A trained network, with `built_by`; the same wrapped for the images of a data set; what was found out."
+    "A trained network with its description, the same wrapped for a data set, and what was found out."
 
     network: nn.Module
     adapted: nn.Module
@@ -100,7 +99,7 @@ def frozen_network(
     name: str,  # Of a network with weights
     data: Data,  # Whose images it sees
 ) -> nn.Module:
-    """Load a network whose features are wanted, wrapped for the images of a data set; its classifier may be any.
+    """Load a network whose features are wanted, wrapped for the images of a data set.
 
     It sees images as its library publishes, of at most 224 pixels unless its name gives a size; without a library,
     images as they are. Raises KdfastError if the weights do not fit, and if it cannot process the images.
@@ -126,7 +125,7 @@ def trained_classifier(
     named: Name,  # Of the network, with its weights
     data: Data,  # Whose images it is to classify
 ) -> tuple[nn.Module, list[str], Project | None]:  # The network, its classes in order, the user's code that builds it
-    "Build a network, at the image size of its name or its library, and load its weights. Raises KdfastError."
+    "Build a network at its own image size, and load its weights. Raises KdfastError."
     recorded, project = recorded_name(fit_to_size(str(named), len(data.classes), None))
     new = []
     for classes in possible_classes(named, data):
@@ -147,7 +146,7 @@ def possible_classes(
     named: Name,  # Of the network, with its weights
     data: Data,  # Whose images it is to classify
 ) -> list[list[str]]:
-    "Return the classes, in order, that the weights may be for: those of their file, the data's, a library's."
+    "Return the classes that the weights may be for: those of their file, the data's, a library's."
     if described := own_description(named):
         return [described['classes']]
     spelled = {plain(c): c for c in data.classes}
@@ -168,7 +167,7 @@ def best_preparation(
     normalizations: dict,  # Mean and standard deviation by name; the likeliest first
     loss_and_right: Callable,  # Of a Preparation
 ) -> Preparation:
-    "Return the way with the smallest loss: the best size, the best normalization at that size, the best size with it."
+    "Return the way with the smallest loss: of the sizes, of the normalizations, of the sizes again."
 
     def best(ways):
         return min(ways, key=lambda way: loss_and_right(way)[0])
@@ -241,20 +240,3 @@ def on_training_images(
         losses.append(cross_entropy(logits, labels, reduction='none'))
         right.append(logits.argmax(1) == labels)
     return float(torch.cat(losses).mean()), float(torch.cat(right).float().mean())
-
-
-def above_chance(
-    matrix: np.ndarray,  # (classes, classes) counts: rows are actual, columns predicted
-) -> bool:
-    """Return whether predictions depend on the classes, at a one-sided level of 1 %.
-
-    The statistic is the macro recall, whose expectation without any dependence is 1 / classes, whatever the shares of
-    the classes and of the predictions are.
-    """
-    n = matrix.sum(1)
-    present = n > 0
-    recall = (matrix.diagonal()[present] / n[present]).mean()
-    share = (matrix.sum(0) / matrix.sum())[present]
-    k = present.sum()
-    sd = math.sqrt((share * (1 - share) / n[present]).sum()) / k
-    return bool(recall - share.mean() > CHANCE_Z * sd)

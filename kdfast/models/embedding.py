@@ -72,7 +72,7 @@ def embedding(
 
 
 def n_features(
-    embedded: Embedding,
+    embedded: Embedding,  # Of a network
 ) -> int:
     "Return the length of the vectors."
     return embedded.classifier.in_features
@@ -81,7 +81,7 @@ def n_features(
 def standardized(
     teacher: Embedding,  # Frozen
 ) -> nn.Module:
-    "Bring the vector of each image to mean 0 and variance 1, as feature distillation whitens its targets."
+    "Bring the vector of each image to mean 0 and variance 1."
     return nn.Sequential(teacher, nn.LayerNorm(n_features(teacher), elementwise_affine=False))
 
 

@@ -46,7 +46,7 @@ def published_preparations(
 def published_classes(
     name: Name,  # Of a network of torchvision or timm
 ) -> list[list[str]]:
-    "Return the classes of a library's published weights of a network: as words, and as the folders of ImageNet."
+    "Return the classes of a library's published weights: as words, and as the folders of ImageNet."
     found = [weights.meta['categories'] for weights in torchvision_weights(name)] if name.where == 'torchvision' else []
     try:
         info = import_timm().data.ImageNetInfo()

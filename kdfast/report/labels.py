@@ -1,7 +1,7 @@
 """Predictions of several labels per image, label by label: counts, F1 and average precision."""
 
 import numpy as np
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -50,8 +50,8 @@ def label_view(
     found: dict,  # From `label_summary`
     names: tuple[str, str | None],  # Of the run and of the other run
 ) -> Group:
-    "Return the table of a run, and with another run also that run's and for how many images each is better."
-    parts = [Text(names[0], 'bold'), label_table(found)]
+    "Return the table of a run; with another run also its table, and how often each is better."
+    parts: list[RenderableType] = [Text(names[0], 'bold'), label_table(found)]
     if names[1]:
         other = {name: found[f'against_{name}'] for name in ('label_counts', 'label_average_precision')}
         counts = f'{found["higher_f1"]:,} of {found["images"]:,} images, {names[1]} in {found["against_higher_f1"]:,}'

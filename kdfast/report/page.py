@@ -106,13 +106,19 @@ def in_points(
     return [100 * row[name] for name in ('difference', 'low', 'high')]
 
 
-def measure_table(rows):
-    "One row per measure that a recipe has: its label, and the cells of the recipes."
+def measure_table(
+    rows,  # From `aggregate`
+):
+    "Return one row per measure that a recipe has: its label, and the cells of the recipes."
     shown = [m for m in MEASURES if any(row[m.name] for row in rows)]
     return [(m.label, [table_cell(row[m.name], m.format) for row in rows]) for m in shown]
 
 
-def baseline_sections(folders, margin, metric):
+def baseline_sections(
+    folders,  # Runs on one data set
+    margin,  # Smallest difference that matters, as a fraction
+    metric,  # What verdicts judge
+):
     "Differences from the baseline; from each of several, if none of them has the default arguments."
     default = resolve_run_name(folders, 'baseline')
     every = dict.fromkeys(f.recipe for f in folders if f.finished and f.run.get('recipe') == 'baseline')
@@ -120,7 +126,12 @@ def baseline_sections(folders, margin, metric):
     return [section for section in sections if section]
 
 
-def baseline_section(folders, baseline, margin, metric):
+def baseline_section(
+    folders,  # Runs on one data set
+    baseline,  # Name of its runs
+    margin,  # Smallest difference that matters, as a fraction
+    metric,  # What verdicts judge
+):
     "Plot and remarks of the differences from this baseline; None if there are none."
     rows = [row for row in differences_from(folders, baseline, margin, metric) if row['verdict']]
     if not rows:
@@ -137,14 +148,18 @@ def analysis_sections(
     return [dict(recipes=names, sentences=list(curve_sentences(names, means))) for names in comparisons(folders, means)]
 
 
-def label_section(folder):
-    "The counts of each label of a run."
+def label_section(
+    folder,  # A run
+):
+    "Return the counts of each label of a run."
     rows = [label_cells(row) for row in label_rows(folder.result, MAX_CLASSES)]
     return dict(recipe=folder.recipe, seed=folder.seed, rows=rows, which=shown_labels(folder.result, MAX_CLASSES))
 
 
-def provenance(folder):
-    "What is needed to repeat a run."
+def provenance(
+    folder,  # A run
+):
+    "Return what is needed to repeat a run."
     recorded = {name: value for name, value in folder.run.items() if name not in ('pid', 'host')}
     return dict(
         name=folder.recipe,

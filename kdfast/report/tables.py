@@ -59,8 +59,10 @@ def run_summary(
     return Group(title, table)
 
 
-def class_lines(result):
-    "The accuracy of each class, a line each; of many classes the lowest."
+def class_lines(
+    result,  # Content of result.json
+):
+    "Return the accuracy of each class, a line each; of many classes the lowest."
     known = {name: value for name, value in (result.get('class_accuracy') or {}).items() if value is not None}
     lowest = sorted(known, key=known.get)[:SHOWN_CLASSES]
     shown = known if len(known) <= SHOWN_CLASSES else lowest
@@ -68,7 +70,10 @@ def class_lines(result):
     return [f'{name}: {percent(known[name])}' for name in shown] + others
 
 
-def measure_rows(result, teacher_results):
+def measure_rows(
+    result,  # Content of result.json
+    teacher_results,  # The same, of its teachers
+):
     "Yield label and text of each measure that the run has."
     for measure in MEASURES:
         value = measure.value(result)
@@ -81,8 +86,10 @@ def measure_rows(result, teacher_results):
         yield measure.label, Text.assemble((text, emphasis(measure.name)), (f' {of_teacher}', 'dim'))
 
 
-def emphasis(name):
-    "The style of a measure."
+def emphasis(
+    name,  # Of the measure
+):
+    "Return the style of a measure."
     return 'bold green' if name in ('valid_accuracy', 'valid_map') else ''
 
 
@@ -236,6 +243,8 @@ def score_text(
     return f'{"mAP " if has_several_labels(result) else ""}{percent(score)}'
 
 
-def has_reason(folder):
-    "Whether the directory says why the run is not finished."
+def has_reason(
+    folder,  # A run
+):
+    "Return whether the directory says why the run is not finished."
     return not folder.finished and bool(folder.run.get('reason'))

@@ -69,7 +69,7 @@ class Recipe:
         self,
         arguments: dict,  # All arguments of a run
     ) -> list[tuple[str, dict]]:  # Recipe and arguments of each; without a teacher that is a run already
-        "Return the upstream runs that a run with these arguments needs, with its settings. Raises KdfastError."
+        "Return the upstream runs that a run with these arguments and settings needs. Raises KdfastError."
 
         def plain(node):
             return arguments[node.id] if isinstance(node, ast.Name) and node.id in arguments else ast.literal_eval(node)

@@ -18,7 +18,7 @@ def label_counts(
 def f1_of_counts(
     counts: np.ndarray,  # (labels, 4), from `label_counts`
 ) -> np.ndarray:  # (labels,)
-    "Return 2·TP / (2·TP + FP + FN) of each label; 0 for a label that no image has and none is predicted to have."
+    "Return 2·TP / (2·TP + FP + FN) of each label; 0 for a label that occurs nowhere."
     tp, fp, fn, _ = counts.T
     return 2 * tp / np.maximum(2 * tp + fp + fn, 1)
 

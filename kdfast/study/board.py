@@ -120,7 +120,7 @@ class Board:
 def progress_text(
     task: Task,  # That is being trained
 ) -> str:
-    "Return the epochs done and the accuracy (of several labels: mAP) after the last of them: 3/32 71.40 %."
+    "Return the epochs done and the accuracy (of several labels: mAP) since: 3/32 71.40 %."
     rows = task.folder.metrics()
     epochs = task.recipe.resolve(task.given).get('epochs')
     total = '' if epochs is None else f'/{epochs}'
@@ -131,7 +131,7 @@ def progress_text(
 def result_text(
     folder: RunDir,  # A finished run
 ) -> str:
-    "Return its validation accuracy (of several labels: mAP) or, of a run that classifies nothing, its fit loss."
+    "Return its validation accuracy (of several labels: mAP), or its fit loss without a classifier."
     result = folder.result
     score = main_score(result)
     if score is None:

@@ -15,7 +15,7 @@ def evaluate_test(
     run,  # kdfast.training.run.Run that was trained
     learn: Learner,  # Its Learner
 ) -> dict:  # Results; None for those that the data set does not have
-    "Compute accuracy (of several labels, mean average precision) and loss on the test images; save the predictions."
+    "Compute accuracy (of several labels: mAP) and loss on the test images; save the predictions."
     data = run.data
     if data.test is None:
         return NONE

@@ -5,9 +5,9 @@ import torch
 
 from kdfast.core.errors import KdfastError
 from kdfast.data.dataset import Data
-from kdfast.models.as_given import above_chance
 from kdfast.runs import trust
 from kdfast.runs.run_dir import RunDir
+from kdfast.stats.chance import above_chance
 
 
 def check_teacher(
@@ -46,7 +46,7 @@ def keep_code(
     run,  # kdfast.training.run.Run that was trained
     network: torch.nn.Module,  # To save in its directory
 ):
-    "Copy the user's code that builds a network from the run that it was loaded from, if this run has not built it."
+    "Copy the code that builds a network from the run that it was loaded from to this run."
     built_by = getattr(network, 'build_info', {})
     for folder in (run.folder, *(folder for _, folder in run.upstream)):
         try:

@@ -1,8 +1,6 @@
 """Log metrics: every component of the loss, per step and per epoch."""
 
 from collections import defaultdict
-from dataclasses import dataclass
-from math import isfinite
 from time import perf_counter
 
 import torch
@@ -11,27 +9,14 @@ from torch.nn.utils import get_total_norm
 from kdfast.core import distributed
 from kdfast.core.append import AppendOnlyFile, csv_row
 from kdfast.core.atomic import write_csv
-from kdfast.core.errors import Diverged
 from kdfast.distill.fit import FitCallback, merged, parts_of
 from kdfast.runs.run_dir import RunDir
+from kdfast.training.batch_values import GRADIENT, Batch, check
 from kdfast.training.device_values import SmoothLoss, reads_at_once, wide
 from kdfast.training.label_scores import LabelScores
 
 LOSSES = ('total', 'soft', 'hard', 'fit')
 LOOK_EVERY = 50  # batches between reads from a GPU; each read synchronizes
-GRADIENT = 'gradient'  # key of the gradient norm in the values of a batch
-
-
-@dataclass
-class Batch:
-    "Measurements of one batch."
-
-    split: str  # train or valid
-    epoch: int  # From 1
-    step: int  # In the epoch, from 1
-    size: int  # Images
-    values: dict  # Losses, number of correct predictions, gradient norm; on the device until they are read
-    lr: float | None = None  # Of a training step
 
 
 class MetricsLog(FitCallback):
@@ -256,16 +241,3 @@ class MetricsLog(FitCallback):
         for split, name, total, count in state['sums']:
             self.sums[split, name] = total
             self.counts[split, name] = count
-
-
-def check(
-    batch,  # Of the value
-    name,  # Of the loss, or GRADIENT
-    value,  # A number
-):
-    "Raise Diverged if a value is not finite."
-    if isfinite(value):
-        return
-    what = 'a gradient became infinite or NaN' if name == GRADIENT else f'the {name} loss became {value}'
-    where = f'step {batch.step}' if batch.split == 'train' else 'on validation images'
-    raise Diverged(f'{what} in epoch {batch.epoch}, {where}: try a lower --lr')

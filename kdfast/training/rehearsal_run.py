@@ -53,13 +53,20 @@ class RehearsalRun(Run):
         self.teacher_caches = []  # the teacher's outputs for these few images are not saved
         return network
 
-    def add_unlabeled(self, path):
+    def add_unlabeled(
+        self,
+        path,  # Directory or archive; empty for none
+    ):
         "Rehearse on a few images of the data set and of those without labels."
         if path:
             super().add_unlabeled(path)
             self.dls = few_batches(self.dls)
 
-    def train(self, name, given):
+    def train(
+        self,
+        name,  # Of a recipe
+        given,  # Its arguments
+    ):
         "Rehearse a run that this one depends on, unless it is finished; return its run directory."
         recipe = find_recipe(name)
         arguments = recipe.resolve(given)

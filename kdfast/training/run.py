@@ -102,14 +102,18 @@ class Run(RunLayers):
         self,
         name: str,  # Of a trained network, with its weights: NAME@FILE or NAME@pretrained
     ) -> Learner:
-        "Return a Learner of a trained classifier. Raises KdfastError if it does not classify the data's classes."
+        "Return a Learner of a trained classifier. Raises KdfastError for other classes."
         given = as_given(name, self.data)
         self.say(given.note)
         self.given = given.network
         self.save_code(given.network, given.project)
         return self.learner(given.adapted)
 
-    def save_code(self, network, project):
+    def save_code(
+        self,
+        network,  # That was built
+        project,  # The user's code that built it; None for other networks
+    ):
         "Save the user's code that builds a network in the run, and trust it: this process already ran it."
         if project:
             trust.save_sources(project.sources, self.folder.path)

@@ -42,7 +42,12 @@ class RunLayers:
         "A few images, to compute the shapes of layers"
         return self.dls.one_batch()[0][:8]
 
-    def fronts(self, student, teacher, layers):
+    def fronts(
+        self,
+        student,  # Network
+        teacher,  # Network
+        layers,  # TEACHER_LAYER:STUDENT_LAYER
+    ):
         "Return the fronts of student and teacher for one pair of layers."
         ((hint, guided),) = layer_pairs(layers)
         return front(student, guided), front(teacher, hint)
@@ -56,7 +61,11 @@ class RunLayers:
         "Return a new regressor between two layers. Raises KdfastError if none is possible."
         return self.bridge(*self.fronts(student, teacher, layers))
 
-    def bridge(self, guided, hint):
+    def bridge(
+        self,
+        guided,  # Front of the student
+        hint,  # Front of the teacher
+    ):
         "Return a regressor between two fronts. Raises KdfastError if it does not fit progressive resizing."
         layer = regressor(guided, hint, self.xb)
         convolution = layer if isinstance(layer, nn.Linear | nn.Conv2d) else layer[0]

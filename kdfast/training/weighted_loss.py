@@ -10,7 +10,7 @@ from kdfast.distill.tasks import CLASS, inner_loss, known_task, name_of
 
 
 class ClassWeights(FitCallback):
-    """Weigh the Learner's loss in training by the class of each image: the mean over images of weight · loss.
+    """Weigh the training loss by the class of each image: the mean over images of weight · loss.
 
     The mean is over images, not over their weights as in torch's CrossEntropyLoss: it is the same for all ways to
     divide images into batches and processes, and the same with MixUp and CutMix, which mix the weighted losses of two
@@ -40,6 +40,7 @@ class ClassWeights(FitCallback):
             self.learn.loss_func = WeightedLoss(self.plain, self.weights.to(self.device), self.learn)
 
     def leave(self):
+        "Give the Learner its own loss back."
         if self.plain is not None:
             self.learn.loss_func = self.plain
         self.plain = None
@@ -49,13 +50,18 @@ class ClassWeights(FitCallback):
 
 
 class WeightedLoss(GetAttr):
-    "A loss that weighs images by their class while the Learner trains; all else is that of the plain loss."
+    "A loss that weighs images by class while the Learner trains; all else is the plain loss's."
 
     _default = 'plain'
 
-    def __init__(self, plain, weights, learn):
+    def __init__(
+        self,
+        plain,  # The loss to weigh
+        weights,  # (classes,)
+        learn,  # The Learner that trains
+    ):
         self.plain = plain
-        self.weights = weights  # (classes,)
+        self.weights = weights
         self.learn = learn
         self.reduction = 'mean'  # MixUp sets it to none
 

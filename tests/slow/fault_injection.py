@@ -240,7 +240,7 @@ def die_between_stages(bench):
         if what == 'finish':
             around(RunDir, 'finish', lambda self, *_: self.recipe == 'hint')
         if what == 'set':
-            around(RunDir, 'set', lambda self, status, **_: self.recipe == 'hint' and status == 'finished')
+            around(RunDir, 'set_status', lambda self, status, **_: self.recipe == 'hint' and status == 'finished')
         if what == 'start':
             around(RunDir, 'start', lambda self, *_: self.recipe.startswith('exp2'))
         if what == 'mkdir':

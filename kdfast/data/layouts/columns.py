@@ -68,16 +68,22 @@ class Columns:
             return ones[0], ''
         return '', f'{" and ".join(ones) or "no class"} set to 1: {QUESTION}'
 
-    def labels_of(self, cells):
-        "All labels of a row, and what is wrong with them"
+    def labels_of(
+        self,
+        cells,  # Of the row
+    ):
+        "Return all labels of a row, and what is wrong with them"
         if isinstance(self.label, int):
             names = (name.strip() for name in cells[self.label].split(self.separator))
             return tuple(dict.fromkeys(filter(None, names))), ''
         unclear = [self.header[i] for i in self.label if cells[i].lower() not in (*ONES, *ZEROS)]
         return tuple(self.ones(cells)), f'{unclear[0]} is neither 0 nor 1' if unclear else ''
 
-    def ones(self, cells):
-        "The columns of a row that hold a 1"
+    def ones(
+        self,
+        cells,  # Of the row
+    ):
+        "Return the columns of a row that hold a 1"
         return [self.header[i] for i in self.label if cells[i].lower() in ONES]
 
     def split_of(

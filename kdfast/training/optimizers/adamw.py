@@ -10,7 +10,11 @@ SHARE = 0.01  # of the learning rate for steps, so that the rates that suit SGD 
 damped_average = partial(average_grad, dampening=True)
 
 
-def adamw_step(p, lr, **kwargs):
+def adamw_step(
+    p,  # Parameter
+    lr,  # Learning rate
+    **kwargs,  # State and hyperparameters of the optimizer
+):
     "Update a parameter as Adam does, with a hundredth of the learning rate."
     adam_step(p, SHARE * lr, **kwargs)
 
