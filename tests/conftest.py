@@ -153,7 +153,7 @@ def make(
     given = dict(part.split('=', 1) for part in given)
     options = [*known.options, *known.settings] if known else []
     arguments = {o.name: typed(o.type, given[o.name]) for o in options if o.name in given}
-    arguments = known.resolve(arguments) if known else {}
+    arguments = known.of_main(arguments) | known.settings_in(arguments) if known else {}
     folder.start(dict(recipe=name, arguments=arguments, **recorded), known.source if known else '')
     if confusion:
         write_csv(folder / 'confusion.csv', ['', *classes], ([c, *row] for c, row in zip(classes, confusion)))

@@ -3,8 +3,10 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -26,6 +28,9 @@ def main(run, epochs: int = 1):
     learn.fit_one_cycle(epochs)
     return learn
 '''
+TAUGHT = PLAIN.replace('epochs: int = 1', "lr: float = 0.2, teacher: str = 'thin'").replace(
+    'learn = run', "teacher = run.needs('teacher', network=teacher, epochs=1)\n    learn = run"
+)
 TABLE = 'class,weight\nape,1\nbee,2\ncat,4\n'
 SETTINGS = [
     dict(wd=0.05),
@@ -93,6 +98,20 @@ def test_each_setting_changes_the_weights_and_is_resumed(plain, default, data, t
     assert (run / 'weights.safetensors').stat().st_mtime_ns == before
 
 
+def test_weighted_losses_of_mixed_images_are_resumed(data, tmp_path):
+    (tmp_path / 'mixed.py').write_text(TAUGHT.replace('(epochs)', '(1, cbs=[MixUp(), Distill(teacher, alpha=0.5)])'))
+    recipe, given = find_recipe(str(tmp_path / 'mixed.py')), dict(class_weights='auto', optimizer='adamw')
+    uneven = replace(data, train=(data.train[0][:60], data.train[1][:60]))  # 24, 24 and 12 images
+    run = train(recipe, uneven, tmp_path, **given)
+    assert run.run['class_weights'] == pytest.approx(dict(ape=60 / 72, bee=60 / 72, cat=60 / 36))
+    shutil.copytree(tmp_path / 'tiny', tmp_path / 'again' / 'tiny', ignore=shutil.ignore_patterns('mixed*'))
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, uneven, tmp_path / 'again', interrupt=True, **given)
+    again = train(recipe, uneven, tmp_path / 'again', **given)
+    assert equal(weights(run), weights(again)) and steps(run) == steps(again)
+    assert 'notes' not in run.run
+
+
 def steps(folder):
     return [row for row in csv.DictReader((folder / 'steps.csv').open())]
 
@@ -109,11 +128,6 @@ def test_the_defaults_are_those_of_before(plain, default, data, tmp_path):
 def test_decay_is_that_of_the_optimizer(plain, data, tmp_path):
     "wd = 0.005 is the default; fastai multiplies it by the learning rate"
     assert equal(weights(train(plain, data, tmp_path, wd=0.005)), weights(train(plain, data, tmp_path)))
-
-
-TAUGHT = PLAIN.replace('epochs: int = 1', "lr: float = 0.2, teacher: str = 'thin'").replace(
-    'learn = run', "teacher = run.needs('teacher', network=teacher, epochs=1)\n    learn = run"
-)
 
 
 def test_runs_that_a_run_needs_have_its_settings_but_not_its_rate(data, tmp_path):
