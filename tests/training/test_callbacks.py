@@ -84,7 +84,7 @@ def test_a_recipe_that_creates_other_objects_on_resumption_is_refused(data, tmp_
     assert fit(data, tmp_path / 'run', KINDS['average'], (1, 4, 'after_batch'))[0] is None
     with pytest.raises(
         KdfastError,
-        match='the checkpoint has the state of test_callbacks.EMA at .callbacks.*the recipe creates different objects',
+        match='has the state of stateful_callbacks.EMA at .callbacks.*the recipe creates different objects',
     ):
         fit(data, tmp_path / 'run', KINDS['says'])
 
