@@ -39,9 +39,6 @@ class Metric:
         return self.largest(folder) / n_images(folder)
 
 
-SCORES = ('valid_accuracy', 'valid_balanced_accuracy', 'valid_map', 'valid_f1', 'valid_f1_macro', 'valid_f1_micro')
-
-
 def n_images(
     folder,  # A run
 ):
@@ -155,13 +152,3 @@ def paired_image_values(
                 f'{folders[0]} and {folder} were validated on different images: only runs on the same data compare'
             )
     return [metric.image_values(folder) for folder in folders]
-
-
-def scores(
-    folder: RunDir,  # Any run
-) -> dict:  # By key of result.json
-    "Return the scores of a run; nothing for a run that is not finished."
-    if not folder.finished:
-        return {}
-    result = completed_result(folder)
-    return {name: result[name] for name in SCORES if result.get(name) is not None}

@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from kdfast.core.errors import KdfastError
 from kdfast.runs.run_dir import RunDir
-from kdfast.stats.confusion import balanced_accuracy, class_accuracies
+
+SCORES = ('valid_accuracy', 'valid_balanced_accuracy', 'valid_map', 'valid_f1', 'valid_f1_macro', 'valid_f1_micro')
 
 
 def completed_result(
@@ -19,6 +18,10 @@ def completed_result(
     result = folder.result
     if 'class_accuracy' in result or result.get('valid_accuracy') is None or not (folder / 'confusion.csv').exists():
         return result
+    import numpy as np  # a tenth of a second, and needed for runs of earlier versions alone
+
+    from kdfast.stats.confusion import balanced_accuracy, class_accuracies
+
     classes, counts = folder.confusion()
     matrix = np.array(counts)
     return result | dict(
@@ -65,3 +68,13 @@ def several_labels(
             'mean different things, so keep them in different directories (--runs)'
         )
     return True in found
+
+
+def scores(
+    folder: RunDir,  # Any run
+) -> dict:  # By key of result.json
+    "Return the scores of a run; nothing for a run that is not finished."
+    if not folder.finished:
+        return {}
+    result = completed_result(folder)
+    return {name: result[name] for name in SCORES if result.get(name) is not None}

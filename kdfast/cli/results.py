@@ -36,7 +36,7 @@ def ls(data: DataNameOption = None, runs: RunsOption = DEFAULT_RUNS, as_json: Js
     "List recipes and runs."
     from rich.table import Table
 
-    from kdfast.analysis.metrics import scores
+    from kdfast.analysis.results import scores
     from kdfast.report.tables import run_table
     from kdfast.runs.find import find_runs
 

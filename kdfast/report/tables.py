@@ -13,7 +13,6 @@ from kdfast.analysis.measures import MEASURES
 from kdfast.analysis.results import completed_result, has_several_labels, main_score
 from kdfast.core.errors import listed
 from kdfast.core.format import duration, fits_width, percent, wrap_name
-from kdfast.report.labels import label_table
 from kdfast.runs.recipes import study_order
 from kdfast.runs.run_dir import RunDir
 from kdfast.runs.upstream import teachers_of
@@ -48,6 +47,8 @@ def run_summary(
     if accuracies := class_lines(result):
         add_row('accuracy by class', Text('\n'.join(accuracies)))
     if has_several_labels(result):
+        from kdfast.report.labels import label_table  # imports numpy, which takes a while
+
         add_row('labels', label_table(result))
     pairs = [f'{actual} → {predicted}: {n}' for actual, predicted, n in (result['worst_pairs'] or [])[:SHOWN_PAIRS]]
     if pairs:
