@@ -18,7 +18,7 @@ CLASS_WEIGHTS = 'none', 'auto'  # besides files
 NETWORK_OPTIONS = ('network', 'teacher', 'student')  # options of any recipe whose values are networks
 TYPES = dict(int=int, float=float, str=str, bool=bool)
 RANGES = {  # of an option, in any recipe: a test, and the allowed values
-    'epochs': (lambda v: v >= 0, '0 or more'),
+    'epochs': (lambda v: v >= 1, 'at least 1'),
     'teacher_epochs': (lambda v: v >= 0, '0 or more'),
     'lr': (lambda v: v > 0, 'above 0'),
     'wd': (lambda v: v >= 0, '0 or more'),

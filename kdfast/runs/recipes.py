@@ -29,6 +29,7 @@ class Recipe:
     file: Path
     options: list[Option]
     needs: list[ast.Call]  # The calls of `run.needs` in its main
+    takes_trained: bool = False  # Whether its main calls `run.as_given`, for a network that is not trained
 
     def main(self) -> Callable:
         "Return the function; this imports fastai."
@@ -48,7 +49,8 @@ class Recipe:
         for name, value in given.items():
             if name not in {option.name for option in (*self.options, *self.settings)}:
                 raise self.unknown(name)
-            check_value(self.name, name, value)
+            if not (name == 'epochs' and value == 0 and self.takes_trained):
+                check_value(self.name, name, value)
         return self.of_main(given) | self.settings_in(given)
 
     def of_main(
@@ -207,8 +209,9 @@ def read_recipe(
         raise KdfastError(f'{file} has no function main: a recipe is a file with `def main(run, …)`')
     calls = [node for node in ast.walk(main) if isinstance(node, ast.Call)]
     needs = [call for call in calls if getattr(call.func, 'attr', None) == 'needs']
+    takes_trained = any(getattr(call.func, 'attr', None) == 'as_given' for call in calls)
     purpose = (ast.get_docstring(tree) or '').partition('\n')[0]
-    return Recipe(file.stem, purpose, source, file, read_options(file, source, main), needs)
+    return Recipe(file.stem, purpose, source, file, read_options(file, source, main), needs, takes_trained)
 
 
 def read_options(

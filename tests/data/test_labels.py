@@ -117,9 +117,9 @@ def test_python_objects(tmp_path, rows):
     vectors = list(zip(images, y))
     check(from_dataset(vectors[:64], vectors[64:], classes=list(LABELS), labels='several'), rows)
     kept = from_frame(frame, tmp_path / 'zoo', labels='several')
-    check(load(kept.asked['source']), rows)
+    check(load(kept.load_arguments['source']), rows)
     with pytest.raises(KdfastError, match='were decoded with several labels each'):
-        load(kept.asked['source'], labels='one')
+        load(kept.load_arguments['source'], labels='one')
     with pytest.raises(KdfastError, match='a 0 or 1 for each class'):
         from_arrays((images, y + 1), labels='several')
 

@@ -189,7 +189,9 @@ def test_validation_is_not_recorded(gpu):
 
 
 def test_a_run_goes_on_with_the_same_bits_and_keeps_nothing_of_graphs(gpu, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, 'multiplies_bfloat16', lambda device: False)  # on a CPU, its hooks keep graphs away
+    monkeypatch.setattr(
+        run_module, 'precision_on', lambda device, setting: 'float32'
+    )  # on a CPU, its hooks keep graphs away
 
     class Ends(Callback):
         at = None

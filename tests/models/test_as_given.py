@@ -176,7 +176,7 @@ def test_a_teacher_at_chance_level_stops_the_run(kdfast, images, tmp_path, monke
 @pytest.mark.parametrize(
     'recipe,options,said',
     [
-        ('kd', ('--epochs', 0), 'trained nothing: expected at least 1 epoch'),
+        ('kd', ('--epochs', 0), '--epochs 0 of kd is out of range: expected at least 1'),
         ('teacher', ('--epochs', 0), 'wide is not trained'),
         ('kd', ('--teacher-epochs', 0), 'wide is not trained'),
         ('kd', ('--teacher-epochs', -1), 'out of range'),

@@ -1,9 +1,10 @@
 "What a run was built on: several teachers, teachers that are none, and where they are found again."
 
+import json
 import shutil
 
 import pytest
-from conftest import make, seal
+from conftest import beside, make, seal
 from interruptions import interrupted, same, train
 from rich.console import Console
 
@@ -185,13 +186,17 @@ def test_a_teacher_that_has_seen_what_is_held_out_is_noted(images, tmp_path, tau
 
 
 def test_it_is_noted_on_record(study, kdfast, images, tmp_path):
+    teacher = beside(study, tmp_path / 'teachers', 'teacher') / 'tiny' / 'teacher' / '0'
+    config = json.loads((teacher / 'run.json').read_text())
+    config['images']['source'] = str(images)  # another process may have trained it, on images of its own
+    (teacher / 'run.json').write_text(json.dumps(config))
     done = kdfast(
         'run',
         'kd',
         '--epochs',
         1,
         '--teacher',
-        study / 'teacher' / '0',
+        teacher,
         '--holdout',
         0.25,
         '--data',

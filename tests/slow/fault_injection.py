@@ -505,7 +505,8 @@ def failing_function(what, error, step):
         if what == 'step':
             learn = real(first, *args, **kwargs)
             if not first.rehearsal:
-                learn.add_cb(Fail())
+                learn.watchers.append(Fail())  # the resumed run is without it
+                learn.add_cb(learn.watchers[-1])
             return learn
         if rehearsed(str(args[0] if what == 'save' else getattr(first, 'folder', first))):
             return real(first, *args, **kwargs)

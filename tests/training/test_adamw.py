@@ -14,7 +14,7 @@ from kdfast.runs.options import OPTIMIZERS
 from kdfast.training.learner import RunLearner
 from kdfast.training.optimizers import optimizer_named
 from kdfast.training.optimizers.adamw import SHARE, AdamW
-from kdfast.training.steps import known, step
+from kdfast.training.steps import is_supported, step
 
 
 def test_the_steps_of_torch():
@@ -23,7 +23,7 @@ def test_the_steps_of_torch():
     lr, wd = 0.2, 5e-3
     opt = AdamW([list(ours.parameters())], lr=lr, mom=0.9, wd=wd)
     theirs = torch.optim.AdamW(peer.parameters(), lr=SHARE * lr, betas=(0.9, 0.99), eps=1e-5, weight_decay=wd / SHARE)
-    assert known(opt)
+    assert is_supported(opt)
     draws = torch.Generator().manual_seed(0)
     for _ in range(5):
         ours.weight.grad = torch.randn(5, 6, generator=draws)

@@ -50,7 +50,7 @@ def a_run(tmp_path, data, learn):
     rows = [dict(epoch=1, valid_accuracy=None), dict(epoch=2, valid_accuracy=0.25)]
     record = SimpleNamespace(epochs=rows)
     return SimpleNamespace(
-        data=data, dls=learn.dls, folder=folder, record=record, say=notes.append, notes=notes, rehearsal=False
+        data=data, dls=learn.dls, folder=folder, metrics_log=record, say=notes.append, notes=notes, rehearsal=False
     )
 
 

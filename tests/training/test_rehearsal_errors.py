@@ -62,7 +62,7 @@ FAULTS = [
     ('learn.fit(1); return 5', 'mine.py: main returns int, expected'),
     ('pass', 'trained nothing'),
     ('run.needs("techer")', 'no recipe techer; did you mean teacher?'),
-    ('run.needs("teacher", epochs=0)', '--epochs 0 of teacher is out of range'),
+    ('run.needs("teacher", epochs=0)', 'wide is not trained'),
     ('import nowhere', "ModuleNotFoundError: No module named 'nowhere'"),
     ('open("nowhere.txt")', 'nowhere.txt: No such file'),
     ('run.needs("FILE")', 'mine depends on itself'),
