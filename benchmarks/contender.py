@@ -359,7 +359,7 @@ class Kdfast(Contender):
         def needs(run, needed, **_):
             if needed != 'teacher':
                 return network(thin, self.home)
-            run.caches = [self.TeacherCache(self.home / 'outputs', self.teacher)] if cached else []
+            run.teacher_caches = [self.TeacherCache(self.home / 'outputs', self.teacher)] if cached else []
             return self.teacher
 
         self.Run.needs = needs

@@ -199,7 +199,7 @@ def part_graphs(args):
     from kdfast.training.run import Run
 
     data, replays, on_gpu = load('digits'), [], replay.on_gpu
-    for kind in passes.Training, passes.Inference:
+    for kind in passes.TrainingGraph, passes.InferenceGraph:
         counted(kind, replays)
 
     def train(recipe, runs, watch, given):
@@ -274,8 +274,8 @@ def failed_capture():
     import torch
 
     from kdfast.distill.cuda_graphs import replay
-    from kdfast.distill.cuda_graphs.passes import Training
-    from kdfast.distill.cuda_graphs.replay import Answers, Recordings
+    from kdfast.distill.cuda_graphs.passes import TrainingGraph
+    from kdfast.distill.cuda_graphs.replay import GraphedInference, Recordings
 
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     replay.problem = lambda *_: ''
@@ -298,8 +298,12 @@ def failed_capture():
     found = {}
     for where in 'forward', 'backward':
         Reads.where, net, said = where, Net(64, 64).to(device), []
-        x, recordings, answers = (torch.randn(32, 64, device=device), Recordings(Training, said.append), Answers())
-        none = [recordings.of(net, (x,)) is None for _ in range(6)]
+        x, recordings, answers = (
+            torch.randn(32, 64, device=device),
+            Recordings(TrainingGraph, said.append),
+            GraphedInference(),
+        )
+        none = [recordings.find(net, (x,)) is None for _ in range(6)]
         stream = torch.cuda.current_stream() == torch.cuda.default_stream() if device.type == 'cuda' else True
         same = all(torch.equal(answers(net, (x,))[0], net(x)) for _ in range(6))
         net(x).sum().backward()

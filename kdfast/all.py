@@ -15,6 +15,7 @@ from kdfast.distill.hint import Hint
 from kdfast.distill.match import Match
 from kdfast.distill.mixup import MixUp
 from kdfast.distill.regressor import regressor
+from kdfast.models.embedding import projected, standardized
 from kdfast.models.folding import folded
 from kdfast.models.front import front, front_back
 from kdfast.models.study_networks import matched, network, thin, wide

@@ -6,15 +6,16 @@ from kdfast.all import *
 def main(
     run: Run,  # This run: its directory, data and seed, and the runs it depends on
     epochs: int = 32,  # Epochs
-    lr: float = 0.2,  # Peak learning rate of the one-cycle schedule
-    optimizer: str = 'sgd',  # Optimizer: sgd, or muon (needs about half the epochs)
+    lr: float = 0.2,  # Peak learning rate, for sgd; muon takes a tenth of it for convolutions, adamw a hundredth
+    optimizer: str = 'sgd',  # Optimizer
     weight: float = 0.8,  # Weight of the distillation loss; the label loss has weight 1
     negatives: int = 1024,  # Negatives (images of other classes) per image; the paper uses 16384
     teacher: str = 'wide',  # Teacher network, or the directory of a run to use as the teacher
+    teacher_epochs: int = 18,  # Epochs of the teacher; 0 uses --teacher NAME@FILE as it is
     student: str = 'thin',  # Student network
     hint: str = 'head.1:head.1',  # Layers, TEACHER_LAYER:STUDENT_LAYER
 ):
-    teacher = run.needs('teacher', network=teacher, optimizer=optimizer)
+    teacher = run.needs('teacher', network=teacher, epochs=teacher_epochs, optimizer=optimizer)
     net = run.build(student)
     (guided,), (channels,) = run.channels(net, teacher, hint)
     learn = run.learner(net, optimizer)

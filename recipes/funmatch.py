@@ -6,13 +6,14 @@ from kdfast.all import *
 def main(
     run: Run,  # This run: its directory, data and seed, and the runs it depends on
     epochs: int = 32,  # Epochs
-    lr: float = 0.2,  # Peak learning rate of the one-cycle schedule
-    optimizer: str = 'sgd',  # Optimizer: sgd, or muon (needs about half the epochs)
+    lr: float = 0.2,  # Peak learning rate, for sgd; muon takes a tenth of it for convolutions, adamw a hundredth
+    optimizer: str = 'sgd',  # Optimizer
     T: float = 1.0,  # Temperature of both softmaxes
     teacher: str = 'wide',  # Teacher network, or the directory of a run to use as the teacher
+    teacher_epochs: int = 18,  # Epochs of the teacher; 0 uses --teacher NAME@FILE as it is
     student: str = 'thin',  # Student network
 ):
-    teacher = run.needs('teacher', network=teacher, optimizer=optimizer)
+    teacher = run.needs('teacher', network=teacher, epochs=teacher_epochs, optimizer=optimizer)
     net = run.build(student)
     learn = run.learner(net, optimizer)
     learn.fit_one_cycle(epochs, lr, cbs=[MixUp(alpha=1.0), Distill(teacher, T, alpha=1.0)])

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 os.environ.setdefault(
@@ -20,27 +21,28 @@ warnings.filterwarnings('ignore', category=FutureWarning, module='torch')
 CLASSES = ['ape', 'bee', 'cat']
 
 
-LONG = {
-    f'test_{name}.py'
-    for name in (
-        'fault_injection',
-        'study',
-        'resume',
-        'rehearsal',
-        'recipes',
-        'distributed',
-        'docs',
-        'signals',
-        'cluster',
-        'trust',
-        'callbacks',
-    )
-}
+# Slow files, which start first: no process waits for another at the end. Two without `study` follow the first that
+# trains it, so that the other process has something to do meanwhile
+LONG = [
+    'resume',
+    'fault_injection',
+    'study',
+    'rehearsal',
+    'rehearsal_errors',
+    'resume_checks',
+    'recipes',
+    'distributed',
+    'docs',
+    'signals',
+    'cluster',
+    'trust',
+    'callbacks',
+]
 
 
 def pytest_collection_modifyitems(items):
-    "Start slow files first, so that no process waits for another at the end."
-    items.sort(key=lambda item: item.path.name not in LONG)
+    names = [f'test_{name}.py' for name in LONG]
+    items.sort(key=lambda item: names.index(item.path.name) if item.path.name in names else len(names))
 
 
 def draw(folder, n, seed):
@@ -105,12 +107,20 @@ def kdfast(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def study(kdfast, images, tmp_path_factory):
-    "All six recipes on the tiny images, through the command line"
-    runs = tmp_path_factory.mktemp('study') / 'runs'
-    for recipe in ('exp1', 'exp2', 'baseline', 'kd'):  # exp1 also trains the teacher and stage one
-        done = kdfast('run', recipe, '--data', images, '--runs', runs)
-        assert done.status == 0, done.err
-    return runs / 'tiny'
+    "All six recipes on the tiny images, through the command line; trained once, copied by each process of the tests"
+    runs, own = shared_folder(tmp_path_factory) / 'study', tmp_path_factory.mktemp('study') / 'runs'
+    with FileLock(f'{runs}.lock'):
+        for recipe in ('exp1', 'exp2', 'baseline', 'kd'):  # exp1 also trains the teacher and stage one
+            done = kdfast('run', recipe, '--data', images, '--runs', runs)
+            assert done.status == 0, done.err
+        shutil.copytree(runs, own)
+    return own / 'tiny'
+
+
+def shared_folder(tmp_path_factory):
+    "Return a folder that all processes of pytest-xdist have in common"
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if os.environ.get('PYTEST_XDIST_WORKER') else base
 
 
 def weights(folder):
@@ -141,8 +151,9 @@ def make(
         return text == 'True' if kind is bool else kind(text)
 
     given = dict(part.split('=', 1) for part in given)
-    options = known.options if known else []
-    arguments = {o.name: typed(o.type, given[o.name]) if o.name in given else o.default for o in options}
+    options = [*known.options, *known.settings] if known else []
+    arguments = {o.name: typed(o.type, given[o.name]) for o in options if o.name in given}
+    arguments = known.of_main(arguments) | known.settings_in(arguments) if known else {}
     folder.start(dict(recipe=name, arguments=arguments, **recorded), known.source if known else '')
     if confusion:
         write_csv(folder / 'confusion.csv', ['', *classes], ([c, *row] for c, row in zip(classes, confusion)))

@@ -197,6 +197,7 @@ def test_the_site_has_a_page_for_every_command_with_all_options(site):
         assert f'href="commands/{name}.html"' in pages['commands.html']
         for parameter in command.get_params(ctx):
             assert parameter.name == 'help' or (parameter.opts or [parameter.name])[0] in text, (name, parameter.name)
+    assert 'muon (Muon for convolutions' in pages['commands/run.html'] and 'muon (' in pages['commands/study.html']
     for name in recipe_names():
         assert f'>kdfast run {name}<' in pages['commands/run.html'], name
         for option in find_recipe(name).options:

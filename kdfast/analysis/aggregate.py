@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from statistics import mean, stdev
 
 from kdfast.analysis.measures import MEASURES
+from kdfast.analysis.results import completed_result, several_labels
 from kdfast.runs.recipes import study_order
 from kdfast.runs.run_dir import RunDir
 
@@ -25,27 +26,43 @@ def aggregate(
     """Return one row per recipe, in the order of the study.
 
     Each measure is a dictionary of mean, standard deviation and the values by seed; None if a run has no such number.
+    `class_accuracy` has such a dictionary for each class; None for a class without validation images. Raises
+    KdfastError for runs on images with one label beside runs on images with several.
     """
+    several_labels(folders)
     by_recipe = defaultdict(list)
     for folder in folders:
         if folder.finished:
-            by_recipe[folder.recipe].append(folder.result)
+            by_recipe[folder.recipe].append(completed_result(folder))
     rows = []
     for recipe in sorted(by_recipe, key=study_order):
         results = by_recipe[recipe]
         row = dict(recipe=recipe, data=results[0]['data'], n=len(results), seeds=[r['seed'] for r in results])
         for measure in MEASURES:
             row[measure.name] = mean_and_sd([measure.value(r) for r in results])
+        row['class_accuracy'] = mean_by_class([r.get('class_accuracy') for r in results])
         row['teachers'] = sorted({r['teacher_sha256'] for r in results if r['teacher_sha256']})
         rows.append(row)
     return rows
 
 
-def mean_and_sd(values):
-    "Mean, standard deviation (of two or more values) and the values; None if a value is missing."
+def mean_and_sd(
+    values: Sequence[float | None],  # A measure of each run, None where it is missing
+):
+    "Return mean, standard deviation (of two or more values) and the values; None if one is missing."
     if any(v is None for v in values):
         return None
     return dict(mean=mean(values), sd=stdev(values) if len(values) > 1 else None, values=values)
+
+
+def mean_by_class(
+    by_run,  # By run: classes and their numbers
+):
+    "Mean, standard deviation and values of the accuracy of each class; None if a run has no classes."
+    if None in by_run:
+        return None
+    names = dict.fromkeys(name for accuracies in by_run for name in accuracies)
+    return {name: mean_and_sd([accuracies.get(name) for accuracies in by_run]) for name in names}
 
 
 def differing_settings(
@@ -65,8 +82,10 @@ def differing_settings(
     return {setting: dict(recipes[setting]) for setting in sorted(differing)}
 
 
-def settings_of(folder):
-    "The recorded settings of a run, by their names in remarks."
+def settings_of(
+    folder: RunDir,  # A finished run
+):
+    "Return the recorded settings of a run, by their names in remarks."
     run = folder.run
     known = {label: run.get(name) for name, label in SETTINGS.items()} | run.get('versions', {})
     return {setting: str(value)[:MAX_LENGTH] for setting, value in known.items() if value is not None}

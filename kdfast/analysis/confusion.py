@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kdfast.analysis.results import has_several_labels
 from kdfast.core.errors import KdfastError, listed
 from kdfast.runs.run_dir import RunDir
 from kdfast.stats.confusion import class_accuracies, most_alike, most_confused, named_pairs, row_shares
@@ -36,12 +37,7 @@ def confusion_summary(
     )
     if against is None:
         return summary
-    other_classes, other_counts = against.confusion()
-    if other_classes != classes:
-        raise KdfastError(
-            f'{folder} has the classes {listed(classes)}; {against} has {listed(other_classes)}: '
-            'only runs on the same data compare'
-        )
+    other_counts = counts_of_other(folder, classes, against)
     other = np.array(other_counts)
     summary |= compare_predictions(folder, against, classes)
     return summary | dict(
@@ -52,6 +48,23 @@ def confusion_summary(
     )
 
 
+def counts_of_other(
+    folder,  # A run
+    classes,  # Names of the classes
+    against,  # The run to compare with
+):
+    "Return the counts of the other run. Raises KdfastError for other classes and several labels."
+    if has_several_labels(against.result):
+        raise KdfastError(f'{folder} classifies images with one label, and {against} images with several')
+    other_classes, counts = against.confusion()
+    if other_classes != classes:
+        raise KdfastError(
+            f'{folder} has the classes {listed(classes)}; {against} has {listed(other_classes)}: '
+            'only runs on the same data compare'
+        )
+    return counts
+
+
 def part_of_matrix(
     matrix: np.ndarray,  # (classes, classes): rows are actual, columns predicted
     chosen: Sequence[int],  # n classes
@@ -60,7 +73,11 @@ def part_of_matrix(
     return matrix[np.ix_(chosen, chosen)], row_shares(matrix[chosen])[:, chosen]
 
 
-def compare_predictions(folder, against, classes):
+def compare_predictions(
+    folder: RunDir,  # A finished run
+    against: RunDir,  # Another run on the same data
+    classes: Sequence[str],  # Names of the classes
+):
     "Compare two runs image by image: p-values by class, agreement, images that only one has correct."
     from kdfast.stats.intervals import exact_p, holm  # scipy takes a while
 

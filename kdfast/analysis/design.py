@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from kdfast.core.atomic import write_json
@@ -20,9 +21,10 @@ class Declared:
     against: str  # The baseline, as its directory is called
     recipes: tuple[str, ...]  # Compared with it, likewise
     looks: tuple[int, ...]  # Seeds at each look
-    margin: float  # Smallest difference that matters, as a fraction of accuracy
+    margin: float  # Smallest difference that matters, as a fraction
     declared: str = ''  # When, UTC
     finished_before: int = 0  # Runs of these recipes that were finished then, and may have been looked at
+    metric: str = 'accuracy'  # What verdicts judge, by its name in kdfast.analysis.metrics
 
     @property
     def design(self) -> Design:
@@ -36,7 +38,7 @@ def design_file(
     against: str,  # The baseline
     recipes: tuple[str, ...],  # Compared with it
 ) -> Path:
-    "Where the design of such a study is kept: one of any set of recipes."
+    "Return the file with the design of such a study; the order of its recipes does not matter."
     key = hashlib.sha256(json.dumps([against, sorted(recipes)]).encode()).hexdigest()[:12]
     return Path(runs_dir) / data / FOLDER / f'{key}.json'
 
@@ -44,26 +46,30 @@ def design_file(
 def declare(
     runs_dir: Path,  # Where runs are kept
     data: str,  # Name of the data set
-    asked: Declared,
+    wanted: Declared,  # The design to declare
 ) -> Declared:  # As it was declared the first time
-    "Write a design before its first look. Raises KdfastError where the same study was declared otherwise before."
-    Design(asked.looks, len(asked.recipes))  # refuse what is no design before anything is written
-    file = design_file(runs_dir, data, asked.against, asked.recipes)
+    """Write a design before its first look; return the existing one if it is declared already.
+
+    Raises KdfastError if the same study was declared with other looks or another margin.
+    """
+    Design(wanted.looks, len(wanted.recipes))  # refuse what is no design before anything is written
+    file = design_file(runs_dir, data, wanted.against, wanted.recipes)
     if file.exists():
         known = read_design(file)
-        if (known.looks, known.margin) != (asked.looks, asked.margin):
+        if (known.looks, known.margin, known.metric) != (wanted.looks, wanted.margin, wanted.metric):
             raise KdfastError(
-                f'this study was declared on {known.declared[:10]} with looks at {listed_looks(known.looks)} seeds and '
-                f'a margin of {100 * known.margin:g} points ({file}), and its error rate holds for that alone. Leave '
-                'the options out or give them the same values, or start a study of its own with --runs'
+                f'this study was declared on {known.declared[:10]} with looks at {listed_looks(known.looks)} seeds, a '
+                f'margin of {100 * known.margin:g} points and --metric {known.metric} ({file}), and its error rate '
+                'holds for that alone. Leave the options out or give them the same values, or start a study of its own '
+                'with --runs'
             )
         return known
     finished = sum(
         locate_run(runs_dir, data, name, seed).finished
-        for name in (asked.against, *asked.recipes)
-        for seed in range(asked.looks[-1])
+        for name in (wanted.against, *wanted.recipes)
+        for seed in range(wanted.looks[-1])
     )
-    made = Declared(asked.against, asked.recipes, asked.looks, asked.margin, utc_now(), finished)
+    made = replace(wanted, declared=utc_now(), finished_before=finished)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, asdict(made))
     return made
@@ -72,7 +78,7 @@ def declare(
 def read_design(
     file: Path,  # That `declare` wrote
 ) -> Declared:
-    "Read a design. Raises KdfastError where the file holds none."
+    "Read a design. Raises KdfastError if the file has none."
     try:
         found = json.loads(file.read_text())
         return Declared(**found | dict(recipes=tuple(found['recipes']), looks=tuple(found['looks'])))
@@ -86,7 +92,7 @@ def find_designs(
     runs_dir: Path,  # Where runs are kept
     data: str,  # Name of the data set
 ) -> list[Declared]:
-    "The designs of the studies on a data set, the oldest first."
+    "Return the designs of the studies on a data set, the oldest first."
     files = (Path(runs_dir) / data / FOLDER).glob('*.json')
     return sorted((read_design(file) for file in files), key=lambda found: found.declared)
 
@@ -94,12 +100,15 @@ def find_designs(
 def parse_looks(
     text: str,  # 3,5,8,12,20
 ) -> tuple[int, ...]:
-    "Numbers of seeds. Raises KdfastError for anything else."
+    "Parse numbers of seeds, separated by commas. Raises KdfastError for anything else."
     try:
         return tuple(int(word) for word in text.split(','))
     except ValueError:
         raise KdfastError(f'--looks {text}: expected numbers of seeds, such as 3,5,8,12,20') from None
 
 
-def listed_looks(looks):
+def listed_looks(
+    looks: Sequence[int],  # At least one
+):
+    "Format numbers of seeds for a sentence, for example: 3, 5 and 8."
     return f'{", ".join(map(str, looks[:-1]))} and {looks[-1]}' if len(looks) > 1 else str(looks[0])

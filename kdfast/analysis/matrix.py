@@ -8,10 +8,9 @@ Premises, differences, verdicts. Imports no torch.
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from kdfast.analysis.aggregate import differing_settings
-from kdfast.analysis.differences import accuracy_step, paired_difference, with_verdict
+from kdfast.analysis.differences import paired_difference, with_verdict
+from kdfast.analysis.metrics import ACCURACY, Metric, metric_for, paired_image_values
 from kdfast.analysis.premises import same_baselines, same_hint, same_parameters, same_teacher
 from kdfast.core.errors import KdfastError
 from kdfast.runs.find import find_runs
@@ -44,6 +43,7 @@ def answer_question(
     seeds: Collection[int],  # To look at
     given: dict,  # Arguments of every run that has them, such as epochs
     margin: float,  # Smallest difference that matters, as a fraction
+    metric: str | None = None,  # What verdicts judge; default: accuracy or, of several labels, the F1 per image
 ) -> dict:
     """Return the premises with their evidence and, for each experiment, three differences.
 
@@ -54,6 +54,8 @@ def answer_question(
     """
     finished = [folder for folder in find_runs(runs_dir, data) if folder.seed in seeds and folder.finished]
 
+    judged = metric_for(finished, metric) if finished else ACCURACY
+
     def find(name, arm):
         return runs_by_seed(finished, find_recipe(name), given | arm)
 
@@ -62,14 +64,15 @@ def answer_question(
     if not thin or not matched or not all(stage_ones):
         raise KdfastError(f'no finished runs of both students on {data} in {runs_dir}: kdfast matrix trains them')
     by_arm = {name: [find(name, arm) for arm in (THIN, MATCHED, CONTROL)] for name in EXPERIMENTS}
-    effects = [dict(experiment=name) | effect(runs, (thin, matched), margin) for name, runs in by_arm.items()]
+    effects = [dict(experiment=name) | effect(runs, (thin, matched), margin, judged) for name, runs in by_arm.items()]
     premises = [
         same_teacher([folder for arms in by_arm.values() for runs in arms for folder in runs.values()]),
         same_hint(*(list(runs.values()) for runs in stage_ones)),
         same_parameters(next(iter(thin.values())).result, next(iter(matched.values())).result),
-        same_baselines(paired_difference(thin, matched, margin)),
+        same_baselines(paired_difference(thin, matched, margin, judged)),
     ]
-    return dict(question=QUESTION, data=data, arguments=given, margin=margin, premises=premises, effects=effects)
+    found = dict(question=QUESTION, data=data, arguments=given, margin=margin, metric=judged.name)
+    return found | dict(premises=premises, effects=effects)
 
 
 def find_stage_ones(
@@ -86,6 +89,7 @@ def questions_answered(
     folders: Sequence[RunDir],  # Runs on one data set
     runs_dir: Path,  # Directory of the runs
     margin: float,  # Smallest difference that matters, as a fraction
+    metric: str | None = None,  # What verdicts judge
 ) -> list[dict]:
     "Return an answer for every set of arguments with which all runs that it needs are finished."
     experiments = [
@@ -99,7 +103,7 @@ def questions_answered(
     answers = []
     for given in settings(experiments, but=tuple(CONTROL)):
         try:
-            answers.append(answer_question(runs_dir, folders[0].data, seeds, given, margin))
+            answers.append(answer_question(runs_dir, folders[0].data, seeds, given, margin, metric))
         except KdfastError:
             pass  # runs of one student are missing: the page says that the question is open
     return answers
@@ -109,14 +113,15 @@ def effect(
     arms: Sequence[Runs],  # Of an experiment: thin (with regressor), matched (without), control
     baselines: Sequence[Runs],  # Of the thin and of the matched student
     margin: float,  # Smallest difference that matters, as a fraction
+    metric: Metric,  # What verdicts judge
 ) -> dict[str, dict]:
     "Return the three differences of an experiment."
     with_regressor, without, control = arms
     thin, matched = baselines
     return dict(
-        raw=paired_difference(with_regressor, without, margin),
-        corrected=corrected_difference(with_regressor, without, thin, matched, margin),
-        control=paired_difference(control, without, margin),
+        raw=paired_difference(with_regressor, without, margin, metric),
+        corrected=corrected_difference(with_regressor, without, thin, matched, margin, metric),
+        control=paired_difference(control, without, margin, metric),
     )
 
 
@@ -126,21 +131,25 @@ def corrected_difference(
     thin: Runs,  # Baselines of the thin student
     matched: Runs,  # Baselines of the matched student
     margin: float,  # Smallest difference that matters, as a fraction
+    metric: Metric = ACCURACY,  # What the verdict judges
 ) -> dict:
     "Return (with − without) − (thin − matched) over seeds; with one seed, over its validation images."
     four = [with_regressor, without, thin, matched]
     seeds = sorted(set.intersection(*(set(runs) for runs in four)))
     if not seeds:
-        return dict(seeds=seeds, verdict=None)
+        return dict(metric=metric.name, seeds=seeds, verdict=None)
 
     def contrast(a, b, c, d):
         return (a - b) - (c - d)
 
     if len(seeds) == 1:
-        correct = [np.array(runs[seeds[0]].correct(), float) for runs in four]
-        difference = over_image_values(contrast(*correct), 2.0)  # one image changes the contrast by two at most
+        folders = [runs[seeds[0]] for runs in four]
+        # an image changes a contrast by twice its largest part in one run
+        difference = over_image_values(
+            contrast(*paired_image_values(metric, folders)), 2 * metric.largest(thin[seeds[0]])
+        )
     else:
-        values = [contrast(*(runs[seed].result['valid_accuracy'] for runs in four)) for seed in seeds]
-        difference = over_seeds(values, 2 * accuracy_step(thin[seeds[0]]))
+        values = [contrast(*(metric.value(runs[seed]) for runs in four)) for seed in seeds]
+        difference = over_seeds(values, 2 * metric.step(thin[seeds[0]]))
     differing = differing_settings([runs[seed] for runs in four for seed in seeds])
-    return dict(seeds=seeds, differ_in=', '.join(differing)) | with_verdict(difference, margin)
+    return dict(metric=metric.name, seeds=seeds, differ_in=', '.join(differing)) | with_verdict(difference, margin)

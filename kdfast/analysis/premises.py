@@ -18,8 +18,10 @@ def premise(
     return dict(premise=name, state=state, evidence=evidence)
 
 
-def held_if(condition):
-    "The state of a premise that can be checked exactly."
+def held_if(
+    condition,  # Whether it holds
+):
+    "Return the state of a premise that can be checked exactly."
     return 'held' if condition else 'broken'
 
 

@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 import kdfast
 
 TRAIN, RESULTS, MODELS, DATA = PANELS = ('Train', 'Results', 'Models', 'Data')  # sections of `kdfast --help`, in order
+TRAINING, IMAGES = SECTIONS = ('Training', 'Data')  # sections of the help of a command, after its other options
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
@@ -30,6 +31,30 @@ class PlainGroup(TyperGroup):
         for panel, rows in sections.items():
             with formatter.section(panel):
                 formatter.write_dl([(name.ljust(width), text) for name, text in rows])
+
+
+class SectionedCommand(TyperCommand):
+    "A command whose help has a section for each panel of options, after those without a panel."
+
+    def format_options(self, ctx, formatter):
+        "Write arguments and options."
+        for title, parameters in sections_of(self, ctx).items():
+            with formatter.section(title):
+                formatter.write_dl([parameter.get_help_record(ctx) for parameter in parameters])
+
+
+def sections_of(
+    command: TyperCommand,  # Of one recipe, or another command with options
+    ctx,  # Context of the command
+) -> dict[str, list]:  # Parameters by title
+    "Group the parameters of a command that its help shows."
+    shown = [parameter for parameter in command.get_params(ctx) if parameter.get_help_record(ctx)]
+    arguments = [parameter for parameter in shown if parameter.param_type_name == 'argument']
+    sections = {'Arguments': arguments} if arguments else {}
+    for parameter in shown:
+        if parameter not in arguments:
+            sections.setdefault(parameter.rich_help_panel or 'Options', []).append(parameter)
+    return dict(sorted(sections.items(), key=lambda item: SECTIONS.index(item[0]) if item[0] in SECTIONS else -1))
 
 
 class MainGroup(PlainGroup):

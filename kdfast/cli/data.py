@@ -35,7 +35,12 @@ def check(
 app.command(rich_help_panel=DATA)(expand_groups(check, without=['data']))
 
 
-def check_runs(path, run_dirs, images, as_json):
+def check_runs(
+    path,  # Where the runs are, as given
+    run_dirs,  # The run directories found there
+    images,  # Options of the data set, which must have their defaults
+    as_json,  # Print JSON instead of lines
+):
     "Print what is wrong with each run. Raises KdfastError if anything is, and for options of data sets."
     changed = changed_flags(images)
     if changed:
@@ -51,7 +56,10 @@ def check_runs(path, run_dirs, images, as_json):
         raise KdfastError(f'{damaged} of {len(found)} runs are damaged: delete their directories and run them again')
 
 
-def describe_data(images, as_json):
+def describe_data(
+    images,  # The data set and how it is read
+    as_json,  # Print JSON instead of lines
+):
     "Decode a data set; print its classes, its sizes, and what training will do with it."
     from kdfast.data import overview
 
@@ -116,7 +124,9 @@ def cache_clear(
     print_line(f'removed {len(deleted)}: {size_text(deleted)}')
 
 
-def size_text(entries):
+def size_text(
+    entries,  # Of the cache
+):
     "Return the total size of entries of the cache, as text."
     from kdfast.data import cache_entries
 

@@ -8,6 +8,13 @@ from kdfast.core.errors import KdfastError
 from kdfast.runs.recipes import Recipe
 
 
+def baseline_names(
+    wanted: Sequence[tuple[Recipe, dict]],  # Recipes with their arguments
+) -> list[str]:
+    "Return the names of the runs of the baseline."
+    return [recipe.folder_name(recipe.resolve(own)) for recipe, own in wanted if recipe.name == 'baseline']
+
+
 def design_of(
     wanted: Sequence[tuple[Recipe, dict]],  # Recipes with their arguments
     looks: str | None,  # 3,5,8,…
@@ -15,7 +22,10 @@ def design_of(
     margin: float,  # As a fraction
     training: StudyOptions,  # As given
 ):  # kdfast.analysis.design.Declared
-    "Return the design that is asked for. Raises KdfastError without a baseline and something to compare with it."
+    """Return the design that the options describe.
+
+    Raises KdfastError without a baseline and something to compare with it.
+    """
     from kdfast.analysis.design import Declared, parse_looks
     from kdfast.stats.sequential import LOOKS
 
@@ -36,7 +46,12 @@ def design_of(
     return declared
 
 
-def train_until_decided(design, runs_dir, data, train):
+def train_until_decided(
+    design,  # From `design_of`
+    runs_dir,  # Directory of the runs
+    data,  # Name of the data set
+    train,  # Trains the first seeds of the study, given their number and whether to rehearse
+):
     "Declare the design, then train look by look; the first look rehearses the recipes."
     from kdfast.analysis.design import declare
     from kdfast.study.until_decided import run_until_decided

@@ -49,8 +49,10 @@ def main():
     sys.exit(exit_status)
 
 
-def raised_everywhere(error):
-    "Whether all processes of a distributed run raise the error, so that the first one reports it."
+def raised_everywhere(
+    error,  # The exception
+):
+    "Return whether all processes of a distributed run raise the error, so that the first reports it."
     return isinstance(error, (KdfastError, OSError)) or is_usage_error(error)
 
 
@@ -78,12 +80,16 @@ def describe(
     return 1, f'{reason(error)}; this is a bug in kdfast: --debug shows the traceback{notes}'
 
 
-def is_usage_error(error):
-    "Whether click raised it for a wrong command line. Newer Typer has a private copy of click."
+def is_usage_error(
+    error,  # The exception
+):
+    "Return whether click raised it for a wrong command line. Newer Typer has a private copy of click."
     return hasattr(error, 'format_message')
 
 
-def usage_message(error):
+def usage_message(
+    error,  # A usage error
+):
     "Return the message of a usage error; for an unknown option of a recipe, with the most similar one."
     command = error.ctx.command if getattr(error, 'ctx', None) else None
     if type(error).__name__ == 'NoSuchOption' and hasattr(command, 'recipe'):

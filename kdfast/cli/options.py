@@ -10,8 +10,9 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from kdfast.cli.app import IMAGES, TRAINING
 from kdfast.core.errors import KdfastError
-from kdfast.runs.options import OPTIMIZERS, option_flags
+from kdfast.runs.options import option_flags
 
 DEFAULT_RUNS = Path('runs')
 
@@ -25,6 +26,14 @@ RunSeedOption = Annotated[Optional[int], typer.Option('--seed', help='Seed of th
 RunArgument = Annotated[str, typer.Argument(help='A recipe that has been run, or a run directory.')]
 JsonOption = Annotated[bool, typer.Option('--json', help='Print the result as JSON.')]
 MarginOption = Annotated[float, typer.Option(min=0, help='Smallest difference that matters, in percentage points.')]
+MetricOption = Annotated[
+    Optional[str],
+    typer.Option(
+        metavar='accuracy|balanced|f1',
+        help='What verdicts judge: accuracy; balanced accuracy, the mean of the accuracies of the classes; or, for '
+        'images with several labels, their F1 (default: what a declared design judges, else accuracy or F1).',
+    ),
+]
 TrustOption = Annotated[
     bool, typer.Option('--trust-code', help='Run code that came with a run or file. Read that code first.')
 ]
@@ -34,51 +43,76 @@ TrustOption = Annotated[
 DataOption = Annotated[
     str,
     typer.Option(
+        rich_help_panel=IMAGES,
         help='Training data: a directory, archive or table (images in one folder per class, or listed in a table), '
-        'or a published data set such as digits, cifar10, cifar100 or imagenette.'
+        'or a published data set such as digits, cifar10, cifar100 or imagenette.',
     ),
 ]
-SizeOption = Annotated[Optional[int], typer.Option(help='Height and width in pixels, for images of different sizes.')]
+SizeOption = Annotated[
+    Optional[int],
+    typer.Option(rich_help_panel=IMAGES, help='Height and width in pixels, for images of different sizes.'),
+]
 GrowOption = Annotated[
     float,
     typer.Option(
+        rich_help_panel=IMAGES,
         help='Progressive resizing: start training at this fraction of the image size; full size for the last '
-        'quarter of the epochs.'
+        'quarter of the epochs.',
     ),
 ]
 HoldoutOption = Annotated[
     float,
     typer.Option(
+        rich_help_panel=IMAGES,
         help='Validate on this fraction of the training images, to tune options without the validation set '
-        '(default: 0.2 if the data set has no validation images).'
+        '(default: 0.2 if the data set has no validation images).',
     ),
 ]
 AugmentOption = Annotated[
     Optional[str],
     typer.Option(
+        rich_help_panel=TRAINING,
         help='Augmentation: none, shift (or crop), flip (shift and mirror), or strong (also TrivialAugment). '
-        'Default: flip, but shift if classes are sides, digits or letters.'
+        'Default: flip, but shift if classes are sides, digits or letters.',
     ),
 ]
 ColumnsOption = Annotated[
-    Optional[str], typer.Option(help='Columns of a table: name=COLUMN,label=COLUMN,split=COLUMN, or some of them.')
+    Optional[str],
+    typer.Option(
+        rich_help_panel=IMAGES,
+        help='Columns of a table: name=COLUMN,label=COLUMN,split=COLUMN, or some; '
+        'label=A+B+C for a column of 0 and 1 for each class.',
+    ),
 ]
 RangeOption = Annotated[
     Optional[str],
     typer.Option(
+        rich_help_panel=IMAGES,
         help='LOW:HIGH, the values that become black and white, for images with more than 8 bits per channel '
-        '(default: by bit depth).'
+        '(default: by bit depth).',
     ),
 ]
 BatchSizeOption = Annotated[
     Optional[int],
     typer.Option(
+        rich_help_panel=TRAINING,
         help='Training images per batch (default: 128, less for a small training set). Smaller batches need less '
-        'memory, and often a lower --lr.'
+        'memory, and often a lower --lr.',
     ),
 ]
 SkipBrokenOption = Annotated[
-    bool, typer.Option('--skip-broken', help='Skip images that cannot be read, and report how many.')
+    bool,
+    typer.Option('--skip-broken', rich_help_panel=IMAGES, help='Skip images that cannot be read, and report how many.'),
+]
+
+LabelsOption = Annotated[
+    Optional[str],
+    typer.Option(
+        rich_help_panel=IMAGES,
+        metavar='one|several|spaces',
+        help='Labels of an image: one, or several: a list, text separated by ; or | (spaces: by spaces), or a column '
+        'of 0 and 1 for each class (default: one).',
+    ),
 ]
 
 # Of training
@@ -87,12 +121,21 @@ SeedOption = Annotated[int, typer.Option(help='Seed of the initial weights, the 
 TensorboardOption = Annotated[
     bool, typer.Option('--tensorboard', help='Also write losses and accuracies for TensorBoard to the run directory.')
 ]
-EpochsOption = Annotated[Optional[int], typer.Option(help='Epochs of every run, except of the teacher and stage one.')]
-OptimizerOption = Annotated[
-    Optional[str],
+ThreadsOption = Annotated[
+    Optional[int],
     typer.Option(
-        metavar='|'.join(OPTIMIZERS), help='Optimizer of every run: sgd, or muon (needs about half the epochs).'
+        min=1,
+        rich_help_panel=TRAINING,
+        help='Threads on a CPU (default: one per core). They affect the last bits of the weights.',
     ),
+]
+EpochsOption = Annotated[Optional[int], typer.Option(help='Epochs of every run, except of the teacher and stage one.')]
+
+TeacherEpochsOption = Annotated[
+    Optional[int], typer.Option(min=0, help='Epochs of the teacher; 0 uses --teacher NAME@FILE as it is.')
+]
+UnlabeledOption = Annotated[
+    Optional[str], typer.Option(metavar='PATH', help='Directory or archive of further images, for finetune.')
 ]
 
 
@@ -109,15 +152,17 @@ class DataOptions:
     range: RangeOption = None
     batch_size: BatchSizeOption = None
     skip_broken: SkipBrokenOption = False
+    labels: LabelsOption = None
 
 
 @dataclass
 class RunOptions:
-    "Options of every recipe, besides those of the data."
+    "Options of every recipe, besides those of the data and the settings of kdfast.runs.options."
 
     seed: SeedOption = 0
     runs: RunsOption = DEFAULT_RUNS
     tensorboard: TensorboardOption = False
+    threads: ThreadsOption = None
     trust_code: TrustOption = False
     json: JsonOption = False
 
@@ -133,7 +178,9 @@ class StudyOptions:
     threads: Annotated[
         int,
         typer.Option(
-            min=1, help='Threads of each run. They affect the last bits of its weights; the number of jobs does not.'
+            min=1,
+            rich_help_panel=TRAINING,
+            help='Threads of each run. They affect the last bits of its weights; the number of jobs does not.',
         ),
     ] = 1
     ray: Annotated[

@@ -1,18 +1,21 @@
 """Commands made from recipes: the parameters of `main` are the options, their comments the help."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
+from pathlib import Path
+from typing import Optional
 
 import typer
 from typer.core import TyperCommand
 
-from kdfast.cli.app import PlainGroup
+from kdfast.cli.app import SECTIONS, TRAINING, PlainGroup, SectionedCommand, sections_of
 from kdfast.cli.options import DataOptions, RunOptions, expand_groups
 from kdfast.core.errors import KdfastError
-from kdfast.runs.options import Option, option_flag
+from kdfast.runs.options import SETTINGS, Option, option_flag
 from kdfast.runs.recipes import Recipe, find_recipe, recipe_names
 
+SETTING_NAMES = tuple(setting.name for setting in SETTINGS)
 SHARED_NAMES = tuple(field.name for group in (DataOptions, RunOptions) for field in fields(group))
 
 
@@ -29,6 +32,15 @@ class RecipeGroup(PlainGroup):
         "Return the command of a recipe, given by its name or its file."
         return recipe_command(find_recipe(name), self.action)
 
+    def format_options(self, ctx, formatter):
+        "Write the recipes, and the options that all of them have."
+        super().format_options(ctx, formatter)
+        shared = recipe_command(Recipe('RECIPE', '', '', Path(), [], []), self.action)
+        sections = sections_of(shared, ctx)
+        for title in SECTIONS:
+            with formatter.section(f'{title}, of every recipe'):
+                formatter.write_dl([parameter.get_help_record(ctx) for parameter in sections[title]])
+
 
 def recipe_command(
     recipe: Recipe,  # Gives the command its options and help
@@ -38,10 +50,12 @@ def recipe_command(
     check_names(recipe)
 
     def command(images: DataOptions, options: RunOptions, **given):
-        action(recipe, images, options, given)
+        action(recipe, images, options, {name: value for name, value in given.items() if value is not None})
 
     single = typer.Typer(add_completion=False, rich_markup_mode=None)
-    single.command(recipe.name, help=recipe.purpose)(expand_groups(command, [to_parameter(o) for o in recipe.options]))
+    own = [to_parameter(option, TRAINING if option.name in SETTING_NAMES else None) for option in recipe.options]
+    expanded = expand_groups(command, [*own, *setting_parameters(recipe.settings)])
+    single.command(recipe.name, cls=SectionedCommand, help=recipe.purpose)(expanded)
     made = typer.main.get_command(single)
     made.recipe = recipe
     return made
@@ -49,13 +63,22 @@ def recipe_command(
 
 def to_parameter(
     option: Option,  # Of a recipe
+    panel: str | None = None,  # Section of the help
 ) -> inspect.Parameter:
     "Return the option as a parameter that Typer understands. Every flag has a negative form."
     flag = option_flag(option.name)
     if option.type is bool:
         flag += f'/{option_flag(f"no_{option.name}")}'
-    default = typer.Option(option.default, flag, help=option.help)
-    return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=option.type)
+    default = typer.Option(option.default, flag, help=option.full_help, rich_help_panel=panel)
+    annotation = option.type if option.default is not None else Optional[option.type]
+    return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def setting_parameters(
+    settings: Sequence[Option] = SETTINGS,  # Those of a recipe; default: all
+) -> list[inspect.Parameter]:
+    "Return settings of every training as parameters that Typer understands; None if they are not given."
+    return [to_parameter(setting, TRAINING) for setting in settings]
 
 
 def check_names(

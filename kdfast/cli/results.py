@@ -15,12 +15,14 @@ from kdfast.cli.options import (
     DataNameOption,
     JsonOption,
     MarginOption,
+    MetricOption,
     RunArgument,
     RunSeedOption,
     RunsOption,
     to_fraction,
 )
 from kdfast.core.errors import KdfastError
+from kdfast.runs.options import SETTINGS
 from kdfast.runs.recipes import find_recipe, recipe_names
 
 AgainstOption = Annotated[
@@ -34,6 +36,7 @@ def ls(data: DataNameOption = None, runs: RunsOption = DEFAULT_RUNS, as_json: Js
     "List recipes and runs."
     from rich.table import Table
 
+    from kdfast.analysis.results import scores
     from kdfast.report.tables import run_table
     from kdfast.runs.find import find_runs
 
@@ -41,8 +44,9 @@ def ls(data: DataNameOption = None, runs: RunsOption = DEFAULT_RUNS, as_json: Js
     known = [find_recipe(name) for name in recipe_names()]
     if as_json:
         recipes = {recipe.name: recipe.described() for recipe in known}
-        listed = [dict(path=str(run), status=run.status, reason=run.run.get('reason')) for run in found]
-        return print_json(dict(recipes=recipes, runs=listed))
+        listed = [dict(path=str(run), status=run.status, reason=run.run.get('reason')) | scores(run) for run in found]
+        settings = [setting.described() for setting in SETTINGS]
+        return print_json(dict(recipes=recipes, settings=settings, runs=listed))
     table = Table.grid(padding=(0, 2))
     for recipe in known:
         table.add_row(Text(recipe.name, style='bold'), Text(recipe.purpose))
@@ -59,6 +63,7 @@ def compare(
     as_csv: Annotated[bool, typer.Option('--csv', help='Print the result as CSV.')] = False,
     against: AgainstOption = None,
     margin: MarginOption = 0.8,
+    metric: MetricOption = None,
 ):
     """Print a table of finished runs.
 
@@ -68,6 +73,8 @@ def compare(
     from kdfast.report.tables import compare_table, run_remarks
     from kdfast.runs.find import find_runs
 
+    if metric and not against:
+        raise KdfastError('--metric decides what differences are judged on: it needs --against')
     found = find_runs(runs, data)
     by_data = {name: [run for run in found if run.data == name] for name in dict.fromkeys(run.data for run in found)}
     tables = {name: aggregate(of_data) for name, of_data in by_data.items()}
@@ -75,7 +82,7 @@ def compare(
     if not rows:
         raise KdfastError(f'no finished run{f" on {data}" if data else ""} in {runs}; start with: kdfast run exp1')
     if against:
-        return compare_against(by_data, against, to_fraction(margin), as_json, as_csv)
+        return compare_against(by_data, against, to_fraction(margin), metric, as_json, as_csv)
     if as_json:
         return print_json(rows)
     if as_csv:
@@ -88,12 +95,19 @@ def compare(
             out.print(Text(remark, style='dim'))
 
 
-def compare_against(by_data, against, margin, as_json, as_csv):
+def compare_against(
+    by_data,  # Runs by the name of their data set
+    against,  # The run to compare with
+    margin,  # Smallest difference that matters, as a fraction
+    metric,  # What verdicts judge
+    as_json,  # Print JSON instead of tables
+    as_csv,  # Print CSV instead of tables
+):
     "Print the differences from the recipe `against`; one table per data set."
     from kdfast.analysis.differences import differences_from
     from kdfast.report.differences import difference_remarks, difference_table
 
-    tables = {name: differences_from(of_data, against, margin) for name, of_data in by_data.items()}
+    tables = {name: differences_from(of_data, against, margin, metric) for name, of_data in by_data.items()}
     rows = [dict(data=name) | row for name, table in tables.items() for row in table]
     if as_json:
         return print_json(rows)
@@ -108,7 +122,9 @@ def compare_against(by_data, against, margin, as_json, as_csv):
             print_line(f'no other recipe than {against} has finished runs')
 
 
-def print_heading(data):
+def print_heading(
+    data,  # Name of the data set
+):
     "Print the name of a data set above its table."
     out.print(Text(f'\n{data}\n', style='bold'))
 
@@ -135,19 +151,27 @@ def confusion(
 ):
     """Show the confusion matrix of a run.
 
-    Also accuracy per class and the most confused classes; with --against, next to those of a second run.
+    Also accuracy per class and the most confused classes; with --against, next to those of a second run. For images
+    with several labels: right and wrong predictions of each label.
     """
     from kdfast.analysis.confusion import confusion_summary
+    from kdfast.analysis.labels import label_summary
+    from kdfast.analysis.results import has_several_labels
     from kdfast.report.confusion import confusion_view
+    from kdfast.report.labels import label_view
     from kdfast.runs.find import find_run
 
     first = find_run(runs, run, data, seed)
     second = find_run(runs, against, data or first.data, first.seed if seed is None else seed) if against else None
-    found = confusion_summary(first, second)
+    names = first.recipe, second and second.recipe
+    several = has_several_labels(first.result)
+    if several and shares:
+        raise KdfastError('--shares is for images with one label each; these have several')
+    found = label_summary(first, second) if several else confusion_summary(first, second)
     if as_json:
         print_json(found)
     else:
-        out.print(confusion_view(found, (first.recipe, second and second.recipe), out.width, shares))
+        out.print(label_view(found, names) if several else confusion_view(found, names, out.width, shares))
 
 
 @app.command(rich_help_panel=RESULTS)
@@ -155,6 +179,7 @@ def report(
     data: DataNameOption = None,
     file: Annotated[Path, typer.Option('--out', help='The file to write.')] = Path('report.html'),
     margin: MarginOption = 0.8,
+    metric: MetricOption = None,
     runs: RunsOption = DEFAULT_RUNS,
 ):
     """Write an HTML report.
@@ -173,5 +198,5 @@ def report(
         raise KdfastError(f'there are runs on {", ".join(names)}: choose one with --data')
     if not file.parent.is_dir():
         raise KdfastError(f'{file.parent} is not a directory')
-    write(file, render_page(found, runs, to_fraction(margin)))
+    write(file, render_page(found, runs, to_fraction(margin), metric))
     print_line(f'wrote {file}')

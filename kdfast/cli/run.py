@@ -17,6 +17,7 @@ from kdfast.cli.options import DataOptions, RunOptions, changed_flags
 from kdfast.cli.recipes import RecipeGroup
 from kdfast.core import distributed, signals
 from kdfast.core.errors import KdfastError
+from kdfast.runs.options import option_flags
 from kdfast.runs.recipes import Recipe, find_recipe, recipe_names
 
 
@@ -48,7 +49,9 @@ def run_recipe(
         if options.tensorboard and not distributed.rank:
             callbacks.append(tensorboard_callback())
         rehearsed = signals.is_study_child()  # a study has rehearsed its runs
-        run_dir = train(recipe, data, options.seed, given, options.runs, callbacks, rehearsed=rehearsed)
+        run_dir = train(
+            recipe, data, options.seed, given, options.runs, callbacks, rehearsed=rehearsed, threads=options.threads
+        )
     if options.json:
         print_json(run_dir.result)
     else:
@@ -69,9 +72,10 @@ def find_rate(
     data = load_data(images, options.runs, options.seed)
     with quiet_imports():
         from kdfast.training import lr_find
+        from kdfast.training.devices import threads_used
     if options.trust_code:
         trust_runs(arguments.values())
-    with status('trying learning rates'):
+    with status('trying learning rates'), threads_used(options.threads):
         found = lr_find.find(recipe, data, options.seed, given, options.runs)
     if options.json:
         print_json(dict(suggested=found.suggested, rates=found.rates, losses=found.losses))
@@ -190,7 +194,11 @@ def tensorboard_callback() -> type:
     return TensorBoard
 
 
-def print_summary(run_dir, images, options):
+def print_summary(
+    run_dir,  # Of the finished run
+    images,  # Options of the data set
+    options,  # Seed and directory
+):
     "Print the result of a run, and the command for the next recipe of the study with the same options."
     from kdfast.report.tables import run_summary
     from kdfast.runs import lookup
@@ -200,9 +208,8 @@ def print_summary(run_dir, images, options):
     next_command = ['compare', *changed_flags(options, only=['runs'])]
     if following:
         recipe, given = following
-        own = [word for name, value in given.items() for word in (f'--{name}', str(value))]
-        shared = [*changed_flags(images), *changed_flags(options, only=['seed', 'runs'])]
-        next_command = ['run', recipe, *own, *shared]
+        shared = [*changed_flags(images), *changed_flags(options, only=['seed', 'runs', 'threads'])]
+        next_command = ['run', recipe, *option_flags(given), *shared]
     out.print(run_summary(run_dir))
     command = shlex.join(['kdfast', *next_command])
     out.print(Text.assemble(('\nnext  ', 'dim'), (command, 'bold')), soft_wrap=True)  # whole, so that it can be copied

@@ -2,35 +2,38 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Optional
 
 import typer
 
-from kdfast.cli.app import TRAIN, app, err, out, print_json, status
-from kdfast.cli.designs import design_of, train_until_decided
+from kdfast.cli.app import TRAIN, SectionedCommand, app, err, out, print_json, status
+from kdfast.cli.designs import baseline_names, design_of, train_until_decided
 from kdfast.cli.options import (
     DEFAULT_RUNS,
     DataOptions,
     EpochsOption,
     JsonOption,
     MarginOption,
-    OptimizerOption,
+    MetricOption,
     RunsOption,
     StudyOptions,
+    TeacherEpochsOption,
     TrustOption,
+    UnlabeledOption,
     changed_flags,
     expand_groups,
     to_fraction,
 )
-from kdfast.cli.recipes import check_names
+from kdfast.cli.recipes import check_names, setting_parameters
 from kdfast.cli.results import compare
 from kdfast.cli.run import load_data, quiet_imports, trust_runs
 from kdfast.core import distributed
 from kdfast.core.errors import KdfastError
-from kdfast.runs.recipes import STUDY, Recipe, find_recipe, recipe_names
+from kdfast.runs.options import SETTINGS
+from kdfast.runs.recipes import STUDY, Recipe, changed_values, find_recipe, recipe_names
 
-INCLUDED = ('teacher', 'hint')  # recipes that the others need, and so train anyway
+INCLUDED = ('teacher', 'hint', 'pretrain')  # recipes that the others need, and so train anyway
 
 RecipesArgument = Annotated[
     Optional[list[str]], typer.Argument(help='Recipes, or recipe files of your own (default: those of the study).')
@@ -60,21 +63,31 @@ HintOption = Annotated[
 ]
 
 
+@dataclass
+class RecipeArguments:
+    "Arguments of all recipes of a study that have them."
+
+    epochs: EpochsOption = None
+    teacher: TeacherOption = None
+    student: StudentOption = None
+    hint: HintOption = None
+    teacher_epochs: TeacherEpochsOption = None
+    unlabeled: UnlabeledOption = None
+
+
 def study(
     recipe: RecipesArgument = None,
     all_: AllOption = False,
-    epochs: EpochsOption = None,
-    optimizer: OptimizerOption = None,
-    teacher: TeacherOption = None,
-    student: StudentOption = None,
-    hint: HintOption = None,
     margin: MarginOption = 0.8,
+    metric: MetricOption = None,
     until_decided: UntilDecidedOption = False,
     looks: LooksOption = None,
     max_seeds: MaxSeedsOption = None,
     *,
+    arguments: RecipeArguments,  # Of all recipes that have them
     training: StudyOptions,
     images: DataOptions,
+    **settings,  # Of every training
 ):
     """Train recipes × seeds in parallel and compare them.
 
@@ -84,31 +97,29 @@ def study(
     With --until-decided, seeds are added until every recipe is better, worse or alike. The numbers of seeds at which
     the study is looked at are written down before the first run, and share the error rate of 5 %.
     """
-    settings = dict(epochs=epochs, optimizer=optimizer, teacher=teacher, student=student, hint=hint)
-    given = {name: value for name, value in settings.items() if value is not None}
+    given = without_none(vars(arguments)) | changed_values(SETTINGS, settings)
     wanted = with_arguments(chosen_recipes(recipe, all_), given)
-    design = design_of(wanted, looks, max_seeds, to_fraction(margin), training) if until_decided else None
     if not until_decided and (looks or max_seeds):
         raise KdfastError('--looks and --max-seeds are for --until-decided')
-    data, failed = train_all(wanted, training, images, design)
+    design = design_of(wanted, looks, max_seeds, to_fraction(margin), training) if until_decided else None
+    data, failed = train_all(wanted, training, images, metric, design)
     try:
         compare(data=data, runs=training.runs)
-        for recipe, own in wanted:
-            if recipe.name == 'baseline':
-                baseline = recipe.folder_name(recipe.resolve(own))
-                compare(data=data, runs=training.runs, against=baseline, margin=margin)
+        for name in baseline_names(wanted):
+            compare(data=data, runs=training.runs, against=name, margin=margin, metric=metric)
     finally:
         raise_if_failed(failed)
 
 
 def matrix(
     epochs: EpochsOption = None,
-    optimizer: OptimizerOption = None,
     margin: MarginOption = 0.8,
+    metric: MetricOption = None,
     as_json: JsonOption = False,
     *,
     training: StudyOptions,
     images: DataOptions,
+    **settings,  # Of every training
 ):
     """Test whether the regressor changes accuracy.
 
@@ -117,11 +128,11 @@ def matrix(
     from kdfast.analysis.matrix import answer_question, question_runs
     from kdfast.report.matrix import question_view
 
-    given = {name: value for name, value in dict(epochs=epochs, optimizer=optimizer).items() if value is not None}
+    given = without_none(dict(epochs=epochs)) | changed_values(SETTINGS, settings)
     limit = to_fraction(margin)
-    data, failed = train_all(question_runs(given), training, images)
+    data, failed = train_all(question_runs(given), training, images, metric)
     try:
-        found = answer_question(training.runs, data, range(training.seeds), given, limit)
+        found = answer_question(training.runs, data, range(training.seeds), given, limit, metric)
         if as_json:
             print_json(found)
         else:
@@ -149,9 +160,16 @@ def rehearse(
     rehearse_all([(recipe, recipe.resolve(given), seeds) for recipe, given, seeds in wanted], data, runs, jobs)
 
 
-app.command(rich_help_panel=TRAIN)(expand_groups(study))
-app.command(rich_help_panel=TRAIN)(expand_groups(matrix))
+app.command(cls=SectionedCommand, rich_help_panel=TRAIN)(expand_groups(study, setting_parameters()))
+app.command(cls=SectionedCommand, rich_help_panel=TRAIN)(expand_groups(matrix, setting_parameters()))
 app.command(hidden=True)(expand_groups(rehearse))
+
+
+def without_none(
+    given: dict,  # Arguments by name
+) -> dict:
+    "Return the arguments that the user gave."
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def chosen_recipes(
@@ -172,7 +190,7 @@ def with_arguments(
     "Pair every recipe with its arguments. Raises KdfastError for an argument that no recipe has."
     for recipe in recipes:
         check_names(recipe)
-    names = {recipe.name: {o.name for o in recipe.options} for recipe in recipes}
+    names = {recipe.name: {o.name for o in (*recipe.options, *recipe.settings)} for recipe in recipes}
     for name in given:
         if not any(name in own for own in names.values()):
             raise recipes[0].unknown(name)
@@ -183,15 +201,19 @@ def train_all(
     wanted: Sequence[tuple[Recipe, dict]],  # Recipes with their arguments
     training: StudyOptions,  # How many runs, where
     images: DataOptions,  # The data set
+    metric: str | None,  # What verdicts judge
     design=None,  # kdfast.analysis.design.Declared, for a study that trains until it is decided
 ) -> tuple[str, list]:  # Name of the data set; tasks without a result
-    "Train what is missing, after a rehearsal. Raises KdfastError under torchrun and accelerate launch."
+    "Train what is missing, after a rehearsal. Raises KdfastError for a wrong metric, and under torchrun."
     if distributed.env_world_size() > 1:
         raise KdfastError('this command cannot run under torchrun or accelerate launch; use --jobs')
+    from kdfast.analysis.metrics import metric_of_kind
     from kdfast.study import process, schedule
     from kdfast.study.plan import plan
 
-    data = load_data(images, training.runs).name
+    loaded = load_data(images, training.runs)
+    data = loaded.name
+    judged = metric_of_kind(loaded.several, metric, data).name
     backend, start = process, None
     if training.ray:
         from kdfast.data.sources import located
@@ -212,7 +234,7 @@ def train_all(
 
     if design is None:
         return data, train(training.seeds)
-    return data, train_until_decided(design, training.runs, data, train)
+    return data, train_until_decided(replace(design, metric=judged), training.runs, data, train)
 
 
 def connect_to_ray(

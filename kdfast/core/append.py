@@ -1,7 +1,10 @@
 "Files that only grow while a run trains, such as the metrics of each step."
 
+import csv
 import hashlib
+import io
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from kdfast.core import distributed
@@ -79,3 +82,12 @@ class AppendOnlyFile:
             return
         with self.file.open('r+b') as f:
             f.truncate(self.size)
+
+
+def csv_row(
+    values: Iterable,  # Of a row
+) -> bytes:
+    "Return a row of a CSV file."
+    text = io.StringIO()
+    csv.writer(text, lineterminator='\n').writerow(values)
+    return text.getvalue().encode()

@@ -94,7 +94,7 @@ def fits_width(
     table: Table,  # Anything that rich can measure
     width: int,  # Columns of the terminal
 ) -> bool:
-    "Whether the table can be shown without breaking a cell."
+    "Return whether the table can be shown without breaking a cell."
     return Measurement.get(UNLIMITED, UNLIMITED.options, table).maximum <= width
 
 

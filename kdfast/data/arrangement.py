@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from kdfast.core.errors import KdfastError, listed
 from kdfast.core.notes import Notes
+from kdfast.data.labels import names_of
 from kdfast.data.layouts.base import SPLIT_NAMES, Item, Listing, Source, table_hint
 
 RARE = 1 / 10  # of the images of an average class: a class with fewer is rare
@@ -17,7 +18,7 @@ SEPARATORS = re.compile(r'\s*[|;,/+&]\s*|\s+')  # between the labels of one imag
 class Arrangement:
     "The images of each split, ready to decode."
 
-    splits: dict[str, list[Item]]  # train, valid (may be empty) and, if it is kept apart, test
+    splits: dict[str, list[Item]]  # train, valid (may be empty) and, if it does not validate, test
     classes: list[str]  # In the order of their labels
     layout: str  # Name of the layout, for reports
     validates: str  # The split of the source that validates; empty if there is none
@@ -30,10 +31,11 @@ def arrange(
     """Assign the images of a source to training, validation and test.
 
     Images without a split are training images. If there are no validation images, the test split validates; otherwise
-    it is kept apart. Raises KdfastError for a source without training images, for classes without training images, and
-    for fewer than two classes.
+    it is evaluated after training only. Raises KdfastError for a source without training images, for classes without
+    training images, and for fewer than two classes.
     """
     by_split = {split: [item for item in listing.items if item.split == split] for split in SPLIT_NAMES}
+    _check_kind_of_labels(source, listing)
     without_split = [item for item in listing.items if item.split is None]
     if not by_split['train']:
         by_split['train'], without_split = without_split, []
@@ -48,13 +50,35 @@ def arrange(
     splits = dict(train=by_split['train'], valid=by_split[validates] if validates else [])
     if validates == 'valid' and by_split['test']:
         splits['test'] = by_split['test']
-        source.notes.add(f'test images, kept apart: {len(by_split["test"]):,}', '')
+        source.notes.add(f'test images, evaluated once, after training: {len(by_split["test"]):,}', '')
     return Arrangement(splits, _checked_classes(source, splits, listing.classes), listing.layout, validates)
+
+
+def _check_kind_of_labels(source, listing):
+    "Raise KdfastError if images should have several labels, and have one"
+    if not source.several:
+        return
+    if any(isinstance(item.label, str) for item in listing.items):
+        raise KdfastError(
+            f'{source.path}: --labels {source.labels}, but {listing.layout} give each image one label: '
+            'expected a table with a list, with labels separated by ; or |, or with a column of 0 and 1 for each class'
+        )
+    if not any(len(item.label) > 1 for item in listing.items):
+        raise KdfastError(
+            f'{source.path}: --labels {source.labels}, but no image has more than one label: expected a list, labels '
+            'separated by ; or | (by spaces with --labels spaces), or columns of 0 and 1, with other columns beside '
+            'them chosen by --columns label=A+B+C'
+        )
+    without = sum(not item.label for item in listing.items)
+    if without:
+        source.notes.add(f'images without any label: {without:,}', '')
 
 
 def _checked_classes(source, splits, known):
     "Names of the classes in the order of the labels; adds notes on unusual classes. Raises KdfastError"
-    counts = {split: Counter(item.label for item in items) for split, items in splits.items()}
+    counts = {
+        split: Counter(name for item in items for name in names_of(item.label)) for split, items in splits.items()
+    }
     train = counts['train']
     for split, labels in counts.items():
         untrained = sorted(labels.keys() - train.keys())
@@ -74,11 +98,11 @@ def _checked_classes(source, splits, known):
             f'{source.path}: the names of classes {listed(unprintable)} have characters that cannot be printed: '
             'rename them'
         )
-    _note_unusual_classes(source.notes, names, counts)
+    _note_unusual_classes(source.notes, names, counts, source.several)
     return names
 
 
-def _note_unusual_classes(notes: Notes, names, counts):
+def _note_unusual_classes(notes: Notes, names, counts, several):
     train = counts['train']
     for name, n in Counter(unicodedata.normalize('NFC', name).casefold() for name in names).items():
         if n > 1:
@@ -90,8 +114,13 @@ def _note_unusual_classes(notes: Notes, names, counts):
             notes.add('rare classes', f'{name}: {train[name]:,} training images')
         if counts['valid'] and train[name] and not counts['valid'][name]:
             notes.add('classes without validation images', name)
+    if several:
+        return
     for name in _combined_names(names):
-        notes.add('classes that look like several labels of one image; each combination is a class', name)
+        notes.add(
+            'classes that look like several labels of one image; each combination is a class, unless --labels several',
+            name,
+        )
 
 
 def _combined_names(names):

@@ -43,6 +43,37 @@ class Rows:
         return self.array[selected.reshape(-1)][(positions, *rest)]
 
 
+class Joined:
+    "Two arrays of images one after the other; an index reads only what it selects."
+
+    ndim = 4
+
+    def __init__(
+        self,
+        first: np.ndarray | Rows,  # (n, height, width, 3)
+        second: np.ndarray | Rows,  # (m, height, width, 3)
+    ):
+        self.parts = first, second
+        self.shape = (len(first) + len(second), *first.shape[1:])
+        self.dtype = first.dtype
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __array__(self, dtype=None, copy=None):
+        return np.concatenate([np.asarray(part, dtype) for part in self.parts])
+
+    def __getitem__(self, index):
+        "Read the images that an index, a slice, or a list of indices selects."
+        rows = np.arange(len(self))[index]
+        n, flat = len(self.parts[0]), np.atleast_1d(rows)
+        found = np.empty((len(flat), *self.shape[1:]), self.dtype)
+        for part, inside, start in ((self.parts[0], flat < n, 0), (self.parts[1], flat >= n, n)):
+            if inside.any():
+                found[inside] = part[flat[inside] - start]
+        return found if np.ndim(rows) else found[0]
+
+
 def _split_index(index, ndim):
     "(index of the first axis, index of the others); (None, ()) if they cannot be separated"
     first, *rest = index or (slice(None),)

@@ -5,7 +5,14 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from fastai.data.core import DataLoaders, TfmdDL
-from fastai.data.transforms import Category, CategoryMap, Normalize, TensorCategory
+from fastai.data.transforms import (
+    Category,
+    CategoryMap,
+    MultiCategory,
+    Normalize,
+    TensorCategory,
+    TensorMultiCategory,
+)
 from fastai.torch_core import TensorImage, default_device, to_detach
 from fastai.vision.core import IntToFloatTensor  # registers how image tensors become floats
 
@@ -15,6 +22,7 @@ from kdfast.data.augment import mirrors, trivial_augment
 from kdfast.data.crops import crop_indices, resize, take_crops
 from kdfast.data.dataset import LARGEST_BATCH, Data, center_crop, usual_batch_size
 from kdfast.data.device_transfer import make_resident, move_to_device
+from kdfast.data.labels import has_several
 from kdfast.data.random_streams import generator
 
 
@@ -48,7 +56,7 @@ class Images:
 
     def __getitem__(self, i):
         "Image (3, height, width) and label at `i`, or a batch of them if `i` is a list"
-        return TensorImage(self.pixels(i).movedim(-1, -3)), TensorCategory(torch.as_tensor(self.labels[i]))
+        return TensorImage(self.pixels(i).movedim(-1, -3)), target(torch.as_tensor(self.labels[i]), self.several)
 
     def pixels(
         self,
@@ -69,7 +77,14 @@ class Images:
     ):
         "Return an image and the name of its class, for `show_batch`."
         x, y = item
+        if self.several:
+            return x, MultiCategory(self.vocab[i] for i in y.nonzero()[:, 0])
         return x, Category(self.vocab[y])
+
+    @property
+    def several(self) -> bool:
+        "Whether images have several labels."
+        return has_several(self.labels)
 
     def plain(self) -> 'Images':
         "Return the same images without augmentation."
@@ -81,6 +96,14 @@ class Images:
         return Images(no_images, self.labels[:0], self.vocab, self.seed, self.augment, self.size)
 
 
+def target(
+    labels: torch.Tensor,  # Of an image or a batch
+    several: bool,  # Whether images have several labels
+) -> TensorCategory:
+    "Return labels as fastai has them: numbers of classes; for several labels 0.0 or 1.0 per class."
+    return TensorMultiCategory(labels.float()) if several else TensorCategory(labels)
+
+
 class ImageBatches(TfmdDL):
     """DataLoader that reads whole batches, in an order that depends on seed and epoch alone.
 
@@ -89,7 +112,7 @@ class ImageBatches(TfmdDL):
     together share each batch.
 
     `epoch` decides order and augmentation, and counts how often the images were iterated. `progress`, the fraction of
-    the epochs that are finished, decides the image size in progressive resizing. `kdfast.training.run.SeededOrder`
+    the epochs that are finished, decides the image size in progressive resizing. `kdfast.training.learner.SeededOrder`
     sets both during a fit. `batch_idx` holds the indices in the data set of the last batch of this process: (images,),
     int64, on the device of the batch. Random numbers are drawn on the CPU, so that a seed gives the same on every
     device. Everything that a step needs is copied to the device at once.
@@ -151,7 +174,7 @@ class ImageBatches(TfmdDL):
             index, y, x = move_to_device(self.device, index, y, self._cropped_pixels(index.numpy(), crops))
         self.batch_idx = index
         x = x.movedim(-1, 1)
-        return TensorImage(trivial_augment(x, seeds) if seeds else x), TensorCategory(y)
+        return TensorImage(trivial_augment(x, seeds) if seeds else x), target(y, data.several)
 
     def _cropped_pixels(self, index, crops):
         pixels = self.dataset.pixels(index)

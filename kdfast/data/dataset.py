@@ -8,6 +8,7 @@ from PIL import Image
 from kdfast.core.errors import KdfastError
 from kdfast.data.arrays import fingerprint, statistics
 from kdfast.data.augment import default_augment
+from kdfast.data.labels import has_several
 from kdfast.data.naming import run_name
 from kdfast.data.pixels import resize_center_crop
 
@@ -36,7 +37,12 @@ class Data:
     size: int | None = None  # Networks receive squares of this side, cropped from the images; None: whole images
     grow: float = 1.0  # Progressive resizing: fraction of height and width at which training starts; 1: none
     batch_size: int | None = None  # Training images per batch; None: the usual number for the size of the data set
-    asked: dict | None = None  # Arguments of `load`
+    load_arguments: dict | None = None  # Arguments of `load`
+
+    @property
+    def several(self) -> bool:
+        "Whether images have several labels; labels are then (n, classes) int8, 0 or 1."
+        return has_several(self.train[1])
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -122,7 +128,7 @@ def assemble(
     classes: list[str],  # In the order of the labels
     train: tuple,  # Images (n, height, width, 3) uint8, labels (n,) int64
     valid: tuple,  # The same
-    test: tuple | None = None,  # The same, kept apart
+    test: tuple | None = None,  # The same, evaluated after training only
     size: int | None = None,  # Side of the squares that networks receive
 ) -> Data:
     "Return a data set, with the statistics and the fingerprint of its images."

@@ -20,6 +20,7 @@ from kdfast.data.arrangement import Arrangement, arrange
 from kdfast.data.bit_depth import describe_scaling
 from kdfast.data.files import read_file
 from kdfast.data.image_statistics import ImageStatistics
+from kdfast.data.labels import ONE
 from kdfast.data.layouts import registry
 from kdfast.data.layouts.base import SPLIT_NAMES, Source
 from kdfast.data.layouts.rows import is_table
@@ -36,13 +37,13 @@ class Reading:
     columns: str | None = None  # Columns of a table: name=…,label=…,split=…
     range: str | None = None  # LOW:HIGH, values of black and white, for images of more than 8 bits
     skip_broken: bool = False  # Skip images and rows that cannot be read
+    labels: str | None = None  # one, several, or spaces: several, separated by spaces
 
     @property
     def key(self) -> str:
         "The part of a cache key for the options that change pixels or labels."
-        return ''.join(
-            f' {name}={value}' for name, value in (('columns', self.columns), ('range', self.range)) if value
-        )
+        options = dict(columns=self.columns, range=self.range, labels=self.labels if self.labels != ONE else None)
+        return ''.join(f' {name}={value}' for name, value in options.items() if value)
 
 
 def decode(
@@ -57,7 +58,7 @@ def decode(
     that cannot be decoded or differ in size, an archive that could do harm, and a full disk.
     """
     with open_source(path, reading) as (source, arrangement):
-        return _decode_arrangement(source, arrangement, reading, folder, side)
+        return decode_arrangement(source, arrangement, reading, folder, side)
 
 
 def decode_listing(
@@ -68,8 +69,10 @@ def decode_listing(
     side: int | None = None,  # Scale images to squares of this side
 ) -> dict:  # As `decode`
     "Decode images that are not files of a folder or an archive. Raises KdfastError as `decode` does."
-    source = Source(path, {}, columns=parse_columns(reading.columns), skip_broken=reading.skip_broken)
-    return _decode_arrangement(source, arrange(source, listing(source)), reading, folder, side)
+    source = Source(
+        path, {}, columns=parse_columns(reading.columns), skip_broken=reading.skip_broken, labels=reading.labels
+    )
+    return decode_arrangement(source, arrange(source, listing(source)), reading, folder, side)
 
 
 @contextmanager
@@ -81,7 +84,7 @@ def open_source(
     root, table = (path.parent, path.name) if path.is_file() and is_table(path) else (path, None)
     notes = Notes()
     with open_entries(root, notes) as files:
-        source = Source(root, files, notes, parse_columns(reading.columns), reading.skip_broken, table)
+        source = Source(root, files, notes, parse_columns(reading.columns), reading.skip_broken, table, reading.labels)
         yield source, arrange(source, registry.read(source))
 
 
@@ -97,7 +100,14 @@ def parse_columns(
     return columns
 
 
-def _decode_arrangement(source, arrangement, reading, folder, side):
+def decode_arrangement(
+    source: Source,  # Files of the data set
+    arrangement: Arrangement,  # Its images by split
+    reading: Reading,  # How to read the images
+    folder: Path,  # Where the arrays go
+    side: int | None,  # Scale images to squares of this side
+) -> dict:  # As `decode`
+    "Decode the images of each split. Raises KdfastError as `decode` does."
     statistics = ImageStatistics()
     writers = {
         split: SplitWriter(folder, split, items, arrangement.classes, statistics)
@@ -111,7 +121,7 @@ def _decode_arrangement(source, arrangement, reading, folder, side):
         writer.finish(value_range, source)
     if 'valid' not in writers:
         np.save(folder / 'valid_images.npy', np.load(folder / 'train_images.npy', mmap_mode='r')[:0])
-        np.save(folder / 'valid_labels.npy', np.empty(0, np.int64))
+        np.save(folder / 'valid_labels.npy', writers['train'].labels[:0])
     for name in statistics.deep:
         source.notes.add(describe_scaling(value_range, statistics.kind), name)
     if reading.range and not statistics.deep:

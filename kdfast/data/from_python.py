@@ -12,6 +12,7 @@ from kdfast.core.once import NEW
 from kdfast.data.cache import CACHE_VERSION, fill_cache, load_cached, short_digest
 from kdfast.data.dataset import Data
 from kdfast.data.decode import Reading, decode_listing
+from kdfast.data.labels import check_kind
 from kdfast.data.layouts import datasets, table
 from kdfast.data.layouts.arrays import ArrayPair
 from kdfast.data.sources import apply_options, check_options
@@ -29,9 +30,10 @@ def from_frame(
 
 
 def from_arrays(
-    train: tuple,  # Images (n, height, width[, channels]) or (n, channels, height, width), and their labels (n,)
+    train: tuple,  # Images (n, height, width[, channels]) or (n, channels, height, width), and their labels (n,), or
+    # (n, classes) of 0 and 1 with labels='several'
     valid: tuple | None = None,  # The same; default: a fifth of each class is held out
-    test: tuple | None = None,  # The same; kept apart
+    test: tuple | None = None,  # The same; evaluated after training only
     classes: list[str] | None = None,  # Names of the classes, in the order of their numbers
     name: str = 'arrays',  # Of the data set and the directory of its runs
     **options,  # Others of `kdfast.data.load`
@@ -40,7 +42,7 @@ def from_arrays(
 
     def listing(source):
         pairs = {
-            split: ArrayPair(*arrays, f'{source.path}: {split}', source.notes)
+            split: ArrayPair(*arrays, f'{source.path}: {split}', source.notes, source.several)
             for split, arrays in _present(train, valid, test).items()
         }
         return datasets.list_datasets(pairs, classes, source)
@@ -51,7 +53,7 @@ def from_arrays(
 def from_dataset(
     train,  # A map-style torch.utils.data.Dataset of (image, label), or one of Hugging Face, without random transforms
     valid=None,  # The same; default: a fifth of each class is held out
-    test=None,  # The same; kept apart
+    test=None,  # The same; evaluated after training only
     classes: list[str] | None = None,  # Names in the order of their numbers, if the data set does not have them
     name: str = 'dataset',  # Of the data set and the directory of its runs
     **options,  # Others of `kdfast.data.load`
@@ -77,10 +79,12 @@ def _decode_into_cache(
     range=None,
     batch_size=None,
     skip_broken=False,
+    labels=None,
 ):
     "Decode into a folder of the cache, which --data accepts as a path"
     check_options(holdout, size, grow, augment, batch_size)
-    reading = Reading(columns, range, skip_broken)
+    check_kind(labels)
+    reading = Reading(columns, range, skip_broken, labels)
 
     def decode_into(folder, side):
         return decode_listing(Path(name), listing, reading, folder, side)
@@ -96,7 +100,7 @@ def _decode_into_cache(
         batch_size=batch_size,
         skip_broken=skip_broken,
     )
-    return replace(data, asked=arguments)
+    return replace(data, load_arguments=arguments)
 
 
 def _fill_folder(name, decode_into, size):

@@ -11,6 +11,7 @@ from kdfast.core.once import compute_once
 from kdfast.data.arrays import Rows
 from kdfast.data.cache import short_digest
 from kdfast.data.dataset import Data, assemble
+from kdfast.data.labels import has_class, has_several
 
 DEFAULT_FRACTION = 0.2  # of the training images, if there are no validation images
 
@@ -51,6 +52,8 @@ def hold_out(
 
 def _choose_images(labels, n_classes, fraction):
     "Which images are held out: (n,), bool"
+    if has_several(labels):
+        return _choose_images_of_several(labels, fraction)
     held_out = np.zeros(len(labels), bool)
     for label in range(n_classes):
         of_class = np.random.default_rng(label).permutation(np.flatnonzero(labels == label))
@@ -58,9 +61,21 @@ def _choose_images(labels, n_classes, fraction):
     return held_out
 
 
+def _choose_images_of_several(labels, fraction):
+    "Which images are held out: a random fraction, but of each label one image remains"
+    held_out, left = np.zeros(len(labels), bool), labels.sum(0, dtype=np.int64)
+    for image in np.random.default_rng(0).permutation(len(labels)):
+        if held_out.sum() >= round(fraction * len(labels)):
+            break
+        if (left[labels[image] == 1] > 1).all():
+            held_out[image] = True
+            left -= labels[image]
+    return held_out
+
+
 def _holdout_notes(data, fraction, labels):
     notes = [] if len(data.valid[1]) else [no_validation_note(data, fraction)]
-    missing = [name for label, name in enumerate(data.classes) if not (labels == label).any()]
+    missing = [name for label, name in enumerate(data.classes) if not has_class(labels, label).any()]
     if missing:
         others = ', …' if len(missing) > 1 else ''
         notes.append(f'classes without validation images: {len(missing):,} ({missing[0]}{others})')
@@ -72,7 +87,8 @@ def no_validation_note(
     fraction: float,  # Of the training images that are held out
 ) -> str:
     "Return the note on a data set without validation images."
+    of_each = '' if has_several(data.train[1]) else ' of each class'
     return (
-        f'no validation images: {fraction:.0%} of each class validates, chosen at random '
+        f'no validation images: {fraction:.0%}{of_each} validates, chosen at random '
         f'({data.name}; set the fraction with --holdout)'
     )

@@ -15,6 +15,7 @@ from kdfast.data.cache import mirroring_note
 from kdfast.data.dataset import presized_side
 from kdfast.data.decode import Reading, open_source
 from kdfast.data.files import READ_ERRORS
+from kdfast.data.labels import class_counts
 from kdfast.data.layouts.base import SPLIT_NAMES
 from kdfast.data.pixels import read_size
 from kdfast.data.sources import load
@@ -43,18 +44,19 @@ def facts(
     except SizesDiffer:
         options['size'] = _suggest_size(source, options)
         data = load(source, **options)
-    labels = {split: getattr(data, split)[1] for split in SPLIT_NAMES if getattr(data, split) is not None}
-    counts = {SPLIT_NAMES[split]: np.bincount(y, minlength=len(data.classes)) for split, y in labels.items()}
+    labels = {SPLIT_NAMES[split]: getattr(data, split)[1] for split in SPLIT_NAMES if getattr(data, split) is not None}
+    counts = {split: class_counts(y, len(data.classes)) for split, y in labels.items()}
     about = data.about or {}
     height, width = data.shape
     return dict(
         source=source,
         name=data.name,
         layout=about.get('layout'),
-        images={split: int(n.sum()) for split, n in counts.items()},
+        images={split: len(y) for split, y in labels.items()},
         classes={
             name: {split: int(n[label]) for split, n in counts.items()} for label, name in enumerate(data.classes)
         },
+        **dict(labels_per_image={split: per_image(y) for split, y in labels.items()}) if data.several else {},
         files=dict(kinds=about.get('kinds'), widths=about.get('widths'), heights=about.get('heights')),
         shown=[width, height],
         skipped=data.skipped,
@@ -64,9 +66,18 @@ def facts(
     )
 
 
+def per_image(
+    labels: np.ndarray,  # (n, classes) of 0 and 1
+) -> dict[int, int]:  # Images by their number of labels
+    "Count the images with 0, 1, 2, … labels."
+    return {n: int(images) for n, images in enumerate(np.bincount(labels.sum(1, dtype=np.int64)))}
+
+
 def _suggest_size(source, options):
     "The largest of SIZES that is at most the shorter side of half of the images"
-    reading = Reading(options.get('columns'), options.get('range'), options.get('skip_broken', False))
+    reading = Reading(
+        options.get('columns'), options.get('range'), options.get('skip_broken', False), options.get('labels')
+    )
     with open_source(Path(source).expanduser(), reading) as (_, arrangement):
         items = arrangement.splits['train']
         sizes = map(_size_of, items[:: max(1, len(items) // N_MEASURED)])
@@ -115,7 +126,7 @@ def view(
 ) -> Group:
     "Format the facts for a terminal, with a bar per class."
     n, (width, height) = found['images'], found['shown']
-    test = f', {n["test"]:,} test images apart' if 'test' in n else ''
+    test = f', {n["test"]:,} test images' if 'test' in n else ''
     unreadable = f'{found["skipped"]:,} more cannot be read' if found['skipped'] else 'all readable'
     summary = (
         f'{found["source"]}: {n["training"]:,} training and {n["validation"]:,} validation images of '
@@ -124,6 +135,9 @@ def view(
     parts = [Text(summary)]
     if found['layout']:
         parts.append(Text(f'{found["layout"]}; {_describe_files(found["files"])}'))
+    for split, found_labels in found.get('labels_per_image', {}).items():
+        numbers = ', '.join(f'{k}: {images:,}' for k, images in found_labels.items())
+        parts.append(Text(f'{split} images by their number of labels: {numbers}'))
     parts += [Text(), _class_table(found['classes']), Text()]
     parts += [Text(f'• {sentence}') for sentence in (*found['notes'], *found['will'])]
     return Group(*parts, Text.assemble(('\nnext  ', 'dim'), (found['next'], 'bold')))

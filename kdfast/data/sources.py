@@ -15,6 +15,7 @@ from kdfast.data.cache import load_cached, load_or_decode
 from kdfast.data.dataset import Data, digits, usual_batch_size
 from kdfast.data.decode import Reading, decode
 from kdfast.data.holdout import DEFAULT_FRACTION, hold_out, no_validation_note
+from kdfast.data.labels import ONE, check_kind
 from kdfast.data.layouts.rows import is_table
 from kdfast.data.naming import dataset_name, source_stamp
 
@@ -32,35 +33,29 @@ def load(
     range: str | None = None,  # LOW:HIGH, values of black and white, for images of more than 8 bits per channel
     batch_size: int | None = None,  # Training images per batch; default 128, or less for a small training set
     skip_broken: bool = False,  # Skip images that cannot be read
+    labels: str | None = None,  # one, several, or spaces: several, separated by spaces; default: one
 ) -> Data:
     """Load a data set. It is decoded on first use, and memory-mapped from a cache afterwards.
 
-    If there are no validation images, a fifth of each class validates. With a `size`, images are presized as in
-    fastai: scaled until the shorter side is 8/7 of the size, and cut to the central square. Training takes random
-    crops of `size` from them, validation the central one. With `grow`, training starts with smaller images, and has
-    full ones for the last quarter of the epochs (progressive resizing). The cache is in `$XDG_CACHE_HOME/kdfast`
+    If there are no validation images, a fifth of each class validates (of several labels: of all images). With a
+    `size`, images are presized as in fastai: scaled until the shorter side is 8/7 of the size, and cut to the central
+    square. Training takes random crops of `size` from them, validation the central one. With `grow`, training starts
+    with smaller images, and has full ones for the last quarter of the epochs (progressive resizing). The cache is in
+    `$XDG_CACHE_HOME/kdfast`
     (`~/.cache/kdfast`). Its key is the size with the SHA-256 of an archive, or with names, sizes and times of the
     files of a folder. Raises KdfastError, with the name of the file, for a missing path, an unknown layout, a class
     without training images, and an image that cannot be decoded or has another size.
     """
+    arguments = dict(locals())
     check_options(holdout, size, grow, augment, batch_size)
-    data = _find_dataset(source, size, Reading(columns, range, skip_broken))
+    check_kind(labels)
+    data = _find_dataset(source, size, Reading(columns, range, skip_broken, labels))
     if data.skipped and not skip_broken:
         raise KdfastError(
             f'{source}: cannot read {data.skipped:,} images: replace or remove them, or skip them with --skip-broken'
         )
-    arguments = dict(
-        source=located(source),
-        holdout=holdout,
-        size=size,
-        grow=grow,
-        augment=augment,
-        batch_size=batch_size,
-        columns=columns,
-        range=range,
-        skip_broken=skip_broken,
-    )
-    return replace(apply_options(data, holdout, grow, augment, batch_size), asked=arguments)
+    arguments['source'] = located(source)
+    return replace(apply_options(data, holdout, grow, augment, batch_size), load_arguments=arguments)
 
 
 def check_options(
@@ -91,6 +86,8 @@ def apply_options(
     batch_size: int | None,  # As of `load`
 ) -> Data:
     "Apply options to a decoded data set; its name gets those that are not defaults. Raises KdfastError."
+    if data.several:
+        data = replace(data, name=f'{data.name},labels=several')
     has_validation = len(data.valid[1]) > 0
     if not holdout and not has_validation:
         print(f'kdfast: {no_validation_note(data, DEFAULT_FRACTION)}', file=sys.stderr)
@@ -123,6 +120,8 @@ def _find_dataset(source, size, reading):
             f'kdfast: {source} is the built-in data set; write ./{source} for the folder or file of that name',
             file=sys.stderr,
         )
+    if reading.labels not in (None, ONE) and source in BUILT_IN:
+        raise KdfastError(f'--labels {reading.labels}: the images of {source} have one label each')
     if source == 'digits':
         return digits(size)
     if source in published.NAMES:
@@ -142,7 +141,13 @@ def _find_dataset(source, size, reading):
             f'{", ".join((*published.NAMES, *imagenette.URLS))}'
         )
     if (path / 'data.json').is_file() and path.resolve().parent == cache_home().resolve():
-        return load_cached(path, size)
+        data = load_cached(path, size)
+        if reading.labels and data.several != (reading.labels != ONE):
+            raise KdfastError(
+                f'--labels {reading.labels}: the images in {path} were decoded with '
+                f'{"several labels" if data.several else "one label"} each; pass the path of the original images'
+            )
+        return data
     identity = source_stamp(path) if path.is_dir() or is_table(path) else sha256(path)
     return load_or_decode(dataset_name(path), identity + reading.key, partial(decode, path, reading), size, path)
 

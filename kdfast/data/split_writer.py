@@ -8,6 +8,7 @@ from kdfast.core.errors import KdfastError
 from kdfast.data.bit_depth import scale_to_8bit
 from kdfast.data.disk_space import check_disk_space
 from kdfast.data.image_statistics import ImageStatistics
+from kdfast.data.labels import has_class
 from kdfast.data.layouts.base import SPLIT_NAMES, Item, Source
 from kdfast.data.pixels import DecodedImage
 
@@ -39,7 +40,9 @@ class SplitWriter:
         self.images = None
         self.row_of = {name: row for row, name in enumerate(sorted(item.name for item in items))}
         self.label_of = {name: label for label, name in enumerate(classes)}
-        self.labels = np.full(len(items), -1, np.int64)  # -1: not written
+        several = any(not isinstance(item.label, str) for item in items)
+        self.labels = np.full((len(items), len(classes)), -1, np.int8) if several else np.full(len(items), -1, np.int64)
+        # -1: not written
         self.deep_file = folder / f'{split}_deep.bin'
         self.deep_rows = []  # (row, shape) of each image in that file
 
@@ -60,7 +63,11 @@ class SplitWriter:
             )
         self._check_size(item, height, width, path)
         row = self.row_of[item.name]
-        self.labels[row] = self.label_of[item.label]
+        if isinstance(item.label, str):
+            self.labels[row] = self.label_of[item.label]
+        else:
+            self.labels[row] = 0
+            self.labels[row, [self.label_of[name] for name in item.label]] = 1
         self.statistics.add(item, image)
         if image.low is None:
             self.images[row] = image.pixels
@@ -95,7 +102,7 @@ class SplitWriter:
         self.images.flush()
         np.save(self.folder / f'{self.split}_labels.npy', self.labels)
         if self.split == 'train' and source.broken:
-            empty = [name for name, label in self.label_of.items() if not (self.labels == label).any()]
+            empty = [name for name, label in self.label_of.items() if not has_class(self.labels, label).any()]
             if empty:
                 raise KdfastError(f'{source.path}: no training image of {empty[0]} can be read')
 
@@ -108,7 +115,7 @@ class SplitWriter:
         self.deep_file.unlink()
 
     def _remove_missing_rows(self):
-        rows = np.flatnonzero(self.labels >= 0)
+        rows = np.flatnonzero(self.labels.reshape(len(self.labels), -1)[:, 0] >= 0)
         file = self.folder / f'{self.split}_images.npy'
         new_file = file.with_suffix('.new')
         images = np.lib.format.open_memmap(new_file, 'w+', np.uint8, (len(rows), *self.images.shape[1:]))

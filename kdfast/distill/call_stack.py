@@ -41,7 +41,7 @@ def innermost_method(
 def event_of_fit(
     learn: Learner,  # During a fit
 ) -> tuple[str | None, Callback | None]:
-    "Return the event that the fit has called, and the callback that is being called; None outside of events."
+    "Return the event and the callback that the fit is calling; (None, None) outside of events."
     frame, found = sys._getframe(1), (None, None)
     while frame and not (frame.f_code.co_name == 'fit' and is_method_of(learn, frame)):
         if frame.f_code is CALL_ONE and frame.f_locals['self'] is learn:

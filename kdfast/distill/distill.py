@@ -89,6 +89,7 @@ class Distill(FitCallback):
             self.learn.loss_grad, self.learn.loss = total, total.detach().clone()
 
     def leave(self):
+        "Restore the teacher."
         if self.inference_teacher:
             self.inference_teacher.leave()
         self.inference_teacher = None

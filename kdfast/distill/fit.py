@@ -41,7 +41,10 @@ class FitCallback(Callback):
         return self._learn
 
     @learn.setter
-    def learn(self, learn):
+    def learn(
+        self,
+        learn,  # The new Learner; None if the callback is removed
+    ):
         if self._learn is not None and not in_removed_cbs():
             self.end()
             if not any(isinstance(cb, FitCallback) and cb is not self for cb in self._learn.cbs):
@@ -115,8 +118,12 @@ def end_isolation(
         vars(learn).pop(method.__name__, None)
 
 
-def fit(learn, *args, **kwargs):
-    "Run `Learner.fit`; however it ends, FitCallbacks that are still fitting are ended."
+def fit(
+    learn,  # With a FitCallback
+    *args,  # Of Learner.fit
+    **kwargs,  # Of Learner.fit
+):
+    "Run `Learner.fit`; afterwards end FitCallbacks that are still fitting, even after an exception."
     try:
         return type(learn).fit(learn, *args, **kwargs)
     finally:
@@ -125,7 +132,11 @@ def fit(learn, *args, **kwargs):
                 cb.end()
 
 
-def validation_context(learn, cbs=None, inner=False):
+def validation_context(
+    learn,  # With a FitCallback
+    cbs=None,  # Callbacks for the prediction
+    inner=False,  # Whether fastai calls it within another context
+):
     "Return the context that fastai enters to predict; during a fit, an isolated one."
     context = type(learn).validation_context(learn, cbs, inner)
     if 'fit' not in running_methods(learn):
@@ -133,7 +144,11 @@ def validation_context(learn, cbs=None, inner=False):
     return ContextManagers([unchanged(learn), *context.default])
 
 
-def tta(learn, *args, **kwargs):
+def tta(
+    learn,  # With a FitCallback
+    *args,  # Of Learner.tta
+    **kwargs,  # Of Learner.tta
+):
     "Run `Learner.tta`, which calls the events of a fit itself; isolated during a fit."
     if 'fit' not in running_methods(learn):
         return type(learn).tta(learn, *args, **kwargs)
@@ -179,7 +194,7 @@ def unchanged(
 def idle_callbacks(
     learn: Learner,  # During a fit
 ) -> list[Callback]:
-    "Return the callbacks that act on batches and whose `before_fit` is still to come, or whose `after_fit` is over."
+    "Return callbacks of batches whose `before_fit` is still to come, or whose `after_fit` is over."
     event, running = event_of_fit(learn)
     if event not in ('before_fit', 'after_fit'):
         return []
@@ -189,7 +204,9 @@ def idle_callbacks(
     return [cb for cb in idle if not isinstance(cb, FitCallback | Recorder) and any(hasattr(cb, e) for e in OF_BATCHES)]
 
 
-def merged(parts):
+def merged(
+    parts,  # Loss components by name, of each callback in order
+):
     """Merge the loss components of callbacks that each add to the loss.
 
     The last total is the total of all; the first hard loss is the loss on labels alone.

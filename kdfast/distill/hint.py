@@ -11,7 +11,7 @@ from kdfast.distill.losses.features import hint_loss
 from kdfast.distill.regressor import regressor
 from kdfast.distill.teacher import Teacher
 from kdfast.models.front import features, front, front_back
-from kdfast.models.inference import as_module, ask
+from kdfast.models.inference import as_module, infer
 
 
 class Hint(FitCallback):
@@ -46,7 +46,7 @@ class Hint(FitCallback):
 
     def before_batch(self):
         "Set the hint as the target, in training and in validation."
-        teacher = self.inference_teacher or partial(ask, self.teacher)  # a prediction before the first fit
+        teacher = self.inference_teacher or partial(infer, self.teacher)  # a prediction before the first fit
         if teacher is self.inference_teacher and teacher.network is None:
             features(self.teacher, teacher.suited(self.xb))  # completes the front before a faster copy of it is tried
         self.parts = {}
@@ -56,6 +56,7 @@ class Hint(FitCallback):
         self.parts = dict(total=self.loss.detach(), fit=self.loss.detach())
 
     def leave(self):
+        "Restore the teacher."
         if self.inference_teacher:
             self.inference_teacher.leave()
         self.inference_teacher = None
@@ -111,7 +112,7 @@ def fit_hint(
 
 
 class Guided(nn.Sequential):
-    "A front, which may have several inputs, followed by a regressor."
+    "A front, followed by a regressor; it takes the inputs of the front, one or several."
 
     def forward(self, *inputs):
         student_front, layer = self

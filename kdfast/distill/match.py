@@ -223,7 +223,11 @@ class Match(FitCallback):
             )
         return [pred], [self.target]
 
-    def compare(self, student, teacher):
+    def compare(
+        self,
+        student,  # One tensor per pair of layers, or the logits
+        teacher,  # The same of the teacher
+    ):
         "Return the loss of two lists of tensors. Raises KdfastError if it is not a scalar."
         inputs = {
             name: self.y if name == 'y' else sample_indices(self.dl, self.iter, self.y) for name in self.extra_inputs

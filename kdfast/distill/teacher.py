@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from kdfast.core.errors import KdfastError
-from kdfast.distill.cuda_graphs.replay import Answers
+from kdfast.distill.cuda_graphs.replay import GraphedInference
 from kdfast.models.folding import faster
 from kdfast.models.held import Held
-from kdfast.models.inference import PARALLEL, ask, copies, is_compiled, tensors, unwrapped
+from kdfast.models.inference import PARALLEL, copies, infer, is_compiled, tensors, unwrapped
 
 
 class Teacher:
@@ -44,7 +44,7 @@ class Teacher:
         self.writes = False  # whether the network writes into its input
         self.weights = None  # versions of the weights at the first batch
         self.held = None  # the tensors and modules at the first batch
-        self.answers = Answers()
+        self.graphed = GraphedInference()
         precisions = {t.dtype for t in tensors(self.original) if t.is_floating_point()}
         self.precision = precisions.pop() if len(precisions) == 1 else None  # mixed: inputs are not converted
         self.came_from = move(self.original, next(student.parameters()).device)
@@ -67,9 +67,12 @@ class Teacher:
         xb = self.suited(xb)
         if self.network is not self.source and not self.unchanged:
             self.network = self.source
-        return self.answers(self.network, copies(xb) if self.writes else xb, self.layers, self.choose)
+        return self.graphed(self.network, copies(xb) if self.writes else xb, self.layers, self.choose)
 
-    def first(self, xb):
+    def first(
+        self,
+        xb,  # A batch of inputs
+    ):
         "Return the outputs of the first batch; choose a faster copy; note if it writes its input."
         if any(self.given.get(key, now) != now for key, now in versions(xb)):
             raise KdfastError(
@@ -83,7 +86,7 @@ class Teacher:
         self.forget()
         given = copies(xb)
         before = versions(given)
-        outputs = ask(self.network, given, self.layers, self.choose)
+        outputs = infer(self.network, given, self.layers, self.choose)
         self.writes = versions(given) != before
         return outputs
 
@@ -92,7 +95,10 @@ class Teacher:
         "Whether the weights are those of the first batch, and nothing was written to them"
         return self.held.same and versions(self.held.tensors) == self.weights
 
-    def suited(self, xb):
+    def suited(
+        self,
+        xb,  # A batch of inputs
+    ):
         "Return the batch in the teacher's precision, which may differ from the student's."
         return tuple(
             x.to(self.precision) if self.precision and isinstance(x, Tensor) and x.is_floating_point() else x
@@ -114,7 +120,7 @@ class Teacher:
     def leave(self):
         "Restore the device and the training modes of the teacher."
         self.stop_looking()
-        self.answers.forget()
+        self.graphed.forget()
         for module in self.in_training:
             module.training = True
         if self.came_from:
@@ -127,17 +133,24 @@ class Teacher:
         self.look = None
 
 
-def versions(values):
+def versions(
+    values,  # Any; only tensors count
+):
     "Return id and version of each tensor; a version counts in-place writes."
     return [(id(t), t._version) for t in values if isinstance(t, Tensor) and not t.is_inference()]
 
 
-def sums(network):
+def sums(
+    network,  # Any network
+):
     "Return the sum of each weight tensor: it also changes with writes through `.data`."
     return torch.stack([t.detach().float().sum() for t in tensors(network)] or [torch.tensor(0.0)])
 
 
-def move(network, device):
+def move(
+    network,  # Any network
+    device,  # The device to move to
+):
     "Move a network and return its former device; None if it is there already or spans several devices."
     found = {t.device for t in tensors(network)}
     if len(found) != 1 or found == {device}:
@@ -146,18 +159,25 @@ def move(network, device):
     return found.pop()
 
 
-def share_weights(network, other):
+def share_weights(
+    network,  # Any network
+    other,  # Another network, or the same
+):
     "Return whether two networks have a tensor, or its memory, in common."
     known = {key for t in tensors(network) for key in identities(t)}
     return any(key in known for t in tensors(other) for key in identities(t))
 
 
-def identities(tensor):
+def identities(
+    tensor,  # A weight
+):
     "Return the id of a tensor and the address of its memory, if it has any."
     return {id(tensor), tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided else 0} - {0}
 
 
-def detached_copy(network):
+def detached_copy(
+    network,  # The teacher
+):
     "Return a copy without autograd history. Raises KdfastError if the network cannot be copied."
     try:
         with Detached():

@@ -1,14 +1,18 @@
 "Export the network of a run as one file, and verify it against the run's predictions."
 
 import json
+import re
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
 from kdfast.core.atomic import write
 from kdfast.core.errors import KdfastError
+from kdfast.core.explain import error_reason
 from kdfast.data import load
 from kdfast.data.dataset import Data
 from kdfast.export.predict import BATCH, InferenceModel, classifier, from_network, probabilities
@@ -16,7 +20,9 @@ from kdfast.models.description import read_description
 from kdfast.models.saved import load_network
 from kdfast.runs import trust
 from kdfast.runs.run_dir import RunDir
+from kdfast.stats.labels import THRESHOLD
 
+ATTENTION = functional.scaled_dot_product_attention
 MAX_CHANGED = 0.001  # fraction of the validation images whose predicted class may change
 
 
@@ -53,7 +59,7 @@ def images_of(
     except KdfastError as e:
         raise KdfastError(f'{e.message}; if the images of {folder} have moved, name them with --images') from e
     if data.fingerprint != folder.run['data_sha256']:
-        raise KdfastError(f'{data.asked["source"]}: these are not the images of {folder}')
+        raise KdfastError(f'{data.load_arguments["source"]}: these are not the images of {folder}')
     return data
 
 
@@ -83,43 +89,75 @@ def to_onnx(
         import onnxscript  # noqa: F401
     except ImportError as e:
         raise KdfastError("ONNX needs packages that are not installed: pip install 'kdfast[onnx]'") from e
-    images = torch.zeros(2, 3, *network.built_by['size'])
+    images = torch.zeros(2, 3, *network.build_info['size'])
     try:
-        program = torch.onnx.export(
-            InferenceModel(network).eval(),
-            (images,),
-            input_names=['images'],
-            output_names=['probabilities'],
-            dynamo=True,
-            verbose=False,
-            dynamic_shapes=dict(images={0: torch.export.Dim('n')}),
-        )
+        with patch.object(functional, 'scaled_dot_product_attention', attention_in_4d):
+            program = torch.onnx.export(
+                InferenceModel(network).eval(),
+                (images,),
+                input_names=['images'],
+                output_names=['probabilities'],
+                dynamo=True,
+                verbose=False,
+                dynamic_shapes=dict(images={0: torch.export.Dim('n')}),
+            )
     except torch.onnx.OnnxExporterError as e:
-        raise KdfastError(f'{network.built_by["network"]} cannot be written as ONNX: {str(e).splitlines()[0]}') from e
+        raise KdfastError(f'{network.build_info["network"]} cannot be written as ONNX: {first_cause(e)}') from e
     model = program.model_proto
-    onnx.helper.set_model_props(model, dict(kdfast=json.dumps(network.built_by)))
+    onnx.helper.set_model_props(model, dict(kdfast=json.dumps(network.build_info)))
     write(file, model.SerializeToString())
+
+
+def attention_in_4d(
+    query,  # (…, heads, tokens, features)
+    key,  # The same
+    value,  # The same
+    attn_mask=None,  # None, or broadcastable to (…, heads, tokens, tokens)
+    *args,  # Further arguments of the attention
+    **kwargs,  # The same, by name
+):
+    "Compute attention with all dimensions before the heads as one: the exporter knows no more than four."
+    outer = query.shape[:-3]
+    if len(outer) < 2:
+        return ATTENTION(query, key, value, attn_mask, *args, **kwargs)
+    if attn_mask is not None and attn_mask.dim() > 3:
+        attn_mask = attn_mask.expand(*outer, *attn_mask.shape[-3:]).flatten(0, -4)
+    query, key, value = (x.flatten(0, -4) for x in (query, key, value))
+    return ATTENTION(query, key, value, attn_mask, *args, **kwargs).unflatten(0, outer)
+
+
+def first_cause(
+    error: BaseException,  # Of PyTorch's exporter
+) -> str:
+    "Return the first line of the error that caused the others, without colors."
+    while error.__cause__:
+        error = error.__cause__
+    return re.sub(r'\x1b\[\d*m', '', error_reason(error))
 
 
 def check(
     file: Path,  # The exported file
     network: nn.Module,  # The run's network
     data: Data,  # The run's data
-    predicted: np.ndarray,  # The run's predicted classes of the validation images, (n,)
+    predicted: np.ndarray,  # The run's predictions of the validation images: classes (n,), or labels (n, classes)
 ) -> tuple[
     int, float
-]:  # Images whose class differs from the run's; largest difference of a probability from the network's
-    "Verify an exported file. Raises KdfastError if more than one class in a thousand differs."
+]:  # Images whose class or labels differ from the run's; largest difference of a probability from the network's
+    "Verify an exported file. Raises KdfastError if more than one prediction in a thousand differs."
     images = data.valid[0]
     changed, difference = 0, 0.0
     exported_model, own_model = classifier(file)[0], from_network(network)
+    size, order = network.build_info['size'], [network.build_info['classes'].index(name) for name in data.classes]
     for start in range(0, len(images), BATCH):
         batch = data.shown(images[start : start + BATCH])
-        exported, own = probabilities(exported_model, batch), probabilities(own_model, batch)
-        changed += int((exported.argmax(1) != predicted[start : start + BATCH]).sum())
+        exported, own = (probabilities(model, batch, size)[:, order] for model in (exported_model, own_model))
+        found = exported > THRESHOLD if data.several else exported.argmax(1)
+        differs = found != predicted[start : start + BATCH]
+        changed += int((differs.any(1) if data.several else differs).sum())
         difference = np.maximum(difference, np.abs(exported - own).max())
     if changed > MAX_CHANGED * len(images):
         raise KdfastError(
-            f'{file} predicts another class than the run for {changed} of {len(images)} validation images'
+            f'{file} predicts {"other labels" if data.several else "another class"} than the run for {changed} of '
+            f'{len(images)} validation images'
         )
     return changed, float(difference)

@@ -16,31 +16,45 @@ from kdfast.core.format import percent
 from kdfast.data.dataset import center_crop
 from kdfast.data.files import read_file
 from kdfast.data.pixels import decode_8bit
+from kdfast.models.adapt import Scale
 from kdfast.models.description import parse_description
 from kdfast.models.saved import load_network_file
+from kdfast.stats.labels import THRESHOLD
 
 N_SHOWN = 3  # classes per image
 BATCH = 256
 
 
 class InferenceModel(nn.Module):
-    "Convert images (n, 3, height, width) with values from 0 to 1 to probabilities (n, classes)."
+    """Convert images (n, 3, height, width) with values from 0 to 1 to probabilities (n, classes).
+
+    Those of several labels are independent of each other.
+    """
 
     def __init__(
         self,
-        network: nn.Module,  # With `built_by`, the normalization of its images
+        network: nn.Module,  # With `build_info`, the normalization of its images
     ):
         super().__init__()
         self.network = network
+        self.several = has_several_labels(network.build_info)
         for name in ('mean', 'std'):
-            self.register_buffer(name, torch.tensor(network.built_by[name]).view(3, 1, 1))
+            self.register_buffer(name, torch.tensor(network.build_info[name]).view(3, 1, 1))
 
     def forward(
         self,
         images: Tensor,  # (n, 3, height, width), from 0 to 1
     ) -> Tensor:  # (n, classes)
         "Compute probabilities."
-        return self.network((images - self.mean) / self.std).softmax(1)
+        logits = self.network((images - self.mean) / self.std)
+        return logits.sigmoid() if self.several else logits.softmax(1)
+
+
+def has_several_labels(
+    description: dict,  # Of a network
+) -> bool:
+    "Return whether a network was trained on images with several labels."
+    return description.get('labels') == 'several'
 
 
 def classifier(
@@ -57,11 +71,11 @@ def classifier(
     if file.suffix != '.safetensors':
         raise KdfastError(f'{file} holds no network: expected .onnx, .safetensors, a run\'s folder or a recipe\'s name')
     network = load_network_file(file)
-    return from_network(network), network.built_by
+    return from_network(network), network.build_info
 
 
 def from_network(
-    network: nn.Module,  # With `built_by`
+    network: nn.Module,  # With `build_info`
 ) -> Callable:
     "Return a function that computes probabilities, with the inputs and outputs of the ONNX model."
     model = InferenceModel(network).eval()
@@ -98,10 +112,13 @@ def from_onnx(
 def probabilities(
     classify: Callable,  # From `classifier`
     images: np.ndarray,  # (n, height, width, 3), uint8; or an object with slices of such
+    size: list[int] | None = None,  # Height and width to scale them to
 ) -> np.ndarray:  # (n, classes)
     "Compute probabilities in batches."
+    scale = Scale(size or images.shape[1:3])
     batches = (images[i : i + BATCH] for i in range(0, len(images), BATCH))
-    return np.concatenate([classify(batch.transpose(0, 3, 1, 2).astype(np.float32) / 255) for batch in batches])
+    scaled = (scale(torch.from_numpy(np.array(batch)).movedim(-1, 1).float() / 255) for batch in batches)
+    return np.concatenate([classify(batch.contiguous().numpy()) for batch in scaled])
 
 
 def load_image(
@@ -127,8 +144,11 @@ def predict(
     classify: Callable,  # From `classifier`
     description: dict,  # From `classifier`
     files: list[Path],  # Images
-) -> list[dict]:  # `image`, `classes` and their `probabilities`, the most likely first
-    "Classify images. Raises KdfastError, naming the file, before any image is classified."
+) -> list[dict]:  # `image`, `classes` and their `probabilities`, the most likely first; `labels`, if several
+    """Classify images; of several labels, those above 0.5 are predicted.
+
+    Raises KdfastError, naming the file, before any image is classified.
+    """
     images = np.stack([load_image(file, description) for file in files])
     found = []
     for file, row in zip(files, probabilities(classify, images)):
@@ -140,22 +160,29 @@ def predict(
                 probabilities=[float(row[k]) for k in order],
             )
         )
+        if has_several_labels(description):
+            found[-1]['labels'] = [description['classes'][k] for k in order if row[k] > THRESHOLD]
     return found
+
+
+def shown_classes(
+    prediction: dict,  # From `predict`
+) -> list[str]:
+    "Return the most likely classes with their probabilities; of several labels all that are predicted."
+    n = len(prediction['labels']) if 'labels' in prediction else N_SHOWN
+    likely = zip(prediction['classes'][:n], prediction['probabilities'])
+    return [f'{name} {percent(p)}' for name, p in likely] or ['no label']
 
 
 def view(
     predictions: list[dict],  # From `predict`
 ) -> Text:
     "Return a line per image with its most likely classes; lines are never wrapped."
-    rows = [
-        [
-            prediction['image'],
-            *(f'{name} {percent(p)}' for name, p in zip(prediction['classes'][:N_SHOWN], prediction['probabilities'])),
-        ]
-        for prediction in predictions
-    ]
+    rows = [[prediction['image'], *shown_classes(prediction)] for prediction in predictions]
+    n_columns = max(map(len, rows))
+    rows = [row + [''] * (n_columns - len(row)) for row in rows]
     widths = [max(map(cell_len, column)) for column in zip(*rows)]
-    styles = ['', 'bold', *['dim'] * N_SHOWN]
+    styles = ['', 'bold', *['dim'] * n_columns]
 
     def line(row):
         cells = Text('  ').join(

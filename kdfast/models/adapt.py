@@ -72,7 +72,7 @@ class Reorder(nn.Module):
 
 
 def adapt_teacher(
-    network: nn.Module,  # With `built_by`, the description of its data
+    network: nn.Module,  # With `build_info`, the description of its data
     data: Data,  # That the student is trained on
     name: str,  # Of the teacher, for the error
 ) -> nn.Module:
@@ -80,7 +80,13 @@ def adapt_teacher(
 
     Images are scaled to the size that the teacher was trained on. Raises KdfastError if the teacher lacks a class.
     """
-    trained_on = network.built_by
+    trained_on = network.build_info
+    if (trained_on.get('labels') == 'several') != data.several:
+        kinds = ('several labels', 'one label') if data.several else ('one label', 'several labels')
+        raise KdfastError(
+            f'the teacher {name} was trained on images with {kinds[1]}, and {data.name} has {kinds[0]} per image: '
+            'their outputs mean different things'
+        )
     unknown = [c for c in data.classes if c not in trained_on['classes']]
     if unknown:
         raise KdfastError(
@@ -99,12 +105,12 @@ def adapt_teacher(
 
 
 def scaling_note(
-    network: nn.Module,  # The teacher, with `built_by`
+    network: nn.Module,  # The teacher, with `build_info`
     data: Data,  # That the student is trained on
     name: str,  # Of the teacher
 ) -> str:  # Empty if the sizes are equal
     "Describe how images are scaled if teacher and student receive different sizes."
-    height, width = network.built_by['size']
+    height, width = network.build_info['size']
     own_height, own_width = data.shape
     if (height, width) == (own_height, own_width):
         return ''

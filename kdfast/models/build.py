@@ -41,7 +41,7 @@ def build_network(
     if named.weights and is_lazy_network(network):
         raise KdfastError(f'{named} has lazy modules: its weights can only be loaded if the size of images is known')
     if named.weights:
-        notify(fill_weights(network, named, n_classes, size))
+        notify(fill_weights(network, named, n_classes, size).note)
     return network
 
 
@@ -120,7 +120,7 @@ def fill_weights(
     named: Name,  # Of the network, with its weights
     n_classes: int,  # Outputs
     size: tuple[int, int] | None,  # Height and width of the images
-) -> str:  # A message for the user; may be empty
+) -> weights.Filled:
     "Load the weights that a name gives. Raises KdfastError if they do not fit."
     without_weights = Name(named.where, named.what, named.arguments)
 
@@ -137,7 +137,7 @@ def fill_weights(
         if converted is None:
             raise
         filled = fill_from(converted)
-    return '; '.join(filter(None, (note, filled)))
+    return weights.Filled('; '.join(filter(None, (note, filled.note))), filled.new)
 
 
 # Networks for one image size, and networks with auxiliary heads

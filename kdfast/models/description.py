@@ -12,19 +12,20 @@ from kdfast.data.dataset import Data, presized_side
 
 
 def with_description(
-    network: nn.Module,  # Its attribute `built_by` is set
+    network: nn.Module,  # Its attribute `build_info` is set
     name: str | None,  # That builds it again; None if no name does
     data: Data,  # To train it on
     project: Project | None = None,  # The user's code that builds it
 ) -> nn.Module:
     "Attach to a network what is needed to build it again and to prepare its images."
-    network.built_by = dict(
+    network.build_info = dict(
         **dict(network=name) if name else {},
         classes=data.classes,
         mean=data.mean,
         std=data.std,
         size=list(data.shape),
         presized=presized_side(data.size) if data.size else None,
+        **dict(labels='several') if data.several else {},
         **dict(range=list(data.range)) if data.range else {},
         **dict(source=project.hashes) if project else {},
     )
@@ -77,6 +78,7 @@ def is_valid(
         len(size) == 2
         and all(isinstance(n, int) and 0 < n < 2**16 for n in size)
         and len(colors) == 6
+        and description.get('labels') in (None, 'several')
         and isinstance(description.get('extra', {}), dict)
         and all(isinstance(entry, dict) for entry in versions.values())
         and all(isinstance(name, str) for name in names)

@@ -18,7 +18,7 @@ from torch.nn.utils import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from kdfast.models.inference import ask, copies, identity, is_compiled, tensors
+from kdfast.models.inference import copies, identity, infer, is_compiled, tensors
 
 TOLERANCE = 1e-4  # largest difference between copy and original, relative to the largest output, in float32
 NORMS = {
@@ -45,7 +45,7 @@ def faster(
         return network
     with torch.autocast('cpu', enabled=False), torch.autocast('cuda', enabled=False):  # rounding would hide differences
         with Readers(network) as readers:
-            expected = ask(network, copies(xb), layers, choose)
+            expected = infer(network, copies(xb), layers, choose)
         if not (pairs := readers.pairs()):
             return network
         try:
@@ -54,7 +54,7 @@ def faster(
             return rejected(network, f'it cannot be copied ({type(e).__name__})')
         for conv, norm in pairs:
             fold(copy.get_submodule(conv), copy.get_submodule(norm))
-        error = relative_difference(ask(copy, copies(xb), layers, choose), expected)
+        error = relative_difference(infer(copy, copies(xb), layers, choose), expected)
     if error <= TOLERANCE:
         return copy.eval()
     if isfinite(error):
@@ -71,7 +71,7 @@ def folded(
     def compute(*xb):
         if not found:
             found.append(faster(network, xb))
-        return ask(found[0], xb)[0]
+        return infer(found[0], xb)[0]
 
     return compute
 

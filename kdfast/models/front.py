@@ -94,7 +94,11 @@ class TruncatedModel(nn.Module):
         self.layer = layer
         self.checked = False
 
-    def forward(self, *inputs, **kwargs) -> Tensor:
+    def forward(
+        self,
+        *inputs,  # Of the network
+        **kwargs,  # Of the network
+    ) -> Tensor:
         "Run the network up to the layer. Raises KdfastError if the layer does not compute once."
         outputs = []
 

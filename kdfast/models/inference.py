@@ -66,7 +66,7 @@ def uncompiled(
 # Inference
 
 
-def ask(
+def infer(
     network: nn.Module,  # Any network
     xb: tuple,  # Its inputs
     layers: list[str] = (),  # Layers whose outputs to return

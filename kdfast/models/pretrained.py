@@ -28,6 +28,53 @@ def pretrained_state(
     raise KdfastError(f'{name.what} comes with no weights: name a file behind the @')
 
 
+def published_preparations(
+    name: Name,  # Of a network
+) -> list[dict]:  # size, mean, std; empty for networks of other code
+    "Return how a library prepares images for its published weights of a network."
+    if name.where == 'timm':
+        config = timm_config(name)
+        entries = [(config.input_size[1:], config.mean, config.std)] if config else []
+    elif name.where == 'torchvision':
+        transforms = [weights.transforms() for weights in torchvision_weights(name)]
+        entries = [(2 * tuple(t.crop_size), t.mean, t.std) for t in transforms]
+    else:
+        entries = []
+    return [dict(size=size, mean=list(mean), std=list(std)) for size, mean, std in entries]
+
+
+def published_classes(
+    name: Name,  # Of a network of torchvision or timm
+) -> list[list[str]]:
+    "Return the classes of a library's published weights: as words, and as the folders of ImageNet."
+    found = [weights.meta['categories'] for weights in torchvision_weights(name)] if name.where == 'torchvision' else []
+    try:
+        info = import_timm().data.ImageNetInfo()
+    except KdfastError:
+        return found
+    published = (
+        getattr(timm_config(name), 'num_classes', 0) if name.where == 'timm' else max(map(len, found), default=0)
+    )
+    return [*found, info.label_names()] if published == info.num_classes() else found
+
+
+def torchvision_weights(
+    name: Name,  # Of a network of torchvision
+) -> list:  # Of torchvision's Weights; may be empty
+    "Return the weights that torchvision publishes for a network."
+    from torchvision.models import get_model_weights
+
+    return list(get_model_weights(name.what))
+
+
+def timm_config(
+    name: Name,  # Of a network of timm
+) -> object:  # None if timm publishes no weights
+    "Return timm's configuration of a network."
+    timm = import_timm()
+    return timm.models.get_pretrained_cfg(name.what) or timm.models.get_pretrained_cfg(name.what.partition('.')[0])
+
+
 def import_timm() -> ModuleType:
     "Import timm. Raises KdfastError if it is not installed."
     try:
@@ -45,8 +92,7 @@ def converted_by_timm(
 
     timm renames and resizes the tensors that it knows. The network has as many classes as the weights.
     """
-    timm = import_timm()
-    config = timm.models.get_pretrained_cfg(name.what) or timm.models.get_pretrained_cfg(name.what.partition('.')[0])
+    timm, config = import_timm(), timm_config(name)
     for n_classes in dict.fromkeys([*classifier_rows(config, state), getattr(config, 'num_classes', 1000)]):
         overlay = dict(source='', state_dict=dict(state), num_classes=n_classes, label_offset=0)
         try:

@@ -79,7 +79,7 @@ def save_network(
     file: Path,  # .safetensors
 ):
     "Save a network with its description. Raises KdfastError if its state cannot be saved."
-    atomic.write(file, state.serialized(network, getattr(network, 'built_by', {})))
+    atomic.write(file, state.serialized(network, getattr(network, 'build_info', {})))
 
 
 def load_network(
@@ -107,7 +107,7 @@ def load_network_file(
             f'{file} does not fit {description["network"]} as it is built today: {error_reason(e)}'
         ) from e
     network = unwrapped(network)
-    network.built_by = {name: value for name, value in description.items() if name not in ('versions', 'extra')}
+    network.build_info = {name: value for name, value in description.items() if name not in ('versions', 'extra')}
     return network.to(memory_format=torch.channels_last).eval()
 
 

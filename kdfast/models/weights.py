@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -13,12 +14,19 @@ from kdfast.models.inference import unwrapped
 from kdfast.models.weight_names import is_tensor, match_names, rename_as_torchvision, select, without_auxiliary
 
 
+class Filled(NamedTuple):
+    "What happened when weights were loaded."
+
+    note: str  # For the user; may be empty
+    new: list[str]  # Parameters that the weights did not have, or had for other classes
+
+
 def fill(
     network: nn.Module,  # Changed in place
     state: dict,  # State dict, as `weight_files.read` returns it or another network's
     name: str,  # Of the network, for messages
     for_others: Callable,  # Builds the same network for another number of classes
-) -> str:  # A message for the user; may be empty
+) -> Filled:
     """Load weights by their names, without a prefix that all of them have.
 
     A classifier for other classes is skipped. Raises KdfastError, naming the keys, if the weights do not fit.
@@ -42,7 +50,7 @@ def fill(
         notes.append(f'{names_are(other_shape)} for {n_classes} classes and left new')
     if missing:
         notes.append(f'{names_are(missing)} not among the weights and left new')
-    return f'{name}: {"; ".join(notes)}' if notes else ''
+    return Filled(f'{name}: {"; ".join(notes)}' if notes else '', other_shape + missing)
 
 
 def names_are(

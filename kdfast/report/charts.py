@@ -41,8 +41,14 @@ def line_chart(
     return svg(title, HEIGHT, parts)
 
 
-def line_with_band(points, x, y, color, name):
-    "The elements of one line."
+def line_with_band(
+    points,  # (x, mean, lowest, highest) of each point
+    x: Callable,  # Horizontal position of a value
+    y: Callable,  # Vertical position of a value
+    color: str,  # CSS class
+    name: str,  # Of the line
+):
+    "Yield the SVG elements of one line: band, line, and a dot for a single point."
     edge = [(p[0], p[2]) for p in points] + [(p[0], p[3]) for p in reversed(points)]
     yield f'<polygon class="band {color}" points="{path(edge, x, y)}"/>'
     if len(points) == 1:
@@ -99,8 +105,11 @@ def ticks(
     return [float(f'{step * k:.12g}') for k in range(ceil(low / step - 1e-9), floor(high / step + 1e-9) + 1)]
 
 
-def widened(low, high):
-    "The ends of an axis, with room around values that differ in their last digits only, or not at all."
+def widened(
+    low: float,  # Lowest value
+    high: float,  # Highest value
+):
+    "Return the ends of an axis, with room around values that are equal or differ in their last digits."
     if high - low > 1e-9 * max(abs(low), abs(high), 1e-200):
         return low, high
     room = max(abs(low), abs(high)) / 2 or 0.5
@@ -133,8 +142,14 @@ def scale(
     return position
 
 
-def axes(x, y, xticks, yticks, xlabel):
-    "Grid lines, the numbers of both axes, and the label of the x axis."
+def axes(
+    x: Callable,  # Horizontal position of a value
+    y: Callable,  # Vertical position of a value
+    xticks,  # Numbers on the x axis
+    yticks,  # Numbers on the y axis
+    xlabel: str,  # Label of the x axis
+):
+    "Draw grid lines, the numbers of both axes, and the label of the x axis."
     parts = []
     for v in yticks:
         parts.append(
@@ -150,8 +165,10 @@ def axes(x, y, xticks, yticks, xlabel):
 # Points
 
 
-def drawable(numbers):
-    "Whether all numbers are finite and not too large."
+def drawable(
+    numbers,  # Any numbers
+):
+    "Return whether all numbers are finite and not too large."
     return all(isfinite(v) and abs(v) <= MAX_VALUE for v in numbers)
 
 
@@ -164,11 +181,19 @@ def thin_out(
     return [tuple(sum(values) / len(group) for values in zip(*group)) for group in groups]
 
 
-def path(points, x, y):
-    "The points as text for SVG."
+def path(
+    points,  # (x, y) of each
+    x: Callable,  # Horizontal position of a value
+    y: Callable,  # Vertical position of a value
+):
+    "Return the points of a line as text for SVG."
     return ' '.join(f'{x(a):.1f},{y(b):.1f}' for a, b in points)
 
 
-def svg(title, height, parts):
-    "A whole SVG element."
+def svg(
+    title: str,  # For screen readers
+    height: int,  # In units of the view box
+    parts,  # Elements inside, as text
+):
+    "Return a complete SVG element."
     return f'<svg role="img" aria-label="{escape(title)}" viewBox="0 0 {WIDTH} {height}">{"".join(parts)}</svg>'

@@ -82,8 +82,10 @@ def confident_errors(
     return shown
 
 
-def data_uri(image):
-    "An image array as PNG, to be written into the page."
+def data_uri(
+    image: np.ndarray,  # (height, width, channels), bytes
+):
+    "Return an image as a data URI of PNG, for the page."
     picture = Image.fromarray(image)
     picture.thumbnail((MAX_SIDE, MAX_SIDE))
     content = io.BytesIO()

@@ -51,8 +51,10 @@ def confusion_sentences(
     )
 
 
-def class_leads(found):
-    "By how much the accuracy of the first run is higher, for each class that has images."
+def class_leads(
+    found,  # From `confusion_summary` of two runs
+):
+    "Return by how much the accuracy of the first run is higher, for each class that has images."
     columns = {c: [found[column][c] for column in CLASS_COLUMNS] for c in found['classes']}
     return {c: mine - theirs for c, (mine, theirs, p) in columns.items() if None not in (mine, theirs, p)}
 
@@ -78,8 +80,12 @@ def listed_classes(
 # Tables
 
 
-def heat_map(found, width, as_shares=False):
-    "The matrix of as many classes as fit into the width; of more, those that are confused most."
+def heat_map(
+    found,  # From `confusion_summary`
+    width: int,  # Characters of a line
+    as_shares: bool = False,  # Percentages of each row instead of counts
+):
+    "Draw the matrix of as many classes as fit into the width: all, or those that are confused most."
     matrix = np.array(found['confusion'])
     chosen = hardest(matrix, MAX_CLASSES)
     for n in range(len(chosen), 1, -1):
@@ -100,8 +106,14 @@ def heat_map(found, width, as_shares=False):
     return Text(f'(the matrix is wider than {width} columns; it is in confusion.csv)', style='dim')
 
 
-def heat_lines(classes, cells, shares, label_width, cell_width):
-    "One line of names, and one line per class."
+def heat_lines(
+    classes,  # Names of the classes shown
+    cells,  # Text of each cell, by row
+    shares,  # Share of each cell in its row
+    label_width: int,  # Characters of a name
+    cell_width: int,  # Characters of a cell
+):
+    "Return one line with the names of the classes, and one line per class."
 
     def heading(name):
         cut = set_cell_size(name, min(cell_width, cell_len(name)))
@@ -117,8 +129,11 @@ def heat_lines(classes, cells, shares, label_width, cell_width):
     return lines
 
 
-def heat(share, diagonal):
-    "The style of a cell: green on the diagonal; elsewhere the redder, the larger its share of the row."
+def heat(
+    share: float,  # Of its row
+    diagonal: bool,  # Whether it counts correct images
+):
+    "Return the style of a cell: green on the diagonal; elsewhere the redder, the larger its share."
     if diagonal:
         return 'bold green'
     if share < 0.01:
@@ -128,8 +143,11 @@ def heat(share, diagonal):
     return 'red' if share < 0.08 else 'bold red reverse'
 
 
-def class_table(found, names):
-    "One row per class: its accuracy and, with another run, that run's, the difference and its p-value."
+def class_table(
+    found,  # From `confusion_summary`
+    names,  # Recipes of both runs; None for a missing second one
+):
+    "Return a table of accuracies by class; with a second run, also its own, differences and p-values."
     table = Table(box=None, padding=(0, 2, 0, 0), header_style='bold')
     chosen, which = listed_classes(found)
     table.add_column('accuracy by class')
@@ -149,16 +167,23 @@ def class_table(found, names):
     return table
 
 
-def other_cells(mine, theirs, p):
-    "The cells of the other run: its accuracy, the difference in points, the p-value."
+def other_cells(
+    mine: float,  # Accuracy of the first run
+    theirs: float,  # Accuracy of the second run
+    p: float,  # P-value of the difference
+):
+    "Return the cells of the second run: its accuracy, the difference in points, the p-value."
     style = 'green' if mine > theirs else 'red' if mine < theirs else ''
     points = f'{100 * (mine - theirs):+.1f}'.replace('-', '−')
     p_value = Text(f'{p:.3f}' if p >= 0.001 else '<.001', style='bold' if p < SIGNIFICANT else 'dim')
     return percent(theirs), Text(points, style=style), p_value
 
 
-def pair_table(found, names):
-    "One row per confused pair, with its number of images."
+def pair_table(
+    found,  # From `confusion_summary`
+    names,  # Recipes of both runs; None for a missing second one
+):
+    "Return a table of confused pairs with their numbers of images."
     table = Table(box=None, padding=(0, 2, 0, 0), header_style='bold')
     table.add_column('most confused (actual → predicted)')
     for name in filter(None, names):

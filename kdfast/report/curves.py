@@ -6,13 +6,14 @@ from statistics import mean
 
 from markupsafe import Markup
 
-from kdfast.analysis.curves import LAST_EPOCHS, TOLERANCE
+from kdfast.analysis.curves import LAST_EPOCHS, TOLERANCE, score_name
 from kdfast.core.format import loss_text
 from kdfast.report.charts import line_chart
 from kdfast.runs.run_dir import RunDir
 
 CURVES = {  # columns of metrics.csv and steps.csv, with their titles
     'accuracy': 'accuracy',
+    'map': 'mean average precision',
     'total': 'training objective',
     'hard': 'hard loss',
     'soft': 'soft loss',
@@ -34,50 +35,63 @@ def curve_sentences(
     def ranking(key, number_format):
         return ', '.join(f'{name} {number_format(means[name][key])}' for name in ranked(names, key, means))
 
-    first, *_, last = ranked(names, 'valid_accuracy', means)
-    lead = points(means[first]['valid_accuracy'] - means[last]['valid_accuracy'])
-    yield f'Final validation accuracy: {ranking("valid_accuracy", accuracy)}; {first} is {lead} ahead of {last}.'
+    final = f'valid_{score_name(means[names[0]])}'
+    label = CURVES[final.removeprefix('valid_')]
+    first, *_, last = ranked(names, final, means)
+    lead = points(means[first][final] - means[last][final])
+    yield f'Final validation {label}: {ranking(final, accuracy)}; {first} is {lead} ahead of {last}.'
     yield (
-        f'Best epoch: {ranking("best_valid_accuracy", accuracy)}. Best epochs are selected on the validation images, '
+        f'Best epoch: {ranking(f"best_{final}", accuracy)}. Best epochs are selected on the validation images, '
         'so these numbers are too high.'
     )
     most, *_, least = ranked(names, 'generalization_gap', means)
     gaps = ranking('generalization_gap', points)
-    yield f'Over-fitting (training minus validation accuracy): {gaps}; most in {most}, least in {least}.'
+    yield f'Over-fitting (training minus validation {label}): {gaps}; most in {most}, least in {least}.'
     epochs = [
         f'{name} epoch {means[name]["convergence_epoch"]:.0f} of {means[name]["epochs"]:.0f}'
         for name in reversed(ranked(names, 'convergence_epoch', means))
     ]
     within = f'{100 * TOLERANCE:.1f} point'
     yield (
-        f'Convergence (first epoch from which validation accuracy stays within {within} of its final value): '
+        f'Convergence (first epoch from which validation {label} stays within {within} of its final value): '
         f'{", ".join(epochs)}.'
     )
     if all(means[name]['last_epochs_sd'] is not None for name in names):
         spreads = ranking('last_epochs_sd', lambda x: f'{100 * x:.2f} points')
-        yield f'Stability (standard deviation of validation accuracy over the last {LAST_EPOCHS} epochs): {spreads}.'
+        yield f'Stability (standard deviation of validation {label} over the last {LAST_EPOCHS} epochs): {spreads}.'
     yield from loss_sentences(names, means)
 
 
-def loss_sentences(names, means):
-    "A sentence for each loss that two or more of the recipes have."
+def loss_sentences(
+    names,  # Of the recipes
+    means,  # From `summarize_curves`
+):
+    "Yield a sentence for each loss that two or more of the recipes have."
     for key, label in LOSSES.items():
         known = [f'{name} {loss_text(means[name][key])}' for name in names if means[name][key] is not None]
         if len(known) > 1:
             yield f'{label}: {", ".join(known)}.'
 
 
-def ranked(names, key, means):
-    "The recipes, highest value first."
+def ranked(
+    names,  # Of the recipes
+    key: str,  # Name of the value
+    means,  # From `summarize_curves`
+):
+    "Return the recipes, highest value first."
     return sorted(names, key=lambda name: means[name][key], reverse=True)
 
 
-def accuracy(fraction):
+def accuracy(
+    fraction: float,  # From 0 to 1
+):
     "Format an accuracy with one decimal."
     return f'{100 * fraction:.1f} %'
 
 
-def points(fraction):
+def points(
+    fraction: float,  # From −1 to 1
+):
     "Format a difference of accuracies with one decimal."
     return f'{100 * fraction:.1f} points'
 
@@ -109,13 +123,18 @@ def curve_charts(
     return charts
 
 
-def column(rows, name):
-    "The numbers of a column; None where there is none."
+def column(
+    rows,  # Of metrics.csv, as dictionaries
+    name: str,  # Of the column
+):
+    "Return the numbers of a column; None for an empty cell."
     return [float(row[name]) if row.get(name) else None for row in rows]
 
 
-def mean_and_range(curves):
-    "(x, mean, lowest, highest) of each x that all curves reach, over those that have a value there."
+def mean_and_range(
+    curves,  # Values by x, from 1; None where there is no value
+):
+    "Return (x, mean, lowest, highest) of each x that all curves reach and at least one has a value for."
     found = []
     for x, values in enumerate(zip(*curves), 1):
         known = [v for v in values if v is not None]

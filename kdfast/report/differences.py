@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
+from kdfast.analysis.metrics import ACCURACY, METRICS
 from kdfast.core.format import interval_text, signed_points, wrap_name
 
 STYLES = dict(better='bold green', worse='bold red', alike='bold cyan', undecided='yellow')  # of verdicts
@@ -37,8 +38,10 @@ def difference_cells(
     return signed_points(row['difference']), interval_text(row), n, verdict
 
 
-def seeds_note(row):
-    "What would decide an undecided difference."
+def seeds_note(
+    row: dict,  # From `differences_from`
+):
+    "Return what would decide an undecided difference; nothing for a decided one."
     if row['verdict'] != 'undecided':
         return ''
     if 'look' in row:
@@ -59,6 +62,9 @@ def difference_remarks(
         return []
     margin = f'{100 * decided[0]["margin"]:g} points'
     remarks = [f'better, worse: the whole interval is beyond ±{margin}; alike: it is within; undecided: neither']
+    metric = METRICS[decided[0]['metric']]
+    if metric is not ACCURACY:
+        remarks.insert(0, f'differences of {metric.label}: {metric.meaning}')
     if any(row['of'] == 'images' for row in decided):
         remarks.append(
             'with one seed, the interval covers the choice of validation images, not the randomness of training: '

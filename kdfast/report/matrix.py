@@ -36,8 +36,10 @@ def question_view(
     )
 
 
-def premise_table(premises):
-    "One row per premise: its state and evidence."
+def premise_table(
+    premises,  # From `answer_question`
+):
+    "Return a table with one row per premise: its state and evidence."
     table = Table(box=None, padding=(0, 2, 0, 0), header_style='bold')
     for name in ('premise', '', 'evidence'):
         table.add_column(name)
@@ -46,8 +48,10 @@ def premise_table(premises):
     return table
 
 
-def effect_table(effects):
-    "One row per experiment and kind of difference."
+def effect_table(
+    effects,  # From `answer_question`
+):
+    "Return a table with one row per experiment and kind of difference."
     table = Table(box=None, padding=(0, 2, 0, 0), header_style='bold')
     table.add_column('with regressor − without')
     for name in ('points', '95 % interval', 'n'):

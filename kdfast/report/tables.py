@@ -10,6 +10,7 @@ from rich.text import Text
 
 from kdfast.analysis.aggregate import differing_settings
 from kdfast.analysis.measures import MEASURES
+from kdfast.analysis.results import completed_result, has_several_labels, main_score
 from kdfast.core.errors import listed
 from kdfast.core.format import duration, fits_width, percent, wrap_name
 from kdfast.runs.recipes import study_order
@@ -18,6 +19,11 @@ from kdfast.runs.upstream import teachers_of
 
 LABEL_WIDTH = 24  # characters of a line in the heading of a column
 SHOWN_PAIRS = 5  # most confused pairs in the summary of a run
+CLASS_WEIGHTS_REMARK = (
+    'class weights are part of the training losses on labels only: validation losses and accuracies count all images '
+    'alike'
+)
+SHOWN_CLASSES = 10  # classes in the summary of a run and in the table of several
 STATUS_STYLES = {'finished': '', 'running': 'dim', 'interrupted': 'yellow'}  # others are red
 
 # One run
@@ -27,17 +33,23 @@ def run_summary(
     folder: RunDir,  # A finished run
 ) -> Group:
     "Return the measures of a run next to its teacher's, confused pairs, notes, and the directory."
-    result = folder.result
+    result = completed_result(folder)
     table = Table.grid(padding=(0, 2))
 
     def add_row(label, content):
         table.add_row(Text(label, style='dim'), content)
 
-    for label, content in measure_rows(result, [teacher.result for teacher in teachers_of(folder)]):
+    for label, content in measure_rows(result, [completed_result(teacher) for teacher in teachers_of(folder)]):
         add_row(label, content)
     if result['best_epoch']:
-        best = percent(result['best_valid_accuracy'])
+        best = percent(result['best_valid_map' if has_several_labels(result) else 'best_valid_accuracy'])
         add_row('best epoch', f'{result["best_epoch"]} ({best}); the numbers above are those of the last epoch')
+    if accuracies := class_lines(result):
+        add_row('accuracy by class', Text('\n'.join(accuracies)))
+    if has_several_labels(result):
+        from kdfast.report.labels import label_table  # imports numpy, which takes a while
+
+        add_row('labels', label_table(result))
     pairs = [f'{actual} → {predicted}: {n}' for actual, predicted, n in (result['worst_pairs'] or [])[:SHOWN_PAIRS]]
     if pairs:
         add_row('most confused\n(actual → predicted)', Text('\n'.join(pairs)))
@@ -48,7 +60,21 @@ def run_summary(
     return Group(title, table)
 
 
-def measure_rows(result, teacher_results):
+def class_lines(
+    result,  # Content of result.json
+):
+    "Return the accuracy of each class, a line each; of many classes the lowest."
+    known = {name: value for name, value in (result.get('class_accuracy') or {}).items() if value is not None}
+    lowest = sorted(known, key=known.get)[:SHOWN_CLASSES]
+    shown = known if len(known) <= SHOWN_CLASSES else lowest
+    others = [f'the {len(shown)} lowest of {len(known):,} classes'] if len(shown) < len(known) else []
+    return [f'{name}: {percent(known[name])}' for name in shown] + others
+
+
+def measure_rows(
+    result,  # Content of result.json
+    teacher_results,  # The same, of its teachers
+):
     "Yield label and text of each measure that the run has."
     for measure in MEASURES:
         value = measure.value(result)
@@ -61,9 +87,11 @@ def measure_rows(result, teacher_results):
         yield measure.label, Text.assemble((text, emphasis(measure.name)), (f' {of_teacher}', 'dim'))
 
 
-def emphasis(name):
-    "The style of a measure."
-    return 'bold green' if name == 'valid_accuracy' else ''
+def emphasis(
+    name,  # Of the measure
+):
+    "Return the style of a measure."
+    return 'bold green' if name in ('valid_accuracy', 'valid_map') else ''
 
 
 # Runs of several recipes
@@ -82,8 +110,10 @@ def compare_table(
     return [one_table(part) for part in parts]
 
 
-def one_table(rows):
-    "A table of these recipes, without measures that none of them has."
+def one_table(
+    rows,  # From `aggregate`
+):
+    "Return a table of these recipes, without measures that none of them has."
     table = Table(box=None, padding=(0, 1), header_style='bold', pad_edge=False)
     table.add_column('')
     for row in rows:
@@ -92,8 +122,30 @@ def one_table(rows):
         cells = [table_cell(row[measure.name], measure.format) for row in rows]
         if any(cell != '–' for cell in cells):
             table.add_row(measure.label, *cells, style=emphasis(measure.name))
+    by_class, which = class_table(rows)
+    for name, cells in by_class:
+        table.add_row(Text(f'accuracy of {name}', overflow='fold'), *cells, style='dim')
+    if which:
+        table.caption, table.caption_justify = f'by class: {which}', 'left'
     table.add_row('seeds', *(str(row['n']) for row in rows), style='dim')
     return table
+
+
+def class_table(
+    rows: Sequence[dict],  # From `aggregate`
+    n: int = SHOWN_CLASSES,  # Classes to show: of more, those of the lowest mean
+) -> tuple[list[tuple], str]:  # (class, texts of the recipes) of each; which classes they are if they are not all
+    "Return the accuracy of each recipe by class; nothing without recipes that classify."
+    known = [row['class_accuracy'] for row in rows if row['class_accuracy']]
+    means = {}
+    for name in dict.fromkeys(name for accuracies in known for name in accuracies):
+        found = [accuracies[name]['mean'] for accuracies in known if accuracies.get(name)]
+        if found:
+            means[name] = sum(found) / len(found)
+    shown = list(means) if len(means) <= n else sorted(means, key=means.get)[:n]
+    which = f'the {n} classes of the lowest accuracy, of {len(means):,}' if len(shown) < len(means) else ''
+    by_recipe = [row['class_accuracy'] or {} for row in rows]
+    return [(name, [table_cell(found.get(name), percent) for found in by_recipe]) for name in shown], which
 
 
 def run_label(
@@ -130,6 +182,8 @@ def run_remarks(
     for setting, by_value in differing_settings(finished).items():
         found = [f'{value}: {listed(sorted(recipes, key=study_order))}' for value, recipes in by_value.items()]
         remarks.append(f'runs of the same seed differ in {setting}, which may affect the results: {"; ".join(found)}')
+    if any('class_weights' in folder.run for folder in finished):
+        remarks.append(CLASS_WEIGHTS_REMARK)
     n_seeds = {len([f for f in finished if f.recipe == recipe]) for recipe in {f.recipe for f in finished}}
     if n_seeds == {1}:
         remarks.append('one seed per recipe: differences may be due to chance')
@@ -138,8 +192,10 @@ def run_remarks(
     return remarks
 
 
-def teacher_remarks(finished):
-    "A remark for every seed whose students had different teachers."
+def teacher_remarks(
+    finished,  # Finished runs on one data set
+):
+    "Return a remark for every seed whose students had different teachers."
     teachers = defaultdict(set)
     for folder in finished:
         if folder.result['teacher_sha256']:
@@ -165,19 +221,31 @@ def run_table(
         table.add_column('reason', overflow='fold')
     for folder in folders:
         result = folder.result if folder.finished else {}
-        accuracy, seconds = result.get('valid_accuracy'), result.get('seconds')
+        seconds = result.get('seconds')
         table.add_row(
             folder.data,
             wrap_name(folder.recipe),
             str(folder.seed),
             Text(folder.status, style=STATUS_STYLES.get(folder.status, 'red')),
-            '–' if accuracy is None else percent(accuracy),
+            score_text(result),
             '–' if seconds is None else duration(seconds),
             *([Text(reasons.get(folder.path, ''))] if reasons else []),
         )
     return table
 
 
-def has_reason(folder):
-    "Whether the directory says why the run is not finished."
+def score_text(
+    result: dict,  # Content of result.json, or nothing
+) -> str:
+    "Return the accuracy of a run or, of several labels, the mean average precision; a dash for None."
+    score = main_score(result)
+    if score is None:
+        return '–'
+    return f'{"mAP " if has_several_labels(result) else ""}{percent(score)}'
+
+
+def has_reason(
+    folder,  # A run
+):
+    "Return whether the directory says why the run is not finished."
     return not folder.finished and bool(folder.run.get('reason'))

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdfast.core.errors import KdfastError, listed
+from kdfast.runs.options import OF_ONE_RUN, SETTINGS
 from kdfast.runs.recipes import Recipe, read_recipe, study_order
 from kdfast.runs.run_dir import NAME, RunDir
 
-SETTINGS = {'epochs', 'optimizer', 'teacher'}  # arguments that a name of a run may leave out if it stays unique
+# Arguments that a name of a run may leave out if it stays unique
+OPTIONAL = {'epochs', 'teacher', *(s.name for s in SETTINGS if s.name not in OF_ONE_RUN)}
 
 
 def find_runs(
@@ -32,7 +34,7 @@ def resolve_run_name(
 ) -> str | None:  # None if there is no unique match
     """Return the name of the finished runs that a user means.
 
-    That is the exact name or, if there are none, the only name that differs in epochs, optimizer and teacher alone.
+    That is the exact name or, if there are none, the only name that differs in epochs, teacher and settings alone.
     """
     finished = [folder for folder in folders if folder.finished]
     if any(folder.recipe == recipe for folder in finished):
@@ -50,7 +52,7 @@ def differs_in_settings(
     "Return whether a run has the given arguments and no others but settings."
     named = recipe_of_run(folder).named(changed_arguments(folder))
     return set(arguments) <= set(named.values()) and all(
-        text in arguments or name in SETTINGS for name, text in named.items()
+        text in arguments or name in OPTIONAL for name, text in named.items()
     )
 
 

@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 
 from kdfast.runs.find import changed_arguments
+from kdfast.runs.options import OF_ONE_RUN, SETTINGS
 from kdfast.runs.recipes import STUDY, Recipe, find_recipe
 from kdfast.runs.run_dir import RunDir
+from kdfast.runs.upstream_paths import upstream_entries
 
-SHARED = 'epochs', 'optimizer', 'teacher', 'student', 'hint'  # arguments that the recipes of one study have in common
+# Arguments that the recipes of one study have in common
+SHARED = {'epochs', 'teacher', 'student', 'hint', *(s.name for s in SETTINGS if s.name not in OF_ONE_RUN)}
 UPSTREAM_RECIPES = 'teacher', 'hint'  # their number of epochs is their own
 
 
@@ -29,8 +32,8 @@ def all_arguments(
     recipe: Recipe,  # Any recipe
     arguments: dict,  # Not its defaults
 ) -> dict:
-    "Return the arguments of a recipe, completed by its defaults."
-    return {option.name: arguments.get(option.name, option.default) for option in recipe.options}
+    "Return arguments and settings of a recipe, completed by their defaults."
+    return {option.name: arguments.get(option.name, option.default) for option in (*recipe.options, *recipe.settings)}
 
 
 def settings(
@@ -57,12 +60,14 @@ def next_recipe(
     "Return the first recipe of the study that has not been run with the settings of this run."
     finished = [f for f in folders if f.finished and f.seed == folder.seed]
     run = folder.run
+    done = {run['recipe'], *(entry['recipe'] for entry in upstream_entries(folder))}
     shared = {name: value for name, value in changed_arguments(folder).items() if name in SHARED}
     for name in STUDY:
-        if name == run['recipe'] or name in run.get('stands_on', {}):
+        if name in done:
             continue
         recipe = find_recipe(name)
-        arguments = {option.name: shared[option.name] for option in recipe.options if option.name in shared}
+        known = {option.name for option in (*recipe.options, *recipe.settings)}
+        arguments = {argument: value for argument, value in shared.items() if argument in known}
         if run['recipe'] in UPSTREAM_RECIPES or name in UPSTREAM_RECIPES:
             arguments.pop('epochs', None)
         if not runs_by_seed(finished, recipe, arguments):

@@ -1,5 +1,6 @@
 "Options of recipes: types, ranges, command-line flags. Imports no torch."
 
+import ast
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,16 +9,24 @@ from pkgutil import iter_modules
 from kdfast.core.errors import KdfastError
 from kdfast.core.names import ANY_NETWORK, is_run, names_network
 
-OPTIMIZERS = sorted(  # file names, so that no torch is imported; the default comes first
-    (module.name for module in iter_modules([str(Path(__file__).parents[1] / 'training' / 'optimizers')])),
-    key=lambda name: (name != 'sgd', name),
+OPTIMIZER_FILES = Path(__file__).parents[1] / 'training' / 'optimizers'  # read as text, so that no torch is imported
+OPTIMIZERS = sorted(  # the default comes first
+    (module.name for module in iter_modules([str(OPTIMIZER_FILES)])), key=lambda name: (name != 'sgd', name)
 )
+PRECISIONS = 'auto', 'float32', 'bfloat16'
+CLASS_WEIGHTS = 'none', 'auto'  # besides files
 NETWORK_OPTIONS = ('network', 'teacher', 'student')  # options of any recipe whose values are networks
 TYPES = dict(int=int, float=float, str=str, bool=bool)
 RANGES = {  # of an option, in any recipe: a test, and the allowed values
     'epochs': (lambda v: v >= 1, 'at least 1'),
+    'teacher_epochs': (lambda v: v >= 0, '0 or more'),
     'lr': (lambda v: v > 0, 'above 0'),
     'wd': (lambda v: v >= 0, '0 or more'),
+    'precision': (lambda v: v in PRECISIONS, ' or '.join(PRECISIONS)),
+    'class_weights': (
+        lambda v: v in CLASS_WEIGHTS or Path(v).is_file(),
+        f'{", ".join(CLASS_WEIGHTS)}, or a table with the columns class and weight',
+    ),
     'optimizer': (lambda v: v in OPTIMIZERS, ' or '.join(OPTIMIZERS)),
     'T': (lambda v: v > 0, 'above 0'),
     'alpha': (lambda v: 0 <= v <= 1, 'from 0 to 1'),
@@ -33,12 +42,71 @@ RANGES = {  # of an option, in any recipe: a test, and the allowed values
 
 @dataclass(frozen=True)
 class Option:
-    "A parameter of a recipe's `main`."
+    "A parameter of a recipe's `main`, or a setting of every training."
 
     name: str
     type: type
     default: object
     help: str  # The comment behind the parameter
+
+    @property
+    def full_help(self) -> str:
+        "The help; that of `optimizer` also lists the optimizers, unless the comment names them all."
+        if self.name != 'optimizer' or all(name in self.help for name in OPTIMIZERS):
+            return self.help
+        return f'{self.help}: {optimizer_list()}'
+
+    def described(self) -> dict:
+        "Return the option for `kdfast ls --json`."
+        allowed = RANGES.get(self.name, (None, None))[1]
+        return dict(name=self.name, type=self.type.__name__, default=self.default, help=self.full_help, range=allowed)
+
+
+def optimizer_list() -> str:
+    "Return the names of the optimizers, each with the first line of its module's docstring."
+    docstrings = {
+        name: ast.get_docstring(ast.parse((OPTIMIZER_FILES / f'{name}.py').read_text())) for name in OPTIMIZERS
+    }
+    return ', '.join(f'{name} ({docstring.splitlines()[0].rstrip(".")})' for name, docstring in docstrings.items())
+
+
+# Options of every recipe whose `main` has no parameter of that name
+SETTINGS = (
+    Option(
+        'optimizer',
+        str,
+        None,
+        f'Optimizer: {optimizer_list()} (default: the recipe\'s, else sgd).',
+    ),
+    Option(
+        'lr',
+        float,
+        None,
+        'Peak learning rate (default: the recipe\'s), for sgd. muon uses a tenth of it for convolutions, adamw a '
+        'hundredth.',
+    ),
+    Option(
+        'wd',
+        float,
+        None,
+        'Weight decay: each step multiplies weights by 1 - lr * wd, whatever the optimizer; norm layers and biases do '
+        'not decay (default: 0.005).',
+    ),
+    Option(
+        'precision',
+        str,
+        'auto',
+        'Precision of training steps: float32, bfloat16, or auto (bfloat16 if the hardware has instructions for it).',
+    ),
+    Option(
+        'class_weights',
+        str,
+        'none',
+        'Weights of the classes in the training loss on labels: none, auto (inverse class frequency), or a table with '
+        'the columns class and weight. Validation is not weighted.',
+    ),
+)
+OF_ONE_RUN = ('lr',)  # settings that the runs which a run needs do not get
 
 
 def option_flag(
@@ -76,7 +144,9 @@ def check_value(
 ):
     "Raise KdfastError for a value outside the range of its option."
     in_range, expected = RANGES.get(name, (lambda v: True, ''))
+    if value is None:
+        return
     if isinstance(value, float) and not math.isfinite(value):
         in_range, expected = (lambda v: False), 'a finite number'
     if not in_range(value):
-        raise KdfastError(f'--{name} {value} of {recipe} is out of range: expected {expected}')
+        raise KdfastError(f'{option_flag(name)} {value} of {recipe} is out of range: expected {expected}')

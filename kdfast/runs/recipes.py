@@ -13,7 +13,7 @@ from pathlib import Path
 from kdfast.core.errors import KdfastError
 from kdfast.core.names import is_run
 from kdfast.core.projects import project_of_file
-from kdfast.runs.options import RANGES, TYPES, Option, check_value, option_flag
+from kdfast.runs.options import OF_ONE_RUN, OPTIMIZERS, SETTINGS, TYPES, Option, check_value, option_flag
 
 STUDY = ['teacher', 'baseline', 'kd', 'hint', 'exp1', 'exp2']  # in the order of the report's table
 MAX_NAME = 120  # characters of a directory's name
@@ -29,27 +29,49 @@ class Recipe:
     file: Path
     options: list[Option]
     needs: list[ast.Call]  # The calls of `run.needs` in its main
+    takes_trained: bool = False  # Whether its main calls `run.as_given`, for a network that is not trained
 
     def main(self) -> Callable:
         "Return the function; this imports fastai."
         return project_of_file(self.file).function('main')
 
+    @property
+    def settings(self) -> list[Option]:
+        "Return the settings of every training for which `main` has no parameter."
+        own = {option.name for option in self.options}
+        return [setting for setting in SETTINGS if setting.name not in own]
+
     def resolve(
         self,
-        given: dict,  # Arguments by name
+        given: dict,  # Arguments and settings by name
     ) -> dict:
-        "Return every argument by name: the given ones, checked, and defaults. Raises KdfastError."
+        "Return every argument by name, given or default, and the settings that differ. Raises KdfastError."
         for name, value in given.items():
-            if name not in {option.name for option in self.options}:
+            if name not in {option.name for option in (*self.options, *self.settings)}:
                 raise self.unknown(name)
-            check_value(self.name, name, value)
-        return {option.name: given.get(option.name, option.default) for option in self.options}
+            if not (name == 'epochs' and value == 0 and self.takes_trained):
+                check_value(self.name, name, value)
+        return self.of_main(given) | self.settings_in(given)
+
+    def of_main(
+        self,
+        arguments: dict,  # By name; missing ones are defaults
+    ) -> dict:
+        "Return the arguments of `main`, without settings."
+        return {option.name: arguments.get(option.name, option.default) for option in self.options}
+
+    def settings_in(
+        self,
+        arguments: dict,  # By name
+    ) -> dict:
+        "Return the settings among the arguments that are not defaults."
+        return changed_values(self.settings, arguments)
 
     def needed(
         self,
         arguments: dict,  # All arguments of a run
     ) -> list[tuple[str, dict]]:  # Recipe and arguments of each; without a teacher that is a run already
-        "Return the upstream runs that a run with these arguments needs. Raises KdfastError."
+        "Return the upstream runs that a run with these arguments and settings needs. Raises KdfastError."
 
         def plain(node):
             return arguments[node.id] if isinstance(node, ast.Name) and node.id in arguments else ast.literal_eval(node)
@@ -63,7 +85,15 @@ class Recipe:
             raise KdfastError(
                 f'{self.file}: arguments of run.needs must be plain text, numbers, or parameters of main'
             ) from e
-        return [(name, given) for name, given in needs if not is_run(given.get('network', ''))]
+        settings = self.passed_on(arguments)
+        return [(name, settings | given) for name, given in needs if not is_run(given.get('network', ''))]
+
+    def passed_on(
+        self,
+        arguments: dict,  # Of a run
+    ) -> dict:
+        "Return the settings that the runs which a run needs have, too."
+        return {name: value for name, value in self.settings_in(arguments).items() if name not in OF_ONE_RUN}
 
     def folder_name(
         self,
@@ -80,28 +110,14 @@ class Recipe:
 
     def described(self) -> dict:
         "Return the purpose and each option's type, default, help and range, for `kdfast ls --json`."
-        options = [
-            dict(
-                name=option.name,
-                type=option.type.__name__,
-                default=option.default,
-                help=option.help,
-                range=RANGES.get(option.name, (None, None))[1],
-            )
-            for option in self.options
-        ]
-        return dict(purpose=self.purpose, options=options)
+        return dict(purpose=self.purpose, options=[option.described() for option in self.options])
 
     def changed(
         self,
         arguments: dict,  # By name; missing ones are defaults
     ) -> dict:
-        "Return the arguments that are not defaults."
-        return {
-            option.name: arguments[option.name]
-            for option in self.options
-            if arguments.get(option.name, option.default) != option.default
-        }
+        "Return the arguments and settings that are not defaults."
+        return changed_values([*self.options, *self.settings], arguments)
 
     def named(
         self,
@@ -117,7 +133,8 @@ class Recipe:
     ) -> KdfastError:
         "Return the error for an unknown option, with the most similar option."
         words = {word.lower(): option.name for option in self.options for word in re.findall(r"\w{4,}", option.help)}
-        names = [*(option.name for option in self.options), *common]
+        names = [*(option.name for option in (*self.options, *self.settings)), *common]
+        words |= dict.fromkeys(OPTIMIZERS if 'optimizer' in names else [], 'optimizer')
         words |= {name: name for name in names}
         near = difflib.get_close_matches(name.lower(), words, n=1)
         if near:
@@ -125,6 +142,14 @@ class Recipe:
         else:
             hint = f'it has {", ".join(option_flag(option.name) for option in self.options)}'
         return KdfastError(f'{name} is not an option of {self.name}; {hint}')
+
+
+def changed_values(
+    options: list[Option],  # Of a recipe
+    arguments: dict,  # By name; missing ones are defaults
+) -> dict:
+    "Return the arguments of these options that are not defaults."
+    return {o.name: arguments[o.name] for o in options if arguments.get(o.name, o.default) != o.default}
 
 
 def find_recipe(
@@ -184,8 +209,9 @@ def read_recipe(
         raise KdfastError(f'{file} has no function main: a recipe is a file with `def main(run, …)`')
     calls = [node for node in ast.walk(main) if isinstance(node, ast.Call)]
     needs = [call for call in calls if getattr(call.func, 'attr', None) == 'needs']
+    takes_trained = any(getattr(call.func, 'attr', None) == 'as_given' for call in calls)
     purpose = (ast.get_docstring(tree) or '').partition('\n')[0]
-    return Recipe(file.stem, purpose, source, file, read_options(file, source, main), needs)
+    return Recipe(file.stem, purpose, source, file, read_options(file, source, main), needs, takes_trained)
 
 
 def read_options(

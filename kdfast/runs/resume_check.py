@@ -1,5 +1,6 @@
 "Decide whether an unfinished run can be resumed with the same result. Imports no torch."
 
+import ast
 import re
 
 from kdfast.core.errors import KdfastError
@@ -35,7 +36,7 @@ def resume_record(
         return {}
     recipe_file = folder / 'recipe.py'
     changed = changes(folder.run, config)
-    if recipe_file.exists() and recipe_file.read_text() != source:
+    if recipe_file.exists() and not same_code(recipe_file.read_text(), source):
         changed['recipe'] = 'its recipe is another version'
     may_pass = changed.keys() <= CIRCUMSTANCES
     if changed and (recipe_file.exists() or not may_pass):
@@ -47,6 +48,17 @@ def resume_record(
     if not recipe_file.exists():
         changed.setdefault('recipe', 'its recipe may be another version')
     return dict(changed=[*folder.run.get('changed', []), *changed.values()], stands_on=rebased_entries(folder))
+
+
+def same_code(
+    one: str,  # Source of a recipe
+    other: str,  # Source of a recipe
+) -> bool:
+    "Return whether two sources differ in comments and layout at most."
+    try:
+        return one == other or ast.dump(ast.parse(one)) == ast.dump(ast.parse(other))
+    except SyntaxError:
+        return False
 
 
 def has_checkpoints(

@@ -29,7 +29,8 @@ class RunDir(RunFiles):
     - result.json: the numbers of a finished run
     - resume: the checkpoints of an unfinished run
     - metrics.csv, steps.csv: the curves
-    - recipe.py, weights.safetensors, predictions.npz, confused.npz, confusion.csv
+    - recipe.py, weights.safetensors, predictions.npz, test_predictions.npz, confused.npz, confusion.csv; labels.csv
+      instead of the last two if images have several labels
 
     Files are written atomically.
     """

@@ -106,7 +106,8 @@ class RunFiles:
     ) -> dict:
         """Return the arrays of a file by name.
 
-        predictions.npz holds the actual and the predicted class of each validation image, and up to 10 million logits.
+        predictions.npz holds the actual and the predicted class of each validation image, or (images, labels) of 0 and
+        1, and up to 10 million logits.
         """
         import numpy as np
 

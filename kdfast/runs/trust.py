@@ -21,53 +21,54 @@ SOURCE = 'source'  # the directory, beside weights, of the sources that build th
 
 
 def digest(
-    built_by: dict,  # Description of a network in its weights: `network`, its name, and `source`, SHA-256 by file
+    description: dict,  # Description of a network in its weights: `network`, its name, and `source`, SHA-256 by file
 ) -> str:  # 64 hexadecimal digits
     "Compute the digest of a network's name and sources."
-    text = json.dumps([built_by['network'], built_by.get('source', {})], sort_keys=True)
+    text = json.dumps([description['network'], description.get('source', {})], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def marker(
-    built_by: dict,  # Description of a network in its weights
+    description: dict,  # Description of a network in its weights
 ) -> Path:
     "Return the file whose existence marks code as trusted."
-    return cache_home() / 'trusted' / digest(built_by)
+    return cache_home() / 'trusted' / digest(description)
 
 
 def accept(
-    built_by: dict,  # Description of a network in its weights
+    description: dict,  # Description of a network in its weights
 ):
     "Allow this code from now on: the user has trained with it, or allows it."
-    if 'network' not in built_by:
+    if 'network' not in description:
         return
-    accepted.add(digest(built_by))
+    accepted.add(digest(description))
     with contextlib.suppress(OSError):  # a read-only cache: it is allowed in this process alone
-        marker(built_by).parent.mkdir(parents=True, exist_ok=True)
-        marker(built_by).touch()
+        marker(description).parent.mkdir(parents=True, exist_ok=True)
+        marker(description).touch()
 
 
 def check(
-    built_by: dict,  # Description of a network in its weights
+    description: dict,  # Description of a network in its weights
     file: Path,  # The weights
 ):
     "Raise KdfastError unless the code that builds the network is allowed."
-    if digest(built_by) in accepted or marker(built_by).exists():
+    if digest(description) in accepted or marker(description).exists():
         return
-    where = listed([str(file.parent / SOURCE / name) for name in built_by.get('source', {})]) or 'an installed package'
+    sources = [str(file.parent / SOURCE / name) for name in description.get('source', {})]
+    where = listed(sources) or 'an installed package'
     raise KdfastError(
-        f'{file}: its network is built by code, {built_by["network"]} ({where}), that was not trained with here: '
+        f'{file}: its network is built by code, {description["network"]} ({where}), that was not trained with here: '
         'read it, then add --trust-code if it may run'
     )
 
 
 def read_sources(
-    built_by: dict,  # Description of a network in its weights
+    description: dict,  # Description of a network in its weights
     file: Path,  # The weights, beside which the sources are
 ) -> dict[str, bytes]:  # By name
     "Read the sources that build a network. Raises KdfastError if one is missing or has changed."
     found = {}
-    for name, sha256 in built_by.get('source', {}).items():
+    for name, sha256 in description.get('source', {}).items():
         source = file.parent / SOURCE / name
         if is_unsafe_path(name):
             raise KdfastError(f'{file}: {name!r} leads out of its folder')

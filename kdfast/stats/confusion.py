@@ -22,6 +22,24 @@ def class_accuracies(
     return [right / n if n else None for right, n in zip(matrix.diagonal().tolist(), matrix.sum(1).tolist())]
 
 
+def balanced_accuracy(
+    matrix: np.ndarray,  # (classes, classes) of counts
+) -> float:
+    "Return the mean of the accuracies of the classes that have images (macro recall)."
+    known = [accuracy for accuracy in class_accuracies(matrix) if accuracy is not None]
+    return sum(known) / len(known)
+
+
+def image_weights(
+    counts: np.ndarray,  # (classes,) numbers of images, n in all
+) -> np.ndarray:  # (classes,); 0 for a class without images
+    """Return n / (K · images of the class) of each class, where K classes have images.
+
+    The mean over all images of weight × correct is the balanced accuracy.
+    """
+    return np.divide(counts.sum(), (counts > 0).sum() * counts, out=np.zeros(len(counts)), where=counts > 0)
+
+
 def most_confused(
     matrix: np.ndarray,  # (classes, classes) of counts
 ) -> list[tuple[int, int]]:  # (actual, predicted)
@@ -62,12 +80,17 @@ def hardest(
     return list(confused | dict.fromkeys(range(len(matrix))))[:n]
 
 
-def off_diagonal(matrix):
-    "The matrix with zeros on its diagonal."
+def off_diagonal(
+    matrix,  # (classes, classes)
+):
+    "Return the matrix with zeros on its diagonal."
     return matrix * (1 - np.eye(len(matrix), dtype=int))
 
 
-def largest_counts(counts, n):
-    "The positions (row, column) of the n largest counts above 0; of equal counts the first."
+def largest_counts(
+    counts,  # (rows, columns)
+    n: int,  # How many
+):
+    "Return positions (row, column) of the n largest counts above 0; of equal counts the first."
     order = np.argsort(-counts, axis=None, kind='stable')[:n]
     return [divmod(int(at), len(counts)) for at in order if counts.flat[at] > 0]

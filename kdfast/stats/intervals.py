@@ -81,14 +81,22 @@ def half_width(
 
 
 @cache
-def t_quantile(df, confidence=CONFIDENCE):
-    "The quantile of Student's distribution for a two-sided interval."
+def t_quantile(
+    df,  # Degrees of freedom
+    confidence=CONFIDENCE,  # Of the interval
+):
+    "Return the quantile of Student's distribution for a two-sided interval."
     return float(stdtrit(df, (1 + confidence) / 2))
 
 
 @cache
-def more_images(confidence):
-    "Images added to the variance of a count, so that equal values give the Poisson limit for a count of 0."
+def more_images(
+    confidence: float,  # Of the interval
+):
+    """Return the images added to the variance of a count.
+
+    With them, equal values give the Poisson limit for a count of 0.
+    """
     return max(MORE_IMAGES, (log(2 / (1 - confidence)) / t_quantile(inf, confidence)) ** 2)
 
 

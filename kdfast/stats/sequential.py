@@ -49,7 +49,7 @@ class Design:
         self,
         look: int,  # One of `looks`
     ) -> float:
-        "The share of wrong verdicts that one comparison may have at this look."
+        "Return the share of wrong verdicts that one comparison may have at this look."
         before = max((n for n in self.looks if n < look), default=0)
         return (1 - CONFIDENCE) * (look - before) / self.last / self.comparisons
 
@@ -57,33 +57,33 @@ class Design:
         self,
         look: int,  # One of `looks`
     ) -> float:
-        "The confidence of the intervals at this look."
+        "Return the confidence of the intervals at this look."
         return 1 - self.alpha(look)
 
     def reached(
         self,
         n: int,  # Seeds that are finished
     ) -> list[int]:
-        "The looks that so many seeds allow."
+        "Return the looks that so many seeds allow."
         return [look for look in self.looks if look <= n]
 
     def following(
         self,
         n: int,  # Seeds that are finished
     ) -> int | None:
-        "Seeds at the next look; None after the last one."
+        "Return the number of seeds at the next look; None after the last one."
         return next((look for look in self.looks if look > n), None)
 
 
 def decide(
-    design: Design,
+    design: Design,  # Looks of the study, and their confidence
     values: Sequence[float],  # A paired difference a seed, in the order of the seeds
     step: float = 0.0,  # By how much one image moves a value, as in `over_seeds`
     margin: float = MARGIN,  # Smallest difference that matters
 ) -> Difference | None:
-    """Return the difference at the first look that decides, else at the last look reached; None before the first.
+    """Return the difference at the first look that decides, else at the last look reached.
 
-    A decision stands, whatever later seeds give. Seeds after the last look are not used.
+    None before the first look. A decision stands, whatever later seeds give. Seeds after the last look are not used.
     """
     found = None
     for look in design.reached(len(values)):

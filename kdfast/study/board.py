@@ -8,6 +8,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from kdfast.analysis.results import main_score
 from kdfast.core.format import duration, fits_width, loss_text, percent
 from kdfast.runs.recipes import study_order
 from kdfast.runs.run_dir import RunDir
@@ -62,8 +63,11 @@ class Board:
         by_seed = self.seed_table(by_recipe)
         return by_seed if fits_width(by_seed, self.console.width) else self.count_table(by_recipe)
 
-    def seed_table(self, by_recipe):
-        "One row per recipe, one column per seed."
+    def seed_table(
+        self,
+        by_recipe,  # Tasks by recipe and seed
+    ):
+        "Return a table with one row per recipe and one column per seed."
         table = Table(box=None, padding=(0, 1, 0, 0), header_style='bold')
         table.add_column('')
         seeds = sorted({task.seed for task in self.tasks})
@@ -73,27 +77,33 @@ class Board:
             table.add_row(recipe, *(self.cell(tasks.get(seed)) for seed in seeds))
         return table
 
-    def count_table(self, by_recipe):
-        "One row per recipe: how many seeds are done, their mean, and the seeds that run or failed."
+    def count_table(
+        self,
+        by_recipe,  # Tasks by recipe and seed
+    ):
+        "Return a table of finished seeds, mean accuracy, running and failed seeds per recipe."
         table = Table(box=None, padding=(0, 1, 0, 0), header_style='bold')
         for name in ('', 'done', 'mean', 'running', 'failed'):
             table.add_column(name, justify='left' if name in ('', 'running') else 'right', overflow='fold')
         for recipe, tasks in by_recipe.items():
             results = [task.folder.result for task in tasks.values() if task.folder.finished]
-            accuracies = [r['valid_accuracy'] for r in results if r['valid_accuracy'] is not None]
+            scores = [main_score(r) for r in results if main_score(r) is not None]
             running = [task for task in tasks.values() if task in self.running]
             failed = [str(seed) for seed, task in tasks.items() if task.failure]
             table.add_row(
                 recipe,
                 f'{len(results)}/{len(tasks)}',
-                percent(mean(accuracies)) if accuracies else '',
+                percent(mean(scores)) if scores else '',
                 '\n'.join(f'{task.seed}: {progress_text(task)}' for task in running),
                 Text(' '.join(failed), style='red'),
             )
         return table
 
-    def cell(self, task):
-        "The state of one run."
+    def cell(
+        self,
+        task,  # None if the recipe has no such seed
+    ):
+        "Return the state of one run."
         if task is None:
             return ''
         if task.failure:
@@ -110,19 +120,20 @@ class Board:
 def progress_text(
     task: Task,  # That is being trained
 ) -> str:
-    "Return the epochs done and the accuracy after the last of them: 3/32 71.40 %."
+    "Return the epochs done and the accuracy (of several labels: mAP) since: 3/32 71.40 %."
     rows = task.folder.metrics()
     epochs = task.recipe.resolve(task.given).get('epochs')
     total = '' if epochs is None else f'/{epochs}'
-    accuracy = rows[-1]['valid_accuracy'] if rows else ''
-    return f'{len(rows)}{total}' + (f' {percent(float(accuracy))}' if accuracy else '')
+    score = (rows[-1].get('valid_accuracy') or rows[-1].get('valid_map')) if rows else ''
+    return f'{len(rows)}{total}' + (f' {percent(float(score))}' if score else '')
 
 
 def result_text(
     folder: RunDir,  # A finished run
 ) -> str:
-    "Return its validation accuracy or, of a run that classifies nothing, its fit loss."
+    "Return its validation accuracy (of several labels: mAP), or its fit loss without a classifier."
     result = folder.result
-    if result['valid_accuracy'] is None:
-        return f'loss {loss_text(result["fit_loss"])}'
-    return percent(result['valid_accuracy'])
+    score = main_score(result)
+    if score is None:
+        return '–' if result['fit_loss'] is None else f'loss {loss_text(result["fit_loss"])}'
+    return percent(score)

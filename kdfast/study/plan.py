@@ -38,9 +38,7 @@ class Task:
         common: list[str],  # Options that all runs of the study share
     ) -> list[str]:
         "Return the command line that trains the run."
-        options = self.recipe.options
-        changed = {o.name: self.given[o.name] for o in options if self.given.get(o.name, o.default) != o.default}
-        flags = [*common, *option_flags(changed)]
+        flags = [*common, *option_flags(self.recipe.changed(self.given))]
         return [*KDFAST, 'run', self.recipe_argument, '--seed', str(self.seed), *flags]
 
     def upstream(self) -> set['Task']:

@@ -11,7 +11,10 @@ CONNECT_SECONDS = 5  # Ray itself would try for minutes
 
 
 @ray.remote
-def train_there(command, threads):
+def train_there(
+    command,  # Words of the command line
+    threads,  # Of the run
+):
     "Run the command on the machine that Ray chose; return its failure, or an empty string."
     process = Process(command, threads)
     try:

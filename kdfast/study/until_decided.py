@@ -10,13 +10,13 @@ from kdfast.runs.find import find_runs
 
 
 def run_until_decided(
-    declared: Declared,
+    declared: Declared,  # The design, which is written already
     runs_dir: Path,  # Directory of the runs
     data: str,  # Name of the data set
     train: Callable,  # Trains the first seeds of the study, given their number; returns the tasks without a result
     tell: Callable,  # Prints a line
 ) -> list:  # Tasks without a result
-    """Train up to each look in turn; stop at the first at which no recipe is undecided, or when a run fails.
+    """Train up to each look in turn, until no recipe is undecided or a run fails.
 
     Raises KdfastError for a recipe whose runs have no accuracy.
     """
@@ -24,7 +24,7 @@ def run_until_decided(
         failed = train(look)
         if failed:
             return failed
-        found = differences_from(find_runs(runs_dir, data), declared.against, declared.margin)
+        found = differences_from(find_runs(runs_dir, data), declared.against, declared.margin, declared.metric)
         rows = [row for row in found if row['recipe'] in declared.recipes]
         if missing := set(declared.recipes) - {row['recipe'] for row in rows}:
             raise KdfastError(f'no accuracy to compare: {listed(sorted(missing))} trains no classifier; leave it out')

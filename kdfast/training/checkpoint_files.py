@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 
 from kdfast.data.device_transfer import as_bytes
 
-FORMAT = '3'  # of checkpoints; files with another format are ignored
+FORMAT = '4'  # of checkpoints; files with another format are ignored
 END = 'end'  # replaces epoch and step in a file name: the state at the end of a fit, before its after_fit
 DURING = '[0-9]*-[0-9]*'  # pattern of epoch and step in file names
 

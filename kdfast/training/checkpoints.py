@@ -18,8 +18,9 @@ from kdfast.training.learner import repeatable_order, without_watchers
 from kdfast.training.random_states import random_states, set_random_states
 from kdfast.training.restore import StateRestorer
 from kdfast.training.restore_values import NOTHING
+from kdfast.training.save_values import UnsupportedState
 from kdfast.training.series import Series
-from kdfast.training.snapshot import StateSaver, UnsupportedState
+from kdfast.training.snapshot import StateSaver, check_known
 
 EVERY = 60  # seconds between checkpoints within an epoch; there is one at the start of every epoch
 KEPT = 2  # checkpoints kept of a running fit: the older one is used if the last one is damaged
@@ -65,7 +66,11 @@ class Checkpoints:
         self.check_supported(learn, 'fit')
         return self.pending
 
-    def cut_steps(self, learn, first):
+    def cut_steps(
+        self,
+        learn,  # At the start of a fit
+        first,  # Number of a fit
+    ):
         "Delete later rows of an earlier start, unless fits from number `first` on have checkpoints."
         fits = [file.name.partition('-')[0] for file in self.path.glob('*-*.safetensors')]
         if not any(fit.isdigit() and int(fit) >= first for fit in fits):
@@ -107,7 +112,10 @@ class Checkpoints:
 
     # Saving
 
-    def roots(self, learn):
+    def roots(
+        self,
+        learn,  # During a fit
+    ):
         "Return the objects that refer to everything that training changes."
         loaders = [
             generator
@@ -124,7 +132,11 @@ class Checkpoints:
             loaders=loaders,
         )
 
-    def check_supported(self, learn, moment):
+    def check_supported(
+        self,
+        learn,  # During a fit
+        moment,  # 'fit' at its start, 'train' at the start of an epoch
+    ):
         "Record which objects a checkpoint cannot create; disable checkpoints if a state cannot be saved."
         if distributed.rank:
             return
@@ -136,7 +148,11 @@ class Checkpoints:
         else:
             self.fixed[moment] = saver.fixed
 
-    def disable(self, problem, resumes):
+    def disable(
+        self,
+        problem,  # UnsupportedState
+        resumes,  # Where an interrupted run resumes, for the note
+    ):
         "Save no more checkpoints of this fit; return whether that is new."
         if not self.supported:
             return False
@@ -144,7 +160,11 @@ class Checkpoints:
         self.say(f'{problem}, whose state cannot be saved: if this run is interrupted, it resumes {resumes}')
         return True
 
-    def disable_from_start(self, learn, problem):
+    def disable_from_start(
+        self,
+        learn,  # During a fit
+        problem,  # UnsupportedState
+    ):
         "Disable checkpoints, and mark the fit. Raises KdfastError if its first weights have changed."
         if not self.disable(problem, f'from the beginning of fit {self.fit}'):
             return
@@ -160,7 +180,12 @@ class Checkpoints:
             print(f'kdfast: {self.folder} repeats fit {self.fit} from its beginning', file=sys.stderr)
         write(self.path / name, b'')
 
-    def save(self, learn, where, cancelled=False):
+    def save(
+        self,
+        learn,  # During a fit
+        where,  # Place in the fit
+        cancelled=False,  # Whether the fit was cancelled
+    ):
         "Save a checkpoint named `where`, and delete those that are no longer needed."
         if distributed.rank or not self.supported:
             return  # the first process saves the state that all of them have
@@ -183,7 +208,11 @@ class Checkpoints:
         for place in previous[KEPT if where != END else 0 :]:
             place.file.unlink()
 
-    def store(self, where, content):
+    def store(
+        self,
+        where,  # Place in the fit
+        content,  # Of the file, bytes
+    ):
         "Write a checkpoint file."
         self.path.mkdir(exist_ok=True)
         write(self.path / f'{self.fit:02}-{where}-{hashlib.sha256(content).hexdigest()}.safetensors', content)
@@ -227,13 +256,3 @@ class Checkpoints:
         files = [file for file in self.path.glob(f'{self.fit:02}-{where}-*.safetensors')]
         places = [Place(file, *map(int, file.stem.split('-')[1:-1])) if where != END else Place(file) for file in files]
         return sorted(places, key=lambda place: (place.epoch or 0, place.step), reverse=True)
-
-
-def check_known(
-    fixed: dict,  # Of StateSaver, now
-    before: dict,  # Of StateSaver, when training began
-):
-    "Raise UnsupportedState if there are objects that did not exist when training began."
-    for where, what in fixed.items():
-        if before.get(where) != what:
-            raise UnsupportedState(where, f'a {what} since training began')

@@ -15,6 +15,22 @@ def device_name(
 
 
 @contextmanager
+def threads_used(
+    n: int | None,  # Threads of one operation on the CPU; None: as many as torch uses already
+) -> Iterator:
+    "Set the number of threads; restore it afterwards."
+    if n is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def repeatable(
     device: torch.device,  # Training device
 ) -> Iterator:

@@ -50,6 +50,7 @@ class DistributedRun(FitCallback, DistributedTrainer):
         self.leave()
 
     def leave(self):
+        "Restore model and normalization layers."
         if self.wrapped is not None:
             self.learn.model, self.wrapped = self.wrapped.module, None
             self.accelerator.free_memory()

@@ -7,7 +7,7 @@ from kdfast.data.dataset import Data
 from kdfast.runs.recipes import Recipe
 from kdfast.runs.run_dir import RunDir, locate_run
 from kdfast.training import evaluation, identity
-from kdfast.training.devices import repeatable
+from kdfast.training.devices import repeatable, threads_used
 from kdfast.training.lifecycle import begin_run, call_main, check_identity, outcome_recorded
 from kdfast.training.run import Run
 
@@ -16,10 +16,11 @@ def train(
     recipe: Recipe,  # Recipe to train
     data: Data,  # Images to train on
     seed: int,  # Seed of the run
-    given: dict,  # Arguments of the recipe that differ from its defaults
+    given: dict,  # Arguments of the recipe, and settings of every training, that differ from the defaults
     runs_dir: Path,  # Directory of the runs
     watch: tuple = (),  # Functions of a RunDir that return a callback for its fits, such as progress output
     rehearsed: bool = False,  # Whether the rehearsal was done, as part of another run's or of a study's
+    threads: int | None = None,  # Threads on a CPU, which decide the last bits of the weights; default: torch's
 ) -> RunDir:
     """Train a recipe and the runs that it depends on, unless they are finished; return the run directory.
 
@@ -37,15 +38,16 @@ def train(
         return distributed.broadcast_from_first(lambda: folder.finished)
 
     if not finished():
-        run = Run(folder, data, seed, runs_dir, watch, train)
+        run = Run(folder, data, seed, runs_dir, watch, train, recipe.settings_in(arguments))
         run.dls  # raises an error for too few images before the run directory is created
         run.identity = identity.identity_of(recipe, arguments, data)
-        if not rehearsed:
-            distributed.broadcast_from_first(lambda: rehearse_first(run, recipe, arguments))
-        with folder.locked():
-            if not finished():
-                return train_alone(run, recipe, arguments)
-    check_identity(folder, recipe, data, arguments)  # finished before, or by another process meanwhile
+        with threads_used(threads):
+            if not rehearsed:
+                distributed.broadcast_from_first(lambda: rehearse_first(run, recipe, arguments))
+            with folder.locked():
+                if not finished():
+                    return train_alone(run, recipe, arguments)
+    check_identity(folder, recipe, data, arguments, threads)  # finished before, or by another process meanwhile
     return folder
 
 

@@ -1,8 +1,13 @@
-"""Check a teacher that is given as a run directory."""
+"""Networks that come from elsewhere: a teacher that is given as a run or as a file, code of runs before this one."""
+
+import numpy as np
+import torch
 
 from kdfast.core.errors import KdfastError
 from kdfast.data.dataset import Data
+from kdfast.runs import trust
 from kdfast.runs.run_dir import RunDir
+from kdfast.stats.chance import above_chance
 
 
 def check_teacher(
@@ -11,7 +16,7 @@ def check_teacher(
     "Raise KdfastError for a run that is not finished or did not train a classifier."
     if not folder.finished:
         raise KdfastError(f'{folder} is {folder.status}; a teacher must be finished')
-    if folder.result.get('valid_accuracy') is None:
+    if all(folder.result.get(name) is None for name in ('valid_accuracy', 'valid_map')):
         raise KdfastError(
             f'{folder} is not a teacher: {folder.run["recipe"]} trains only a part of its network, not the classifier. '
             'Expected a run with a validation accuracy'
@@ -23,10 +28,10 @@ def held_out_note(
     data: Data,  # Of the student
 ) -> str:
     "Return a note if the teacher was trained on images that the student holds out; else ''."
-    holdout = (data.asked or {}).get('holdout')
+    holdout = (data.load_arguments or {}).get('holdout')
     teacher_images = folder.run.get('images') or {}
     if holdout and teacher_images:
-        same = teacher_images.get('source') == data.asked['source']
+        same = teacher_images.get('source') == data.load_arguments['source']
     else:
         same = holdout and folder.data.split(',')[0] == data.name.split(',')[0]
     if not same or teacher_images.get('holdout', 0) >= holdout:
@@ -35,3 +40,32 @@ def held_out_note(
         f'the teacher {folder} was trained on images that --holdout {holdout} holds out: '
         'its outputs there are better than on new images'
     )
+
+
+def keep_code(
+    run,  # kdfast.training.run.Run that was trained
+    network: torch.nn.Module,  # To save in its directory
+):
+    "Copy the code that builds a network from the run that it was loaded from to this run."
+    built_by = getattr(network, 'build_info', {})
+    for folder in (run.folder, *(folder for _, folder in run.upstream)):
+        try:
+            sources = trust.read_sources(built_by, folder / 'weights.safetensors')
+        except KdfastError:
+            continue  # another network's run
+        return trust.save_sources(sources, run.folder.path)
+
+
+def check_given(
+    run,  # kdfast.training.run.Run of a trained network that is used as it is
+):
+    "Say how many validation images the network gets right. Raises KdfastError at chance level."
+    classes, rows = run.folder.confusion()
+    matrix = np.array(rows)
+    right, n = matrix.trace(), matrix.sum()
+    if not above_chance(matrix):
+        raise KdfastError(
+            f'{run.folder.recipe} gets {right:,} of {n:,} validation images right, no more than by chance: it does '
+            f'not know the {len(classes)} classes of {run.data.name}, or not in this order. Train it for some epochs'
+        )
+    run.say(f'{run.folder.recipe} gets {right / n:.1%} of the {n:,} validation images right'.replace('%', ' %'))

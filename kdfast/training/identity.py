@@ -8,6 +8,7 @@ from kdfast.core.installed import is_installed
 from kdfast.core.names import LIBRARIES, NETWORKS, PRETRAINED, Name, is_run, names_network, parse
 from kdfast.core.projects import project_of_file, project_root, saved_name
 from kdfast.core.source import sha256_of
+from kdfast.data.class_weights import class_weights
 from kdfast.data.dataset import Data
 from kdfast.models.build import check_network, project_of, structure_of
 from kdfast.models.saved import check_trusted
@@ -24,14 +25,16 @@ def identity_of(
 ) -> dict:  # Entries of run.json; empty ones are left out
     """Return the identity of a run beside its arguments and images.
 
-    That is SHA-256 of `sources` and weights, versions of `packages`, and digests of the `structures` of networks.
+    That is SHA-256 of `sources` and weights, versions of `packages`, digests of the `structures` of networks, and
+    the weights of classes.
 
     Raises KdfastError, before anything is written, if a network cannot be built, trained on the data, or saved.
     """
     for name in (value for key, value in arguments.items() if key in NETWORK_OPTIONS and is_run(value)):
         check_trusted(Path(name) / 'weights.safetensors')
     names = foreign_networks(arguments)
-    structures = {name: check_network(name, data) for name in names}
+    trained = [name for name in names if name not in used_as_given(arguments)]  # others may be for images of other size
+    structures = {name: check_network(name, data) for name in trained}
     projects = {parse(name).where: project_of(parse(name)) for name in names}
     sources = {where: project.hashes for where, project in projects.items() if project}
     weights = {file: sha256_of(file) for file in {parse(name).weights for name in names} - {'', PRETRAINED}}
@@ -39,9 +42,19 @@ def identity_of(
         sources=sources | weights,
         recipe_sources=recipe_modules(recipe),
         structures=structures,
+        class_weights=weights_of(recipe, arguments, data),
         packages=package_versions(where for where, project in projects.items() if not project),
     )
     return {name: value for name, value in found.items() if value}
+
+
+def weights_of(
+    recipe: Recipe,  # Recipe of the run
+    arguments: dict,  # All of its arguments
+    data: Data,  # Images of the run
+) -> dict[str, float]:
+    "Return the class weights that the settings choose; empty if there are none."
+    return class_weights(recipe.settings_in(arguments).get('class_weights', 'none'), data)
 
 
 def recipe_modules(
@@ -63,6 +76,16 @@ def foreign_networks(
         for name, value in arguments.items()
         if value not in NETWORKS and (name in NETWORK_OPTIONS and not is_run(value) or is_plainly_network(value))
     ]
+
+
+def used_as_given(
+    arguments: dict,  # Of a recipe
+) -> set[str]:
+    "Return the names of trained networks among the arguments that are not trained further."
+    epochs_of = dict(network='epochs', teacher='teacher_epochs')
+    names = {arguments[name] for name, epochs in epochs_of.items() if name in arguments and arguments.get(epochs) == 0}
+    frozen = arguments.get('teacher', '') if 'unlabeled' in arguments else ''
+    return names | ({frozen} if '@' in frozen else set())
 
 
 def is_plainly_network(
@@ -95,6 +118,11 @@ def check(
         raise KdfastError(
             f'{folder} was trained with sources that have changed since: {listed(changed)}. '
             'Delete the run directory, or use --runs'
+        )
+    if config.get('class_weights', {}) != weights_of(recipe, arguments, data):
+        raise KdfastError(
+            f'{folder} was trained with other class weights than {arguments.get("class_weights")} has now: '
+            'delete the run directory, or use --runs'
         )
     packages = config.get('packages', {})
     if config.get('versions') == versions and packages == package_versions(packages):

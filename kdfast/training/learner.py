@@ -1,6 +1,7 @@
-"""The Learner of a run: resumes its fits from their checkpoints."""
+"""The Learner of a run: resumes its fits from their checkpoints; the order of its images."""
 
 import inspect
+from types import MappingProxyType
 
 from fastai.basics import Callback, Learner, OptimWrapper
 from fastai.callback.progress import ProgressCallback
@@ -11,8 +12,22 @@ from fastai.vision.core import IntToFloatTensor
 from kdfast.core import signals
 from kdfast.core.errors import KdfastError
 from kdfast.data.dataloaders import ImageBatches
+from kdfast.distill.fit import FitCallback
 from kdfast.training.kinds import type_text
+from kdfast.training.settings import check_fit
 from kdfast.training.steps import step, zero_grad
+
+
+class SeededOrder(FitCallback):
+    """Set epoch and progress of the training DataLoader at the start of each epoch.
+
+    Epoch and seed determine the order and the augmentation of the images; the progress determines their size in
+    progressive resizing.
+    """
+
+    def before_epoch(self):
+        self.dls.train.epoch = self.epoch
+        self.dls.train.progress = self.epoch / self.n_epoch
 
 
 class RunLearner(Learner):
@@ -20,15 +35,17 @@ class RunLearner(Learner):
 
     checkpoints = None
     watchers = ()  # callbacks that only observe: they may differ when the run is resumed
+    chosen = MappingProxyType({})  # learning rate and weight decay that the user set, whatever the recipe
 
-    def fit(self, *args, **kwargs):
+    def fit(self, n_epoch, lr=None, wd=None, cbs=None, **kwargs):
         "Fit as fastai does, with signals handled between steps."
+        check_fit(self, self.chosen, lr, wd, cbs)
         for cb in self.cbs:
             if cb.learn is not self:
                 cb.learn = self  # a callback that several Learners of a run share
         signals.training = self.checkpoints is not None
         try:
-            super().fit(*args, **kwargs)
+            super().fit(n_epoch, lr, wd, cbs, **kwargs)
         finally:
             signals.training = False
 
@@ -122,3 +139,12 @@ def repeatable_order(
     return type(dl) is ImageBatches and all(
         type(transform) in (IntToFloatTensor, Normalize) for transform in dl.after_batch.fs
     )
+
+
+def distributed_callbacks(
+    dls,  # DataLoaders of a run
+):
+    "Return the callbacks for several processes; imported here because the import of accelerate is slow."
+    from kdfast.training.distributed_run import DistributedRun, RankRandomNumbers
+
+    return [DistributedRun(gpu=dls.device.type == 'cuda'), RankRandomNumbers()]

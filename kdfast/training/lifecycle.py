@@ -10,6 +10,7 @@ from kdfast.core.errors import Diverged, KdfastError, reason, resource_failure
 from kdfast.core.projects import project_of_file
 from kdfast.runs import trust
 from kdfast.runs.recipes import Recipe
+from kdfast.runs.resume_check import same_code
 from kdfast.training import identity
 from kdfast.training.environment import environment
 from kdfast.training.precision import autocast_state, restore_autocast
@@ -24,8 +25,8 @@ def call_main(
 ) -> Learner | nn.Module:
     "Call `main`; return the Learner to evaluate or the network to save. Raises KdfastError otherwise."
     set_seed(run.seed)
-    outcome = recipe.main()(run, **arguments)
-    if isinstance(outcome, Learner | nn.Module) or not run.record.epochs:
+    outcome = recipe.main()(run, **recipe.of_main(arguments))
+    if isinstance(outcome, Learner | nn.Module) or not run.metrics_log.epochs:
         return outcome
     raise KdfastError(
         f'{recipe.file}: main returns {type(outcome).__name__}, expected the Learner to evaluate, or a network to save'
@@ -53,10 +54,10 @@ def begin_run(
     )
     folder.record = distributed.broadcast_from_first(lambda: folder.start(config, recipe.source))
     trust.replace_sources(project_of_file(recipe.file).sources if 'recipe_sources' in run.identity else {}, folder.path)
-    folder.set_status('running', images=run.data.asked)  # their location, which may have changed before a resumption
+    folder.set_status('running', images=run.data.load_arguments)  # the location may have changed since an interruption
     if changed := folder.record['changed']:
         run.say(f'these weights cannot be reproduced, because something changed during training: {"; ".join(changed)}')
-    run.checkpoints = run.keeper(folder, run.say)
+    run.checkpoints = run.checkpoints_class(folder, run.say)
 
 
 @contextmanager
@@ -96,15 +97,21 @@ def check_identity(
     recipe: Recipe,  # Requested recipe
     data,  # Requested images
     arguments: dict,  # Requested arguments, all of them
+    threads: int | None = None,  # Requested number of threads; any if None
 ):
     "Raise KdfastError if a finished run differs from the requested run."
     config = folder.run
+    if threads not in (None, config.get('threads')):
+        raise KdfastError(
+            f'{folder} was trained with {config.get("threads")} threads, requested are {threads}: '
+            'omit --threads, delete the run directory, or use --runs'
+        )
     if config.get('data_sha256') != data.fingerprint:
         raise KdfastError(
             f'{folder} was trained on other images with the same name, {data.name}: '
             'use --runs to save the new runs elsewhere'
         )
-    if folder.parsed('recipe.py', bytes.decode) != recipe.source:
+    if not same_code(folder.parsed('recipe.py', bytes.decode), recipe.source):
         raise KdfastError(
             f'{folder} was trained with another version of {recipe.file.name}: '
             'delete the run directory, rename the recipe, or use --runs'

@@ -48,7 +48,7 @@ class LRFindLearner(RunLearner):
 class LRFindRun(Run):
     "A run that ends with its first fit; the runs that it depends on are trained as usual."
 
-    kind = LRFindLearner
+    learner_class = LRFindLearner
 
 
 def find(
@@ -74,10 +74,10 @@ def find(
         folder = RunDir(Path(directory) / data.name / recipe.name / str(seed))
         if not all(needed.finished for needed in folders):  # training them may take hours
             rehearse(Run(folder, data, seed, runs_dir), recipe, arguments)
-        run = LRFindRun(folder, data, seed, runs_dir, train=train)
+        run = LRFindRun(folder, data, seed, runs_dir, train=train, settings=recipe.settings_in(arguments))
         run.folder.start(dict(recipe=recipe.name), recipe.source)
         try:
-            recipe.main()(run, **arguments)
+            recipe.main()(run, **recipe.of_main(arguments))
         except LRFindResult as result:
             return result
     raise KdfastError(f'{recipe.name} does not call fit_one_cycle: it has no learning rate to find')

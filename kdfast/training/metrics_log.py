@@ -1,40 +1,22 @@
 """Log metrics: every component of the loss, per step and per epoch."""
 
-import csv
-import io
 from collections import defaultdict
-from dataclasses import dataclass
-from math import isfinite
 from time import perf_counter
 
 import torch
 from torch.nn.utils import get_total_norm
 
 from kdfast.core import distributed
-from kdfast.core.append import AppendOnlyFile
+from kdfast.core.append import AppendOnlyFile, csv_row
 from kdfast.core.atomic import write_csv
-from kdfast.core.errors import Diverged
 from kdfast.distill.fit import FitCallback, merged, parts_of
 from kdfast.runs.run_dir import RunDir
+from kdfast.training.batch_values import GRADIENT, Batch, check
 from kdfast.training.device_values import SmoothLoss, reads_at_once, wide
+from kdfast.training.label_scores import LabelScores
 
-MEASURES = ('total', 'soft', 'hard', 'fit', 'accuracy')
-STEP = ('stage', 'epoch', 'step', 'lr', *MEASURES)
-EPOCH = ('stage', 'epoch', 'lr', *(f'train_{m}' for m in MEASURES), *(f'valid_{m}' for m in MEASURES), 'seconds')
+LOSSES = ('total', 'soft', 'hard', 'fit')
 LOOK_EVERY = 50  # batches between reads from a GPU; each read synchronizes
-GRADIENT = 'gradient'  # key of the gradient norm in the values of a batch
-
-
-@dataclass
-class Batch:
-    "Measurements of one batch."
-
-    split: str  # train or valid
-    epoch: int  # From 1
-    step: int  # In the epoch, from 1
-    size: int  # Images
-    values: dict  # Losses, number of correct predictions, gradient norm; on the device until they are read
-    lr: float | None = None  # Of a training step
 
 
 class MetricsLog(FitCallback):
@@ -42,6 +24,8 @@ class MetricsLog(FitCallback):
 
     `total` is the training loss, `hard` the loss on labels (on validation images: the validation loss), `soft` and
     `fit` the losses that Distill, Match and Hint add.
+
+    Images with several labels have `valid_map`, the mean average precision of the epoch, instead of accuracies.
 
     Training rows are measured during the steps: on augmented images, with the weights of that step.
 
@@ -56,8 +40,20 @@ class MetricsLog(FitCallback):
     def __init__(
         self,
         folder: RunDir,  # Run directory
+        several: bool = False,  # Whether images have several labels: mean average precision instead of accuracy
     ):
         self.folder = folder
+        of_step, of_valid = (*LOSSES, *([] if several else ['accuracy'])), (*LOSSES, 'map' if several else 'accuracy')
+        self.of_step = of_step  # measures of a training step
+        self.columns = (
+            'stage',
+            'epoch',
+            'lr',
+            *(f'train_{m}' for m in of_step),
+            *(f'valid_{m}' for m in of_valid),
+            'seconds',
+        )
+        self.scores = LabelScores() if several else None
         self.stage = 0
         self.epochs = []  # rows of metrics.csv
         self.steps = 0  # rows of steps.csv
@@ -69,6 +65,8 @@ class MetricsLog(FitCallback):
 
     def begin_epoch(self):
         "Reset the sums of the epoch."
+        if self.scores:
+            self.scores = LabelScores()
         self.sums = defaultdict(float)
         self.counts = defaultdict(int)
         self.started = perf_counter()
@@ -107,6 +105,8 @@ class MetricsLog(FitCallback):
         losses = merged(parts_of(cb) for cb in self.learn.cbs.sorted('order'))
         losses = losses or dict.fromkeys(('total', 'hard'), self.loss.detach().mean())
         y, pred = self.y, self.pred
+        if self.scores and not self.training and 'hard' in losses:
+            self.scores.add(pred, y)
         labelled = (
             isinstance(y, torch.Tensor)
             and isinstance(pred, torch.Tensor)
@@ -144,7 +144,10 @@ class MetricsLog(FitCallback):
         for batch in batches:
             self.add(batch)
 
-    def read(self, batches):
+    def read(
+        self,
+        batches,  # Not read before
+    ):
         "Read the values of batches from the device in one transfer; average them over the processes."
         recent = self.recorder.losses[-len(batches) :]
         smooth = [i for i, loss in enumerate(recent, -len(recent)) if loss.device.type != 'cpu']
@@ -163,7 +166,10 @@ class MetricsLog(FitCallback):
             for name, value in batch.values.items():
                 check(batch, name, value)
 
-    def add(self, batch):
+    def add(
+        self,
+        batch,  # With its values read
+    ):
         "Add a batch to the sums of its epoch, and a training step to steps.csv."
         batch.values.pop(GRADIENT, None)
         for name, value in batch.values.items():
@@ -172,10 +178,10 @@ class MetricsLog(FitCallback):
         if batch.lr is None:
             return
         if not self.steps:
-            self.file.add(csv_row(STEP))
+            self.file.add(csv_row(('stage', 'epoch', 'step', 'lr', *self.of_step)))
         self.steps += 1
         self.file.add(
-            csv_row((self.stage, batch.epoch, self.steps, batch.lr, *(batch.values.get(m) for m in MEASURES)))
+            csv_row((self.stage, batch.epoch, self.steps, batch.lr, *(batch.values.get(m) for m in self.of_step)))
         )
 
     @property
@@ -202,8 +208,10 @@ class MetricsLog(FitCallback):
             **means,
             seconds=round(perf_counter() - self.started, 2),
         )
-        self.epochs.append({name: row.get(name) for name in EPOCH})
-        write_csv(self.folder / 'metrics.csv', EPOCH, ([r[name] for name in EPOCH] for r in self.epochs))
+        if self.scores:
+            row['valid_map'] = self.scores.mean()
+        self.epochs.append({name: row.get(name) for name in self.columns})
+        write_csv(self.folder / 'metrics.csv', self.columns, (r.values() for r in self.epochs))
         self.file.write()
         self.begin_epoch()
 
@@ -218,7 +226,10 @@ class MetricsLog(FitCallback):
             sums=[[*key, value, self.counts[key]] for key, value in self.sums.items()],
         )
 
-    def load_state_dict(self, state):
+    def load_state_dict(
+        self,
+        state,  # Of another start of the run
+    ):
         "Restore the state from `state_dict`."
         self.stage = state['stage']
         self.steps = state['steps']
@@ -230,19 +241,3 @@ class MetricsLog(FitCallback):
         for split, name, total, count in state['sums']:
             self.sums[split, name] = total
             self.counts[split, name] = count
-
-
-def check(batch, name, value):
-    "Raise Diverged if a value is not finite."
-    if isfinite(value):
-        return
-    what = 'a gradient became infinite or NaN' if name == GRADIENT else f'the {name} loss became {value}'
-    where = f'step {batch.step}' if batch.split == 'train' else 'on validation images'
-    raise Diverged(f'{what} in epoch {batch.epoch}, {where}: try a lower --lr')
-
-
-def csv_row(values):
-    "Return a row of a CSV file as bytes."
-    text = io.StringIO()
-    csv.writer(text, lineterminator='\n').writerow(values)
-    return text.getvalue().encode()

@@ -12,7 +12,7 @@ THREADS = Path('/proc/self/task')  # of Linux
 
 
 def waited_for_cores() -> float | None:
-    "Return the seconds that this process's threads were ready to run but had no core so far; None where nothing tells."
+    "Return the seconds that this process's threads have waited for a core; None if unknown."
     try:
         files = [thread / 'schedstat' for thread in THREADS.iterdir()]
     except OSError:
@@ -21,8 +21,10 @@ def waited_for_cores() -> float | None:
     return sum(waits) / 1e9 if waits else None
 
 
-def run_queue_delay(file):
-    "Nanoseconds, the second number of a thread's schedstat; a thread may end meanwhile"
+def run_queue_delay(
+    file: Path,  # schedstat of the thread, whose second number it is
+):
+    "Return the nanoseconds that a thread has waited for a core; None if the thread has ended."
     try:
         return int(file.read_text().split()[1])
     except (OSError, ValueError, IndexError):
@@ -50,6 +52,7 @@ class OtherLoad(FitCallback):
         self.begin()
 
     def begin(self):
+        "Note time and waiting time at the start of a measurement."
         self.since = self.clock(), self.waited()
 
     def after_batch(self):

@@ -1,4 +1,4 @@
-"""Precision of training steps: bfloat16 if the hardware has instructions for it, else float32."""
+"""Precision of training steps: float32 or bfloat16; by default bfloat16 if the hardware has instructions for it."""
 
 from functools import lru_cache
 
@@ -6,7 +6,9 @@ import torch
 from fastai.torch_core import to_float
 from torch import nn
 
+from kdfast.core.errors import KdfastError
 from kdfast.distill.fit import FitCallback
+from kdfast.training.devices import device_name
 
 
 class Bfloat16(FitCallback):
@@ -32,7 +34,7 @@ class Bfloat16(FitCallback):
                 hook
                 for module in self.model.modules()
                 if isinstance(module, nn.Conv2d)
-                for hook in exact_at_the_edge(module)
+                for hook in add_float32_hooks(module)
             ]
 
     def after_pred(self):
@@ -54,31 +56,41 @@ class Bfloat16(FitCallback):
         self.hooks, self.before = (), None
 
 
-left = set()  # convolutions that are being computed in float32 now
+in_float32 = set()  # convolutions that are being computed in float32 now
 
 
-def exact_at_the_edge(conv):
+def add_float32_hooks(
+    conv: nn.Module,  # A convolution
+):
     "Register hooks that compute a convolution in float32 if needed; return their handles."
-    return conv.register_forward_pre_hook(exact, with_kwargs=True), conv.register_forward_hook(
-        as_before, always_call=True
+    return conv.register_forward_pre_hook(enter_float32, with_kwargs=True), conv.register_forward_hook(
+        leave_float32, always_call=True
     )
 
 
-def exact(conv, inputs, named):
+def enter_float32(
+    conv: nn.Module,  # The convolution about to compute
+    inputs,  # Its input, if given by position
+    named,  # Its input, if given by name
+):
     "Disable autocast before a convolution in which some weights would cover nothing but padding."
     (x,) = *inputs, *named.values()
     if not (torch.is_autocast_enabled(x.device.type) and sees_padding_alone(conv, x.shape[-2:])):
         return None
-    left.add(conv)
+    in_float32.add(conv)
     torch.set_autocast_enabled(x.device.type, False)
     return (x.float(),), {}
 
 
-def as_before(conv, inputs, output):
+def leave_float32(
+    conv: nn.Module,  # The convolution that has computed
+    inputs,  # Its input, not used
+    output,  # Its output, not used
+):
     "Enable autocast again after the convolution."
-    if conv not in left:
+    if conv not in in_float32:
         return
-    left.remove(conv)
+    in_float32.remove(conv)
     torch.set_autocast_enabled(conv.weight.device.type, True)
 
 
@@ -89,14 +101,34 @@ def sees_padding_alone(
     "Return whether some weights cover only padding at every position: small images, large kernels."
     # With 'same' or 'valid', every weight covers a pixel somewhere if the image is as large as the kernel
     padding = (0, 0) if isinstance(conv.padding, str) else conv.padding
-    return any(idle(*side) for side in zip(shape, conv.kernel_size, conv.stride, padding, conv.dilation))
+    return any(
+        covers_padding_alone(*side) for side in zip(shape, conv.kernel_size, conv.stride, padding, conv.dilation)
+    )
 
 
 @lru_cache(None)
-def idle(side, kernel, stride, padding, dilation):
-    "Return the same for one dimension."
+def covers_padding_alone(
+    side: int,  # Size of the input, in pixels
+    kernel: int,  # Size of the kernel
+    stride: int,  # Of the convolution
+    padding: int,  # On each side
+    dilation: int,  # Distance of neighboring weights
+):
+    "Return whether some weights cover nothing but padding in one dimension."
     starts = range(-padding, side + padding - dilation * (kernel - 1), stride)
     return any(not any(0 <= start + dilation * i < side for start in starts) for i in range(kernel))
+
+
+def precision_on(
+    device: torch.device,  # Training device
+    setting: str,  # auto, float32 or bfloat16
+) -> str:  # float32 or bfloat16
+    "Return the precision of training steps. Raises KdfastError if the device does not support it."
+    if setting == 'auto':
+        return 'bfloat16' if multiplies_bfloat16(device) else 'float32'
+    if setting == 'bfloat16' and not (device.type == 'cpu' or multiplies_bfloat16(device)):
+        raise KdfastError(f'--precision bfloat16: {device_name(device)} has no bfloat16; use float32 or auto')
+    return setting
 
 
 def use_bfloat16(

@@ -9,6 +9,7 @@ from kdfast.distill.fit import FitCallback
 from kdfast.runs.run_dir import RunDir
 
 LOSSES = dict(train_total='loss', train_soft='soft', train_hard='hard', train_fit='fit')  # labels of columns
+SCORES = dict(valid_accuracy='acc', valid_map='mAP')
 
 
 def live_bars(
@@ -85,5 +86,7 @@ def metrics_text(
     losses = [f'{LOSSES[name] if len(parts) > 1 else "loss"} {value:.3g}' for name, value in parts.items()]
     if 'train_fit' in parts:
         losses = [f'fit {row["train_fit"]:.3g}']
-    accuracy = [] if row['valid_accuracy'] is None else [f'acc {row["valid_accuracy"]:.1%}'.replace('%', ' %')]
-    return ' '.join(losses + accuracy)
+    scores = [
+        f'{label} {row[name]:.1%}'.replace('%', ' %') for name, label in SCORES.items() if row.get(name) is not None
+    ]
+    return ' '.join(losses + scores)

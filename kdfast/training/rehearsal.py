@@ -97,9 +97,16 @@ class Rehearsals:
             raise outcome
         return folder
 
-    def outcome(self, folder, recipe, arguments, seeds, identity_of):
+    def outcome(
+        self,
+        folder,  # Temporary run directory
+        recipe,  # To rehearse
+        arguments,  # All arguments of the run
+        seeds,  # Number of runs with these arguments
+        identity_of,  # Identity of the run; None to compute it
+    ):
         "Rehearse one recipe; return the disk space that it needs, or the error."
-        run = RehearsalRun(folder, self)
+        run = RehearsalRun(folder, self, recipe.settings_in(arguments))
         try:
             with recipe_errors(recipe, arguments):
                 run.identity = (

@@ -31,24 +31,42 @@ class RehearsalRun(Run):
         self,
         folder: RunDir,  # Temporary run directory
         rehearsals,  # kdfast.training.rehearsal.Rehearsals, for the runs that it depends on
+        settings: dict,  # As of Run
     ):
         run = rehearsals.run
-        super().__init__(folder, run.data, run.seed, run.runs)
+        super().__init__(folder, run.data, run.seed, run.runs, settings=settings)
         self.rehearsals = rehearsals
         self.whole = run.data
-        self.kind = partial(ShortLearner, self)
+        self.learner_class = partial(ShortLearner, self)
         self.total_epochs = 0  # of the fits as the recipe requests them
         self.checkpoint_bytes = {}  # by number of the fit
-        self.keeper = partial(MeasuredCheckpoints, self.checkpoint_bytes)
+        self.checkpoints_class = partial(MeasuredCheckpoints, self.checkpoint_bytes)
         self.dls = few_batches(run.dls)
 
-    def needs(self, name, **given):
+    def needs(
+        self,
+        name,  # Of a recipe
+        **given,  # Its arguments
+    ):
         "Return the network of a run, rehearsed or finished."
         network = super().needs(name, **given)
-        self.caches = []  # the teacher's outputs for these few images are not saved
+        self.teacher_caches = []  # the teacher's outputs for these few images are not saved
         return network
 
-    def train(self, name, given):
+    def add_unlabeled(
+        self,
+        path,  # Directory or archive; empty for none
+    ):
+        "Rehearse on a few images of the data set and of those without labels."
+        if path:
+            super().add_unlabeled(path)
+            self.dls = few_batches(self.dls)
+
+    def train(
+        self,
+        name,  # Of a recipe
+        given,  # Its arguments
+    ):
         "Rehearse a run that this one depends on, unless it is finished; return its run directory."
         recipe = find_recipe(name)
         arguments = recipe.resolve(given)
@@ -79,7 +97,10 @@ class RehearsalRun(Run):
         finally:
             restore_autocast(autocast)
 
-    def room(self, seeds):
+    def room(
+        self,
+        seeds,  # Number of real runs
+    ):
         """Return the disk space that the real runs need.
 
         Logits are saved in half precision; the teacher's logits are cached in single precision, on a CPU.
@@ -99,9 +120,9 @@ def check_loads(
     network: torch.nn.Module,  # The network that was saved
 ):
     "Raise KdfastError if the saved network cannot be loaded or returns other logits."
-    if 'network' not in getattr(network, 'built_by', {}):
+    if 'network' not in getattr(network, 'build_info', {}):
         return  # built by the recipe itself: it cannot be built again
-    name = network.built_by['network']
+    name = network.build_info['network']
     loaded = load_network(run.folder)
     x = run.dls.valid.one_batch()[0].cpu()
     with torch.no_grad():

@@ -27,7 +27,14 @@ class ValueRestorer:
         self.created = {}  # restored objects, by their number in the checkpoint
         self.memory = set()  # memory of tensors that were filled in place
 
-    def restore_tensor(self, state, old, where, in_place=False):
+    def restore_tensor(
+        self,
+        state,  # Of the saved value
+        old,  # Value in its place, or NOTHING
+        where,  # Path of attributes to it
+        in_place=False,  # Fill the existing tensor if it fits
+    ):
+        "Return a tensor with its gradient."
         if 'of' in state:
             x = self.view(state, old)
         else:
@@ -43,7 +50,10 @@ class ValueRestorer:
             x.requires_grad_(state['requires_grad'])
         return x
 
-    def values(self, state):
+    def values(
+        self,
+        state,  # Of a tensor
+    ):
         "Return a new tensor with the saved order of dimensions in memory."
         stored = self.tensors[state['data']]
         x = torch.empty_permuted(
@@ -54,7 +64,11 @@ class ValueRestorer:
         )
         return x.copy_(stored.permute([state['order'].index(d) for d in range(stored.dim())]))
 
-    def copy_into(self, old, x):
+    def copy_into(
+        self,
+        old,  # Tensor of this process
+        x,  # Restored values
+    ):
         "Fill a tensor of a module or optimizer if shape and type match; return the tensor to use."
         place = old.device, old.untyped_storage().data_ptr(), old.storage_offset()
         if old.shape == x.shape and old.dtype == x.dtype and not (old.numel() and place in self.memory):
@@ -66,7 +80,11 @@ class ValueRestorer:
         old.data = x
         return old
 
-    def view(self, state, old):
+    def view(
+        self,
+        state,  # Of the view
+        old,  # Tensor in its place
+    ):
         "Return a view of a tensor that was restored before; the existing one if it is that view already."
         base = self.created[state['of']]
         x = base.detach().as_strided(state['size'], state['stride'], base.storage_offset() + state['offset'])
@@ -75,7 +93,11 @@ class ValueRestorer:
         same = (old.data_ptr(), old.shape, old.stride()) == (x.data_ptr(), x.shape, x.stride())
         return old if same else x
 
-    def with_type(self, x, state):
+    def with_type(
+        self,
+        x,  # Any tensor
+        state,  # Of the tensor
+    ):
         "Return a tensor as the saved subclass of Tensor."
         if type(x).__name__ == state['type']:
             return x
@@ -84,11 +106,23 @@ class ValueRestorer:
         types = {t.__name__: t for t in subclasses(torch.Tensor)}
         return x.as_subclass(types[state['type']])
 
-    def restore_array(self, state, old, where):
+    def restore_array(
+        self,
+        state,  # Of the saved value
+        old,  # Value in its place, or NOTHING
+        where,  # Path of attributes to it
+    ):
+        "Return an array or a number of NumPy."
         x = self.tensors[state['data']].numpy().copy().reshape(state['shape'])
         return x[()] if state['scalar'] else x
 
-    def restore_generator(self, state, old, where):
+    def restore_generator(
+        self,
+        state,  # Of the saved value
+        old,  # Value in its place, or NOTHING
+        where,  # Path of attributes to it
+    ):
+        "Return a random generator in its saved state; an existing one if it has the same type."
         x = old if generator_type(old) == state['type'] else new_generator(state['type'], state['about'])
         value = self(state['state'], NOTHING)
         if isinstance(x, random.Random):
@@ -99,7 +133,13 @@ class ValueRestorer:
             x.set_state(value)
         return x
 
-    def restore_value(self, state, old, where):
+    def restore_value(
+        self,
+        state,  # Of the saved value
+        old,  # Value in its place, or NOTHING
+        where,  # Path of attributes to it
+    ):
+        "Return a value that was saved as text."
         read = next(read for t, (_, read) in VALUES.items() if t.__name__ == state['type'])
         return read(state['text'])
 

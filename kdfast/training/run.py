@@ -2,57 +2,49 @@
 
 import sys
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import torch
-from fastai.basics import CrossEntropyLossFlat, L, Learner, accuracy, noop, set_seed
+from fastai.basics import L, Learner, noop, set_seed
 from fastai.callback.progress import ProgressCallback
 from torch import nn
 
 from kdfast.core import distributed
 from kdfast.core.errors import KdfastError
-from kdfast.core.names import is_run
+from kdfast.core.names import is_run, parse
+from kdfast.data.class_weights import class_weights
 from kdfast.data.dataloaders import loaders
 from kdfast.data.dataset import Data
+from kdfast.data.unlabeled import with_unlabeled
 from kdfast.distill.cuda_graphs.replay import CudaGraphs
-from kdfast.distill.fit import FitCallback
-from kdfast.distill.regressor import regressor
+from kdfast.distill.losses.features import feature_loss, hint_loss
 from kdfast.models.adapt import adapt_teacher, scaling_note
-from kdfast.models.front import LAYER, features, front, front_back
+from kdfast.models.as_given import as_given, frozen_network
 from kdfast.models.saved import build_by, build_for, load_network
 from kdfast.runs import trust
-from kdfast.runs.options import layer_pairs
+from kdfast.runs.options import OF_ONE_RUN
 from kdfast.runs.recipes import find_recipe
 from kdfast.runs.run_dir import RunDir
 from kdfast.runs.upstream import record_upstream
 from kdfast.training.checkpoints import Checkpoints
 from kdfast.training.given_teacher import check_teacher, held_out_note
-from kdfast.training.learner import RunLearner
+from kdfast.training.learner import RunLearner, SeededOrder, distributed_callbacks
+from kdfast.training.losses import check_loss
 from kdfast.training.metrics_log import MetricsLog
-from kdfast.training.optimizers import optimizer_named
-from kdfast.training.precision import Bfloat16, multiplies_bfloat16
+from kdfast.training.precision import Bfloat16, precision_on
 from kdfast.training.random_states import random_states_kept
+from kdfast.training.run_layers import RunLayers
+from kdfast.training.settings import chosen_in, learner_arguments
 from kdfast.training.teacher_cache import TeacherCache
+from kdfast.training.weighted_loss import ClassWeights
 
 
-class SeededOrder(FitCallback):
-    """Set epoch and progress of the training DataLoader at the start of each epoch.
-
-    Epoch and seed determine the order and the augmentation of the images; the progress determines their size in
-    progressive resizing.
-    """
-
-    def before_epoch(self):
-        self.dls.train.epoch = self.epoch
-        self.dls.train.progress = self.epoch / self.n_epoch
-
-
-class Run:
+class Run(RunLayers):
     "One execution of a recipe: its run directory, data and seed, and the runs that it depends on."
 
-    kind = RunLearner  # class of its Learners
-    keeper = Checkpoints  # class of its checkpoints
+    learner_class = RunLearner  # class of its Learners
+    checkpoints_class = Checkpoints  # class of its checkpoints
     rehearsal = False  # Whether this is the rehearsal on a few images
     identity = None  # of its code and networks, from kdfast.training.identity
 
@@ -64,6 +56,7 @@ class Run:
         runs: Path,  # Directory of the runs that it depends on
         watch: tuple = (),  # Functions of a RunDir that return a callback for its fits, such as progress output
         train: Callable | None = None,  # kdfast.training.execute.train, for the runs that it depends on
+        settings: dict | None = None,  # Those of kdfast.runs.options.SETTINGS that are not defaults
     ):
         self.folder = folder
         self.data = data
@@ -71,11 +64,13 @@ class Run:
         self.runs = runs
         self.watch = watch
         self.train_recipe = train
-        self.record = MetricsLog(folder)
+        self.settings = settings or {}
+        self.metrics_log = MetricsLog(folder, data.several)
         self.checkpoints = None
         self.upstream = []  # (recipe name, run directory) of each run that it depends on
-        self.caches = []  # TeacherCache of each teacher
-        self.hint = None  # layers and shapes of stage one
+        self.teacher_caches = []  # TeacherCache of each teacher
+        self.given = None  # trained network that is used as it is
+        self.stage_one = None  # layers and shapes of stage one
 
     @cached_property
     def dls(self):
@@ -84,8 +79,13 @@ class Run:
 
     @property
     def precision(self):
-        "Precision of training steps: bfloat16 if the hardware has instructions for it, else float32"
-        return 'bfloat16' if multiplies_bfloat16(self.dls.device) else 'float32'
+        "Precision of training steps: float32 or bfloat16"
+        return precision_on(self.dls.device, self.settings.get('precision', 'auto'))
+
+    @cached_property
+    def class_weights(self):
+        "Weights of the classes in the loss on labels, by class; empty if there are none"
+        return class_weights(self.settings.get('class_weights', 'none'), self.data)
 
     def build(
         self,
@@ -95,10 +95,29 @@ class Run:
         "Build a network; its initial weights depend only on the seed, unless its name includes weights."
         set_seed(self.seed)
         network, project = (build_by if callable(name) else build_for)(name, self.data, self.say)
-        if project:  # save the user's code in the run, and trust it: this process already ran it
-            trust.save_sources(project.sources, self.folder.path)
-            trust.accept(network.built_by)
+        self.save_code(network, project)
         return network
+
+    def as_given(
+        self,
+        name: str,  # Of a trained network, with its weights: NAME@FILE or NAME@pretrained
+    ) -> Learner:
+        "Return a Learner of a trained classifier. Raises KdfastError for other classes."
+        given = as_given(name, self.data)
+        self.say(given.note)
+        self.given = given.network
+        self.save_code(given.network, given.project)
+        return self.learner(given.adapted)
+
+    def save_code(
+        self,
+        network,  # That was built
+        project,  # The user's code that built it; None for other networks
+    ):
+        "Save the user's code that builds a network in the run, and trust it: this process already ran it."
+        if project:
+            trust.save_sources(project.sources, self.folder.path)
+            trust.accept(network.build_info)
 
     def say(
         self,
@@ -124,7 +143,10 @@ class Run:
         Raises KdfastError if the run is damaged, not finished, or not a classifier.
         """
         given_run = is_run(given.get('network', ''))
-        folder = RunDir(Path(given['network'])) if given_run else self.train(name, given)
+        passed_on = {name: value for name, value in self.settings.items() if name not in OF_ONE_RUN}
+        if given.get('epochs') == 0:  # nothing is trained, so that no other argument matters
+            given, passed_on = {key: given[key] for key in ('network', 'epochs') if key in given}, {}
+        folder = RunDir(Path(given['network'])) if given_run else self.train(name, passed_on | given)
         if given_run:
             check_teacher(folder)
         if problems := folder.problems():
@@ -133,14 +155,18 @@ class Run:
         self.upstream.append((name, folder))
         network = load_network(folder)
         if given_run:
-            for note in (scaling_note(network, self.data, str(folder)), held_out_note(folder, self.data)):
-                self.say(note)
-            network = adapt_teacher(network, self.data, str(folder))
-        if name == 'teacher' and hasattr(network, 'built_by'):
-            self.caches.append(TeacherCache(folder / 'outputs', network))
+            self.say(held_out_note(folder, self.data))
+        self.say(scaling_note(network, self.data, str(folder)))
+        network = adapt_teacher(network, self.data, str(folder))
+        if name == 'teacher' and (hasattr(network, 'build_info') or not given_run):
+            self.teacher_caches.append(TeacherCache(folder / 'outputs', network))
         return network
 
-    def train(self, name, given):
+    def train(
+        self,
+        name,  # Of a recipe
+        given,  # Its arguments
+    ):
         "Return the run directory of a run that this one depends on; train the run if it is not finished."
         return self.train_recipe(find_recipe(name), self.data, self.seed, given, self.runs, self.watch, rehearsed=True)
 
@@ -150,90 +176,51 @@ class Run:
         hashes = [folder.files['weights.safetensors'] for name, folder in self.upstream if name == 'teacher']
         return '+'.join(dict.fromkeys(hashes)) or None
 
-    def guide(
+    def frozen(
         self,
-        student: nn.Module,  # Network to train
-        teacher: nn.Module,  # Trained network
-        layers: str = f'{LAYER}:{LAYER}',  # The teacher's hint layer and the student's guided layer
-        matrix: bool = False,  # Add a regressor even if the shapes already match
+        name: str,  # Network with weights, a run directory, or a network to train on labels first
+        optimizer: str = 'sgd',  # Optimizer of that training
     ) -> nn.Module:
-        "Return the model of stage one: the student's front, followed by a regressor if the shapes differ."
-        guided, hint = self.fronts(student, teacher, layers)
-        shapes = [list(features(net, self.xb).shape[1:]) for net in (guided, hint)]
-        matrix = matrix or shapes[0] != shapes[1]
-        self.hint = dict(layers=layers, guided_shape=shapes[0], hint_shape=shapes[1], matrix=matrix)
-        return nn.Sequential(guided, self.bridge(guided, hint)) if matrix else guided
+        "Return a network whose features are wanted, for this run's images. Raises KdfastError."
+        if is_run(name) or not parse(name).weights:
+            return self.needs('teacher', network=name, optimizer=optimizer)
+        return frozen_network(name, self.data)
 
-    @cached_property
-    def xb(self):
-        "A few images, to compute the shapes of layers"
-        return self.dls.one_batch()[0][:8]
-
-    def fronts(self, student, teacher, layers):
-        "Return the fronts of student and teacher for one pair of layers."
-        ((hint, guided),) = layer_pairs(layers)
-        return front(student, guided), front(teacher, hint)
-
-    def regressor(
+    def add_unlabeled(
         self,
-        student: nn.Module,  # The student, not changed
-        teacher: nn.Module,  # The teacher, not changed
-        layers: str,  # The teacher's hint layer and the student's guided layer
-    ) -> nn.Module:
-        "Return a new regressor between two layers. Raises KdfastError if none is possible."
-        return self.bridge(*self.fronts(student, teacher, layers))
-
-    def bridge(self, guided, hint):
-        "Return a regressor between two fronts. Raises KdfastError if it does not fit progressive resizing."
-        layer = regressor(guided, hint, self.xb)
-        convolution = layer if isinstance(layer, nn.Linear | nn.Conv2d) else layer[0]
-        if self.data.grow == 1 or layer is convolution and getattr(layer, 'kernel_size', (1, 1)) == (1, 1):
-            return layer
-        raise KdfastError(
-            f'--grow {self.data.grow}: the regressor between these layers is a convolution of '
-            f'{"×".join(map(str, convolution.kernel_size))}{"" if layer is convolution else ", enlarged"}, '
-            'which fits images of one size only: choose layers of equal height and width, or omit --grow'
-        )
-
-    def channels(
-        self,
-        student: nn.Module,  # The student
-        teacher: nn.Module,  # The teacher
-        layers: str,  # Pairs, TEACHER_LAYER:STUDENT_LAYER,…
-    ) -> tuple[list, list]:  # Of the student, of the teacher
-        "Return the numbers of channels of the layers. Raises KdfastError if a layer does not exist."
-        found = [self.fronts(student, teacher, ':'.join(pair)) for pair in layer_pairs(layers)]
-        return tuple([features(net, self.xb).shape[1] for net in nets] for nets in zip(*found))
-
-    def front_back(
-        self,
-        layers: str = f'{LAYER}:{LAYER}',  # The teacher's hint layer and the student's guided layer
+        path: str,  # Directory or archive of images; empty for none
     ):
-        "Return a splitter for a Learner, with which `freeze()` freezes the student's front."
-        ((_, guided),) = layer_pairs(layers)
-        return partial(front_back, layer=guided, xb=self.xb)
+        "Train the next Learner also on images without labels, whose labels are 0. Raises KdfastError."
+        if path:
+            self.dls = loaders(with_unlabeled(self.data, path), self.seed)
 
     def learner(
         self,
         model: nn.Module,  # Model to train
-        optimizer: str = 'sgd',  # sgd or muon, with momentum
+        optimizer: str | None = None,  # sgd, muon or adamw, with momentum; default: the setting, else sgd
         **kwargs,  # Passed to fastai's Learner: loss_func, splitter, train_bn …
     ) -> Learner:
         """Create a fastai Learner on this run's images that saves its losses in the run directory.
 
-        Defaults: cross-entropy on labels, SGD with momentum, weight decay 5e-3. fastai multiplies the decay by the
-        learning rate; with momentum 0.9 it equals 5e-4 in libraries that add it to the gradient. `fit_one_cycle`
-        moves the momentum from 0.95 to 0.85 and back, regardless of the optimizer's own value.
+        Defaults: cross-entropy on labels (binary cross-entropy if images have several), SGD with momentum, weight decay
+        5e-3. fastai multiplies the decay by the learning rate; with momentum 0.9 it equals 5e-4 in libraries that add
+        it to the gradient. `fit_one_cycle` moves the momentum from 0.95 to 0.85 and back, regardless of the
+        optimizer's own value.
+
+        Raises KdfastError if a setting of the run is given here as well, and for a loss that does not fit the labels.
         """
-        settings = dict(loss_func=CrossEntropyLossFlat(), wd=5e-3, metrics=accuracy)
-        settings |= dict(opt_func=partial(optimizer_named(optimizer), mom=0.9)) | kwargs
-        cbs = [SeededOrder(), self.record, *self.caches, *L(settings.pop('cbs', None))]
+        arguments = learner_arguments(self.settings, optimizer, kwargs, self.data.several)
+        check_loss(arguments['loss_func'], self.data)
+        cbs = [SeededOrder(), self.metrics_log, *self.teacher_caches, *L(arguments.pop('cbs', None))]
+        if self.class_weights and arguments['loss_func'] not in (hint_loss, feature_loss):  # which have no labels
+            cbs.append(ClassWeights(list(self.class_weights.values())))
         if self.precision == 'bfloat16':
             cbs.append(Bfloat16())
         if distributed.size > 1:
             cbs += distributed_callbacks(self.dls)
         model = model.to(self.dls.device, memory_format=torch.channels_last)
-        learn = self.kind(self.dls, model, path=self.folder.path, cbs=cbs, **settings)
+        learn = self.learner_class(self.dls, model, path=self.folder.path, cbs=cbs, **arguments)
+        learn.chosen = chosen_in(self.settings)
         learn.checkpoints = self.checkpoints
         learn.watchers = [watch(self.folder) for watch in self.watch]
         if self.dls.device.type == 'cuda' and distributed.size == 1:
@@ -242,12 +229,3 @@ class Run:
         learn.remove_cbs(ProgressCallback)
         learn.logger = noop
         return learn
-
-
-def distributed_callbacks(
-    dls,  # DataLoaders of a run
-):
-    "Return the callbacks for several processes; imported here because the import of accelerate is slow."
-    from kdfast.training.distributed_run import DistributedRun, RankRandomNumbers
-
-    return [DistributedRun(gpu=dls.device.type == 'cuda'), RankRandomNumbers()]

@@ -19,12 +19,23 @@ IMAGES = 2 * SMALLEST_BATCH  # of each split
 class ShortLearner(RunLearner):
     "A Learner whose fits are one epoch of a few steps that change no weight."
 
-    def __init__(self, run, *args, **kwargs):
+    def __init__(
+        self,
+        run,  # RehearsalRun, which counts epochs
+        *args,  # Of RunLearner
+        **kwargs,  # Of RunLearner
+    ):
         self.run = run  # RehearsalRun
         super().__init__(*args, **kwargs)
         self.add_cb(NoStep())
 
-    def fit(self, n_epoch, *args, start_epoch=0, **kwargs):
+    def fit(
+        self,
+        n_epoch,  # Epochs of the real fit
+        *args,  # Of Learner.fit
+        start_epoch=0,  # Epoch to start from
+        **kwargs,  # Of Learner.fit
+    ):
         "Fit one epoch; count the epochs that were requested."
         self.run.total_epochs += n_epoch
         return super().fit(min(n_epoch, start_epoch + 1), *args, start_epoch=start_epoch, **kwargs)
@@ -39,11 +50,19 @@ class ShortLearner(RunLearner):
 class MeasuredCheckpoints(Checkpoints):
     "Checkpoints whose size is recorded instead of writing them, which takes long for large networks."
 
-    def __init__(self, n_bytes, *args):
+    def __init__(
+        self,
+        n_bytes,  # Size of the last checkpoint, by number of the fit
+        *args,  # Of Checkpoints
+    ):
         super().__init__(*args)
         self.n_bytes = n_bytes  # size of the last checkpoint, by number of the fit
 
-    def store(self, where, content):
+    def store(
+        self,
+        where,  # Place in the fit
+        content,  # Of the file, bytes
+    ):
         "Record the size of a checkpoint."
         self.n_bytes[self.fit] = len(content)
 
@@ -66,7 +85,11 @@ class FewBatches(ImageBatches):
         return min(IMAGES, len(self.dataset))
 
     @n.setter
-    def n(self, n):
+    def n(
+        self,
+        n,  # From DataLoader
+    ):
+        "Ignore a new number of images: it depends on the data set only."
         pass  # depends on the data set only
 
     def get_idxs(self):

@@ -6,32 +6,18 @@ their state. An object with several references is written once. A value that can
 UnsupportedState.
 """
 
-import random
-
-import numpy as np
 import torch
 from fastai.basics import Callback
 from torch import nn
 
-from kdfast.training.kinds import attributes, code_text, contents_of_code, generator_type, kind_of, type_text
-from kdfast.training.value_types import CONTAINERS, DTYPES, PLAIN, SERIES, VALUES
+from kdfast.training.kinds import attributes, code_text, contents_of_code, kind_of, type_text
+from kdfast.training.save_values import UnsupportedState, ValueSaver
+from kdfast.training.value_types import CONTAINERS, PLAIN, SERIES
 
 PACKED = 64  # lists of at least so many numbers are saved as a tensor
 
 
-class UnsupportedState(Exception):
-    "A value whose state cannot be saved."
-
-    def __init__(
-        self,
-        where: str,  # Path of attributes to the value
-        what: str,  # Description of the value
-    ):
-        where = where.rpartition(':')[2].removeprefix('learner.')
-        super().__init__(f'{where} is {what}')
-
-
-class StateSaver:
+class StateSaver(ValueSaver):
     """Save the state of a value and of everything it refers to; call it with the value.
 
     `save_{kind}(x, where)` returns the state of a value of that kind as JSON; `where` is the path of attributes to it.
@@ -43,12 +29,10 @@ class StateSaver:
         self,
         series=None,  # Series, which saves lists that grow with every step in a file of their own
     ):
+        super().__init__()
         self.series = series
-        self.tensors = {}
         self.fixed = {}
-        self.numbers = {}  # by id of an object
         self.alive = []  # the objects, so that no other object gets the same id
-        self.extents = {}  # start, end and tensor, by storage
         self.growing = set()  # ids of lists that go to `series`
 
     def __call__(
@@ -70,76 +54,22 @@ class StateSaver:
             where = f'{where}:{type(x).__name__}'
         return dict(kind=kind, n=n) | getattr(self, f'save_{kind}')(x, where)
 
-    def save_named(self, values, where):
+    def save_named(
+        self,
+        values,  # By name
+        where,  # Path of attributes to their owner
+    ):
         "Return [name, state] of each value."
         return [[name, self(value, f'{where}.{name}')] for name, value in values.items()]
 
-    def store(self, tensor):
-        "Add a tensor to `tensors`; return its name."
-        name = f'{len(self.tensors)}'
-        self.tensors[name] = tensor
-        return name
-
-    # Numbers
-
-    def save_tensor(self, x, where):
-        grad = x.grad if x.is_leaf else None
-        for t in (x, grad):
-            if t is not None and not is_supported(t):
-                raise UnsupportedState(where, f'a {t.layout} tensor of {t.dtype}')
-        about = dict(type=type(x).__name__, requires_grad=x.requires_grad and x.is_leaf)
-        if grad is not None:
-            about['grad'] = self.save_values(grad) if grad.any() else None
-        if x.numel() and (view := self.save_view(x, where)):
-            return about | view
-        return about | self.save_values(x)
-
-    def save_values(self, x):
-        "Save the values of a tensor, and the order of its dimensions in memory."
-        x = x.detach().as_subclass(torch.Tensor)
-        order = sorted(range(x.dim()), key=lambda d: -x.stride(d))
-        return dict(data=self.store(x.permute(order).contiguous()), order=order, device=str(x.device))
-
-    def save_view(self, x, where):
-        "Return how a tensor is a view of one that was saved before, or None."
-        start = x.storage_offset() * x.element_size()
-        stop = start + (sum((size - 1) * stride for size, stride in zip(x.shape, x.stride())) + 1) * x.element_size()
-        known = self.extents.setdefault((x.device, x.untyped_storage().data_ptr()), [])
-        for first, last, base in known:
-            if stop <= first or last <= start:
-                continue
-            if first <= start and stop <= last and base.dtype == x.dtype:
-                return dict(
-                    of=self.numbers[id(base)],
-                    size=list(x.shape),
-                    stride=x.stride(),
-                    offset=x.storage_offset() - base.storage_offset(),
-                )
-            raise UnsupportedState(where, 'a tensor that shares its memory with a part of itself')
-        known.append((start, stop, x))
-        return None
-
-    def save_array(self, x, where):
-        values = torch.from_numpy(np.array(x, order='C', ndmin=1))
-        return dict(data=self.store(values), shape=list(x.shape), scalar=isinstance(x, np.generic))
-
-    def save_generator(self, x, where):
-        if isinstance(x, random.Random):
-            state = x.getstate()
-        elif isinstance(x, np.random.RandomState | torch.Generator):
-            state = x.get_state()
-        else:
-            state = x.bit_generator.state
-        about = type(x.bit_generator).__name__ if isinstance(x, np.random.Generator) else str(getattr(x, 'device', ''))
-        return dict(type=generator_type(x), about=about, state=self(state, where))
-
-    def save_value(self, x, where):
-        type_, (write, _) = next((t, functions) for t, functions in VALUES.items() if isinstance(x, t))
-        return dict(type=type_.__name__, text=write(x))
-
     # Containers
 
-    def save_container(self, x, where):
+    def save_container(
+        self,
+        x,  # List, tuple, set or dictionary
+        where,  # Path of attributes to it
+    ):
+        "Save the items of a container."
         exact = type(x).__name__ if CONTAINERS.get(type(x).__name__) is type(x) else None
         if exact is None:
             self.fixed[where] = type_text(x)
@@ -162,18 +92,32 @@ class StateSaver:
 
     # Objects
 
-    def save_object(self, x, where):
+    def save_object(
+        self,
+        x,  # Object
+        where,  # Path of attributes to it
+    ):
+        "Save the attributes of an object."
         self.fixed[where] = type_text(x)
         for name in set().union(*(names for t, names in SERIES.items() if isinstance(x, t))):
             lists = vars(x).get(name)
             self.growing |= {id(numbers) for numbers in (lists.values() if isinstance(lists, dict) else [lists])}
         return dict(type=type_text(x), attributes=self.save_named(attributes(x), where))
 
-    def save_stateful(self, x, where):
+    def save_stateful(
+        self,
+        x,  # Object with state_dict and load_state_dict
+        where,  # Path of attributes to it
+    ):
+        "Save the state dict of an object."
         self.fixed[where] = type_text(x)
         return dict(type=type_text(x), state=self(x.state_dict(), where))
 
-    def save_own(self, x, where):
+    def save_own(
+        self,
+        x,  # Callback of kdfast
+        where,  # Path of attributes to it
+    ):
         "Save a callback of kdfast: state dict, loss module, and functions that the user gave it."
         self.fixed[where] = type_text(x)
         functions = {
@@ -190,7 +134,12 @@ class StateSaver:
             state=self(state, where),
         )
 
-    def save_module(self, x, where):
+    def save_module(
+        self,
+        x,  # Module
+        where,  # Path of attributes to it
+    ):
+        "Save parameters, buffers, children and attributes of a module."
         parts = {part: list(vars(x)[part]) for part in ('_parameters', '_buffers', '_modules')}
         self.fixed[where] = f'{type_text(x)} of {[name for names in parts.values() for name in names]}'
         return dict(
@@ -199,12 +148,20 @@ class StateSaver:
             attributes=self.save_named(attributes(x), where),
         )
 
-    def save_code(self, x, where):
+    def save_code(
+        self,
+        x,  # Function, class or constant
+        where,  # Path of attributes to it
+    ):
         "Save the name of a function, class or constant, and the values that it can change."
         self.fixed[where] = text = code_text(x)
         return dict(text=text, held=self.save_named(contents_of_code(x), where))
 
-    def save_file(self, x, where):
+    def save_file(
+        self,
+        x,  # Open file
+        where,  # Path of attributes to it
+    ):
         "Save what was written to a file so far."
         x.flush()
         self.fixed[where] = type_text(x)
@@ -213,16 +170,13 @@ class StateSaver:
         data = torch.frombuffer(bytearray(content or b'\n'), dtype=torch.uint8)
         return dict(data=self.store(data), size=len(content))
 
-    def save_inert(self, x, where):
+    def save_inert(
+        self,
+        x,  # Object without state
+        where,  # Path of attributes to it
+    ):
+        "Save nothing."
         return {}
-
-
-def is_supported(
-    tensor: torch.Tensor,  # Any tensor
-) -> bool:
-    "Return whether the values of a tensor can be saved."
-    strided = tensor.layout is torch.strided and not tensor.is_quantized
-    return strided and not tensor.is_meta and tensor.dtype in DTYPES
 
 
 def item_name(
@@ -241,3 +195,13 @@ def pack(
     if types == {float}:
         return torch.tensor(numbers, dtype=torch.float64)
     return torch.tensor(numbers) if types == {int} and max(map(abs, numbers)) < 2**63 else None
+
+
+def check_known(
+    fixed: dict,  # Of StateSaver, now
+    before: dict,  # Of StateSaver, when training began
+):
+    "Raise UnsupportedState if there are objects that did not exist when training began."
+    for where, what in fixed.items():
+        if before.get(where) != what:
+            raise UnsupportedState(where, f'a {what} since training began')

@@ -67,7 +67,10 @@ class TeacherCache(FitCallback):
             self.files = set()
         self.read()
 
-    def uses_logits(self, cb):
+    def uses_logits(
+        self,
+        cb,  # Any callback
+    ):
         "Return whether a callback uses the logits of this teacher."
         return (isinstance(cb, Distill) or isinstance(cb, Match) and not cb.pairs) and cb.teacher is self.teacher
 
@@ -99,6 +102,7 @@ class TeacherCache(FitCallback):
         self.leave()
 
     def leave(self):
+        "Forget the fit and outputs that are not saved."
         self.user = None
         self.batch = None
         self.loaded = None
@@ -130,7 +134,10 @@ class TeacherCache(FitCallback):
         self.new = {}
         self.size = 0
 
-    def has_room(self, n_bytes):
+    def has_room(
+        self,
+        n_bytes,  # To add
+    ):
         "Return whether the cache may grow by so many bytes; delete files of other keys if needed."
         sizes = {file: file.stat().st_size for file in self.folder.glob('*.safetensors')}
         if sum(sizes.values()) + n_bytes > LIMIT:

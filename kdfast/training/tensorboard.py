@@ -6,7 +6,6 @@ from torch.utils.tensorboard import SummaryWriter
 
 from kdfast.distill.fit import FitCallback
 from kdfast.runs.run_dir import RunDir
-from kdfast.training.metrics_log import MEASURES
 
 
 class TensorBoard(FitCallback):
@@ -30,11 +29,14 @@ class TensorBoard(FitCallback):
 
     def after_epoch(self):
         for x, row in self.new_rows('steps.csv'):
-            self.write({name: row[name] for name in ('lr', *MEASURES)}, x, 'step')
+            self.write({name: row[name] for name in row if name not in ('stage', 'epoch', 'step')}, x, 'step')
         for x, row in self.new_rows('metrics.csv'):
             self.write({name: row[name] for name in row if name not in ('stage', 'epoch')}, x, 'epoch')
 
-    def new_rows(self, name):
+    def new_rows(
+        self,
+        name,  # Of a CSV file of the run directory
+    ):
         "Yield number and content of the rows that are not written yet."
         if not (self.folder / name).exists():
             return
@@ -44,7 +46,12 @@ class TensorBoard(FitCallback):
                     yield x, row
                 self.written[name] = max(x, self.written[name])
 
-    def write(self, row, x, prefix):
+    def write(
+        self,
+        row,  # By column
+        x,  # Step or epoch
+        prefix,  # Group of the curves
+    ):
         "Write the values of a row at position `x`."
         for name, value in row.items():
             if value:
@@ -54,5 +61,6 @@ class TensorBoard(FitCallback):
         self.writer.close()
 
     def leave(self):
+        "Close the file of TensorBoard."
         if self.writer:
             self.writer.close()

@@ -151,6 +151,7 @@ LEFT_OUT = {
         'iter',
         'n_iter',
         'checkpoints',
+        'chosen',
     },
     Recorder: {'start_epoch'},
     nn.Module: set(vars(nn.Module())) - {'training'},

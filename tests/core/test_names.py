@@ -76,7 +76,7 @@ def test_arguments_are_plain_values_and_never_evaluated(arguments, tmp_path, mon
     'argument',
     ['pretrained=True', 'weights="DEFAULT"', 'num_classes=3', 'checkpoint_path="x"', 'pretrained_cfg_overlay={}'],
 )
-def test_what_a_name_says_elsewhere_is_no_argument_of_a_library(argument):
+def test_arguments_that_repeat_weights_or_classes_are_refused(argument):
     with pytest.raises(KdfastError, match='cannot be given; name weights behind an @'):
         parse(f'timm:resnet18({argument})')
 
@@ -129,7 +129,7 @@ def test_networks_for_one_size_are_built_for_the_images(data, name, side, built)
             assert network.train(training)(torch.zeros(2, 3, side, side)).shape == (2, 3)
 
 
-def test_also_for_images_that_are_not_square():
+def test_a_network_is_built_for_images_that_are_not_square():
     assert str(fit_to_size('timm:vit_tiny_patch16_224', 3, (64, 32))) == 'timm:vit_tiny_patch16_224(img_size=(64, 32))'
 
 
@@ -137,7 +137,7 @@ def test_a_network_for_one_size_is_recorded_and_loads_again(data, tmp_path):
     "With its size, which nobody typed"
     sized = replace(data, size=32)
     network, _ = build_for('timm:vit_tiny_patch16_224', sized)
-    assert network.built_by['network'] == 'timm:vit_tiny_patch16_224(img_size=32)'
+    assert network.build_info['network'] == 'timm:vit_tiny_patch16_224(img_size=32)'
     save_network(network.eval(), tmp_path / 'w.safetensors')
     again, x = load_network_file(tmp_path / 'w.safetensors'), torch.randn(2, 3, 32, 32)
     with torch.no_grad():
@@ -163,7 +163,7 @@ def test_sizes_that_a_network_cannot_have_are_said_in_one_sentence(data, name, s
     assert '\n' not in error.value.message
 
 
-def test_one_that_is_made_for_one_size_does_not_grow(data):
+def test_a_network_for_one_size_refuses_progressive_resizing(data):
     expected = 'cannot process images of 16×16.*training begins at that size with --grow 0.5'
     with pytest.raises(KdfastError, match=expected):
         check_network('timm:vit_tiny_patch16_224', replace(data, size=32, grow=0.5))
@@ -177,7 +177,7 @@ def test_auxiliary_heads_are_left_out(name):
     assert fit_to_size(f'{name}(aux_logits=True)', 3, None).keywords['aux_logits'] is True
 
 
-def test_what_gives_more_when_it_is_told_to_is_refused(data):
+def test_a_network_with_several_outputs_is_refused(data):
     with pytest.raises(KdfastError, match='gives GoogLeNetOutputs for two images.*let its forward return them alone'):
         check_network('torchvision:googlenet(aux_logits=True)', replace(data, size=64))
 
@@ -187,7 +187,7 @@ def test_images_of_one_channel(data):
         check_network('timm:test_vit(in_chans=1)', replace(data, size=32))
 
 
-def test_a_teacher_for_one_size_is_shown_images_at_that(data):
+def test_a_teacher_for_one_size_receives_images_scaled_to_it(data):
     teacher, _ = build_for('timm:vit_tiny_patch16_224', replace(data, size=64))
     adapted, x = adapt_teacher(teacher.eval(), replace(data, size=32), 'the teacher runs/x'), torch.randn(2, 3, 32, 32)
     scaled = torch.nn.functional.interpolate(x, (64, 64), mode='bilinear', antialias=True)
@@ -195,5 +195,5 @@ def test_a_teacher_for_one_size_is_shown_images_at_that(data):
         assert torch.equal(adapted(x), teacher(scaled))
 
 
-def test_a_name_is_a_value():
+def test_equal_names_of_networks_are_equal_values():
     assert Name('', 'wide', ()) == parse('wide') and str(parse('wide')) == 'wide'

@@ -120,8 +120,8 @@ def test_the_built_in_name_means_the_built_in_data_set_and_says_so(beside_digits
     data = load('digits')
     assert (
         len(data.classes) == 10
-        and data.asked['source'] == 'digits'
-        and load(**data.asked).fingerprint == data.fingerprint
+        and data.load_arguments['source'] == 'digits'
+        and load(**data.load_arguments).fingerprint == data.fingerprint
     )
     assert (
         capsys.readouterr().err.splitlines()[0]
@@ -134,10 +134,10 @@ def test_a_path_means_the_folder_and_is_on_record_as_such(beside_digits, tmp_pat
     data = load(name.format(tmp_path))
     assert (
         len(data.classes) == 3
-        and data.asked['source'] == str(tmp_path / 'digits')
+        and data.load_arguments['source'] == str(tmp_path / 'digits')
         and 'built-in' not in capsys.readouterr().err
     )
-    assert load(**data.asked).fingerprint == data.fingerprint
+    assert load(**data.load_arguments).fingerprint == data.fingerprint
 
 
 def test_a_run_on_the_built_in_data_set_is_exported(beside_digits, kdfast, tmp_path):

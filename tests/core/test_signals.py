@@ -7,7 +7,7 @@ import sys
 import pytest
 from conftest import beside
 from fastai.basics import Callback
-from test_resume import same
+from interruptions import same
 
 from kdfast.core import signals
 from kdfast.runs.recipes import find_recipe
@@ -57,7 +57,7 @@ def whole(study, data, tmp_path_factory):
         (1, 0, 'after_validate', 'end'),
     ],
 )
-def test_the_step_under_way_is_finished_and_kept(study, data, whole, tmp_path, heard, epoch, step, event, kept):
+def test_a_signal_lets_the_step_finish_and_saves_it(study, data, whole, tmp_path, heard, epoch, step, event, kept):
     runs, kd = beside(study, tmp_path, 'teacher'), find_recipe('kd')
     with pytest.raises(signals.Interrupted) as e:
         train(kd, data, 0, dict(epochs=2), runs, [lambda _: Send(epoch, step, event)])
@@ -68,7 +68,7 @@ def test_the_step_under_way_is_finished_and_kept(study, data, whole, tmp_path, h
     assert same(train(kd, data, 0, dict(epochs=2), runs), whole)
 
 
-def test_the_second_signal_waits_for_nothing(study, data, whole, tmp_path, heard):
+def test_a_second_signal_ends_the_run_at_once(study, data, whole, tmp_path, heard):
     runs, kd, send = beside(study, tmp_path, 'teacher'), find_recipe('kd'), Send(0, 4, times=2)
     with pytest.raises(signals.Interrupted):
         train(kd, data, 0, dict(epochs=2), runs, [lambda _: send])
@@ -80,8 +80,8 @@ def test_the_second_signal_waits_for_nothing(study, data, whole, tmp_path, heard
     assert same(train(kd, data, 0, dict(epochs=2), runs), whole)
 
 
-@pytest.mark.parametrize('number,status', [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
-def test_no_process_of_a_study_stays_behind(images, tmp_path, number, status):
+@pytest.mark.parametrize('number,status,seeds', [(signal.SIGINT, 130, '01'), (signal.SIGKILL, -9, '0')])
+def test_a_study_that_ends_leaves_no_process(images, tmp_path, number, status, seeds):
     "Not even where the study is killed and can tell them nothing"
     command = [
         sys.executable,
@@ -91,7 +91,7 @@ def test_no_process_of_a_study_stays_behind(images, tmp_path, number, status):
         'study',
         'baseline',
         '--seeds',
-        '2',
+        str(len(seeds)),
         '--epochs',
         '500',
         '--jobs',
@@ -102,7 +102,7 @@ def test_no_process_of_a_study_stays_behind(images, tmp_path, number, status):
         tmp_path,
     ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    folders = [RunDir(tmp_path / 'tiny' / 'baseline,epochs=500' / seed) for seed in '01']
+    folders = [RunDir(tmp_path / 'tiny' / 'baseline,epochs=500' / seed) for seed in seeds]
     while not all((folder / 'metrics.csv').exists() for folder in folders):
         assert process.poll() is None, process.stderr.read()
     process.send_signal(number)
@@ -110,4 +110,4 @@ def test_no_process_of_a_study_stays_behind(images, tmp_path, number, status):
     assert process.returncode == status
     while any(folder.is_locked for folder in folders):
         pass  # each holds its folder as long as it lives
-    assert [folder.run['status'] for folder in folders] == ['interrupted'] * 2
+    assert [folder.run['status'] for folder in folders] == ['interrupted'] * len(seeds)

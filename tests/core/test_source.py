@@ -1,220 +1,22 @@
-"The user's code: which modules belong to a run, modules with equal names, and errors that name a line."
+"The user's code: which modules belong to a run, and errors that name a line."
 
-import inspect
 import json
-import pickle
 import shutil
-import sys
 
 import pytest
 import torch
+import written_projects
+from written_projects import BLOCKS, build, write
 
 from kdfast.core.errors import KdfastError
 from kdfast.core.explain import PREFIX
 from kdfast.core.installed import is_installed
-from kdfast.core.projects import named_function, project_of_package
-from kdfast.models.build import build_network
-from kdfast.models.saved import build_for, load_network_file, save_network
-from kdfast.runs import trust
+from kdfast.core.projects import named_function
+from kdfast.models.saved import build_for
 from kdfast.runs.recipes import find_recipe, recipe_names
 from kdfast.training import identity
 
-NET = '''from torch import nn
-import blocks
-def tiny(n, width=8):
-    return nn.Sequential(blocks.conv(3, width), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, n))
-'''
-BLOCKS = 'from torch import nn\ndef conv(n_in, n_out): return nn.Conv2d(n_in, n_out, {size})\n'
-
-
-def write(folder, files=(), **more):
-    for name, text in (dict(files) | more).items():
-        file = folder / f'{name}.py'
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-    return folder
-
-
-@pytest.fixture
-def project(tmp_path):
-    return write(tmp_path / 'project', nets=NET, blocks=BLOCKS.format(size=3))
-
-
-def build(name):
-    return build_network(str(name), 3)
-
-
-# Modules of one name
-
-
-def test_files_of_one_name_in_two_folders_do_not_meet(tmp_path, project):
-    other = write(tmp_path / 'other', nets=NET, blocks=BLOCKS.format(size=5))
-    sizes = [build(f'{folder}/nets.py:tiny')[0].kernel_size for folder in (project, other, project)]
-    assert sizes == [(3, 3), (5, 5), (3, 3)] and 'blocks' not in sys.modules
-
-
-def test_what_lies_beside_it_hides_an_installed_module_from_it_alone(tmp_path):
-    write(
-        tmp_path,
-        nets='import colorsys\nfrom torch import nn\ndef net(n): return nn.Linear(colorsys.size, n)\n',
-        colorsys='size = 7\n',
-    )
-    assert build(f'{tmp_path}/nets.py:net').in_features == 7
-    import colorsys
-
-    assert hasattr(colorsys, 'rgb_to_hsv')
-
-
-def test_a_folder_without_a_package_hides_nothing(tmp_path):
-    (tmp_path / 'json').mkdir()
-    write(tmp_path, nets='import json\nfrom torch import nn\ndef net(n): return nn.Linear(json.loads("7"), n)\n')
-    assert build(f'{tmp_path}/nets.py:net').in_features == 7
-
-
-def test_a_change_is_seen_and_what_was_built_before_stays_in_use(project):
-    before = build(project / 'nets.py:tiny')
-    assert type(build(project / 'nets.py:tiny')) is type(before)
-    (project / 'blocks.py').write_text(BLOCKS.format(size=5))  # of the same length, within the same second
-    assert build(project / 'nets.py:tiny')[0].kernel_size == (5, 5) and before[0].kernel_size == (3, 3)
-
-
-# Ways to import
-
-
-@pytest.mark.parametrize(
-    'files,name',
-    [
-        (
-            {
-                'nets': 'from torch import nn\ndef net(n):\n'
-                '    from late import width\n    return nn.Linear(width, n)\n',
-                'late': 'width = 7\n',
-            },
-            'nets.py:net',
-        ),
-        (
-            {
-                'nets': 'import parts.a.b as b\nfrom torch import nn\ndef net(n): return nn.Linear(b.width, n)\n',
-                'parts/__init__': '',
-                'parts/a/__init__': '',
-                'parts/a/b': 'width = 7\n',
-            },
-            'nets.py:net',
-        ),
-        (
-            {
-                'nets': 'import parts.b\nfrom torch import nn\ndef net(n): return nn.Linear(parts.b.width, n)\n',
-                'parts/b': 'width = 7\n',
-            },
-            'nets.py:net',
-        ),
-        (
-            {
-                'pkg/__init__': '',
-                'pkg/nets': 'from .b import width\nfrom torch import nn\ndef net(n): return nn.Linear(width, n)\n',
-                'pkg/b': 'width = 7\n',
-            },
-            'pkg/nets.py:net',
-        ),
-        (
-            {
-                'pkg/__init__': '',
-                'pkg/nets': 'from pkg.b import width\nfrom torch import nn\ndef net(n): return nn.Linear(width, n)\n',
-                'pkg/b': 'width = 7\n',
-            },
-            'pkg/nets.py:net',
-        ),
-        (
-            {
-                'pkg/__init__': '',
-                'pkg/nets': 'from b import *\nfrom torch import nn\ndef net(n): return nn.Linear(width, n)\n',
-                'pkg/b': 'width = 7\n',
-            },
-            'pkg/nets.py:net',
-        ),
-        (
-            {
-                'my-nets': 'from b import width\nfrom torch import nn\ndef net(n): return nn.Linear(width, n)\n',
-                'b': 'import typing\nwidth = 7\n',
-            },
-            'my-nets.py:net',
-        ),
-        (
-            {
-                'nets.v2': 'from b import width\nfrom torch import nn\ndef net(n): return nn.Linear(width, n)\n',
-                'b': 'width = 7\n',
-            },
-            'nets.v2.py:net',
-        ),
-    ],
-    ids=[
-        'late',
-        'package',
-        'folder',
-        'relative',
-        'absolute',
-        'script in a package',
-        'name with a dash',
-        'name with a dot',
-    ],
-)
-def test_every_way_to_import_what_lies_beside(tmp_path, data, files, name):
-    "And it all is kept: the network is built again from the copy, when the originals are gone"
-    write(tmp_path / 'mine', files)
-    network, project = build_for(f'{tmp_path}/mine/{name}', data)
-    assert network.in_features == 7 and len(project.hashes) == len(files)
-    trust.save_sources(project.sources, tmp_path)
-    trust.accept(network.built_by)
-    save_network(network, tmp_path / 'weights.safetensors')
-    shutil.rmtree(tmp_path / 'mine')
-    assert (load_network_file(tmp_path / 'weights.safetensors').weight == network.weight).all()
-
-
-def test_a_package_of_the_users_is_kept_and_an_installed_one_is_not(tmp_path, data, monkeypatch):
-    write(
-        tmp_path,
-        {
-            'mine/__init__': '',
-            'mine/nets': 'from .b import width\nfrom mine import b\nfrom torch import nn\n'
-            'def net(n): return nn.Linear(b.width, n)\n',
-            'mine/b': 'width = 7\n',
-        },
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    network, project = build_for('mine.nets:net', data)
-    assert (
-        set(network.built_by['source']) == {'mine/__init__.py', 'mine/nets.py', 'mine/b.py'}
-        and network.built_by['network'] == 'mine.nets:net'
-    )
-    assert project_of_package('torch.nn') is None and project_of_package('kdfast.models.study_networks') is None
-    with pytest.raises(ModuleNotFoundError):
-        project_of_package('no.such')
-
-
-def test_dataclasses_annotations_pickles_and_the_source_work_as_in_any_module(tmp_path):
-    write(
-        tmp_path,
-        nets='''from __future__ import annotations
-from dataclasses import dataclass
-from typing import get_type_hints
-from torch import nn
-
-@dataclass
-class Config:
-    width: int = 7
-
-class Net(nn.Linear):
-    def __init__(self, n, config:Config):
-        super().__init__(config.width, n)
-
-def net(n):
-    assert get_type_hints(Config) == dict(width=int)
-    return Net(n, Config())
-''',
-    )
-    network = build(f'{tmp_path}/nets.py:net')
-    assert (pickle.loads(pickle.dumps(network)).weight == network.weight).all()
-    assert 'class Net' in inspect.getsource(type(network))
+project = pytest.fixture(written_projects.project)
 
 
 # Identity

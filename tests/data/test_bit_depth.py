@@ -112,8 +112,8 @@ def test_range_option(tmp_path):
     assert sorted(map(bytes, all_images(window))) == sorted(
         bytes(scaled(values, 100, 600)[..., None].repeat(3, 2)) for values in read_images(folder).values()
     )
-    assert window.fingerprint != usual.fingerprint and window.asked['range'] == '100:600'
-    assert load(**window.asked).fingerprint == window.fingerprint
+    assert window.fingerprint != usual.fingerprint and window.load_arguments['range'] == '100:600'
+    assert load(**window.load_arguments).fingerprint == window.fingerprint
     draw(tmp_path / 'plain', 5, seed=0)
     assert '--range has no effect: no image has more than 8 bits' in load(str(tmp_path / 'plain'), range='0:9').notes
 

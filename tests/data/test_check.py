@@ -63,7 +63,7 @@ def test_check_as_json(kdfast, tmp_path):
     assert found['files'] == dict(kinds={'PNG RGB': 21}, widths=[16] * 3, heights=[16] * 3) and found['skipped'] == 0
     assert found['next'] == f'kdfast study baseline kd --data {folder}'
     assert found['layout'] == 'folders of classes in folders of splits'
-    assert found['notes'] == ['test images, kept apart: 3']
+    assert found['notes'] == ['test images, evaluated once, after training: 3']
 
 
 def test_check_reports_duplicates(kdfast, tmp_path):

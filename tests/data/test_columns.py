@@ -107,8 +107,8 @@ def test_columns_option(folder, same):
     found = load(str(folder), columns='name=a,label=b,split=c')
     assert (
         found.fingerprint == same.fingerprint
-        and found.asked['columns'] == 'name=a,label=b,split=c'
-        and load(**found.asked).fingerprint == same.fingerprint
+        and found.load_arguments['columns'] == 'name=a,label=b,split=c'
+        and load(**found.load_arguments).fingerprint == same.fingerprint
     )
     for wrong, message in {
         'name=a,label=z': 'no column z; the columns are a, b, c',

@@ -151,12 +151,12 @@ def test_system_files_are_skipped(tmp_path):
     assert found.classes == ['cat', 'dog'] and found.notes[0] == 'skipped, system files: 7 ($RECYCLE.BIN, …)'
 
 
-def test_test_images_are_kept_apart(tmp_path):
+def test_test_images_are_kept_for_the_end(tmp_path):
     draw_folders(
         tmp_path / 'photos', 4, *(f'{split}/{name}' for split in ('train', 'val', 'test') for name in ('cat', 'dog'))
     )
     found = load(str(tmp_path / 'photos'))
-    assert counts(found) == [8, 8, 8] and 'test images, kept apart: 8' in found.notes
+    assert counts(found) == [8, 8, 8] and 'test images, evaluated once, after training: 8' in found.notes
     assert found.about['validates'] == 'valid'
     held = load(str(tmp_path / 'photos'), holdout=0.25)
     assert counts(held) == [6, 2, 8] and (held.test[0][:] == found.test[0][:]).all()

@@ -16,7 +16,7 @@ from kdfast.data.dataloaders import (
 from kdfast.data.device_transfer import make_resident
 from kdfast.data.random_streams import MEMORY, NEGATIVES, PROCESSES, generator
 from kdfast.models.study_networks import thin
-from kdfast.training.run import SeededOrder
+from kdfast.training.learner import SeededOrder
 
 
 def epoch(dls, e):

@@ -141,13 +141,15 @@ def test_float_labels_because_some_are_missing(frame, tmp_path):
 
 def test_python_data_is_loaded_by_its_cache_path(kdfast, tmp_path):
     data = from_arrays(TRAIN, VALID, name='shapes', size=8)
-    again = load(**data.asked)
+    again = load(**data.load_arguments)
     assert data.name == again.name == 'shapes,size=8' and again.fingerprint == data.fingerprint
-    assert from_arrays(TRAIN, VALID, name='shapes', size=8).asked == data.asked
-    done = kdfast('run', 'baseline', '--data', data.asked['source'], '--size', 8, '--epochs', 1, '--runs', tmp_path)
+    assert from_arrays(TRAIN, VALID, name='shapes', size=8).load_arguments == data.load_arguments
+    done = kdfast(
+        'run', 'baseline', '--data', data.load_arguments['source'], '--size', 8, '--epochs', 1, '--runs', tmp_path
+    )
     assert done.status == 0 and [f.name for f in tmp_path.iterdir()] == ['shapes,size=8'], done.err
     with pytest.raises(KdfastError, match='was decoded for --size 8'):
-        load(data.asked['source'])
+        load(data.load_arguments['source'])
 
 
 def test_python_data_without_validation_images():

@@ -102,7 +102,8 @@ def test_skipped_images_give_notes(folder):
     found = load(str(folder))
     assert (
         (len(found.train[1]), len(found.valid[1])) == (8, 5)
-        and found.notes == ['skipped, not in labels.csv: 1 (pictures/bee-000.png)', 'test images, kept apart: 1']
+        and found.notes
+        == ['skipped, not in labels.csv: 1 (pictures/bee-000.png)', 'test images, evaluated once, after training: 1']
         and len(found.test[1]) == 1
     )
 

@@ -1,4 +1,4 @@
-"Learning from whatever a teacher computes: Match on any Learner, and what it leaves behind (nothing)."
+"Match adds a loss between features or logits of teacher and student to the loss on labels."
 
 from functools import partial
 
@@ -6,71 +6,20 @@ import pytest
 import torch
 from conftest import equal
 from fastai.vision.all import (
-    SGD,
     Callback,
-    CrossEntropyLossFlat,
     DataLoaders,
-    Learner,
     MixUp,
-    OptimWrapper,
-    ProgressCallback,
-    noop,
-    ranger,
 )
+from match_learners import At, Regressed, copy, hooks, learner, teacher
 from torch import nn
 
 from kdfast.core.errors import KdfastError
-from kdfast.data.dataloaders import loaders
 from kdfast.distill.distill import Distill
 from kdfast.distill.losses.features import hint_loss
 from kdfast.distill.losses.logits import kd_loss
 from kdfast.distill.match import Match
 from kdfast.models.folding import faster
-from kdfast.models.study_networks import matched, thin, wide
-
-
-def learner(data, net=None):
-    torch.manual_seed(0)
-    learn = Learner(loaders(data), net or matched(3), CrossEntropyLossFlat(), opt_func=partial(SGD, mom=0.9))
-    learn.remove_cbs(ProgressCallback)
-    learn.logger = noop
-    return learn
-
-
-def teacher():
-    torch.manual_seed(1)
-    return wide(3).eval()
-
-
-def copy(net):
-    return {name: t.clone() for name, t in net.state_dict().items()}
-
-
-def hooks(net):
-    return sum(len(m._forward_hooks) for m in net.modules())
-
-
-class Regressed(nn.Module):
-    "A loss that is trained: FitNets' hint, joint"
-
-    def __init__(self):
-        super().__init__()
-        self.matrix = nn.Conv2d(40, 84, 1)
-
-    def forward(self, guided, hint):
-        return hint_loss(self.matrix(guided), hint)
-
-
-class At(Callback):
-    "Calls `look` with the Learner before each step"
-
-    order = 50
-
-    def __init__(self, look):
-        self.look = look
-
-    def before_step(self):
-        self.look(self.learn)
+from kdfast.models.study_networks import matched, thin
 
 
 def test_weight_0_is_plain_training_to_the_bit(data):
@@ -80,7 +29,7 @@ def test_weight_0_is_plain_training_to_the_bit(data):
     assert equal(copy(plain.model), copy(matching.model))
 
 
-def test_on_logits_it_adds_the_loss_of_both_networks_outputs(data):
+def test_match_without_layers_compares_logits(data):
     net, losses = teacher(), []
 
     def look(learn):
@@ -115,7 +64,7 @@ def test_the_layers_are_those_named_whatever_overwrites_them(data):
     learner(data).fit(1, 0.01, cbs=[Match(net, lambda g, h: loss(g, h), 1.0, 'stem.0:stem.1'), At(convolved)])
 
 
-def test_several_pairs_are_summed_or_given_together(data):
+def test_losses_are_summed_over_pairs_or_receive_all_pairs(data):
     seen = []
 
     def each(guided, hint):
@@ -130,7 +79,7 @@ def test_several_pairs_are_summed_or_given_together(data):
     assert seen == [16, 84] * 10 + [[16, 84]] * 10  # 9 steps and a batch of validation
 
 
-def test_a_loss_may_ask_for_labels_and_for_the_places_of_the_images(data):
+def test_a_loss_receives_labels_and_image_indices_if_it_has_such_parameters(data):
     learn, asked = learner(data), []
     labels = torch.as_tensor(learn.dls.train_ds.labels)
 
@@ -143,97 +92,6 @@ def test_a_loss_may_ask_for_labels_and_for_the_places_of_the_images(data):
     assert sorted(asked) == sorted([*range(72)] * 2) and asked[:72] != list(range(72))
     with pytest.raises(KdfastError, match='loss needs the label or index of each image, and MixUp'):
         learn.fit(1, 0.01, cbs=[MixUp(), Match(teacher(), loss)])
-
-
-def test_a_loss_with_parameters_is_trained_with_the_student_and_never_part_of_it(data):
-    learn, loss = learner(data, thin(3)), Regressed()
-    before, names = copy(loss), set(copy(learn.model))
-    held = []
-    learn.fit_one_cycle(
-        2,
-        0.05,
-        cbs=[
-            Match(teacher(), loss, 1.0, 'stage2:stage2'),
-            At(lambda learn: held.append(sum(p is loss.matrix.weight for p, *_ in learn.opt.all_params()))),
-        ],
-    )
-    assert held == [1] * 18 and not equal(before, copy(loss)) and set(copy(learn.model)) == names
-    assert {id(p) for p, *_ in learn.opt.all_params()} == {id(p) for p in learn.model.parameters()}
-
-
-class Memory(nn.Module):
-    "A loss that behaves in evaluation mode in its own way, and remembers what it was called with"
-
-    def __init__(self):
-        super().__init__()
-        self.norm, self.calls = nn.BatchNorm2d(40), []
-
-    def forward(self, guided, hint):
-        self.calls.append(self.training)
-        return self.norm(guided).square().mean() + hint.mean() * 0
-
-
-def parts_of(learn, *cbs):
-    "Of each batch, whether it is of training, what Match holds and what it compared"
-    seen = []
-
-    class Look(Callback):
-        order = 50
-
-        def after_loss(self):
-            seen.append(
-                (
-                    self.training,
-                    dict(self.match.parts),
-                    self.match.features['stage2'][0].detach().clone() if self.match.pairs else None,
-                    float(self.loss),
-                )
-            )
-
-    learn.fit(2, 0.01, cbs=[*cbs, Look()])
-    return seen
-
-
-def test_its_parts_are_those_of_the_batch_in_validation_too(data):
-    net = teacher()
-    for layers in ('stage2:stage2', None):
-
-        def loss(s, t):
-            return (s.float().mean() - t.float().mean()).square() + 1
-
-        seen = []
-        for training, parts, guided, task in parts_of(
-            learner(data), Match(net, lambda s, t: seen.append(loss(s, t)) or seen[-1], 3.0, layers)
-        ):
-            now = seen.pop(0)
-            torch.testing.assert_close(parts['fit'], now)
-            torch.testing.assert_close(parts['total'], parts['hard'] + 3 * now)
-            assert task == pytest.approx(float(parts['total'] if training else parts['hard']))
-
-
-def test_validation_is_computed_by_a_copy_in_evaluation_mode_that_leaves_no_trace(data):
-    loss = Memory()
-    batches = parts_of(learner(data, thin(3)), Match(teacher(), loss, 1.0, 'stage2:stage2'))
-    assert loss.calls == [True] * 18 and loss.norm.num_batches_tracked == 18
-    norm = nn.functional.batch_norm
-    training, parts, guided, _ = batches[-1]
-    expected = (
-        norm(guided, loss.norm.running_mean, loss.norm.running_var, loss.norm.weight, loss.norm.bias).square().mean()
-    )
-    assert not training and float(parts['fit']) == pytest.approx(float(expected), rel=1e-5)
-
-
-def test_what_cannot_be_computed_on_validation_images_has_no_value_there(data):
-    class Uncopied(Memory):
-        def __deepcopy__(self, memo):
-            raise TypeError('no')
-
-    def of_places(guided, hint, index):
-        return guided.mean() * 0 + index.float().mean()
-
-    for loss in (of_places, Uncopied()):
-        for training, parts, *_ in parts_of(learner(data, thin(3)), Match(teacher(), loss, 1.0, 'stage2:stage2')):
-            assert bool(parts) == training
 
 
 def test_beside_distill_the_total_in_validation_is_that_of_both(data):
@@ -251,90 +109,7 @@ def test_beside_distill_the_total_in_validation_is_that_of_both(data):
         torch.testing.assert_close(match['total'], distill['total'] + 2 * match['fit'])
 
 
-def loss_states(learn, loss):
-    "What the optimizer knows of each of the loss's parameters"
-    known = {id(p): state for p, _, state, _ in learn.opt.all_params()}
-    return {name: known.get(id(p)) for name, p in loss.named_parameters()}
-
-
-@pytest.mark.parametrize(
-    'opt_func',
-    [
-        partial(SGD, mom=0.9),
-        ranger,
-        partial(OptimWrapper, opt=torch.optim.AdamW),
-        partial(OptimWrapper, opt=partial(torch.optim.SGD, momentum=0.9)),
-    ],
-)
-def test_any_optimizer_trains_the_loss_and_forgets_it(data, opt_func):
-    learn, loss, held = learner(data, thin(3)), nn.Sequential(), []
-
-    class Normed(Regressed):
-        def __init__(self):
-            super().__init__()
-            self.norm = nn.BatchNorm2d(84)
-
-        def forward(self, guided, hint):
-            return hint_loss(self.norm(self.matrix(guided)), hint)
-
-    loss = Normed()
-    learn.opt_func = opt_func
-    before = copy(loss)
-    for _ in range(2):
-        learn.fit(
-            1,
-            0.01,
-            cbs=[Match(teacher(), loss, 1.0, 'stage2:stage2'), At(lambda learn: held.append(loss_states(learn, loss)))],
-        )
-    assert all(not (before[name] == t).all() for name, t in copy(loss).items()) and len(held) == 18
-    assert {name: state.get('do_wd', True) for name, state in held[0].items()} == {
-        'matrix.weight': True,
-        'matrix.bias': False,
-        'norm.weight': False,
-        'norm.bias': False,
-    }
-    assert {id(p) for p, *_ in learn.opt.all_params()} == {id(p) for p in learn.model.parameters()}
-    own = {id(p) for p in loss.parameters()}
-    assert not own & {id(p) for p in learn.opt.state} and not own & {
-        id(p) for p in getattr(getattr(learn.opt, 'opt', None), 'state', {})
-    }
-    assert all(p.grad is None for p in loss.parameters())
-
-
-def test_norms_and_biases_of_a_loss_decay_where_the_students_do(data):
-    learn, loss, held = learner(data, thin(3)), Regressed(), []
-    learn.wd_bn_bias = True
-    learn.fit(
-        1,
-        0.01,
-        cbs=[Match(teacher(), loss, 1.0, 'stage2:stage2'), At(lambda learn: held.append(loss_states(learn, loss)))],
-    )
-    assert all(state.get('do_wd', True) for state in held[0].values())
-
-
-def test_an_optimizer_that_was_loaded_trains_the_loss(data, tmp_path):
-    learn, loss = learner(data, thin(3)), Regressed()
-    learn.path = tmp_path
-    learn.fit(1, 0.01)
-    learn.save('student')
-    learn.load('student')
-    before = copy(loss)
-    learn.fit(1, 0.01, cbs=Match(teacher(), loss, 1.0, 'stage2:stage2'))
-    assert not equal(before, copy(loss))
-
-
-def test_a_loss_that_holds_a_part_of_the_student_takes_nothing_away(data):
-    class Holds(Regressed):
-        def __init__(self, student):
-            super().__init__()
-            self.student = student
-
-    learn = learner(data, thin(3))
-    learn.fit(1, 0.01, cbs=Match(teacher(), Holds(learn.model), 1.0, 'stage2:stage2'))
-    assert {id(p) for p, *_ in learn.opt.all_params()} == {id(p) for p in learn.model.parameters()}
-
-
-def test_only_parameters_behind_the_two_tensors_ask_for_labels_and_places(data):
+def test_only_parameters_after_the_two_tensors_receive_labels_and_indices(data):
     def named(x, y):
         return (x.mean() - y.mean()).square()
 
@@ -352,7 +127,7 @@ def test_only_parameters_behind_the_two_tensors_ask_for_labels_and_places(data):
     learner(data).fit(1, 0.01, cbs=Match(teacher(), named))
 
 
-def test_places_come_from_the_loader_and_are_where_the_labels_are(data):
+def test_image_indices_come_from_the_loader(data):
     from kdfast.distill.loss_inputs import sample_indices
 
     class Loader:
@@ -383,7 +158,7 @@ def test_a_loss_that_is_not_one_number_is_refused(data, loss, found):
         learner(data).fit(1, cbs=Match(teacher(), loss))
 
 
-def test_the_last_forward_pass_counts(data):
+def test_match_uses_the_last_forward_pass_of_the_student(data):
     "A callback may ask the student itself"
 
     class Asks(Callback):
@@ -436,7 +211,7 @@ def test_nothing_is_left_behind_however_the_fit_ends(data, error):
     assert hooks(learn.model) == 0
 
 
-def test_it_adds_to_what_distill_blends_and_the_record_has_every_part(data, tmp_path):
+def test_match_adds_to_the_loss_of_distill_and_all_parts_are_logged(data, tmp_path):
     from kdfast.distill.fit import merged
 
     parts = []
@@ -454,34 +229,3 @@ def test_it_adds_to_what_distill_blends_and_the_record_has_every_part(data, tmp_
 def test_a_wrong_layer_is_named(data):
     with pytest.raises(KdfastError, match='Sequential has no layer stage9; did you mean stage'):
         learner(data).fit(1, 0.01, cbs=Match(teacher(), hint_loss, 1.0, 'stage9:stage2'))
-
-
-TRAINED = '''"A loss that is trained, too."
-from kdfast.all import *
-
-class Regressed(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.matrix = nn.Conv2d(40, 84, 1)
-    def forward(self, guided, hint): return hint_loss(self.matrix(guided), hint)
-
-def main(run, epochs:int=2):
-    teacher = run.needs('teacher')
-    learn = run.learner(run.build('thin'))
-    learn.fit_one_cycle(epochs, .1, cbs=Match(teacher, Regressed(), 1., 'stage2:stage2'))
-    return learn
-'''
-
-
-def test_a_run_whose_loss_is_trained_goes_on_to_the_same_bits(data, study, tmp_path):
-    from conftest import beside
-    from test_resume import same, train
-
-    from kdfast.runs.recipes import find_recipe
-
-    (tmp_path / 'trained.py').write_text(TRAINED)
-    recipe = find_recipe(str(tmp_path / 'trained.py'))
-    whole = train(recipe, data, beside(study, tmp_path / 'whole', 'teacher'))
-    with pytest.raises(KeyboardInterrupt):
-        train(recipe, data, beside(study, tmp_path / 'cut', 'teacher'), at=(1, 1, 4))
-    assert same(train(recipe, data, tmp_path / 'cut'), whole)

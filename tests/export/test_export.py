@@ -194,10 +194,42 @@ def test_a_run_on_held_out_photographs_is_checked_a_batch_at_a_time(kdfast, imag
     seen, probabilities = [], export.probabilities
     monkeypatch.setattr(export, 'BATCH', 5)
 
-    def counted(classify, batch):
-        return seen.append(len(batch)) or probabilities(classify, batch)
+    def counted(classify, batch, *args):
+        return seen.append(len(batch)) or probabilities(classify, batch, *args)
 
     monkeypatch.setattr(export, 'probabilities', counted)
     done = kdfast('export', 'baseline', '--to', tmp_path / 'net.safetensors', '--runs', tmp_path / 'runs')
     assert done.status == 0 and '0 of 18 validation images are classified differently' in done.out, done.err
     assert seen == [5, 5, 5, 5, 5, 5, 3, 3]
+
+
+@pytest.mark.parametrize('mask', [None, (6, 6), (4, 6, 6), (1, 4, 6, 6), (3, 4, 6, 6)])
+@pytest.mark.parametrize('outer', [(2,), (2, 3), (2, 1, 3)])
+def test_attention_of_any_number_of_dimensions_is_computed_in_four(outer, mask):
+    "PyTorch's ONNX exporter accepts no more"
+    if mask and len(mask) - 3 > 0 and mask[0] == 3 and outer[-1] != 3:
+        pytest.skip('the mask does not fit')
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, *outer, 4, 6, 8)
+    bias = None if mask is None else torch.randn(mask)
+    found = export.attention_in_4d(q, k, v, bias, scale=0.3)
+    torch.testing.assert_close(found, export.ATTENTION(q, k, v, bias, scale=0.3))
+
+
+def test_an_attention_over_five_dimensions_is_exported(tmp_path, data):
+    class Windows(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.qkv, self.head = torch.nn.Conv2d(3, 24, 1), torch.nn.Linear(8, 3)
+
+        def forward(self, x):
+            q, k, v = self.qkv(x).flatten(2).unflatten(2, (4, -1)).unflatten(1, (3, 1, 8)).permute(1, 0, 4, 2, 5, 3)
+            x = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+            return self.head(x.mean((1, 2, 3)))
+
+    network = Windows().eval()
+    network.build_info = dict(network='windows', mean=data.mean, std=data.std, size=[8, 8], classes=data.classes)
+    export.to_onnx(network, tmp_path / 'x.onnx')
+    session, images = onnxruntime.InferenceSession(tmp_path / 'x.onnx'), np.random.rand(3, 3, 8, 8).astype(np.float32)
+    (found,) = session.run(None, dict(images=images))
+    assert np.allclose(found, predict.from_network(network)(images), atol=1e-5)

@@ -169,7 +169,7 @@ def computed(network):
 
 
 @pytest.mark.parametrize('name', [*ODD, *PLAIN])
-def test_it_computes_what_the_network_computes_and_leaves_that_alone(name, capsys):
+def test_a_folded_copy_has_the_outputs_of_the_network_and_leaves_it_unchanged(name, capsys):
     torch.manual_seed(0)
     net, x = (ODD | PLAIN)[name](), torch.randn(2, 4, 6, 6)
     if name == 'norm that stays in training':
@@ -190,7 +190,7 @@ def test_it_computes_what_the_network_computes_and_leaves_that_alone(name, capsy
 
 
 @pytest.mark.parametrize('dims', [1, 2, 3])
-def test_any_number_of_dimensions(dims):
+def test_convolutions_of_any_number_of_dimensions_are_folded(dims):
     kind = getattr(nn, f'Conv{dims}d'), getattr(nn, f'BatchNorm{dims}d')
     net, x = nn.Sequential(conv(kind=kind[0]), norm(kind[1])).eval(), torch.randn(2, 4, *[5] * dims)
     copy = faster(net, (x,))
@@ -231,7 +231,7 @@ def test_no_batch_norm_of_the_teacher_is_left():
         ),
     ],
 )
-def test_where_a_copy_would_be_another_the_network_is_used_with_one_line(make, reason, capsys):
+def test_networks_that_cannot_be_folded_are_used_with_one_note(make, reason, capsys):
     torch.manual_seed(0)
     net, x = make().eval(), torch.randn(2, 4, 6, 6)
     assert faster(net, (x,)) is net
@@ -240,7 +240,7 @@ def test_where_a_copy_would_be_another_the_network_is_used_with_one_line(make, r
 
 
 @pytest.mark.parametrize('layer', ['0', '0.0', '1'])
-def test_a_layer_that_is_wanted_keeps_its_output(layer):
+def test_layers_whose_outputs_are_needed_keep_their_outputs(layer):
     "0.0 is a convolution, 0 ends with it; what its norm gives is the same with both made one"
     torch.manual_seed(0)
     net, x = nn.Sequential(nn.Sequential(conv()), norm(), nn.ReLU(inplace=True)).eval(), torch.randn(2, 4, 6, 6)

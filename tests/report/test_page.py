@@ -46,7 +46,7 @@ def test_the_page_needs_nothing_from_elsewhere(page):
     assert len(page) < 2e6
 
 
-def test_every_part_is_there(page, study):
+def test_the_page_has_every_section(page, study):
     for said in (
         'Does the regressor that a hint needs',
         'No answer from these runs',

@@ -134,6 +134,16 @@ def test_what_comes_next_is_run_like_what_was_run(tmp_path, ran, others, expecte
     assert next_recipe(folder, find_runs(tmp_path)) == expected
 
 
+@pytest.mark.parametrize(
+    'entries', [[dict(recipe='teacher', path='x', sha256='0')], dict(teacher=dict(path='x', sha256='0'))]
+)
+def test_the_teacher_that_a_run_had_is_not_suggested_whatever_the_format_of_its_record(tmp_path, entries):
+    "Its arguments may be others than the run's, as with --teacher NETWORK, so that no run of it is found by them"
+    folder = make(tmp_path, 'kd', 0)
+    folder.set_status('finished', stands_on=entries)
+    assert next_recipe(folder, find_runs(tmp_path)) == ('baseline', {})
+
+
 # CSV
 
 

@@ -41,7 +41,7 @@ def test_two_processes_may_write_one_file(tmp_path):
     )
 
 
-def test_find(tmp_path):
+def test_a_run_is_found_by_recipe_data_and_seed(tmp_path):
     one, two = make(tmp_path, 'kd', 3), make(tmp_path, 'kd', 5)
     assert (
         find_run(tmp_path, 'kd').path == one.path
@@ -99,7 +99,7 @@ def test_one_process_writes_and_a_killed_one_is_never_in_the_way(kdfast, images,
 @pytest.mark.parametrize(
     'number,status,said', [(signal.SIGTERM, 143, 'terminated'), (signal.SIGINT, 130, 'interrupted')]
 )
-def test_a_signal_ends_a_run_that_says_so(images, tmp_path, number, status, said):
+def test_a_signal_ends_a_run_with_a_note_and_its_exit_status(images, tmp_path, number, status, said):
     recipe(tmp_path / 'mine.py', 'print("training", flush=True); __import__("signal").pause()')
     process = subprocess.Popen(
         [sys.executable, '-P', '-m', 'kdfast', 'run', tmp_path / 'mine.py', '--data', images, '--runs', tmp_path],

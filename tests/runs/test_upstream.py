@@ -1,11 +1,12 @@
 "What a run was built on: several teachers, teachers that are none, and where they are found again."
 
+import json
 import shutil
 
 import pytest
-from conftest import make, seal
+from conftest import beside, make, seal
+from interruptions import interrupted, same, train
 from rich.console import Console
-from test_resume import interrupted, same, train
 
 from kdfast.core.errors import KdfastError
 from kdfast.core.format import percent
@@ -177,7 +178,7 @@ def test_what_classifies_nothing_teaches_nobody(study, kdfast, images, tmp_path,
 def test_a_teacher_that_has_seen_what_is_held_out_is_noted(images, tmp_path, taught, holdout, seen):
     "Of each class, a smaller share is held out of the images of a larger one"
     teacher, data = make(tmp_path, 'teacher', 0, data='tiny'), load(str(images), holdout)
-    teacher.set_status('finished', images=load(str(images), taught).asked)
+    teacher.set_status('finished', images=load(str(images), taught).load_arguments)
     note = held_out_note(teacher, data)
     assert bool(note) == seen and (not seen or f'was trained on images that --holdout {holdout} holds out' in note)
     train = {image.tobytes() for image in load(str(images), taught).train[0]}
@@ -185,13 +186,17 @@ def test_a_teacher_that_has_seen_what_is_held_out_is_noted(images, tmp_path, tau
 
 
 def test_it_is_noted_on_record(study, kdfast, images, tmp_path):
+    teacher = beside(study, tmp_path / 'teachers', 'teacher') / 'tiny' / 'teacher' / '0'
+    config = json.loads((teacher / 'run.json').read_text())
+    config['images']['source'] = str(images)  # another process may have trained it, on images of its own
+    (teacher / 'run.json').write_text(json.dumps(config))
     done = kdfast(
         'run',
         'kd',
         '--epochs',
         1,
         '--teacher',
-        study / 'teacher' / '0',
+        teacher,
         '--holdout',
         0.25,
         '--data',

@@ -37,7 +37,7 @@ from fastai.callback.tensorboard import TensorBoardCallback, TensorBoardProjecto
 from fastai.distributed import ParallelTrainer
 from fastai.test_utils import VerboseCallback
 from fastai.vision.all import *
-from test_resume import same
+from interruptions import same
 
 from kdfast.data import load
 from kdfast.data.dataloaders import loaders
@@ -46,7 +46,7 @@ from kdfast.runs.recipes import find_recipe
 from kdfast.training import checkpoints
 from kdfast.training.execute import train
 from kdfast.training.precision import Bfloat16, multiplies_bfloat16
-from kdfast.training.run import SeededOrder
+from kdfast.training.learner import SeededOrder
 from kdfast.all import *
 
 matplotlib.use('Agg')  # of this process alone

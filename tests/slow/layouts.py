@@ -166,7 +166,7 @@ def python_sources(root):
             'torch Dataset': from_dataset(tensors(*train_arrays), tensors(*valid_arrays)),
             'arrays': from_arrays(train_arrays, valid_arrays),
         }
-    return {name: data.asked['source'] for name, data in data_sets.items()}
+    return {name: data.load_arguments['source'] for name, data in data_sets.items()}
 
 
 def two_commands(root):

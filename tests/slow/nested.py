@@ -16,7 +16,7 @@ from fastai.vision.all import (
     noop,
     set_seed,
 )
-from test_teacher import Items
+from taught_learners import Items
 from torch import nn
 from trial import Skipped, run
 

@@ -97,7 +97,7 @@ def compare_onnx(network, x, folder):
 
     export.to_onnx(network, folder / 'x.onnx')
     classify, _ = predict.classifier(folder / 'x.onnx')
-    mean, std = (torch.tensor(network.built_by[name]).view(3, 1, 1) for name in ('mean', 'std'))
+    mean, std = (torch.tensor(network.build_info[name]).view(3, 1, 1) for name in ('mean', 'std'))
     images = (x * std + mean).numpy()
     difference = abs(classify(images) - predict.from_network(network)(images)).max()
     assert difference < 1e-3, f'ONNX differs by {difference:.1g}'

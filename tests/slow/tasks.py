@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from fastai.vision.all import Callback, GradientAccumulation, MixedPrecision, MixUp
 from learners import KINDS, learner
-from test_tasks import of_class, of_labels, of_numbers
+from numpy_losses import of_class, of_labels, of_numbers
 from trial import Skipped, run
 
 from kdfast.core.errors import KdfastError
@@ -68,7 +68,14 @@ class Check(Callback):
     order = 4  # behind Distill and Match
 
     def __init__(self, kind, teacher, layer, close):  # a teacher with the same weights, which nothing else asks
-        self.kind, self.teacher, self.layer, self.close, self.batches, self.steps = kind, teacher, layer, close, 0, 0
+        self.kind, self.teacher, self.layer, self.close, self.batches, self.steps = (
+            kind,
+            teacher,
+            layer,
+            close,
+            0,
+            0,
+        )
 
     def before_train(self):
         self.forget()

@@ -8,6 +8,9 @@ every verdict but undecided is. Prints, for each size of the validation set and 
 images), the largest share of wrong verdicts over all discordances and true differences, for the intervals of kdfast
 and, as a negative control, for those that know nothing of counts; then passed/tried. Ends with 1 where kdfast's are
 wrong more often than 5 % and the sampling error, or the control's never are.
+
+Then the same for balanced accuracy, where an image of a class weighs the more, the fewer images the class has: sizes of
+classes, and networks that differ in all classes, in the smallest one or in the largest one alone.
 """
 
 import argparse
@@ -23,6 +26,15 @@ DISCORDANCES = None, 0.01, 0.02, 0.03, 0.06, 0.1, 0.2, 0.3  # None: no more than
 SEEDS = 2, 3, 4, 5, 6, 8, 10, 15, 20
 TRUE = 0.0, 0.5, 1.0, -1.0, 1.2, 3.0  # margins
 MARGINS = MARGIN, 0.001, 0.02
+SIZES = (  # images of each class
+    (990, 10),
+    (100, 1),
+    (5000, 500, 50),
+    (300, 200, 100, 50, 20, 10, 5, 2),
+    (1000, *[20] * 9),
+    (*[100] * 9, 3),
+)
+PLACES = 'all', 'smallest', 'largest'
 SAMPLING = 4  # standard errors: the largest of some hundred estimates lies three above what it estimates
 
 
@@ -41,8 +53,52 @@ def share_wrong(
     only = random.binomial(images, ahead, (studies, n))
     other_only = random.binomial(images - only, max(0.0, behind) / (1 - ahead))
     low, high = interval(only, other_only, images)
+    return wrong_share(low, high, true, margin)
+
+
+def wrong_share(low, high, true, margin):
     better, worse, alike = low > margin, high < -margin, (low > -margin) & (high < margin)
     return float((better * (true <= margin) + worse * (true >= -margin) + alike * (abs(true) >= margin)).mean())
+
+
+def share_wrong_balanced(
+    random: np.random.Generator,
+    sizes: tuple[int, ...],  # Images of each class
+    place: str,  # Where the networks differ: all classes, the smallest or the largest alone
+    discordance: float,  # Share of the images of these classes that one network alone has right
+    true: float,  # Difference of their balanced accuracies
+    n: int,  # Seeds; 1: the interval over images
+    studies: int,
+    margin: float,
+    more: float = MORE_IMAGES,
+) -> float | None:  # None where no such difference can be
+    "The share of the studies whose verdict on balanced accuracy is wrong."
+    sizes = np.array(sizes)
+    where = dict(all=sizes > 0, smallest=sizes == sizes.min(), largest=sizes == sizes.max())[place]
+    in_class = where * true * len(sizes) / where.sum()
+    differ = np.maximum(discordance * where, abs(in_class))
+    if differ.max() > 1:
+        return None
+    ahead, behind = (differ + in_class) / 2, (differ - in_class) / 2
+    only = random.binomial(sizes, ahead, (studies, n, len(sizes)))
+    other_only = random.binomial(sizes - only, np.clip(behind / np.maximum(1 - ahead, 1e-9), 0, 1))
+    interval = balanced_over_images if n == 1 else balanced_over_seeds
+    return wrong_share(*interval(only, other_only, sizes, more), true, margin)
+
+
+def balanced_over_seeds(only, other_only, sizes, more=MORE_IMAGES):
+    weights, n = 1 / (len(sizes) * sizes), only.shape[1]
+    differences = ((only - other_only) * weights).sum(2)
+    half = stdtrit(n - 1, 0.975) * np.sqrt(n * differences.var(1, ddof=1) + more * weights.max() ** 2) / n
+    return differences.mean(1) - half, differences.mean(1) + half
+
+
+def balanced_over_images(only, other_only, sizes, more=MORE_IMAGES):
+    weights = 1 / (len(sizes) * sizes)
+    mean = ((only[:, 0] - other_only[:, 0]) * weights).sum(1)
+    squares = ((only[:, 0] + other_only[:, 0]) * weights**2).sum(1)
+    half = ndtri(0.975) * np.sqrt(squares - mean**2 / sizes.sum() + more * weights.max() ** 2)
+    return mean - half, mean + half
 
 
 def over_seeds(only, other_only, images, more):
@@ -82,6 +138,33 @@ def trials(margin):
                 yield true, enough
 
 
+def balanced_trials(sizes, n, studies, margin, more=MORE_IMAGES):
+    "Yield the share of wrong verdicts on balanced accuracy of every place, discordance and true difference"
+    for place in PLACES:
+        for k, (true, discordance) in enumerate(trials(margin)):
+            random = np.random.default_rng([*sizes, n, k])
+            share = share_wrong_balanced(random, sizes, place, discordance, true, n, studies, margin, more)
+            if share is not None:
+                yield share
+
+
+def balanced_rates(studies, limit):
+    "Of every distribution of classes: passed, tried, and how many of the negative control fail"
+    passed = tried = control = 0
+    print('\nbalanced accuracy, by the images of the classes')
+    for sizes in SIZES:
+        cells = []
+        for n in (1, *SEEDS):
+            new, old = (
+                [s for m in MARGINS for s in balanced_trials(sizes, n, studies, m, k)] for k in (MORE_IMAGES, 0)
+            )
+            passed, tried = passed + sum(share <= limit for share in new), tried + len(new)
+            control += sum(share > limit for share in old)
+            cells.append(f'{100 * max(new):.1f} ({100 * max(old):.1f})'.rjust(13))
+        print(','.join(map(str, sizes))[:30].rjust(30), *cells, flush=True)
+    return passed, tried, control
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--studies', type=int, default=20000)
@@ -107,6 +190,7 @@ def main():
             control += sum(share > limit for share in shares[old])
             cells.append(f'{100 * max(shares[new]):.1f} ({100 * max(shares[old]):.1f})'.rjust(13))
         print(str(images).rjust(7), *cells, flush=True)
+    passed, tried, control = map(sum, zip((passed, tried, control), balanced_rates(studies, limit)))
     print(f'\nverdicts: {passed}/{tried} passed; negative control: {control}/{tried} fail, as they should')
     sys.exit(passed < tried or not control)
 

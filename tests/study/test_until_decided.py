@@ -3,6 +3,7 @@ from io import StringIO
 
 import pytest
 from conftest import make
+from conftest import recipe as write_recipe
 from rich.console import Console
 
 from kdfast.analysis.design import Declared, declare, find_designs, parse_looks
@@ -35,7 +36,7 @@ def rows_of(folder):
     return {row['recipe']: row for row in differences_from(find_runs(folder), 'baseline', 0.008)}
 
 
-def test_it_stops_when_all_are_decided(tmp_path):
+def test_a_study_stops_when_every_recipe_is_decided(tmp_path):
     to, seen = train(tmp_path, dict(kd=0.1, exp2=-0.1))
     told = []
     declared = declare(tmp_path, 'pets', ASKED)
@@ -46,13 +47,13 @@ def test_it_stops_when_all_are_decided(tmp_path):
     assert all(row['next_look'] is None for row in rows.values())
 
 
-def test_it_ends_at_the_last_look(tmp_path):
+def test_a_study_ends_at_the_last_look(tmp_path):
     to, seen = train(tmp_path, dict(kd=0.1, exp2=0.008))
     run_until_decided(declare(tmp_path, 'pets', ASKED), tmp_path, 'pets', to, lambda _: None)
     assert len(seen) == 6 and rows_of(tmp_path)['exp2']['verdict'] == 'undecided'
 
 
-def test_a_failed_run_ends_it(tmp_path):
+def test_a_failed_run_ends_a_study_until_decided(tmp_path):
     to, seen = train(tmp_path, dict(kd=0.1, exp2=0.008), fails_at=4)
     failed = run_until_decided(declare(tmp_path, 'pets', ASKED), tmp_path, 'pets', to, lambda _: None)
     assert failed == ['failed'] and len(seen) == 4
@@ -121,12 +122,14 @@ def test_designs_are_no_runs(tmp_path):
 
 
 def test_the_command_line_declares_trains_and_compares(kdfast, images, tmp_path):
-    asked = ('study', 'baseline', 'kd', '--epochs', 1, '--data', images, '--runs', tmp_path, '--until-decided')
+    "With a recipe that needs no teacher, so that few processes start"
+    own = write_recipe(tmp_path / 'mine.py', 'return baseline.main(run, epochs=1, lr=0.05)')
+    asked = ('study', 'baseline', own, '--epochs', 1, '--data', images, '--runs', tmp_path, '--until-decided')
     done = kdfast(*asked, '--looks', '2,3')
     assert done.status == 0, done.err
-    assert 'look at 2 seeds: kd' in done.err and 'of a declared design' in ' '.join(done.out.split())
+    assert 'look at 2 seeds: mine' in done.err and 'of a declared design' in ' '.join(done.out.split())
     (declared,) = find_designs(tmp_path, 'tiny')
-    assert (declared.looks, declared.recipes, declared.margin) == ((2, 3), ('kd,epochs=1',), 0.008)
+    assert (declared.looks, declared.recipes, declared.margin) == ((2, 3), ('mine',), 0.008)
     assert 'was declared on' in kdfast(*asked, '--looks', '2,4').err
 
 

@@ -1,6 +1,7 @@
 """Two processes train one student, with fastai's distributed training: in a notebook, and with kdfast run."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -181,6 +182,8 @@ def test_a_run_in_two_processes_is_the_run_of_one(kdfast, two, monkeypatch):
 
 
 def test_a_run_in_two_processes_that_was_ended_goes_on_to_the_same_bits(two):
+    (teacher,) = (two.home / 'two').glob('*/teacher*')
+    shutil.copytree(teacher, two.home / 'ended' / teacher.relative_to(two.home / 'two'))
     first, second = both = start(two.home, *two.asked, '--runs', 'ended')
     while 'kd' not in (line := first.stderr.readline()) or 'epoch 1/3' not in line:
         assert first.poll() is None

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 import torch
 from fastai.basics import CrossEntropyLossFlat, Learner
 from fastai.callback.progress import ProgressCallback
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import confusion_matrix, recall_score
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
@@ -14,8 +15,10 @@ from kdfast.data.dataloaders import loaders
 from kdfast.data.dataset import Data
 from kdfast.models.cost import count_macs, measure_latency
 from kdfast.runs.run_dir import RunDir
-from kdfast.training import evaluation
-from kdfast.training.evaluation import count_confusion, evaluate_classifier, predict_validation, try_measure
+from kdfast.training import predictions
+from kdfast.training.evaluation import count_confusion, evaluate_classifier, try_measure
+from kdfast.training.final_test import evaluate_test
+from kdfast.training.predictions import predict_split
 
 
 def made_up(n_classes, n_valid, n_train=64):
@@ -47,7 +50,7 @@ def a_run(tmp_path, data, learn):
     rows = [dict(epoch=1, valid_accuracy=None), dict(epoch=2, valid_accuracy=0.25)]
     record = SimpleNamespace(epochs=rows)
     return SimpleNamespace(
-        data=data, dls=learn.dls, folder=folder, record=record, say=notes.append, notes=notes, rehearsal=False
+        data=data, dls=learn.dls, folder=folder, metrics_log=record, say=notes.append, notes=notes, rehearsal=False
     )
 
 
@@ -63,6 +66,9 @@ def test_one_pass_says_what_fastai_and_scikit_learn_say(tmp_path, n_classes, n_v
     classes, kept = run.folder.confusion()
     assert kept == matrix.tolist() and classes == data.classes
     assert result['valid_accuracy'] == pytest.approx(matrix.trace() / n_valid)
+    recalls = recall_score(data.valid[1], logits.argmax(1), labels=np.unique(data.valid[1]), average=None)
+    assert result['valid_balanced_accuracy'] == pytest.approx(recalls.mean())
+    assert [v for v in result['class_accuracy'].values() if v is not None] == pytest.approx(recalls.tolist())
     assert result['valid_loss'] == pytest.approx(float(losses.mean()), rel=1e-5)
     assert (result['best_valid_accuracy'], result['best_epoch'], result['valid_images']) == (0.25, 2, n_valid)
     saved = run.folder.arrays('predictions.npz')
@@ -76,6 +82,23 @@ def test_one_pass_says_what_fastai_and_scikit_learn_say(tmp_path, n_classes, n_v
     assert worst == sorted(off.flatten().tolist(), reverse=True)[: len(worst)]
     for a, b, n in result['worst_pairs']:
         assert off[classes.index(a), classes.index(b)] == n > 0
+
+
+@pytest.mark.parametrize('size', [None, 6])
+def test_test_images_are_evaluated_once_and_as_validation_images_are(tmp_path, size):
+    data = replace(made_up(3, 40), size=size)
+    data = replace(data, test=made_up(3, 50).valid)
+    torch.manual_seed(0)
+    learn = learner(data, nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 3)))
+    result = evaluate_test(a_run(tmp_path, data, learn), learn)
+    as_validation = learner(replace(data, valid=data.test), learn.model)
+    logits, actual, losses = as_validation.get_preds(with_loss=True, act=lambda x: x)
+    assert result['test_accuracy'] == float((logits.argmax(1) == actual).double().mean())
+    assert result['test_loss'] == pytest.approx(float(losses.mean()), rel=1e-5) and result['test_images'] == 50
+    saved = RunDir(tmp_path / 'made-up' / 'kd' / '0').arrays('test_predictions.npz')
+    assert (saved['predicted'] == logits.argmax(1).numpy()).all() and (saved['actual'] == data.test[1]).all()
+    without = evaluate_test(a_run(tmp_path / 'other', replace(data, test=None), learn), learn)
+    assert set(without.values()) == {None}
 
 
 def test_what_it_is_surest_of_comes_first(tmp_path):
@@ -107,7 +130,7 @@ class Largest(TorchFunctionMode):
 
 def test_memory_is_for_images_and_classes_squared_and_not_for_their_product(tmp_path, monkeypatch):
     "300 classes, 1,500 images: 450,000 logits, of which no two batches are ever together"
-    monkeypatch.setattr(evaluation, 'LOGITS_KEPT', 10_000)
+    monkeypatch.setattr(predictions, 'LOGITS_KEPT', 10_000)
     data = made_up(300, 1500, n_train=1500)
     learn = learner(data)
     run = a_run(tmp_path, data, learn)
@@ -115,7 +138,7 @@ def test_memory_is_for_images_and_classes_squared_and_not_for_their_product(tmp_
         result = evaluate_classifier(run, learn)
     assert largest.numel == 300**2 and result['valid_images'] == 1500
     assert set(run.folder.arrays('predictions.npz')) == {'actual', 'predicted'}
-    monkeypatch.setattr(evaluation, 'LOGITS_KEPT', 450_000)
+    monkeypatch.setattr(predictions, 'LOGITS_KEPT', 450_000)
     with Largest() as largest:
         evaluate_classifier(run, learn)
     assert largest.numel == 450_000  # it sees them
@@ -128,7 +151,7 @@ def test_what_is_no_number_is_no_result(value, said):
     learn = learner(data)
     learn.model[2].bias.data[1] = value
     with pytest.raises(Diverged, match=said):
-        predict_validation(learn, learn.dls.valid, 3)
+        predict_split(learn, learn.dls.valid, 3)
 
 
 @pytest.mark.parametrize(
@@ -140,14 +163,14 @@ def test_what_are_no_logits_is_said(net):
     learn.loss_func = lambda pred, y: pred.sum() * 0
     learn.model.weight = nn.Parameter(torch.zeros(1))  # fastai looks for one
     with pytest.raises(KdfastError, match='expected \\(images, 3\\)'):
-        predict_validation(learn, learn.dls.valid, 3)
+        predict_split(learn, learn.dls.valid, 3)
 
 
 def test_evaluating_leaves_the_learner_as_it_was():
     data = made_up(3, 20)
     learn = learner(data)
     before = list(learn.cbs), learn.loss_func
-    predict_validation(learn, learn.dls.valid, 3)
+    predict_split(learn, learn.dls.valid, 3)
     assert (list(learn.cbs), learn.loss_func) == before
 
 

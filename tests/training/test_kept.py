@@ -8,8 +8,8 @@ import pytest
 import torch
 from conftest import beside
 from fastai.basics import Callback
+from interruptions import same
 from rich.console import Console
-from test_resume import same
 
 from kdfast.core.errors import Diverged, KdfastError
 from kdfast.report.tables import run_summary, run_table
@@ -84,7 +84,7 @@ def whole(data, tmp_path_factory):
 
 
 @pytest.mark.parametrize('name', FAILS)
-def test_a_training_that_fails_goes_on(data, whole, tmp_path, capsys, name):
+def test_a_failed_training_resumes(data, whole, tmp_path, capsys, name):
     error, status, reason = FAILS[name]
     with pytest.raises(BaseException):
         train(data, tmp_path, Fail(error))
@@ -133,7 +133,7 @@ def test_a_teacher_is_not_trained_again_for_its_student(study, data, tmp_path):
     )
 
 
-def test_people_are_told_what_to_do(kdfast, images, data, tmp_path, monkeypatch):
+def test_the_error_of_a_failed_run_says_how_to_resume(kdfast, images, data, tmp_path, monkeypatch):
     learner = Run.learner
 
     def failing(self, *args, **kwargs):
@@ -204,7 +204,7 @@ def mended(data, tmp_path):
         ('helper.py', 'LR = .1 # mended\n', "'helper.py': "),
     ],
 )
-def test_code_that_was_mended_goes_on_when_the_user_says_so(mended, tmp_path, capsys, file, content, changed):
+def test_changed_code_resumes_if_the_user_removes_recipe_py(mended, tmp_path, capsys, file, content, changed):
     folder, start = mended
     before = sorted((folder / 'resume').iterdir())
     (tmp_path / file).write_text(content)
@@ -229,7 +229,7 @@ def test_code_that_was_mended_goes_on_when_the_user_says_so(mended, tmp_path, ca
     assert note in console.export_text()
 
 
-def test_what_is_trained_on_what_cannot_be_let_pass(mended):
+def test_changed_arguments_or_images_are_never_resumed(mended):
     folder, start = mended
     (folder / 'recipe.py').unlink()
     run = folder.run
@@ -243,7 +243,7 @@ def test_what_is_trained_on_what_cannot_be_let_pass(mended):
     assert folder.has_checkpoints
 
 
-def test_a_change_stays_on_record_whatever_comes_then(mended, tmp_path):
+def test_a_change_of_code_stays_recorded(mended, tmp_path):
     folder, start = mended
     (tmp_path / 'helper.py').write_text('LR = .2\n')
     (folder / 'recipe.py').unlink()

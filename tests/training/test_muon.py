@@ -92,7 +92,7 @@ def test_channels_last_changes_nothing():
     assert torch.equal(*made)
 
 
-def test_a_study_by_muon(kdfast, images, tmp_path):
+def test_stages_of_a_study_use_the_optimizer_muon(kdfast, images, tmp_path):
     "What an experiment stands on is trained by Muon, too; a frozen front stays as it is"
     asked = ['--data', images, '--runs', tmp_path]
     done = kdfast('run', 'exp1', '--epochs', 2, '--optimizer', 'muon', *asked)

@@ -1,33 +1,16 @@
-"""bfloat16 in training steps, including the teacher's; float32 elsewhere. Runs on any CPU, slowly without bfloat16."""
+"Steps compute in bfloat16 and the rest in float32; whatever ends a fit, autocast is as it was."
 
 import pytest
 import torch
-from fastai.vision.all import Callback, CancelBatchException, CrossEntropyLossFlat, Learner, ProgressCallback, noop
+from fastai.vision.all import Callback, CancelBatchException
+from precision_learners import CPU, learner, watched
 
-from kdfast.data.dataloaders import loaders
 from kdfast.distill.distill import Distill
 from kdfast.distill.hint import Hint
 from kdfast.distill.losses.features import hint_loss
 from kdfast.distill.regressor import regressor
 from kdfast.models.front import front
 from kdfast.models.study_networks import thin, wide
-from kdfast.training.precision import Bfloat16, sees_padding_alone
-
-CPU = 'cpu'
-
-
-def learner(data, model, loss=None, cbs=()):
-    learn = Learner(loaders(data), model, loss or CrossEntropyLossFlat(), cbs=[Bfloat16(), *cbs])
-    learn.remove_cbs(ProgressCallback)
-    learn.logger = noop
-    return learn
-
-
-def watched(network, seen):
-    "Notes in which precision the network's first convolution computes, and whether the network is training at that"
-    convs = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d)]
-    convs[0].register_forward_hook(lambda conv, _, out: seen.add((conv.training, out.dtype)))
-    return network
 
 
 def test_steps_are_bfloat16_and_the_rest_is_float32(data):
@@ -50,7 +33,7 @@ def test_steps_are_bfloat16_and_the_rest_is_float32(data):
     assert student == {(True, torch.bfloat16), (False, torch.float32)}
 
 
-def test_the_hint_is_asked_for_in_the_same_precision(data):
+def test_hint_computes_the_teacher_in_the_same_precision(data):
     seen, net, teacher = set(), thin(3), wide(3).eval()
     matrix = regressor(front(net), front(teacher), torch.randn(2, 3, 8, 8))
     learner(data, torch.nn.Sequential(front(net), matrix), hint_loss).fit(
@@ -59,97 +42,7 @@ def test_the_hint_is_asked_for_in_the_same_precision(data):
     assert {dtype for _, dtype in seen} == {torch.bfloat16, torch.float32} and not torch.is_autocast_enabled(CPU)
 
 
-SIDES = (1, 1), (2, 2), (3, 3), (4, 1), (1, 4), (5, 5), (8, 8)
-KERNELS = (
-    (1, 1, 0),
-    (1, 2, 0),
-    (2, 2, 1),
-    (3, 1, 1),
-    (3, 2, 1),
-    (3, 3, 1),
-    (4, 4, 2),
-    (5, 1, 2),
-    (5, 2, 2),
-    (7, 2, 3),
-    (3, 1, 'same'),
-)  # and stride, and padding
-
-
-def convolutions():
-    "Some of each kind, and an image for each of them"
-    for side in SIDES:
-        for kernel, stride, padding in KERNELS:
-            with_room = padding == 'same' or min(side) + 2 * padding >= kernel
-            if with_room:
-                yield torch.nn.Conv2d(8, 4, kernel, stride, padding, bias=False), torch.randn(2, 8, *side)
-
-
-def test_which_convolutions_have_weights_that_see_padding_alone():
-    "Their gradient is zero for any image"
-    for conv, x in convolutions():
-        conv(x).pow(2).sum().backward()
-        unseen = (conv.weight.grad.abs().sum((0, 1)) == 0).any()
-        assert sees_padding_alone(conv, x.shape[2:]) or not unseen, (conv, x.shape)
-        if conv.padding != 'same':
-            assert sees_padding_alone(conv, x.shape[2:]) == unseen, (conv, x.shape)
-
-
-def test_convolutions_with_weights_that_see_padding_alone_leave_bfloat16(data):
-    "oneDNN would leave the gradients of such weights as memory was"
-    seen = {}
-
-    def note(name):
-        return lambda conv, inputs, out: seen.update(
-            {(name, conv.training): (out.dtype, torch.is_autocast_enabled(CPU))}
-        )
-
-    net = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 8, 3, 4, 1),
-        torch.nn.BatchNorm2d(8),
-        torch.nn.Conv2d(8, 8, 3, 2, 1),
-        torch.nn.Conv2d(8, 8, 3, 2, 1),
-        torch.nn.Flatten(),
-        torch.nn.Linear(8, 3),
-    )
-    learn = learner(data, net)  # sides of 8, 2, 1 and 1
-
-    class Look(Callback):
-        order = 6
-
-        def before_fit(self):
-            for name in (0, 2, 3, 5):
-                net[name].register_forward_hook(note(name))
-
-        def before_step(self):
-            assert not net[3].weight.grad[:, :, 0].any() and net[3].weight.grad[:, :, 1, 1].any()
-
-    learn.fit(1, 0.01, cbs=Look())
-    half, whole = (torch.bfloat16, True), (torch.float32, False)
-    assert [seen[name, True] for name in (0, 2, 3, 5)] == [half, whole, whole, half]
-    assert {seen[name, False] for name in (0, 2, 3, 5)} == {(torch.float32, False)}
-    assert not net[3]._forward_pre_hooks and not hasattr(net[3], 'left_bfloat16')
-
-
-def test_a_convolution_may_be_asked_for_one_image_by_name(data):
-    class Named(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.first, self.second, self.last = (
-                torch.nn.Conv2d(3, 4, 3, 8, 1),
-                torch.nn.Conv2d(4, 4, 3, 2, 1),
-                torch.nn.Linear(4, 3),
-            )
-
-        def forward(self, x):
-            return self.last(torch.stack([self.second(input=self.first(one)) for one in x]).flatten(1))
-
-    net, seen = Named(), set()
-    net.second.register_forward_hook(lambda conv, inputs, out: seen.add((conv.training, out.dtype)))
-    learner(data, net).fit(1, 0.01)
-    assert seen == {(True, torch.float32), (False, torch.float32)} and not torch.is_autocast_enabled(CPU)
-
-
-def test_a_batch_that_is_given_up_leaves_nothing_on(data):
+def test_a_canceled_batch_leaves_autocast_off(data):
     class GiveUp(Callback):
         order = 6
 
@@ -247,7 +140,7 @@ def test_whatever_ends_a_fit_leaves_the_notebook_as_it_was(data, place, broken):
     assert learn.model[:4].train()(torch.rand(2, 3, 8, 8)).dtype == torch.float32
 
 
-def test_a_fit_behind_one_that_was_interrupted_computes_as_ever(data):
+def test_a_fit_after_an_interrupted_one_computes_the_same(data):
     def weights(interrupted):
         torch.manual_seed(0)
         learn = learner(data, torch.nn.Sequential(*tiny_network(), Breaks(None)))
@@ -296,7 +189,7 @@ def test_outputs_of_several_tensors_become_float32_each(data):
     assert seen == {torch.float32}
 
 
-def test_a_run_that_fails_in_a_step_leaves_nothing_on(data, tmp_path):
+def test_a_run_that_fails_in_a_step_leaves_autocast_off(data, tmp_path):
     from kdfast.runs.recipes import find_recipe
     from kdfast.training.execute import train
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 from conftest import beside
 from fastai.vision.all import set_seed
-from test_match import learner
+from match_learners import learner
 
 from kdfast.core.errors import KdfastError
 from kdfast.models.study_networks import thin
 from kdfast.runs.recipes import find_recipe
 from kdfast.training import lr_find
-from kdfast.training.run import SeededOrder
+from kdfast.training.learner import SeededOrder
 
 
 def test_it_is_fastais_own_on_the_recipes_learner(data, tmp_path):

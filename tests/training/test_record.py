@@ -136,7 +136,7 @@ class Poison(Callback):
     ],
 )
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
-def test_what_is_not_finite_ends_the_run_before_a_step_is_taken(study, data, tmp_path, recipe, where, value):
+def test_values_that_are_not_finite_end_the_run_before_the_step(study, data, tmp_path, recipe, where, value):
     runs = beside(study, tmp_path, 'teacher')
     shutil.rmtree(runs / 'tiny' / 'teacher' / '0' / 'outputs')  # so that it is asked
     with pytest.raises(Diverged, match='a gradient became' if where in ('gradient', 'loss') else 'loss became'):
@@ -158,7 +158,7 @@ def on_a_gpu(monkeypatch, every):
 
 
 @pytest.mark.parametrize('recipe', ['kd', 'hint'])
-def test_what_is_read_later_is_the_same(study, data, tmp_path, monkeypatch, recipe):
+def test_metrics_read_later_from_a_gpu_are_the_same(study, data, tmp_path, monkeypatch, recipe):
     "Every value of every step, and the epochs' means"
     given = dict(epochs=2)
     whole = train(find_recipe(recipe), data, 0, given, beside(study, tmp_path / 'whole', 'teacher'))
@@ -172,7 +172,7 @@ def test_what_is_read_later_is_the_same(study, data, tmp_path, monkeypatch, reci
 
 
 @pytest.mark.parametrize('where', ['weight', 'gradient', 'loss'])
-def test_what_is_read_later_ends_the_run_before_a_row_or_a_checkpoint(study, data, tmp_path, monkeypatch, where):
+def test_divergence_read_later_ends_the_run_before_a_row_or_a_checkpoint(study, data, tmp_path, monkeypatch, where):
     on_a_gpu(monkeypatch, 50)
     with pytest.raises(Diverged, match='in epoch 1, step [45]: try a lower --lr'):
         train(find_recipe('baseline'), data, 0, dict(epochs=2), tmp_path, [lambda _: Poison(where, float('nan'), 3)])
@@ -225,7 +225,7 @@ def test_a_step_waits_for_the_device_once_in_so_many(data, tmp_path, monkeypatch
     with waits:
         learn.fit(2, 0.01, cbs=[*make(), First(), Last()])
     assert (
-        waits.calls == ['tolist'] * 2 and run.record.steps == 18
+        waits.calls == ['tolist'] * 2 and run.metrics_log.steps == 18
     )  # nine steps an epoch; the rest is read when it ends
 
 
@@ -242,7 +242,7 @@ def test_validation_never_shows_parts_of_a_training_batch(data, tmp_path):
     run = begun(data, tmp_path / 'run')
     learn = run.learner(run.build(matched))
     learn.fit(2, 0.01, cbs=Parts())
-    for row, values in zip(run.record.epochs, learn.recorder.values):
+    for row, values in zip(run.metrics_log.epochs, learn.recorder.values):
         assert (
             row['valid_total'] == row['valid_hard'] == pytest.approx(values[1])
             and row['valid_fit'] is None
@@ -250,12 +250,12 @@ def test_validation_never_shows_parts_of_a_training_batch(data, tmp_path):
         )
 
 
-def test_a_fit_that_only_looks_for_a_rate_is_no_stage(data, tmp_path):
+def test_lr_find_is_not_logged_as_a_stage(data, tmp_path):
     run = begun(data, tmp_path / 'run')
     learn = run.learner(run.build(matched))
     learn.lr_find(show_plot=False, end_lr=1e4)  # a loss that explodes is what it looks for
     learn.fit(1, 0.01)
-    assert [row['stage'] for row in run.record.epochs] == [1] and run.record.steps == 9
+    assert [row['stage'] for row in run.metrics_log.epochs] == [1] and run.metrics_log.steps == 9
 
 
 def test_labels_of_another_shape_have_no_accuracy(data, tmp_path):
@@ -267,6 +267,6 @@ def test_labels_of_another_shape_have_no_accuracy(data, tmp_path):
 
     run.learner(run.build(matched), loss_func=torch.nn.MSELoss(), metrics=None).fit(1, 0.01, cbs=Numbers())
     assert (
-        run.record.epochs[0]['train_accuracy'] is run.record.epochs[0]['valid_accuracy'] is None
-        and run.record.epochs[0]['valid_hard'] > 0
+        run.metrics_log.epochs[0]['train_accuracy'] is run.metrics_log.epochs[0]['valid_accuracy'] is None
+        and run.metrics_log.epochs[0]['valid_hard'] > 0
     )

@@ -1,11 +1,8 @@
-"What is taken from objects goes back into others that the same program made, and nothing else can be made of it."
+"The state of objects is saved and restored in objects that the same program creates."
 
 import json
-import operator
-import random
 import re
-from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
-from functools import lru_cache, partial
+from collections import deque
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,208 +10,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from fastai.vision.all import SGD, Adam, AvgSmoothLoss, Callback, L, OptimWrapper, TensorImage, ranger
+from fastai.vision.all import Callback
+from stateful_objects import HELD, Lamp, Slotted, Thing, alike, net, taken, trained
 from torch import nn
 
 from kdfast.core.errors import KdfastError
 from kdfast.training.kinds import has_attributes
 from kdfast.training.restore import StateRestorer
-from kdfast.training.snapshot import StateSaver, UnsupportedState
-
-Point = namedtuple('Point', 'x y')
-
-
-class Thing:
-    "An object that holds something"
-
-    def __init__(self, held):
-        self.held = held
-
-
-class Slotted:
-    __slots__ = 'a', 'b'
-
-    def __init__(self):
-        self.a, self.b = 1, [1]
-
-
-class Lamp:
-    "Says what its state is"
-
-    def __init__(self):
-        self.on = False
-
-    def state_dict(self):
-        return dict(on=self.on)
-
-    def load_state_dict(self, state):
-        self.on = state['on']
-
-
-def counter(start=0):
-    n, calls = start, []
-
-    def step():
-        nonlocal n
-        n += 1
-        calls.append(n)
-        return n, len(calls)
-
-    return step
-
-
-def net():
-    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout()).to(memory_format=torch.channels_last)
-
-
-def optimized(make):
-    model = net()
-    return SimpleNamespace(model=model, opt=make(model))
-
-
-def trained(o, steps=3):
-    for _ in range(steps):
-        o.model(torch.randn(2, 3, 8, 8)).square().sum().backward()
-        o.opt.step()
-        o.opt.zero_grad()
-
-
-def set_(**values):
-    return lambda o: vars(o).update(values)
-
-
-HELD = {  # what an object holds at first, and what happens to it
-    'numbers': (
-        lambda: SimpleNamespace(i=1, f=0.1, inf=0.0, big=0, text='a', none=None),
-        set_(i=2, f=1 / 3, inf=float('-inf'), big=2**80, text='é"\n', none=False),
-    ),
-    'list': (lambda: [1, [2]], lambda o: (o[1].append({'a': (1, 2)}), o.append(o[1]))),
-    'long lists': (list, lambda o: o.extend([[1 / (i + 1) for i in range(100)], list(range(100)), [2**70] * 100])),
-    'L': (lambda: L(1, 2), lambda o: o.append(torch.ones(2))),
-    'set': (lambda: {1}, lambda o: o.update({5, 3})),
-    'dict': (lambda: {'a': 1}, lambda o: (o.pop('a'), o.update({1: 'x', None: 2, (1, 'a'): {}, 'b': 3}))),
-    'dicts': (
-        lambda: [defaultdict(list), OrderedDict(), Counter(), deque([1, 2], 3)],
-        lambda o: (o[0]['x'].append(1), o[1].update(b=1, a=2), o[2].update('abca'), o[3].extend((3, 4))),
-    ),
-    'tuple': (lambda: [(1, [2])], lambda o: o[0][1].append(3)),
-    'namedtuple': (lambda: [Point(1, [])], lambda o: o[0].y.append(5)),
-    'tensor': (
-        lambda: SimpleNamespace(t=torch.arange(6.0).view(2, 3), new=None),
-        lambda o: (o.t.add_(1), set_(new=torch.tensor(2.5, dtype=torch.bfloat16))(o)),
-    ),
-    'layout': (
-        lambda: Thing(None),
-        lambda o: setattr(o, 'held', torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)),
-    ),
-    'subclass': (lambda: Thing(None), lambda o: setattr(o, 'held', TensorImage(torch.rand(3)))),
-    'empty': (
-        lambda: Thing(None),
-        lambda o: setattr(o, 'held', [torch.empty(0, 3), torch.tensor(True), np.zeros((0, 2))]),
-    ),
-    'array': (
-        lambda: Thing(np.ones((2, 2))),
-        lambda o: setattr(o, 'held', [o.held * 3, np.float64(0.1), np.uint8(3), np.array(2)]),
-    ),
-    'generators': (
-        lambda: [
-            random.Random(0),
-            np.random.default_rng(0),
-            np.random.RandomState(0),
-            torch.Generator().manual_seed(0),
-        ],
-        lambda o: (o[0].random(), o[1].random(), o[2].rand(), torch.rand(1, generator=o[3])),
-    ),
-    'generator': (lambda: Thing(None), lambda o: setattr(o, 'held', [np.random.default_rng(3), random.Random(4)])),
-    'values': (
-        lambda: Thing(None),
-        lambda o: setattr(
-            o,
-            'held',
-            [Path('a/b'), torch.float16, torch.device('cpu'), torch.Size([1, 2]), b'\0x', 1j, slice(1, None), range(3)],
-        ),
-    ),
-    'object': (lambda: Thing(Thing(1)), lambda o: setattr(o.held, 'held', [3])),
-    'new, gone': (lambda: SimpleNamespace(a=1), lambda o: (delattr(o, 'a'), setattr(o, 'b', 2))),
-    'slots': (Slotted, lambda o: (setattr(o, 'a', 5), o.b.append(2))),
-    'state_dict': (lambda: Thing(Lamp()), lambda o: setattr(o.held, 'on', True)),
-    'cycle': (lambda: (lambda a: (setattr(a, 'held', a), a)[1])(Thing(1)), lambda o: setattr(o, 'more', [o])),
-    'closure': (lambda: counter(), lambda o: o()),
-    'partial': (lambda: partial(max, [1], key=counter()), lambda o: (o.args[0].append(2), o.keywords['key']())),
-    'method': (lambda: [Thing([1])].copy()[0].held.append, lambda o: o(2)),
-    'default': (lambda: lambda memo=[]: memo.append(1), lambda o: o()),
-    'code': (
-        lambda: [np.less, str.upper, len, re.compile('a'), operator.itemgetter(1), lru_cache(len), Thing],
-        lambda o: o.append(1),
-    ),
-    'metric': (AvgSmoothLoss, lambda o: (o.reset(), setattr(o, 'count', 3), setattr(o, 'val', torch.tensor(0.3)))),
-    'module': (
-        net,
-        lambda o: (
-            o(torch.randn(2, 3, 8, 8)).sum().backward(),
-            o[1].eval(),
-            setattr(o[2], 'p', 0.3),
-            o[0].weight.requires_grad_(False),
-        ),
-    ),
-    'no gradient': (
-        net,
-        lambda o: (
-            o(torch.randn(2, 3, 8, 8)).sum().backward(),
-            o[0].weight.grad.zero_(),
-            setattr(o[1].bias, 'grad', None),
-        ),
-    ),
-    'scheduler': (
-        lambda: optimized(lambda m: torch.optim.lr_scheduler.StepLR(torch.optim.SGD(m.parameters(), 0.1), 1)),
-        lambda o: (o.opt.optimizer.step(), o.opt.step()),
-    ),
-    'averaged': (
-        lambda: optimized(lambda m: torch.optim.swa_utils.AveragedModel(m)),
-        lambda o: o.opt.update_parameters(o.model),
-    ),
-    **{
-        name: (partial(optimized, make), trained)
-        for name, make in {
-            'SGD': lambda m: SGD([list(m.parameters())], 0.1, mom=0.9),
-            'Adam': lambda m: Adam([list(m.parameters())], 0.1),
-            'ranger': lambda m: ranger([list(m.parameters())], 0.1),
-            'AdamW': lambda m: torch.optim.AdamW(m.parameters(), 0.1, amsgrad=True),
-            'RMSprop': lambda m: torch.optim.RMSprop(m.parameters(), 0.01, momentum=0.9, centered=True),
-            'wrapped': lambda m: OptimWrapper(
-                [list(m[0].parameters()), list(m[1].parameters())], opt=torch.optim.NAdam
-            ),
-            'Rprop': lambda m: torch.optim.Rprop(m.parameters()),
-            'ASGD': lambda m: torch.optim.ASGD(m.parameters()),
-        }.items()
-    },
-}
-
-
-def taken(x):
-    take = StateSaver()
-    state = json.dumps(take(x))
-    return state, {name: t.clone() for name, t in take.tensors.items()}
-
-
-def alike(one, other):
-    return (
-        one[0] == other[0]
-        and one[1].keys() == other[1].keys()
-        and all(equal_bits(t, other[1][name]) for name, t in one[1].items())
-    )
-
-
-def equal_bits(a, b):
-    return (
-        a.dtype == b.dtype
-        and a.shape == b.shape
-        and bool((a.flatten().view(torch.uint8) == b.flatten().view(torch.uint8)).all())
-    )
+from kdfast.training.save_values import UnsupportedState
+from kdfast.training.snapshot import StateSaver
 
 
 @pytest.mark.parametrize('kind', HELD)
-def test_an_object_that_began_alike_ends_alike(kind):
+def test_objects_are_restored_to_the_same_state(kind):
     make, change = HELD[kind]
 
     def made():
@@ -244,7 +52,7 @@ def test_an_optimizer_goes_on_to_the_same_bits(make):
     assert alike(taken(first), taken(other))
 
 
-def test_what_is_one_thing_stays_one():
+def test_an_object_with_several_references_stays_one_object():
     def made():
         t, shared = torch.zeros(4, 3), [1]
         return SimpleNamespace(t=t, row=t[1], a=shared, b=shared, model=(model := net()), weight=model[0].weight)
@@ -272,7 +80,7 @@ def test_parameters_that_share_memory_go_on_doing_so():
     assert other.model[0].weight.data_ptr() == other.model[1].weight.data_ptr()
 
 
-def test_what_was_one_thing_and_is_two_now_becomes_two():
+def test_tensors_that_no_longer_share_memory_become_separate():
     def made():
         model, shared = net(), [1]
         return SimpleNamespace(model=model, before=model[0].weight.data, a=shared, b=shared)
@@ -294,7 +102,7 @@ def test_what_was_one_thing_and_is_two_now_becomes_two():
         'numpy.ndarray': lambda: np.array([None]),
     }.items(),
 )
-def test_what_cannot_be_kept_is_named(what, held):
+def test_state_that_cannot_be_saved_is_named(what, held):
     class Counting(Callback):
         def __init__(self):
             self.queue = [held()]
@@ -327,12 +135,12 @@ class Tagged(deque):
     ],
     ids=lambda x: type(x).__name__,
 )
-def test_what_c_code_holds_is_no_attribute(x):
+def test_state_of_c_code_is_no_attribute(x):
     assert not has_attributes(x)
 
 
 @pytest.mark.parametrize('x', [Thing(1), Slotted(), Lamp(), SimpleNamespace(a=1), Path], ids=lambda x: type(x).__name__)
-def test_what_python_code_holds_are_attributes(x):
+def test_state_of_python_code_is_attributes(x):
     assert has_attributes(x) == (x is not Path)
 
 
@@ -359,14 +167,14 @@ def test_a_new_object_has_a_place_in_fixed_and_numbers_have_none():
         dict(kind='stateful', n=0, type='torch.jit.load', state=None),
     ],
 )
-def test_a_file_makes_no_object_and_calls_no_function(state):
+def test_a_checkpoint_creates_no_object_and_calls_no_function(state):
     for old in (None, [1], Thing(1), print):
         with pytest.raises(KdfastError, match='the checkpoint has the state of'):
             StateRestorer({})(state, old)
 
 
 @pytest.mark.parametrize('type_', ['os.system', 'Thing', 'Parameter', 'type'])
-def test_nor_does_the_type_of_a_container_or_value(type_):
+def test_the_type_of_a_container_or_value_in_a_file_makes_no_object(type_):
     for kind in ('container', 'value', 'generator'):
         with pytest.raises((KdfastError, KeyError, StopIteration)):
             StateRestorer({})(dict(kind=kind, n=0, type=type_, items=[1], text='x', about='', state=None), None)

@@ -11,10 +11,11 @@ from kdfast.data.dataloaders import loaders
 from kdfast.models.study_networks import thin
 from kdfast.training import steps
 from kdfast.training.learner import RunLearner
+from kdfast.training.optimizers.adamw import AdamW
 from kdfast.training.optimizers.muon import Muon, muon_step, orthogonal
-from kdfast.training.steps import known, step, step_alike, zero_grad
+from kdfast.training.steps import is_supported, move_together, step, zero_grad
 
-MAKERS = dict(sgd=partial(SGD, mom=0.9), muon=Muon)
+MAKERS = dict(sgd=partial(SGD, mom=0.9), muon=Muon, adamw=AdamW)
 
 
 def network(seed=0):
@@ -45,8 +46,9 @@ def gradients(net, opt, i, clear):
 
 def all_of_it(net, opt):
     states = [opt.state[p] for p in net.parameters()]
-    return [*net.parameters(), *(p.grad for p in net.parameters()), *(state.get('grad_avg') for state in states)], [
-        list(state) for state in states
+    averages = [state.get(name) for state in states for name in ('grad_avg', 'sqr_avg')]
+    return [*net.parameters(), *(p.grad for p in net.parameters()), *averages], [
+        (list(state), state.get('step')) for state in states
     ]
 
 
@@ -54,7 +56,7 @@ def all_of_it(net, opt):
 def test_the_same_bits_as_fastai(make):
     nets = [network() for _ in range(2)]
     ours, theirs = [optimizer(make, net) for net in nets]
-    assert known(ours)
+    assert is_supported(ours)
     for i in range(6):
         (gradients(nets[0], ours, i, zero_grad), gradients(nets[1], theirs, i, Optimizer.zero_grad))
         step(ours), theirs.step()
@@ -103,15 +105,15 @@ def test_other_optimizers_step_themselves():
         SGD([p], 0.1),
         SGD([p], 0.1, mom=0.9, decouple_wd=False),
     ):
-        assert not known(opt) and stepped(opt)
+        assert not is_supported(opt) and stepped(opt)
     patched = SGD([p], 0.1, mom=0.9)
-    assert known(patched) and stepped(patched)
+    assert is_supported(patched) and stepped(patched)
 
 
 def test_sparse_gradients_are_fastais():
     net = nn.Embedding(5, 3, sparse=True)
     net(torch.tensor([1])).sum().backward()
-    assert not known(SGD(list(net.parameters()), 0.1, mom=0.9))
+    assert not is_supported(SGD(list(net.parameters()), 0.1, mom=0.9))
 
 
 def test_a_batch_of_matrices_is_each_of_them():
@@ -131,7 +133,7 @@ def test_convolutions_of_one_shape_step_together_as_one_by_one():
         return [(p, torch.randn(p.shape, generator=draws)) for p in ps]
 
     together, alone = weights(), weights()
-    step_alike(together, 0.1, 0.9)
+    move_together(together, 0.1, 0.9)
     for p, average in alone:
         muon_step(p, 0.1, 0.9, average)
     assert all(torch.allclose(p, q, atol=1e-5) for (p, _), (q, _) in zip(together, alone))
@@ -139,7 +141,8 @@ def test_convolutions_of_one_shape_step_together_as_one_by_one():
 
 def test_a_run_steps_so(data, monkeypatch):
     seen = []
-    monkeypatch.setattr(steps, 'along_momentum', lambda params, *_: seen.append(len(params)))
+    cbs, _ = steps.KNOWN[momentum_step]
+    monkeypatch.setitem(steps.KNOWN, momentum_step, (cbs, lambda params, *_: seen.append(len(params))))
     learn = RunLearner(loaders(data), thin(3), nn.CrossEntropyLoss(), opt_func=partial(SGD, mom=0.9))
     with learn.no_bar(), learn.no_logging():
         learn.fit(1)

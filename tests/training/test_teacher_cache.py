@@ -1,10 +1,12 @@
+"The teacher's outputs are computed once and used only where they would be computed alike."
+
 import shutil
-from collections import Counter
 
 import pytest
 import torch
-from conftest import beside, equal, weights
-from fastai.vision.all import Callback, CrossEntropyLossFlat, CutMix, Learner, MixUp, ProgressCallback, noop
+from conftest import equal
+from counted_teachers import CHECKED, Counting, asks, fit, kept
+from fastai.vision.all import Callback, CutMix, MixUp
 
 from kdfast.data.dataloaders import loaders
 from kdfast.distill.distill import Distill
@@ -12,59 +14,12 @@ from kdfast.distill.losses.features import at_loss
 from kdfast.distill.losses.logits import dist_loss
 from kdfast.distill.match import Match
 from kdfast.models.folding import faster
-from kdfast.models.study_networks import thin, wide
 from kdfast.training import teacher_cache
 from kdfast.training.precision import Bfloat16
-from kdfast.training.teacher_cache import TeacherCache, batch_key, cache_key, read_outputs
-
-CHECKED = 2  # passes in a fit that asks, before its first batch: the original's and that of its faster copy
+from kdfast.training.teacher_cache import TeacherCache, batch_key, cache_key
 
 
-class Counting(torch.nn.Module):
-    "A teacher that counts how often it, or a copy of it, is asked"
-
-    times = Counter()
-
-    def __init__(self, seed=1):
-        super().__init__()
-        torch.manual_seed(seed)
-        self.net, self.id = wide(3), id(self)
-
-    def forward(self, x):
-        self.times[self.id] += 1
-        return self.net(x)
-
-    @property
-    def asked(self):
-        return self.times[self.id]
-
-
-def fit(data, teacher, *cbs, epochs=2, taught=None):
-    torch.manual_seed(0)
-    learn = Learner(loaders(data), thin(3), CrossEntropyLossFlat(), cbs=[*cbs])
-    learn.remove_cbs(ProgressCallback)
-    learn.logger = noop
-
-    class Epoch(Callback):
-        def before_epoch(self):
-            self.dls.train.epoch = self.epoch
-
-    learn.fit(epochs, 0.01, cbs=[taught() if taught else Distill(teacher), Epoch()])
-    return {name: t.clone() for name, t in learn.model.state_dict().items()}
-
-
-def asks(teacher, *arguments, **named):
-    "How often a fit asks the teacher"
-    before = teacher.asked
-    fit(*arguments, **named)
-    return teacher.asked - before
-
-
-def kept(folder):
-    return {batch: logits for file in folder.glob('*.safetensors') for batch, logits in read_outputs(file).items()}
-
-
-def test_the_second_run_asks_nothing_and_ends_with_the_same_bits(data, tmp_path):
+def test_a_second_run_uses_the_cache_and_ends_with_the_same_bits(data, tmp_path):
     folder, teacher = tmp_path / 'outputs', Counting()
     without = fit(data, teacher)
     assert teacher.asked == CHECKED + 2 * (9 + 1)
@@ -75,7 +30,7 @@ def test_the_second_run_asks_nothing_and_ends_with_the_same_bits(data, tmp_path)
     assert equal(without, first) and equal(first, second)
 
 
-def test_what_is_kept_is_what_the_teacher_says(data, tmp_path):
+def test_the_cache_holds_the_outputs_of_the_teacher(data, tmp_path):
     folder, teacher = tmp_path / 'outputs', Counting()
     fit(data, teacher, TeacherCache(folder, teacher), epochs=1)
     dls, known = loaders(data), kept(folder)
@@ -94,7 +49,7 @@ class InPlace(Callback):
 
 
 @pytest.mark.parametrize('change', [MixUp, CutMix, InPlace])
-def test_a_batch_that_another_callback_changes_is_neither_known_nor_kept(data, tmp_path, change):
+def test_a_batch_that_another_callback_changes_is_not_cached(data, tmp_path, change):
     folder, teacher = tmp_path / 'outputs', Counting()
     assert asks(teacher, data, teacher, TeacherCache(folder, teacher), change()) == CHECKED + 2 * 9 + (
         1 if change is not InPlace else 2
@@ -106,7 +61,7 @@ def test_a_batch_that_another_callback_changes_is_neither_known_nor_kept(data, t
     )
 
 
-def test_losses_of_logits_share_what_is_known(data, tmp_path):
+def test_losses_of_logits_share_the_cache(data, tmp_path):
     "With Distill, too; a loss of features needs the teacher's inside, and asks"
     folder, teacher = tmp_path / 'outputs', Counting()
 
@@ -128,7 +83,7 @@ def test_losses_of_logits_share_what_is_known(data, tmp_path):
     assert not folder.exists()
 
 
-def test_another_teachers_outputs_are_not_taken(data, tmp_path):
+def test_outputs_of_another_teacher_are_not_used(data, tmp_path):
     "In another's folder, or of other weights than it had"
     folder, teacher, other = tmp_path / 'outputs', Counting(), Counting(2)
     fit(data, teacher, TeacherCache(folder, teacher))
@@ -156,14 +111,14 @@ def other_processor(monkeypatch):
 
 
 @pytest.mark.parametrize('change', [more_threads, other_version, other_copy, other_processor])
-def test_outputs_that_were_computed_otherwise_are_not_taken(data, tmp_path, monkeypatch, change):
+def test_outputs_computed_on_other_hardware_or_versions_are_not_used(data, tmp_path, monkeypatch, change):
     folder, teacher = tmp_path / 'outputs', Counting()
     fit(data, teacher, TeacherCache(folder, teacher))
     change(monkeypatch)
     assert asks(teacher, data, teacher, TeacherCache(folder, teacher)) == CHECKED + 2 * 9 + 1
 
 
-def test_outputs_in_another_precision_are_not_taken(data, tmp_path):
+def test_outputs_in_another_precision_are_not_used(data, tmp_path):
     folder, teacher = tmp_path / 'outputs', Counting()
     without = fit(data, teacher, epochs=1)
     fit(data, teacher, TeacherCache(folder, teacher), Bfloat16(), epochs=1)
@@ -219,89 +174,8 @@ def test_the_key_of_a_batch_is_of_shape_type_and_layout_too():
     assert len(keys) == 7 and batch_key(x.clone()) in keys
 
 
-def test_a_teacher_with_hooks_says_what_nobody_can_know(data, tmp_path):
+def test_the_outputs_of_a_teacher_with_hooks_are_not_cached(data, tmp_path):
     teacher = Counting()
     teacher.net.register_forward_hook(lambda module, inputs, output: 2 * output)
     for _ in range(2):
         assert asks(teacher, data, teacher, TeacherCache(tmp_path / 'outputs', teacher)) == CHECKED + 20
-
-
-# Files
-
-
-def test_files_are_added_and_none_is_written_twice(data, tmp_path, monkeypatch):
-    "The outputs leave memory as they are written; two runs at once keep a batch once"
-    folder, teacher = tmp_path / 'outputs', Counting()
-    monkeypatch.setattr(teacher_cache, 'CHUNK', 4 * 8 * 3 * 4)  # bytes of four training batches
-    one, other = TeacherCache(folder, teacher), TeacherCache(folder, teacher)
-    fit(data, teacher, one, epochs=1)
-    files = {file: file.stat().st_mtime_ns for file in folder.glob('*.safetensors')}
-    assert len(files) == 3 and not one.new
-
-    class AtOnce(Callback):
-        def before_train(self):
-            other.known.clear(), other.files.clear()  # as if it had begun before the first had written
-
-    assert asks(teacher, data, teacher, other, AtOnce(), epochs=1) == CHECKED + 4  # until it writes itself
-    assert {file: file.stat().st_mtime_ns for file in folder.glob('*.safetensors')} == files
-    fit(data, teacher, TeacherCache(folder, teacher), epochs=2)
-    assert files.items() < {file: file.stat().st_mtime_ns for file in folder.glob('*.safetensors')}.items()
-
-
-def test_the_limit_is_that_of_all_files(data, tmp_path, monkeypatch):
-    "What is known under another key makes room; nothing else does"
-    folder, teacher, other = tmp_path / 'outputs', Counting(), Counting(2)
-    fit(data, teacher, TeacherCache(folder, teacher), epochs=1)
-    (first,) = folder.glob('*.safetensors')
-    monkeypatch.setattr(teacher_cache, 'LIMIT', first.stat().st_size + 10)
-    fit(data, teacher, TeacherCache(folder, teacher), epochs=2)
-    assert (
-        list(folder.glob('*.safetensors')) == [first]
-        and asks(teacher, data, teacher, TeacherCache(folder, teacher), epochs=1) == 0
-    )
-    fit(data, other, TeacherCache(folder, other), epochs=1)
-    (second,) = folder.glob('*.safetensors')
-    assert second != first and asks(other, data, other, TeacherCache(folder, other), epochs=1) == 0
-
-
-def test_a_damaged_file_is_removed_and_the_teacher_computes_again(data, tmp_path, capsys):
-    folder, teacher = tmp_path / 'outputs', Counting()
-    without = fit(data, teacher, TeacherCache(folder, teacher))
-    (file,) = folder.glob('*.safetensors')
-    content = bytearray(file.read_bytes())
-    content[-2] ^= 64
-    file.write_bytes(content)
-    before = teacher.asked
-    assert equal(without, fit(data, teacher, TeacherCache(folder, teacher))) and teacher.asked == before + CHECKED + 19
-    assert f'{file} is damaged and was deleted' in capsys.readouterr().err and len(kept(folder)) == 19
-
-
-def test_what_older_versions_kept_is_not_read_and_goes(data, tmp_path):
-    (tmp_path / 'outputs.npz').write_bytes(b'whatever')
-    teacher = Counting()
-    assert (
-        asks(teacher, data, teacher, TeacherCache(tmp_path / 'outputs', teacher)) == CHECKED + 19
-        and not (tmp_path / 'outputs.npz').exists()
-    )
-
-
-def test_a_fit_that_fails_leaves_nothing(data, tmp_path):
-    teacher = Counting()
-    cache = TeacherCache(tmp_path / 'outputs', teacher)
-
-    class Fail(Callback):
-        def before_step(self):
-            raise RuntimeError('no luck')
-
-    with pytest.raises(RuntimeError):
-        fit(data, teacher, cache, Fail())
-    assert cache.user is None and not cache.new and not (tmp_path / 'outputs').exists()
-
-
-@pytest.mark.parametrize('recipe', ['kd', 'exp1', 'exp2'])
-def test_a_recipe_ends_equal_without_the_outputs(study, kdfast, images, tmp_path, recipe):
-    "exp1 was the first to ask the teacher; here every recipe asks afresh"
-    beside(study, tmp_path, 'teacher', 'hint')
-    shutil.rmtree(tmp_path / 'tiny' / 'teacher' / '0' / 'outputs')
-    assert kdfast('run', recipe, '--data', images, '--runs', tmp_path).status == 0
-    assert equal(weights(tmp_path / 'tiny' / recipe / '0'), weights(study / recipe / '0'))

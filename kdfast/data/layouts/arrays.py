@@ -11,6 +11,7 @@ import numpy as np
 from kdfast.core.errors import KdfastError
 from kdfast.core.notes import Notes
 from kdfast.data.files import FILE_LIMIT
+from kdfast.data.labels import QUESTION, from_indicators
 from kdfast.data.layouts.base import Item, Listing, Source, split_of
 from kdfast.data.layouts.records import Records
 
@@ -40,7 +41,7 @@ def read(
     for split, (images, labels) in _array_pairs(source.files).items():
         where = f'{source.path}: {labels}'
         pixels = ArrayFile(source.files[images], f'{source.path}: {images}')
-        classes = to_class_names(_read_array(source.files[labels], where), where, source.notes)
+        classes = to_class_names(_read_array(source.files[labels], where), where, source.notes, source.several)
         if len(classes) != len(pixels):
             raise KdfastError(
                 f'{source.path}: {len(pixels):,} images in {images}, but {len(classes):,} labels in {labels}'
@@ -66,7 +67,7 @@ def _array_pairs(names):
 
 def make_items(
     split: str | None,  # Of all records
-    labels: list[str],  # Names of classes, one per record
+    labels: list,  # Name of the class, or names of all labels, of each record
     open_record: Callable,  # Return the pixels of a record, given its index
 ) -> list[Item]:
     "Return an item for each record of a split, in the order of the records."
@@ -81,13 +82,16 @@ def to_class_names(
     labels: np.ndarray,  # (n,), (n, 1), or one-hot (n, classes)
     where: str,  # Name of the array in errors
     notes: Notes,  # Receives a note on labels that were one-hot
-) -> list[str]:
-    "Return labels as names of classes. Raises KdfastError for several labels per image."
+    several: bool = False,  # Whether images have several labels: (n, classes) of 0 and 1
+) -> list[str] | list[tuple[str, ...]]:
+    "Return labels as names of classes. Raises KdfastError for labels of another form."
+    if several:
+        return [tuple(map(str, numbers)) for numbers in from_indicators(labels, where)]
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim == 2:
         if not (np.isin(labels, (0, 1)).all() and (labels.sum(1) == 1).all()):
-            raise KdfastError(f'{where}: {labels.shape[1]} labels per image: expected one class per image')
+            raise KdfastError(f'{where}: {labels.shape[1]} labels per image: {QUESTION}')
         labels = labels.argmax(1)
         notes.add('converted from one-hot labels', '')
     if labels.ndim != 1:
@@ -168,12 +172,16 @@ class ArrayPair:
         labels,  # (n,), (n, 1) or one-hot (n, classes)
         where: str,  # Name of the pair in errors
         notes: Notes,  # Receives a note on labels that were one-hot
+        several: bool = False,  # Whether images have several labels: (n, classes) of 0 and 1
     ):
         if not hasattr(images, '__getitem__') or not hasattr(images, '__len__'):
             raise KdfastError(f'{where}: images are {type(images).__name__}: expected an array')
         self.images = images
-        names = to_class_names(np.asarray(labels), where, notes)
-        self.targets = [int(name) if name.isdigit() else name for name in names]
+        if several:
+            self.targets = from_indicators(np.asarray(labels), where)
+        else:
+            names = to_class_names(np.asarray(labels), where, notes)
+            self.targets = [int(name) if name.isdigit() else name for name in names]
         if len(images) != len(self.targets):
             raise KdfastError(f'{where}: {len(images):,} images, but {len(self.targets):,} labels')
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from kdfast.core.errors import KdfastError, listed
 from kdfast.core.notes import Notes
 from kdfast.data.formats import is_image
+from kdfast.data.labels import SEVERAL, SPACES
 
 SPLIT_NAMES = dict(train='training', valid='validation', test='test')  # in messages
 SPLIT_WORDS = dict(
@@ -31,7 +32,7 @@ class Item(NamedTuple):
 
     name: str  # Unique in the source; errors and notes use it
     split: str | None  # train, valid or test; None if the source does not define one
-    label: str  # Name of the class
+    label: str | tuple[str, ...]  # Name of the class; or names of all labels of the image
     open: Callable  # Return a binary file, an array of pixels or a PIL image
 
 
@@ -54,7 +55,13 @@ class Source:
     columns: dict[str, str] = field(default_factory=dict)  # Columns of a table by role: name, label, split
     skip_broken: bool = False  # Skip images and rows that cannot be read
     table: str | None = None  # The table that the user named, if any
+    labels: str | None = None  # Kind of labels, as --labels has it
     broken: list[str] = field(default_factory=list)  # Images that cannot be read, with the reason
+
+    @property
+    def several(self) -> bool:
+        "Whether images have several labels."
+        return self.labels in (SEVERAL, SPACES)
 
     @cached_property
     def images(self) -> list[str]:

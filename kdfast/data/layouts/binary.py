@@ -2,6 +2,7 @@
 
 import gzip
 import re
+from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -117,7 +118,10 @@ def _read_stl10(source):
 class Stl10Images:
     "Images of a split of STL-10, which are stored by channel and column."
 
-    def __init__(self, open_file):
+    def __init__(
+        self,
+        open_file: Callable,  # Opens the file of images
+    ):
         self.records = Records(open_file, 3 * STL10_SIDE**2)
 
     def __call__(self, i):
@@ -146,7 +150,11 @@ def _read_cifar(source):
 class CifarImages:
     "Images of a split of CIFAR, from several files; each record has one or two labels, then the pixels."
 
-    def __init__(self, open_files, n_labels):
+    def __init__(
+        self,
+        open_files: Sequence[Callable],  # Open the files, in order
+        n_labels: int,  # Labels of each record; the last one is used
+    ):
         self.n_labels = n_labels
         self.labels = []
         self.places = []  # (records, index) of each image

@@ -1,5 +1,6 @@
 "CIFAR-10 and CIFAR-100 as published for Python: pickles, which are read without running code."
 
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -63,7 +64,13 @@ def _class_names(files, meta_file, key, source):
 class BatchImages:
     "Images of a split, from several batches; one batch is in memory at a time."
 
-    def __init__(self, files, batches, labels_key, path):
+    def __init__(
+        self,
+        files: dict,  # Functions that open the files, by name
+        batches: Sequence[str],  # Names of the files of the split
+        labels_key: str,  # Key of the labels in a file
+        path: str,  # The data set, for errors
+    ):
         self.files = files
         self.path = path
         self.labels = []

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kdfast.core.errors import KdfastError, listed
+from kdfast.data.labels import QUESTION, SEVERAL, SPACES
 from kdfast.data.layouts.base import split_of
 from kdfast.data.layouts.rows import LIST_SEPARATOR, Table
 
@@ -35,6 +36,8 @@ SPLITS_BY_TRUTH = dict(
     is_train=('train', 'valid'),
 )
 CERTAIN_SPLIT_COLUMNS = ('split', *SPLITS_BY_TRUTH)  # columns of splits, whatever their cells hold
+ONES, ZEROS = ('1', '1.0', 'true'), ('0', '0.0', 'false')  # in a column per class
+SEPARATORS = ';|,'  # between the labels of a cell, the likeliest first
 N_TESTED = 50  # rows that are tested for names of images and splits
 
 
@@ -46,21 +49,42 @@ class Columns:
     label: int | list[int]  # One column; or one per class, of which one holds a 1
     split: int | None
     header: list[str]
+    separator: str | None = None  # Between the labels of an image; None: an image has one
 
     def label_of(
         self,
         cells: list[str],  # Of a row
-    ) -> tuple[str, str]:  # (label, problem), one of them empty
-        "Return the label of a row."
+    ) -> tuple[str | tuple[str, ...], str]:  # (label or labels, problem)
+        "Return the label of a row, or all of its labels."
+        if self.separator:
+            return self.labels_of(cells)
         if isinstance(self.label, int):
             labels = cells[self.label].split(LIST_SEPARATOR)
             if len(labels) == 1:
                 return labels[0], ''
-            return '', f'{len(labels)} labels ({", ".join(labels)}): expected one class per image'
-        ones = [self.header[i] for i in self.label if cells[i].lower() in ('1', '1.0', 'true')]
+            return '', f'{len(labels)} labels ({", ".join(labels)}): {QUESTION}'
+        ones = self.ones(cells)
         if len(ones) == 1:
             return ones[0], ''
-        return '', f'{" and ".join(ones) or "no class"} set to 1: expected one class per image'
+        return '', f'{" and ".join(ones) or "no class"} set to 1: {QUESTION}'
+
+    def labels_of(
+        self,
+        cells,  # Of the row
+    ):
+        "Return all labels of a row, and what is wrong with them"
+        if isinstance(self.label, int):
+            names = (name.strip() for name in cells[self.label].split(self.separator))
+            return tuple(dict.fromkeys(filter(None, names))), ''
+        unclear = [self.header[i] for i in self.label if cells[i].lower() not in (*ONES, *ZEROS)]
+        return tuple(self.ones(cells)), f'{unclear[0]} is neither 0 nor 1' if unclear else ''
+
+    def ones(
+        self,
+        cells,  # Of the row
+    ):
+        "Return the columns of a row that hold a 1"
+        return [self.header[i] for i in self.label if cells[i].lower() in ONES]
 
     def split_of(
         self,
@@ -92,12 +116,31 @@ def choose_columns(
     table: Table,  # As text
     requested: dict[str, str],  # Names of columns by role (name, label, split), from the user
     is_file: Callable,  # Whether a cell names an image
+    labels: str | None = None,  # Kind of labels, as --labels has it
 ) -> Columns:
     """Choose the columns of a table: the requested ones, else by their names and contents.
 
+    Several labels of an image are a list, text with one of the separators ; | and , or a column of 0 and 1 for each.
     Raises KdfastError if the choice is not clear.
     """
-    return _ColumnChooser(table, is_file).choose(requested)
+    columns = _ColumnChooser(table, is_file).choose(requested)
+    if labels in (SEVERAL, SPACES):
+        cells = (
+            []
+            if isinstance(columns.label, list)
+            else [row[columns.label] for _, row in table.rows if columns.label < len(row)]
+        )
+        columns.separator = _separator(cells, labels)
+    return columns
+
+
+def _separator(cells, labels):
+    "What separates the labels in the cells of a column"
+    if any(LIST_SEPARATOR in cell for cell in cells):
+        return LIST_SEPARATOR
+    if labels == SPACES:
+        return ' '
+    return next((mark for mark in SEPARATORS if any(mark in cell for cell in cells)), SEPARATORS[0])
 
 
 class _ColumnChooser:
@@ -114,7 +157,7 @@ class _ColumnChooser:
         duplicates = [name for i, name in enumerate(self.header) if name and name in self.header[:i]]
         if duplicates:
             raise self.error(f'the column {duplicates[0]} appears twice')
-        self.taken = {role: self.find_requested(column) for role, column in requested.items()}
+        self.taken = {role: self.find_requested(role, column) for role, column in requested.items()}
         if 'name' not in self.taken:
             self.taken['name'] = self.name_column()
         if 'split' not in self.taken:
@@ -131,13 +174,20 @@ class _ColumnChooser:
 
     def free(self):
         "Indices of the columns that have no role yet"
-        return [i for i in range(len(self.header)) if i not in self.taken.values()]
+        taken = {i for found in self.taken.values() for i in (found if isinstance(found, list) else [found])}
+        return [i for i in range(len(self.header)) if i not in taken]
 
     def cells(self, i, n_rows=None):
         "The cells of column i in the first rows"
         return [cells[i] for _, cells in self.table.rows[:n_rows] if i < len(cells)]
 
-    def find_requested(self, column):
+    def find_requested(self, role, column):
+        "A column; of a label a+b+c, one column for each class, unless a column has that name"
+        if role == 'label' and '+' in column and column not in self.header:
+            return [self.find_column(name) for name in column.split('+')]
+        return self.find_column(column)
+
+    def find_column(self, column):
         exact = [i for i, name in enumerate(self.header) if name == column]
         similar = [i for i, name in enumerate(self.header) if normalize_name(name) == normalize_name(column)]
         if not (exact or similar):

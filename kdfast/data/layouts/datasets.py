@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from kdfast.core.errors import KdfastError
+from kdfast.data.labels import from_indicators
 from kdfast.data.layouts.base import Item, Listing, Source
 
 # Keys of an item that is a dict
@@ -37,7 +38,8 @@ def list_datasets(
         labels = _all_labels(dataset)
         width = len(str(len(labels)))
         for i, label in enumerate(labels):
-            name = _class_name(label, classes, f'{source.path}: the label of {split} image {i} is')
+            of_image = f'{source.path}: the label of {split} image {i} is'
+            name = _label_names(label, classes, of_image) if source.several else _class_name(label, classes, of_image)
             items.append(Item(f'{split}/{i:0{width}}', split, name, partial(_image, dataset, i)))
     return Listing('a data set of PyTorch', items, classes)
 
@@ -73,6 +75,15 @@ def _plain(label):
     return label.item() if getattr(label, 'shape', None) in ((), (1,)) else label
 
 
+def _label_names(labels, classes, where):
+    "The names of all labels of an image: of a list of numbers or names, or of an array with a 0 or 1 for each class"
+    if hasattr(labels, 'shape') and len(labels.shape) == 1:
+        (labels,) = from_indicators(np.asarray(labels)[None], where)
+    if not isinstance(labels, (list, tuple, set, frozenset)):
+        raise KdfastError(f'{where} {labels!r:.60}: expected a list of labels, or a 0 or 1 for each class')
+    return tuple(dict.fromkeys(_class_name(_plain(label), classes, where) for label in labels))
+
+
 def _class_name(label, classes, where):
     "The name of a class, given its number or its name"
     if isinstance(label, (bool, str)):
@@ -80,7 +91,10 @@ def _class_name(label, classes, where):
     if isinstance(label, float) and label.is_integer():
         label = int(label)
     if not isinstance(label, int):
-        raise KdfastError(f'{where} {label!r:.60}: expected the number or the name of one class')
+        raise KdfastError(
+            f'{where} {label!r:.60}: expected the number or the name of one class; if '
+            'images have several labels, pass --labels several (labels="several" in Python)'
+        )
     if classes and not 0 <= label < len(classes):
         raise KdfastError(f'{where} {label}, but there are {len(classes)} classes')
     return classes[label] if classes else str(label)

@@ -65,7 +65,11 @@ def _read_svhn(source):
 class SvhnImages:
     "Images of a split of SVHN; all of them are in memory until the last one was read."
 
-    def __init__(self, source, name):
+    def __init__(
+        self,
+        source: Source,  # Files of the data set
+        name: str,  # Name of the file in it
+    ):
         self.source = source
         self.name = name
         self.pixels = None

@@ -29,7 +29,7 @@ def read(
         raise KdfastError(f"{source.path}: Parquet files need pyarrow: pip install 'kdfast[hf]'") from e
     items, classes = [], None
     for name in sorted(_file_names(source)):
-        file = ParquetFile(source.files[name], name, f'{source.path}: {name}', source.columns)
+        file = ParquetFile(source.files[name], name, f'{source.path}: {name}', source.columns, source.several)
         image_column, label_column = file.choose_columns()
         classes = classes or file.class_names.get(label_column)
         split = split_of_file(name, PurePosixPath(name).name.split('-')[0].split('.')[0])

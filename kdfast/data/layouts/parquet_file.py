@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from kdfast.core.errors import KdfastError, listed
+from kdfast.data.labels import QUESTION
 from kdfast.data.layouts.columns import LABEL_COLUMNS, normalize_name
 
 LABEL_KEYS = ('label', 'labels', 'fine_label', *LABEL_COLUMNS)  # columns of labels, the likeliest first
@@ -20,12 +21,14 @@ class ParquetFile:
         name: str,  # Of the file; its suffix is the format
         where: str,  # Name of the file in errors
         columns: dict[str, str],  # Names of columns by role (name, label), from the user
+        several: bool = False,  # Whether images have several labels
     ):
         import pyarrow
 
         self.open_file = open_file
         self.where = where
         self.requested = columns
+        self.several = several
         self.is_parquet = name.lower().endswith('.parquet')
         self.batch, self.batch_start = [], 0  # rows in memory, and the number of the first
         self.batches, self.batches_column = None, None  # the batches that follow, and their column
@@ -37,11 +40,7 @@ class ParquetFile:
             self.schema = self.schema.to_arrow_schema()
         metadata = json.loads((self.schema.metadata or {}).get(b'huggingface', b'{}'))
         features = metadata.get('info', {}).get('features', {})
-        self.class_names = {
-            column: feature['names']
-            for column, feature in features.items()
-            if isinstance(feature, dict) and feature.get('_type') == 'ClassLabel' and feature.get('names')
-        }
+        self.class_names = {column: names for column, feature in features.items() if (names := _names(feature))}
 
     def _reader(self):
         import pyarrow.parquet
@@ -119,16 +118,28 @@ class ParquetFile:
         label: Any,  # Value of a column of labels
         column: str,  # Its name
         row: str,  # Name of the row in errors
-    ) -> str:
-        "Return the name of a class. Raises KdfastError for several labels, and for a number without a name."
+    ) -> str | tuple[str, ...]:  # Of a list, if images have several labels, all of its names
+        "Return the name of a class. Raises KdfastError for other values, and for a number without a name."
+        if isinstance(label, list) and self.several:
+            return tuple(dict.fromkeys(self.class_of(one, column, row) for one in label))
         if isinstance(label, (list, dict)):
-            raise KdfastError(f'{self.where}: {row} has {label!r:.60} in column {column}: expected one class per image')
+            raise KdfastError(f'{self.where}: {row} has {label!r:.60} in column {column}: {QUESTION}')
         if isinstance(label, int) and column in self.class_names:
             names = self.class_names[column]
             if not 0 <= label < len(names):
                 raise KdfastError(f'{self.where}: {row} has label {label}, but there are {len(names)} classes')
             return names[label]
         return str(int(label) if isinstance(label, float) and label.is_integer() else label)
+
+
+def _names(feature):
+    "The names of the classes of a ClassLabel, or of a sequence of ClassLabels"
+    if isinstance(feature, dict) and feature.get('_type') in ('Sequence', 'List', 'LargeList'):
+        feature = feature.get('feature')
+    elif isinstance(feature, list) and len(feature) == 1:
+        feature = feature[0]
+    is_class = isinstance(feature, dict) and feature.get('_type') == 'ClassLabel'
+    return feature.get('names') if is_class else None
 
 
 def _may_hold_images(kind):

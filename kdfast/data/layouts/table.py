@@ -94,14 +94,16 @@ def list_frame(
 ) -> Listing:
     "List the images that a DataFrame names. Raises KdfastError, with the rows, for rows that are wrong."
     table = read_frame(str(source.path), frame)
-    columns = choose_columns(table, source.columns, lambda cell: bool(cell) and (folder / cell).is_file())
+    columns = choose_columns(
+        table, source.columns, lambda cell: bool(cell) and (folder / cell).is_file(), source.labels
+    )
     items, problems, seen = [], [], set()
     for row, cells in table.rows:
         name = cells[columns.name]
         label, label_problem = columns.label_of(cells)
         split, split_problem = columns.split_of(cells)
         problem = _name_problem(name, folder, seen) or label_problem or split_problem
-        if not problem and not label:
+        if not problem and label == '':
             problem = f'{name} has no label'
         if problem and source.skip_broken:
             source.notes.add('skipped, rows that cannot be read', f'row {row}: {problem}')

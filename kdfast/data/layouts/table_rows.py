@@ -14,7 +14,7 @@ class Row(NamedTuple):
     "One row of a table, or what is wrong with it."
 
     image: str | None  # Name of the image in the source
-    label: str
+    label: str | tuple[str, ...]
     split: str | None
     problem: str  # Empty if the row is right
     line: int  # In its table
@@ -40,7 +40,9 @@ class TableReader:
         table = read_table(f'{self.source.path}/{name}', name, self.source.files[name])
         table = add_header(table, self.index, name)
         try:
-            columns = choose_columns(table, self.source.columns, lambda cell: self.index.find(cell, name, split))
+            columns = choose_columns(
+                table, self.source.columns, lambda cell: self.index.find(cell, name, split), self.source.labels
+            )
         except KdfastError:
             if split != 'test':
                 raise
@@ -53,7 +55,7 @@ class TableReader:
                 self.source.notes.add('skipped, rows that cannot be read', f'{table.row} {line}: {row.problem}')
             elif row.problem:
                 problems.append(f'{table.row} {line}: {row.problem}')
-            elif not row.label:
+            elif row.label == '':
                 self.source.notes.add('skipped, test images without labels', row.image)
             else:
                 self.rows[row.image] = row
@@ -73,7 +75,7 @@ class TableReader:
         row_split, split_problem = columns.split_of(cells)
         row_split = row_split or split
         problem = self._name_problem(cell, image, name) or label_problem
-        if not problem and not label and row_split != 'test':
+        if not problem and label == '' and row_split != 'test':
             problem = f'{cell} has no label'
         return Row(image, label, row_split, problem or split_problem, line)
 
@@ -105,15 +107,26 @@ class TableReader:
     ) -> list[Item]:
         "Return the images that the tables name, in the order of the source; add a note on all others."
         rows = self._with_splits_of_folders()
+        if self.source.several:
+            rows = self._without_unlabeled_test(rows)
         items = []
         for name in self.source.images:
             if name in rows:
                 items.append(Item(name, rows[name].split, rows[name].label, self.source.files[name]))
-            else:
+            elif name not in self.rows:
                 self.source.notes.add(f'skipped, not in {listed([PurePosixPath(t).name for t in tables])}', name)
         if not items:
             raise KdfastError(f'{self.source.path}/{next(iter(tables))} lists no image')
         return items
+
+    def _without_unlabeled_test(self, rows):
+        "The rows, without a test split in which no image has a label, as in a competition"
+        test = [name for name, row in rows.items() if row.split == 'test']
+        if any(rows[name].label for name in test):
+            return rows
+        for name in test:
+            self.source.notes.add('skipped, test images without labels', name)
+        return {name: row for name, row in rows.items() if row.split != 'test'}
 
     def _with_splits_of_folders(self):
         "The rows, with splits by folder (train/1.jpg) if the tables define none"

@@ -10,6 +10,7 @@ from kdfast.core.errors import KdfastError, listed
 from kdfast.core.paths import is_unsafe_path
 from kdfast.data.files import find_system_file
 from kdfast.data.formats import image_suffixes
+from kdfast.data.labels import QUESTION
 from kdfast.data.layouts.base import Item, Listing, Source, split_of_file
 from kdfast.data.layouts.columns import LABEL_COLUMNS, normalize_name
 
@@ -49,7 +50,7 @@ def read(
                 source.notes.add('skipped, samples with no image or several', where)
                 continue
             image = parts[images[0]]
-            label = _label_of(parts, files, classes, f'{source.path}: {where}')
+            label = _label_of(parts, files, classes, f'{source.path}: {where}', source.several)
             if label is None:
                 source.notes.add('skipped, samples without a label', where)
             else:
@@ -109,26 +110,31 @@ def _class_names(source):
         return [line.strip() for line in file.read().decode().splitlines() if line.strip()]
 
 
-def _label_of(parts, files, classes, where):
-    "The class of a sample, or None"
+def _label_of(parts, files, classes, where, several):
+    "The class of a sample, or all of its labels; None if it has none"
     suffix = next((suffix for suffix in LABEL_SUFFIXES if suffix in parts), None)
     if suffix is None:
         return None
     with files[parts[suffix]]() as file:
         text = file.read().decode(errors='replace').strip()
     if suffix == '.json':
-        text = _label_in_json(text, where)
-        if text is None:
-            return None
+        text = _label_in_json(text, where, several)
+        if isinstance(text, list):
+            return tuple(dict.fromkeys(_class_name(label, classes, where) for label in text))
+    return _class_name(text, classes, where) if text else None
+
+
+def _class_name(text, classes, where):
+    "The name of a class, given its number or its name"
     if classes and text.isdigit():
         if int(text) >= len(classes):
             raise KdfastError(f'{where} has label {text}, but there are {len(classes)} classes')
         return classes[int(text)]
-    return text or None
+    return text
 
 
-def _label_in_json(text, where):
-    "The value of the likeliest key, as text, or None"
+def _label_in_json(text, where, several):
+    "The value of the likeliest key, as text, or None; of several labels a list of texts"
     try:
         record = json.loads(text)
     except json.JSONDecodeError as e:
@@ -139,6 +145,8 @@ def _label_in_json(text, where):
     if not keys:
         return None
     label = record[min(keys, key=lambda key: LABEL_COLUMNS.index(normalize_name(key)))]
+    if isinstance(label, list) and several:
+        return [str(one) for one in label]
     if isinstance(label, (list, dict)):
-        raise KdfastError(f'{where} has the label {label!r:.60}: expected one class per image')
+        raise KdfastError(f'{where} has the label {label!r:.60}: {QUESTION}')
     return None if label is None else str(label)

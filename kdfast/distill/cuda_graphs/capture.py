@@ -6,26 +6,39 @@ from contextlib import contextmanager
 from functools import lru_cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 WARM_UP = 3  # passes on a stream of their own, which PyTorch asks for before a capture
 
 
-def on_gpu(x):
+def on_gpu(
+    x,  # Any input of a network
+):
+    "Return whether an input is a tensor on a GPU."
     return isinstance(x, Tensor) and x.is_cuda
 
 
-def plain(x):
+def detached(
+    x: Tensor,  # Any tensor
+):
+    "Return a tensor without autograd history and without a subclass of Tensor."
     return x.detach().as_subclass(Tensor)
 
 
-def like(x, output):
+def as_type_of(
+    x: Tensor,  # The input of a network
+    output: Tensor,  # Its output
+):
+    "Return an output as the input's subclass of Tensor, such as fastai's TensorImage."
     return output if type(x) is Tensor else output.as_subclass(type(x))  # as fastai's tensors stay what they are
 
 
 @contextmanager
-def unmoved(network, device):
-    "Afterwards batch-norm statistics and random states are as they were, whatever is computed meanwhile"
+def state_preserved(
+    network: nn.Module,  # Whose buffers are restored
+    device: torch.device,  # Whose random state is restored
+):
+    "Restore batch-norm statistics and random states afterwards, whatever is computed in between."
     buffers = list(network.buffers())
     kept = [t.clone() for t in buffers]
     try:
@@ -38,8 +51,11 @@ def unmoved(network, device):
 
 
 @contextmanager
-def in_place_of(network, leaves):
-    "Meanwhile, others stand for its weights: by id"
+def parameters_replaced(
+    network: nn.Module,  # Whose parameters are replaced
+    leaves: dict,  # New parameters, by id of the old ones
+):
+    "Let a network compute with other parameters in between."
     places = [(m._parameters, name, p) for m in network.modules() for name, p in m._parameters.items() if p is not None]
     for held, name, p in places:
         held[name] = leaves[id(p)]
@@ -51,7 +67,10 @@ def in_place_of(network, leaves):
 
 
 @lru_cache(None)
-def stream_of(device):
+def stream_of(
+    device: torch.device,  # A GPU
+):
+    "Return the stream on which graphs of a device are captured."
     return torch.cuda.Stream(device)
 
 
@@ -60,7 +79,10 @@ def capture(
     device: torch.device,  # A GPU
     warm_up: Callable | None = None,  # Launches the same, and what follows, before
 ) -> tuple:  # What `compute` gave, and what fills that again
-    "A CUDA graph of what is launched. Raises whatever stands against it; stream and collector are then as before."
+    """Capture a CUDA graph of what `compute` launches.
+
+    Raises whatever prevents it; the current stream and the garbage collector are then as before.
+    """
     graph, stream, ahead = (torch.cuda.CUDAGraph(), stream_of(device), torch.cuda.current_stream(device))
     if 2 * torch.cuda.max_memory_allocated(device) > torch.cuda.mem_get_info(device)[0]:
         raise MemoryError('the GPU has no room for it')

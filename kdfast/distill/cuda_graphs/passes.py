@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from kdfast.distill.cuda_graphs.capture import capture, in_place_of, like, plain, unmoved
-from kdfast.models.inference import ask
+from kdfast.distill.cuda_graphs.capture import as_type_of, capture, detached, parameters_replaced, state_preserved
+from kdfast.models.inference import infer
 
 
-class Training:
-    "A network's forward and backward pass, recorded: for one `State`."
+class TrainingGraph:
+    "Record the forward and the backward pass of a network in training, for one `State`."
 
     def __init__(
         self,
@@ -22,7 +22,7 @@ class Training:
         | None = None,  # The gradient of an eager step's output: its layout decides on kernels, and so on bits
         record: Callable | None = None,  # Gives what computing gave, and what computes that again, in the same memory
     ):
-        self.network, self.x, self.like = network, plain(x).clone(), like
+        self.network, self.x, self.like = network, detached(x).clone(), like
         self.weights = [p for p in network.parameters() if p.requires_grad]
         if not self.weights:
             raise ValueError('nothing in it is trained')
@@ -30,14 +30,14 @@ class Training:
             id(p): nn.Parameter(p.detach(), p.requires_grad) for p in network.parameters()
         }  # in the same memory
         self.turn, self.waiting, record = 0, lambda: None, record or capture
-        with unmoved(network, x.device):
+        with state_preserved(network, x.device):
             self.output, self.play_forward = record(
                 self.forward, x.device, self.warm_up
             )  # two, and not in one pool: the second must not write where the first keeps what it needs
             self.gradients, self.play_backward = record(self.backward, x.device)
 
     def warm_up(self):
-        "Both passes; where the one writes, and what the other begins with"
+        "Compute both passes; note which buffers they write, and the shape of the gradient."
         before = [(t, t._version) for t in self.network.buffers()]
         output = self.forward()
         if type(output) is not Tensor or not output.is_floating_point() or not output.requires_grad:
@@ -49,13 +49,13 @@ class Training:
         self.backward()
 
     def forward(self):
-        "Without the hooks of the whole network, which are called around it"
-        with torch.enable_grad(), in_place_of(self.network, self.leaves):
+        "Compute the output without the hooks of the whole network, which are called around this."
+        with torch.enable_grad(), parameters_replaced(self.network, self.leaves):
             self.live = self.network.forward(self.x)
         return self.live
 
     def backward(self):
-        """Of the leaves, without autocast, which is over by then.
+        """Compute the gradients of the leaves, without autocast, which is over by then.
 
         Not of the weights: autograd adds up a gradient on the stream on which it first met the weight.
         """
@@ -70,25 +70,34 @@ class Training:
 
     @property
     def free(self):
-        "Whether nobody can still ask for the gradient of the last forward pass, which the next one would overwrite"
+        "Whether nobody can still ask for the gradient of the last forward pass, which the next overwrites"
         return self.waiting() is None
 
     def __call__(
         self,
         x: Tensor,  # Images
     ) -> Tensor:  # What the network makes of them; autograd knows how it depends on the weights
-        output = Replayed.apply(self, plain(x), *self.weights)
+        output = ReplayedFunction.apply(self, detached(x), *self.weights)
         self.waiting = ref(output.grad_fn)
-        return like(x, output)
+        return as_type_of(x, output)
 
-    def replay_forward(self, x):
+    def replay_forward(
+        self,
+        x: Tensor,  # Images
+    ):
+        "Compute the output of a batch by replaying the recording."
         self.x.copy_(x)
         self.play_forward()
         torch.autograd.graph.increment_version(self.written)
         self.turn += 1
         return self.output.detach().clone()
 
-    def replay_backward(self, gradient, turn):
+    def replay_backward(
+        self,
+        gradient: Tensor,  # Of the output
+        turn: int,  # Number of the forward pass that it belongs to
+    ):
+        "Compute the gradients of the weights by replaying the recording. Raises RuntimeError if it is late."
         if turn != self.turn:
             raise RuntimeError(
                 'the gradient of a batch is asked for after the next batch was computed, '
@@ -103,7 +112,7 @@ class Training:
         return [g if g is None else next(copies) for g in self.gradients]
 
 
-class Replayed(torch.autograd.Function):
+class ReplayedFunction(torch.autograd.Function):
     "A Training as autograd sees it: a function of the weights."
 
     @staticmethod
@@ -118,22 +127,22 @@ class Replayed(torch.autograd.Function):
         return None, None, *ctx.training.replay_backward(gradient, ctx.turn)
 
 
-class Inference:
-    "What `ask` gives, recorded: for one `State`."
+class InferenceGraph:
+    "Record what `infer` returns for a network, for one `State`."
 
     def __init__(
         self,
         network: nn.Module,  # Without `problem`
         x: Tensor,  # What it is called with
         layers: list[str] = (),  # Whose outputs are wanted; without any, the network's own
-        record: Callable | None = None,  # As Training's
+        record: Callable | None = None,  # As TrainingGraph's
     ):
-        record, self.x = record or capture, plain(x).clone()
+        record, self.x = record or capture, detached(x).clone()
 
         def compute():
-            return ask(network, (self.x,), layers)
+            return infer(network, (self.x,), layers)
 
-        with unmoved(network, x.device):
+        with state_preserved(network, x.device):
             self.outputs, self.play = record(compute, x.device, compute)
         if any(type(output) is not Tensor for output in self.outputs):
             raise ValueError('it gives no tensor')
@@ -142,6 +151,6 @@ class Inference:
         self,
         x: Tensor,  # Images
     ) -> list[Tensor]:
-        self.x.copy_(plain(x))
+        self.x.copy_(detached(x))
         self.play()
-        return [like(x, output.clone()) for output in self.outputs]
+        return [as_type_of(x, output.clone()) for output in self.outputs]

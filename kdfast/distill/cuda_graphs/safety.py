@@ -1,6 +1,7 @@
 """Decide what may be recorded: modules whose forward pass follows from type, settings and input shape alone."""
 
 import sys
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
@@ -95,8 +96,11 @@ HOOKS = *folding.HOOKS, '_forward_hooks_always_called'
 
 
 @lru_cache(None)
-def is_safe(kind, forward):
-    "Whether it is a class of the lists, with a forward pass that a library gave it"
+def is_safe(
+    kind: type,  # Of a module
+    forward: Callable,  # Its forward
+):
+    "Return whether a class is in the lists, with a forward pass that a library gave it."
     home, name = kind.__module__, kind.__name__
     listed = name in TORCH if home.startswith('torch.nn.modules.') else name in OTHERS.get(home, '').split()
     return (
@@ -107,7 +111,10 @@ def is_safe(kind, forward):
 
 
 @lru_cache(None)
-def methods(kind):
+def methods(
+    kind: type,  # Of a module
+):
+    "Return the names of the methods of a class."
     return frozenset(name for name in dir(kind) if callable(getattr(kind, name)))
 
 
@@ -115,7 +122,7 @@ def problem(
     network: nn.Module,  # Any network
     x: Tensor,  # What it is called with
 ) -> str:  # Empty where there is none
-    "Why it may not be recorded."
+    "Return why a network may not be recorded."
     for m in network.modules():
         kind = type(m)
         if not is_safe(kind, kind.forward):
@@ -144,16 +151,18 @@ def problem(
     return ''
 
 
-def has_only_our_hook(m):
-    "One of a front's, which views its output as a map, as it did for this shape before"
+def has_only_our_hook(
+    m: nn.Module,  # A module with hooks
+):
+    "Return whether the only hooks of a module are those that view its output as a feature map."
     others = any(vars(m)[hooks] for hooks in HOOKS if hooks != '_forward_hooks')
     return not others and all(type(hook) is AsMap for hook in m._forward_hooks.values())
 
 
 def unfit(
     x,  # What a network is called with
-) -> str:  # Empty where nothing stands against it
-    "Why a call with it may not be recorded, whatever the network."
+) -> str:  # Empty if it may
+    "Return why a call with this input may not be recorded, whatever the network."
     if type(x) not in (Tensor, TensorImage) or vars(x):
         return 'the input is no plain tensor'
     if not x.is_floating_point() or x.layout is not torch.strided or x.requires_grad or not x.numel():

@@ -1,4 +1,4 @@
-"""What a recording froze: it is used as long as all of that is as it was."""
+"""What a recording depends on: it is used while all of that is unchanged."""
 
 import torch
 from torch import Tensor, nn
@@ -7,20 +7,24 @@ from kdfast.models.held import Held
 
 
 class State:
-    "All that a call depends on but for the values of tensors; alive, so that nothing else gets its address."
+    "Everything that a call depends on, except the values of tensors. It keeps its objects alive."
 
     def __init__(
         self,
         network: nn.Module,  # Without `problem`
         x: Tensor,  # What it is called with
     ):
-        self.network, self.situation, self.held = network, situation(x), Held(network)
-        self.modules = [(m, type(m), type(m).forward, vars(m), contents(m)) for m in self.held.modules]
-        self.weights = [(t, place(t)) for t in self.held.tensors]
+        self.network, self.conditions, self.held = network, conditions(x), Held(network)
+        self.modules = [(m, type(m), type(m).forward, vars(m), module_attributes(m)) for m in self.held.modules]
+        self.weights = [(t, memory_layout(t)) for t in self.held.tensors]
 
-    def holds(self, network: nn.Module, x: Tensor) -> bool:
-        "Whether all of it is so for this call, too."
-        if network is not self.network or situation(x) != self.situation:
+    def holds(
+        self,
+        network: nn.Module,  # The network that is called
+        x: Tensor,  # Its input
+    ) -> bool:
+        "Return whether another call depends on the same."
+        if network is not self.network or conditions(x) != self.conditions:
             return False
         try:
             return (
@@ -29,14 +33,16 @@ class State:
                     for m, kind, forward, own, was in self.modules
                 )
                 and self.held.same
-                and all(place(t) == was for t, was in self.weights)
+                and all(memory_layout(t) == was for t, was in self.weights)
             )
         except Exception:
             return False  # values that cannot be compared
 
 
-def situation(x):
-    "The input but for its values, and how the process computes"
+def conditions(
+    x: Tensor,  # Input of a network
+):
+    "Return all facts about an input but its values, and the settings that affect computations."
     kind = x.device.type
     return (
         type(x),
@@ -56,13 +62,21 @@ def situation(x):
     )
 
 
-def contents(m):
-    "Modes, numbers and hooks of a module, as they are now; what it holds is `Held`'s, for tensors have no plain =="
+def module_attributes(
+    m: nn.Module,  # Any module
+):
+    """Return modes, numbers and hooks of a module as they are now.
+
+    `Held` compares parameters, buffers and modules, because tensors have no plain ==.
+    """
     return {
         name: dict(value) if isinstance(value, dict) and name not in ('_parameters', '_buffers', '_modules') else value
         for name, value in vars(m).items()
     }
 
 
-def place(t):
+def memory_layout(
+    t: Tensor,  # Any tensor
+):
+    "Return address and layout of a tensor."
     return t.data_ptr(), t.shape, t.stride(), t.requires_grad

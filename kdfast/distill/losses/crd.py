@@ -59,6 +59,7 @@ class CRD(nn.Module):
         self.T = T
         self.key = generator(seed, stream=NEGATIVES).initial_seed()
         self.known = labels is not None
+        check_one_class(labels)
         labels = torch.as_tensor(labels, dtype=torch.long) if self.known else torch.full((n,), -1)  # −1: not known yet
         n = len(labels)
         bound = (3 / dim) ** 0.5  # rows of uniform entries then have length 1 on average
@@ -91,6 +92,7 @@ class CRD(nn.Module):
             )
         index = index.to(guided.device)
         if not self.known:
+            check_one_class(y)
             self.labels[index] = y
         pairs = torch.cat([index[:, None], self.draw(self.labels[index])], 1)
         g = normalize_rows(self.embed_guided(guided.flatten(1)))
@@ -114,7 +116,13 @@ class CRD(nn.Module):
         place = (hash_rows(len(labels), self.negatives, self.key, self.step) * (len(ordered) - (end - first))) >> 32
         return images[place + (end - first) * (place >= first)]  # skip the image's own class
 
-    def nce(self, anchor, memory, pairs, side):
+    def nce(
+        self,
+        anchor: Tensor,  # Embeddings of the batch, (batch, dim)
+        memory: Tensor,  # The other network's embeddings of all images, (images, dim)
+        pairs: Tensor,  # Indices of the positive and the negatives, (batch, 1 + negatives)
+        side: int,  # 0 or 1
+    ):
         """Compute −log h(positive) − Σ log(1 − h(negative)).
 
         h = p/(p + negatives/n) with p = exp(similarity/T)/Z. `side` selects the constant Z: 0 for the student as
@@ -126,6 +134,14 @@ class CRD(nn.Module):
         self.log_Z[side] = torch.where(self.log_Z[side].isnan(), estimate, self.log_Z[side])
         logit = score - self.log_Z[side] - log(self.negatives / n)
         return -(F.logsigmoid(logit[:, 0]) + F.logsigmoid(-logit[:, 1:]).sum(1)).mean()
+
+
+def check_one_class(
+    labels,  # Of images; None if they are not known
+):
+    "Raise KdfastError for several labels per image."
+    if getattr(labels, 'ndim', 1) != 1:
+        raise KdfastError('CRD contrasts images of different classes, and these images have several labels each')
 
 
 def check_classes(

@@ -7,7 +7,7 @@ from torch import Tensor
 from kdfast.core.errors import KdfastError
 from kdfast.distill.losses.precision import EPS, in_float32
 
-__all__ = ['at_loss', 'hint_loss', 'pkt_loss', 'rkd_loss', 'sp_loss']
+__all__ = ['at_loss', 'feature_loss', 'hint_loss', 'pkt_loss', 'rkd_loss', 'sp_loss']
 
 
 def hint_loss(
@@ -20,6 +20,17 @@ def hint_loss(
     the mean allows one learning rate for all widths and image sizes.
     """
     return 0.5 * F.mse_loss(guided.float(), hint.float())
+
+
+def feature_loss(
+    projected: Tensor,  # The student's features after a linear layer, (batch, features)
+    teacher: Tensor,  # The teacher's features, each vector with mean 0 and variance 1, the same shape
+) -> Tensor:  # Scalar: mean over all elements
+    """Compute the feature distillation loss: smooth L1, quadratic below a difference of 2.
+
+    Wei et al. 2022, section 3 (https://arxiv.org/abs/2205.14141), who whiten the teacher's features likewise.
+    """
+    return F.smooth_l1_loss(projected.float(), teacher.float(), beta=2.0)
 
 
 @in_float32

@@ -1,6 +1,6 @@
 """Optimizers, one module each: `--optimizer NAME` is the first name in `__all__` of the module NAME.
 
-kdfast.runs.options reads the names from the file names, so that `--help` imports no torch.
+kdfast.runs.options reads the file names, and the first lines of the docstrings for `--help`, without importing torch.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,7 @@
-"""Muon: orthogonalized steps for convolutions (https://kellerjordan.github.io/posts/muon/)."""
+"""Muon for convolutions, SGD for the rest; needs about half the epochs.
+
+The steps of convolutions are orthogonalized (https://kellerjordan.github.io/posts/muon/).
+"""
 
 import torch
 from fastai.optimizer import Optimizer, average_grad, weight_decay
@@ -38,12 +41,20 @@ def orthogonal(
     return factor @ x
 
 
-def is_matrix(p):
+def is_matrix(
+    p,  # A weight
+):
     "Return whether a parameter is the filters of a convolution that share their input."
     return p.ndim >= 4 and p.shape[1] != 1
 
 
-def muon_step(p, lr, mom, grad_avg, **kwargs):
+def muon_step(
+    p,  # A weight with a gradient
+    lr,  # Learning rate
+    mom,  # Momentum
+    grad_avg,  # Moving average of its gradients
+    **kwargs,  # Other hyperparameters, not used
+):
     """Update a parameter: convolutions by an orthogonalized step, others by SGD's step.
 
     The orthogonalized direction is Nesterov momentum. The step of a convolution is a matrix of shape (output

@@ -1,4 +1,7 @@
-"""SGD with momentum: fastai's."""
+"""SGD with momentum.
+
+The optimizer is fastai's.
+"""
 
 from fastai.optimizer import SGD
 

@@ -530,15 +530,15 @@ def integers(n):
 
 
 def key(n):
-    return dict(a=1)['b']  # refused: KeyError: 'b' (odd_networks.py, line
+    return dict(a=1)['b']  # refused: KeyError: 'b' (unusual_networks.py, line
 
 
 def attribute(n):
-    return n.no_such  # refused: AttributeError: 'int' object has no attribute 'no_such' (odd_networks.py, line
+    return n.no_such  # refused: AttributeError: 'int' object has no attribute 'no_such' (unusual_networks.py, line
 
 
 def leaves(n):
-    raise SystemExit(3)  # refused: SystemExit: 3 (odd_networks.py, line
+    raise SystemExit(3)  # refused: SystemExit: 3 (unusual_networks.py, line
 
 
 def grey(n):

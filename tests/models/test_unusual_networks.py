@@ -14,7 +14,7 @@ from kdfast.models.build import check_network
 from kdfast.models.saved import build_for, save_network
 from kdfast.runs import trust
 
-FILE = Path(__file__).parents[1] / 'odd_networks.py'
+FILE = Path(__file__).parents[1] / 'unusual_networks.py'
 FUNCTION = re.compile(r'^def (\w+)\(n(?:, width)?\):\n((?: .*\n|\n)*)', re.M)
 FOUND = [(name, ''.join(re.findall('# refused: (.*)', body))) for name, body in FUNCTION.findall(FILE.read_text())]
 KEPT, REFUSED = [name for name, words in FOUND if not words], [pair for pair in FOUND if pair[1]]
@@ -68,7 +68,7 @@ def test_what_is_kept_says_the_same_in_another_process(two, tmp_path):
         (tmp_path / name).mkdir()
         network, project = build_for(f'{FILE}:{name}', two)
         trust.save_sources(project.sources, tmp_path / name)
-        trust.accept(network.built_by)
+        trust.accept(network.build_info)
         with torch.compiler.set_stance('force_eager'):
             trained(network)
         network.to(memory_format=torch.channels_last)

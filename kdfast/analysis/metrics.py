@@ -1,0 +1,154 @@
+"""What verdicts judge: a number of each run, and each validation image's part in it. Imports no torch."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kdfast.analysis.results import completed_result, several_labels
+from kdfast.core.errors import KdfastError
+from kdfast.runs.run_dir import RunDir
+from kdfast.stats.confusion import image_weights
+from kdfast.stats.labels import image_f1
+
+
+@dataclass(frozen=True)
+class Metric:
+    "A number of a run that is the mean of one value per validation image."
+
+    name: str  # Value of --metric
+    label: str  # In headings and remarks
+    meaning: str  # In remarks, after the label; empty if the label says it
+    key: str  # In result.json
+    largest: Callable[[RunDir], float]  # By how much one image can change the sum of all images' values
+    image_values: Callable[[RunDir], np.ndarray]  # (images,): their mean is the number of the run
+    several: bool = False  # Whether it is about images with several labels
+
+    def value(
+        self,
+        folder: RunDir,  # A finished run
+    ) -> float | None:
+        "Return the number of a run; None if it has none."
+        return completed_result(folder).get(self.key)
+
+    def step(
+        self,
+        folder: RunDir,  # A finished run that has the number
+    ) -> float:
+        "Return how much one validation image changes the number of the run at most."
+        return self.largest(folder) / n_images(folder)
+
+
+def n_images(
+    folder,  # A run
+):
+    "Return the number of validation images of a run."
+    return folder.result.get('valid_images') or sum(map(sum, folder.confusion()[1]))
+
+
+def correct_images(
+    folder,  # A run
+):
+    "1 for each image that is classified correctly, else 0."
+    return np.array(folder.correct(), float)
+
+
+def weighted_correct_images(
+    folder,  # A run
+):
+    """n / (K · images of its class) for each image that is classified correctly, else 0.
+
+    K: classes with validation images. The mean over the n images is the balanced accuracy.
+    """
+    actual = folder.arrays('predictions.npz')['actual'].astype(int)
+    return correct_images(folder) * image_weights(np.bincount(actual))[actual]
+
+
+def largest_weight(
+    folder,  # A run
+):
+    "Return the weight of an image of the smallest class that has validation images."
+    return float(image_weights(np.sum(folder.confusion()[1], axis=1)).max())
+
+
+def label_f1(
+    folder,  # A run
+):
+    """Return the F1 of the labels of each image.
+
+    Verdicts judge this rather than the average precision of an image: it is defined for images without labels, ties
+    have no effect on it, and it is about the labels that `kdfast predict` and exported models give. An image changes
+    its mean by 1 / images at most, as it does an accuracy.
+    """
+    found = folder.arrays('predictions.npz')
+    return image_f1(found['actual'], found['predicted'])
+
+
+ACCURACY = Metric('accuracy', 'accuracy', '', 'valid_accuracy', lambda folder: 1.0, correct_images)
+BALANCED = Metric(
+    'balanced',
+    'balanced accuracy',
+    'the mean of the accuracies of the classes that have validation images',
+    'valid_balanced_accuracy',
+    largest_weight,
+    weighted_correct_images,
+)
+F1 = Metric(
+    'f1',
+    'F1 per image',
+    'the mean over the images of the F1 of their labels, each predicted if its probability is above 0.5; 1 for an '
+    'image without labels for which none is predicted',
+    'valid_f1',
+    lambda folder: 1.0,
+    label_f1,
+    several=True,
+)
+METRICS = {metric.name: metric for metric in (ACCURACY, BALANCED, F1)}
+
+
+def metric_named(
+    name: str,  # Value of --metric
+) -> Metric:
+    "Return a metric. Raises KdfastError for an unknown name."
+    if name not in METRICS:
+        raise KdfastError(f'--metric {name}: expected {", ".join(METRICS)}')
+    return METRICS[name]
+
+
+def metric_for(
+    folders: Sequence[RunDir],  # Runs on one data set
+    name: str | None,  # Value of --metric
+    default: str | None = None,  # If there is no such value, such as that of a design
+) -> Metric:
+    "Return the metric of these runs. Raises KdfastError for a metric of another kind of labels."
+    return metric_of_kind(several_labels(folders), name or default, folders[0].data)
+
+
+def metric_of_kind(
+    several: bool,  # Whether the images have several labels
+    name: str | None,  # Of the metric; default: accuracy or, of several labels, F1
+    data: str,  # Name of the data set, for the error
+) -> Metric:
+    "Return a metric. Raises KdfastError for one of the other kind of labels."
+    metric = metric_named(name or (F1 if several else ACCURACY).name)
+    if metric.several == several:
+        return metric
+    expected = [other.name for other in METRICS.values() if other.several == several]
+    raise KdfastError(
+        f'--metric {metric.name}: the images of {data} have {"several labels" if several else "one label"} each, '
+        f'expected {" or ".join(expected)}'
+    )
+
+
+def paired_image_values(
+    metric: Metric,  # What is compared
+    folders: Sequence[RunDir],  # Finished runs
+) -> list[np.ndarray]:  # (images,) of each run
+    "Return the values of the same images in several runs. Raises KdfastError for different images."
+    first, *others = (folder.arrays('predictions.npz')['actual'] for folder in folders)
+    for folder, actual in zip(folders[1:], others):
+        if not np.array_equal(actual, first):
+            raise KdfastError(
+                f'{folders[0]} and {folder} were validated on different images: only runs on the same data compare'
+            )
+    return [metric.image_values(folder) for folder in folders]

@@ -1,0 +1,104 @@
+"""Evaluate a trained run on images with several labels: average precision, F1, counts of each label."""
+
+from dataclasses import dataclass
+from math import isfinite
+
+import numpy as np
+import torch
+from fastai.basics import Callback, Learner, noop
+
+from kdfast.core.atomic import write_csv
+from kdfast.core.errors import Diverged
+from kdfast.models.cost import to_half
+from kdfast.stats.labels import (
+    average_precisions,
+    image_f1,
+    label_counts,
+    macro_f1,
+    mean_average_precision,
+    micro_f1,
+)
+from kdfast.training.outputs import LOGITS_KEPT, check_logits, write_arrays
+
+COUNTS = ('true positives', 'false positives', 'false negatives', 'true negatives')  # columns of labels.csv
+
+
+def evaluate_labels(
+    run,  # kdfast.training.run.Run that was trained
+    learn: Learner,  # Its Learner
+) -> dict:  # The results of a run on images with several labels
+    "Compute average precision, F1 and loss without augmentation; save the predictions and the counts."
+    names, valid = run.data.classes, run.dls.valid
+    found = predict_labels(learn, valid, len(names))
+    counts = label_counts(found.actual, found.predicted)
+    write_csv(run.folder / 'labels.csv', ['label', *COUNTS], ([c, *row] for c, row in zip(names, counts.tolist())))
+    logits = dict(logits=to_half(torch.from_numpy(found.logits))) if found.logits.size <= LOGITS_KEPT else {}
+    write_arrays(run.folder / 'predictions.npz', actual=found.actual, predicted=found.predicted, **logits)
+    plain = run.dls.train.new(run.dls.train_ds.plain(), bs=valid.bs, shuffle=False, drop_last=False)
+    trained = predict_labels(learn, plain, len(names))
+    epochs = [row for row in run.metrics_log.epochs if row['valid_map'] is not None]
+    best = max(epochs, key=lambda row: row['valid_map'], default={})
+    average = average_precisions(found.actual, found.logits)
+    return dict(
+        train_map=mean_average_precision(average_precisions(trained.actual, trained.logits)),
+        valid_map=mean_average_precision(average),
+        best_valid_map=best.get('valid_map'),
+        best_epoch=best.get('epoch'),
+        valid_f1=float(image_f1(found.actual, found.predicted).mean()),
+        valid_f1_macro=macro_f1(counts),
+        valid_f1_micro=micro_f1(counts),
+        valid_loss=found.loss,
+        valid_images=len(found.actual),
+        label_counts=dict(zip(names, counts.tolist())),
+        label_average_precision=dict(zip(names, average)),
+    )
+
+
+@dataclass
+class LabelPredictions:
+    "Predictions for a split."
+
+    actual: np.ndarray  # (n, labels) uint8, 0 or 1
+    logits: np.ndarray  # (n, labels) float32
+    loss: float  # Mean over the images
+
+    @property
+    def predicted(self) -> np.ndarray:
+        "(n, labels) uint8: 1 where the probability is above 0.5, the logit above 0"
+        return (self.logits > 0).astype(np.uint8)
+
+
+def predict_labels(
+    learn: Learner,  # Trained; its model maps images to (n, labels)
+    dl,  # DataLoader, in a fixed order
+    n_labels: int,  # Number of labels
+) -> LabelPredictions:
+    "Predict all images. Raises Diverged for NaN or an infinite loss, KdfastError for other outputs."
+    collector = LabelCollector(n_labels)
+    learn.get_preds(dl=dl, with_preds=False, with_targs=False, reorder=False, act=noop, cbs=collector)
+    actual, logits = (torch.cat(column).numpy() for column in zip(*collector.batches))
+    loss = collector.total_loss / len(actual)
+    if not isfinite(loss):
+        raise Diverged(f'the loss of the trained network is {loss}: try a lower --lr')
+    return LabelPredictions(actual.astype(np.uint8), logits, loss)
+
+
+class LabelCollector(Callback):
+    "Collect labels and logits, batch by batch, on the CPU."
+
+    order = 90  # after callbacks that change predictions
+
+    def __init__(
+        self,
+        n_labels: int,  # Number of labels
+    ):
+        self.n_labels = n_labels
+
+    def before_validate(self):
+        self.batches = []
+        self.total_loss = 0.0
+
+    def after_batch(self):
+        logits, actual = check_logits(self.pred, self.n_labels), self.y.as_subclass(torch.Tensor)
+        self.batches.append([actual.cpu(), logits.cpu()])
+        self.total_loss += float(self.loss.mean()) * len(actual)

@@ -1,0 +1,134 @@
+"Predictions during a fit change nothing in it."
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from conftest import equal
+from fastai.vision.all import (
+    Callback,
+    MixedPrecision,
+    MSELossFlat,
+    set_seed,
+)
+from fit_events import ASK, At, Events, trained
+from learners import learner as fastai_learner
+from taught_learners import learner, net
+from torch import nn
+
+from kdfast.distill.distill import Distill
+from kdfast.distill.hint import Hint
+from kdfast.distill.losses.features import at_loss
+from kdfast.distill.match import Match
+
+
+@pytest.mark.parametrize(
+    'at',
+    [
+        'before_fit',
+        'before_epoch',
+        'before_batch',
+        'after_pred',
+        'after_loss',
+        'before_step',
+        'after_batch',
+        'before_validate',
+        'after_epoch',
+        'after_fit',
+    ],
+)
+def test_predictions_in_the_middle_of_a_fit_disturb_nothing(at):
+    def cbs():
+        return [Distill(net(8)), Match(net(8), at_loss, 10.0, '4:4')]
+
+    torch.manual_seed(1)
+    learn, weights = trained(*cbs())
+    for i, ask in enumerate(ASK):
+        torch.manual_seed(1)
+        asks = At(at, ask, order=(-20, 2.5, 70)[i % 3])
+        other, same = trained(*cbs(), asks)
+        assert (
+            asks.done
+            and equal(weights, same)
+            and [list(row) for row in learn.recorder.values] == [list(row) for row in other.recorder.values]
+        )
+
+
+class Ready(Callback):
+    "Acts on batches between its `before_fit` and its `after_fit` only, as MixedPrecision does"
+
+    order = 10
+
+    def __init__(self):
+        self.ready, self.begun = False, 0
+
+    def before_fit(self):
+        self.ready, self.begun = True, self.begun + 1
+
+    def before_batch(self):
+        assert self.ready
+
+    def after_fit(self):
+        assert self.ready
+        self.ready = False
+
+
+@pytest.mark.parametrize('order', [-20, 2.5, 70])
+@pytest.mark.parametrize('ask', ASK)
+@pytest.mark.parametrize('at', ['before_fit', 'before_epoch', 'after_pred', 'after_validate', 'after_fit'])
+def test_callbacks_that_a_fit_sets_up_are_ready_in_predictions(at, ask, order):
+    asks, ready = At(at, ask, order=order), Ready()
+    trained(Distill(net(8)), MixedPrecision(), ready, asks)
+    assert asks.done and ready.begun == 1 and not ready.ready
+
+
+@pytest.mark.parametrize('at', ['before_fit', 'before_epoch', 'after_batch', 'after_fit'])
+def test_predictions_during_stage_one_change_nothing(at):
+    "Whose callback is asked in predictions, too, and before the fit has begun"
+
+    def stage_one(*cbs):
+        set_seed(0)
+        teacher = nn.Sequential(*net(8)[:5])
+        learn = learner(nn.Sequential(*net()[:5]), loss=MSELossFlat())
+        learn.fit_one_cycle(2, 1e-2, cbs=[Hint(teacher), *cbs])
+        return dict(learn.model.state_dict())
+
+    weights = stage_one()
+    for order in (-20, 70):
+        asks = At(at, ASK[1], order=order)
+        assert equal(weights, stage_one(asks)) and asks.done
+
+
+def test_random_states_and_hidden_states_come_back():
+    class Draws(Callback):
+        def before_batch(self):
+            torch.rand(1), np.random.rand(), random.random()
+
+    learn, events = fastai_learner('language'), Events()
+    states = []
+
+    def look(learn):
+        states.append(
+            [
+                torch.rand(1).item(),
+                np.random.rand(),
+                random.random(),
+                [h.sum().item() for layer in learn.model[0].hidden for h in layer],
+            ]
+        )
+
+    def ask(learn):
+        before = torch.get_rng_state(), np.random.get_state(), random.getstate()
+        hidden = [h.clone() for layer in learn.model[0].hidden for h in layer]
+        learn.validate(cbs=Draws())
+        assert (
+            torch.equal(before[0], torch.get_rng_state())
+            and before[2] == random.getstate()
+            and (before[1][1] == np.random.get_state()[1]).all()
+        )
+        assert all(map(torch.equal, hidden, [h for layer in learn.model[0].hidden for h in layer]))
+
+    at = At('after_batch', ask)
+    learn.fit(2, 1e-3, cbs=[events, at])
+    assert at.done

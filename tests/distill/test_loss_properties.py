@@ -1,0 +1,138 @@
+"What the papers promise of their losses: what costs nothing, what does not matter, half precision."
+
+import pytest
+import torch
+from loss_tensors import ALL, GUIDED, HINT, OF_EQUAL_SHAPES, OF_LOGITS, OF_MAPS, H, S, Y, value_and_gradient
+from torch import tensor
+
+from kdfast.core.errors import KdfastError
+from kdfast.distill.losses.features import at_loss, pkt_loss, rkd_loss, sp_loss
+from kdfast.distill.losses.logits import dist_loss, dkd_loss, kd_loss, ls_kd_loss, standardize
+
+# What the methods promise
+
+
+@pytest.mark.parametrize(
+    'loss,x', [(loss, S) for loss in OF_LOGITS] + [(loss, GUIDED) for loss in OF_MAPS + OF_EQUAL_SHAPES]
+)
+def test_equals_cost_nothing(loss, x):
+    assert loss(x, x.clone()).item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize('loss,student,teacher', ALL)
+def test_a_step_down_the_gradient_costs_less(loss, student, teacher):
+    value, gradient = value_and_gradient(lambda s: loss(s, teacher), student)
+    assert value > 0 and loss(student - 0.01 * gradient / gradient.norm(), teacher) < value
+
+
+@pytest.mark.parametrize('loss,student,teacher', ALL)
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_half_precision_is_computed_in_float32(loss, student, teacher, dtype):
+    student, teacher = student.to(dtype), teacher.to(dtype)
+    value = loss(student, teacher)
+    assert value.dtype == torch.float32 and torch.isfinite(value) and value == loss(student.float(), teacher.float())
+
+
+@pytest.mark.parametrize('loss,student,teacher', ALL)
+def test_autocast_changes_nothing(loss, student, teacher):
+    with torch.autocast('cpu', torch.bfloat16):
+        value = loss(student, teacher)
+    assert value == loss(student, teacher)
+
+
+@pytest.mark.parametrize('loss', OF_MAPS)
+def test_a_student_that_sees_nothing_has_a_finite_loss_and_gradient(loss):
+    guided = GUIDED.clone()
+    guided[:3] = 0  # as behind a ReLU that is shut
+    for some in (guided, torch.zeros_like(guided)):
+        value, gradient = value_and_gradient(lambda s: loss(s, HINT), some)
+        assert torch.isfinite(value) and gradient.isfinite().all() and gradient.norm() < 1e3
+
+
+def scale(x):
+    return x * torch.linspace(0.5, 2, len(x))[:, None, None, None]
+
+
+def turn(x):
+    return torch.cat([0.6 * x[:, :1] + 0.8 * x[:, 1:2], 0.8 * x[:, :1] - 0.6 * x[:, 1:2], x[:, 2:]], 1)
+
+
+@pytest.mark.parametrize(
+    'loss,change',
+    [
+        (at_loss, lambda x: x[:, [2, 0, 1]]),
+        (at_loss, scale),
+        (at_loss, turn),
+        (sp_loss, lambda x: 3 * x),
+        (sp_loss, turn),
+        (rkd_loss, lambda x: 3 * x),
+        (rkd_loss, lambda x: x + 5),
+        (rkd_loss, turn),
+        (pkt_loss, scale),
+        (pkt_loss, turn),
+    ],
+    ids=[
+        'attention-order-of-channels',
+        'attention-scale-of-an-image',
+        'attention-rotation',
+        'similarity-scale',
+        'similarity-rotation',
+        'relations-scale',
+        'relations-shift',
+        'relations-rotation',
+        'neighbors-scale-of-an-image',
+        'neighbors-rotation',
+    ],
+)
+def test_what_the_method_does_not_see_costs_nothing(loss, change):
+    assert loss(change(GUIDED), GUIDED).item() == pytest.approx(0, abs=1e-5)
+    assert loss(change(GUIDED), HINT).item() == pytest.approx(loss(GUIDED, HINT).item(), rel=1e-4)
+
+
+@pytest.mark.parametrize('a', [0.9, 0.1])
+def test_probabilities_that_are_linear_in_the_teachers_cost_nothing(a):
+    "Pearson's correlation asks no more than a·p + b, a > 0; KL would"
+    p = H.softmax(1)
+    assert dist_loss((a * p + (1 - a) / 10).log(), p.log()).item() == pytest.approx(0, abs=1e-5)
+    assert kd_loss((a * p + (1 - a) / 10).log(), p.log(), 1.0) > 1e-4
+
+
+def test_beta_compares_the_classes_of_an_image_and_gamma_the_images_of_a_class():
+    "A slope for each image is free to the one, a shift for each class to the other"
+    p = torch.rand(4, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64) / 10 + 1 / 6
+    p = p / p.sum(1, keepdim=True)
+    flat = torch.linspace(0.2, 0.9, 4)[:, None] * (p - 1 / 3) + 1 / 3  # each image its own slope
+    assert (
+        dist_loss(flat.log(), p.log(), gamma=0.0) == pytest.approx(0, abs=1e-9)
+        and dist_loss(flat.log(), p.log(), beta=0.0) > 1e-3
+    )
+    moved = p + tensor([0.05, -0.05, 0.0])  # each class its own shift
+    assert (
+        dist_loss(moved.log(), p.log(), beta=0.0) == pytest.approx(0, abs=1e-9)
+        and dist_loss(moved.log(), p.log(), gamma=0.0) > 1e-3
+    )
+
+
+def test_the_target_does_not_matter_among_the_others():
+    student = S.clone()
+    student[range(6), Y] += 100
+    assert dkd_loss(student, H, Y, alpha=0.0).item() == pytest.approx(dkd_loss(S, H, Y, alpha=0.0).item(), rel=1e-6)
+    assert dkd_loss(student, H, Y, beta=0.0) > dkd_loss(S, H, Y, beta=0.0) + 1
+
+
+def test_standardized_logits_have_mean_0_and_deviation_1_whatever_their_shift_and_scale():
+    z = standardize(S)
+    torch.testing.assert_close(z.mean(1), torch.zeros(6), rtol=0, atol=1e-6)
+    torch.testing.assert_close(z.std(1), torch.ones(6))
+    torch.testing.assert_close(standardize(7 * S + torch.arange(6.0)[:, None]), z, rtol=1e-4, atol=1e-5)
+    assert ls_kd_loss(7 * S - 3, S).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_equal_logits_of_all_classes_standardize_to_0_and_so_does_their_gradient():
+    value, gradient = value_and_gradient(lambda s: ls_kd_loss(s, H), torch.ones(6, 10))
+    assert torch.isfinite(value) and gradient.isfinite().all() and (standardize(torch.ones(6, 10)) == 0).all()
+
+
+def test_attention_without_positions_is_refused():
+    with pytest.raises(KdfastError, match=r'\(6, 10\) of the student and \(6, 4, 5, 5\) of the teacher'):
+        at_loss(S, HINT)

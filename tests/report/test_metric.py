@@ -1,0 +1,107 @@
+"Balanced accuracy beside accuracy, and --metric"
+
+import csv
+import io
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import make
+
+from kdfast.analysis.design import Declared, declare
+from kdfast.analysis.differences import differences_from
+from kdfast.analysis.metrics import BALANCED
+from kdfast.core.errors import KdfastError
+from kdfast.runs.find import find_runs
+from kdfast.stats.intervals import over_image_values, over_seeds
+
+
+def classified(runs, recipe, seed, common, rare, **more):
+    "A run with this many of 90 and of 10 images correct; of an earlier version, without balanced accuracy"
+    matrix = [[common, 90 - common], [10 - rare, rare]]
+    folder = make(
+        runs, recipe, seed, confusion=matrix, valid_accuracy=(common + rare) / 100, valid_images=100,
+        train_accuracy=0.9,
+        best_valid_accuracy=0.9, best_epoch=None,
+        worst_pairs=None, **more,
+    )  # fmt: skip
+    predicted = np.repeat([0, 1, 0, 1], [common, 90 - common, 10 - rare, rare])
+    np.savez(folder / 'predictions.npz', actual=np.repeat([0, 1], [90, 10]), predicted=predicted)
+    folder.record = folder.run
+    folder.finish({k: v for k, v in folder.result.items() if k not in ('valid_balanced_accuracy', 'class_accuracy')})
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path):
+    "kd is better in the small class, and worse in the large one"
+    for seed, more in enumerate([0, 1, 0]):
+        classified(tmp_path, 'baseline', seed, 80 + more, 2)
+        classified(tmp_path, 'kd', seed, 79 + more, 8)
+    return tmp_path
+
+
+def test_runs_of_earlier_versions_have_a_balanced_accuracy(runs):
+    folder = find_runs(runs)[0]
+    assert BALANCED.value(folder) == pytest.approx((80 / 90 + 2 / 10) / 2)
+    assert BALANCED.image_values(folder).mean() == pytest.approx(BALANCED.value(folder))
+    assert BALANCED.step(folder) == pytest.approx(1 / 20)
+
+
+def test_verdicts_judge_the_metric(runs):
+    [plain] = differences_from(find_runs(runs), 'baseline', 0.008)
+    [row] = differences_from(find_runs(runs), 'baseline', 0.008, 'balanced')
+    expected = over_seeds([0.3 - 1 / 180] * 3, 1 / 20)
+    assert (row['difference'], row['low'], row['high']) == pytest.approx((expected.mean, expected.low, expected.high))
+    assert (plain['metric'], row['metric']) == ('accuracy', 'balanced') and plain['difference'] == pytest.approx(0.05)
+    assert row['verdict'] == 'better' and 'p_value' not in row
+
+
+def test_one_seed_weighs_its_images(tmp_path):
+    classified(tmp_path, 'baseline', 0, 80, 2), classified(tmp_path, 'kd', 0, 79, 8)
+    [row] = differences_from(find_runs(tmp_path), 'baseline', 0.008, 'balanced')
+    values = np.repeat([-100 / 180, 0, 100 / 20, 0], [1, 89, 6, 4])
+    expected = over_image_values(values, 5)
+    assert (row['of'], row['n'], row['low']) == ('images', 100, pytest.approx(expected.low))
+    assert row['difference'] == pytest.approx(0.3 - 1 / 180)
+
+
+def test_runs_on_other_images_are_no_pairs(tmp_path):
+    classified(tmp_path, 'baseline', 0, 80, 2)
+    make(tmp_path, 'kd', 0, right=[1, 0, 1], confusion=[[2, 1], [0, 0]])
+    for metric in ('accuracy', 'balanced'):
+        with pytest.raises(KdfastError, match='different images'):
+            differences_from(find_runs(tmp_path), 'baseline', 0.008, metric)
+
+
+def test_commands_show_it(runs, kdfast):
+    table = kdfast('compare', '--runs', runs).out
+    assert 'balanced accuracy' in table and 'accuracy of b' in table and '54.63 %' in table
+    base, kd = json.loads(kdfast('compare', '--json', '--runs', runs).out)
+    assert kd['class_accuracy']['b']['mean'] == pytest.approx(0.8) and base['class_accuracy']['b']['sd'] == 0
+    against = ('compare', '--against', 'baseline', '--runs', runs, '--metric', 'balanced')
+    assert 'the mean of the accuracies of the classes' in ' '.join(kdfast(*against).out.split())
+    [line] = csv.DictReader(io.StringIO(kdfast(*against, '--csv').out))
+    assert line['metric'] == 'balanced' and line['verdict'] == 'better'
+    listed = json.loads(kdfast('ls', '--json', '--runs', runs).out)['runs'][0]
+    assert listed['valid_balanced_accuracy'] == pytest.approx((80 / 90 + 0.2) / 2)
+    wrong = kdfast(*against[:-1], 'f2')
+    assert wrong.status == 2 and '--metric f2: expected accuracy, balanced, f1' in wrong.err
+    assert 'needs --against' in kdfast('compare', '--metric', 'balanced', '--runs', runs).err
+    file = runs / 'page.html'
+    assert kdfast('report', '--runs', runs, '--out', file, '--metric', 'balanced').status == 0
+    page = file.read_text()
+    assert 'differences of balanced accuracy' in page and '<table id="by-class">' in page
+
+
+def test_a_design_says_what_is_judged(runs):
+    "Declared with balanced accuracy: comparisons judge that, unless another metric is asked for"
+    asked = Declared('baseline', ('kd',), (2, 3), 0.008, metric='balanced')
+    declare(runs, 'pets', asked)
+    with pytest.raises(KdfastError, match='--metric balanced'):
+        declare(runs, 'pets', replace(asked, metric='accuracy'))
+    [row] = differences_from(find_runs(runs), 'baseline', 0.008)
+    assert row['metric'] == 'balanced' and row['look'] == 3
+    [plain] = differences_from(find_runs(runs), 'baseline', 0.008, 'accuracy')
+    assert plain['metric'] == 'accuracy' and 'look' not in plain

@@ -1,0 +1,98 @@
+"Convolutions some of whose weights see nothing but padding compute in float32."
+
+import torch
+from fastai.vision.all import Callback
+from precision_learners import CPU, learner
+
+from kdfast.training.precision import sees_padding_alone
+
+SIDES = (1, 1), (2, 2), (3, 3), (4, 1), (1, 4), (5, 5), (8, 8)
+
+
+KERNELS = (
+    (1, 1, 0),
+    (1, 2, 0),
+    (2, 2, 1),
+    (3, 1, 1),
+    (3, 2, 1),
+    (3, 3, 1),
+    (4, 4, 2),
+    (5, 1, 2),
+    (5, 2, 2),
+    (7, 2, 3),
+    (3, 1, 'same'),
+)  # and stride, and padding
+
+
+def convolutions():
+    "Some of each kind, and an image for each of them"
+    for side in SIDES:
+        for kernel, stride, padding in KERNELS:
+            with_room = padding == 'same' or min(side) + 2 * padding >= kernel
+            if with_room:
+                yield torch.nn.Conv2d(8, 4, kernel, stride, padding, bias=False), torch.randn(2, 8, *side)
+
+
+def test_which_convolutions_have_weights_that_see_padding_alone():
+    "Their gradient is zero for any image"
+    for conv, x in convolutions():
+        conv(x).pow(2).sum().backward()
+        unseen = (conv.weight.grad.abs().sum((0, 1)) == 0).any()
+        assert sees_padding_alone(conv, x.shape[2:]) or not unseen, (conv, x.shape)
+        if conv.padding != 'same':
+            assert sees_padding_alone(conv, x.shape[2:]) == unseen, (conv, x.shape)
+
+
+def test_convolutions_with_weights_that_see_padding_alone_leave_bfloat16(data):
+    "oneDNN would leave the gradients of such weights as memory was"
+    seen = {}
+
+    def note(name):
+        return lambda conv, inputs, out: seen.update(
+            {(name, conv.training): (out.dtype, torch.is_autocast_enabled(CPU))}
+        )
+
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, 4, 1),
+        torch.nn.BatchNorm2d(8),
+        torch.nn.Conv2d(8, 8, 3, 2, 1),
+        torch.nn.Conv2d(8, 8, 3, 2, 1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(8, 3),
+    )
+    learn = learner(data, net)  # sides of 8, 2, 1 and 1
+
+    class Look(Callback):
+        order = 6
+
+        def before_fit(self):
+            for name in (0, 2, 3, 5):
+                net[name].register_forward_hook(note(name))
+
+        def before_step(self):
+            assert not net[3].weight.grad[:, :, 0].any() and net[3].weight.grad[:, :, 1, 1].any()
+
+    learn.fit(1, 0.01, cbs=Look())
+    half, whole = (torch.bfloat16, True), (torch.float32, False)
+    assert [seen[name, True] for name in (0, 2, 3, 5)] == [half, whole, whole, half]
+    assert {seen[name, False] for name in (0, 2, 3, 5)} == {(torch.float32, False)}
+    assert not net[3]._forward_pre_hooks and not hasattr(net[3], 'left_bfloat16')
+
+
+def test_a_convolution_takes_one_image_by_keyword(data):
+    class Named(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.last = (
+                torch.nn.Conv2d(3, 4, 3, 8, 1),
+                torch.nn.Conv2d(4, 4, 3, 2, 1),
+                torch.nn.Linear(4, 3),
+            )
+
+        def forward(self, x):
+            return self.last(torch.stack([self.second(input=self.first(one)) for one in x]).flatten(1))
+
+    net, seen = Named(), set()
+    net.second.register_forward_hook(lambda conv, inputs, out: seen.add((conv.training, out.dtype)))
+    learner(data, net).fit(1, 0.01)
+    assert seen == {(True, torch.float32), (False, torch.float32)} and not torch.is_autocast_enabled(CPU)
