@@ -110,10 +110,9 @@ class Poison(Callback):
 
     def before_batch(self):
         if self.training and self.iter == self.at and self.where in ('weight', 'teacher'):
-            asked = next((cb for cb in self.learn.cbs if isinstance(cb, (Distill, Hint))), None)
-            next((self.model if self.where == 'weight' else asked.inference_teacher.network).parameters()).data[
-                0, 0, 0, 0
-            ] = self.value
+            guide = next((cb for cb in self.learn.cbs if isinstance(cb, (Distill, Hint))), None)
+            teacher = guide and (guide.inference_teacher.network or guide.teacher)  # without a copy in the first step
+            next((self.model if self.where == 'weight' else teacher).parameters()).data[0, 0, 0, 0] = self.value
 
     def after_loss(self):
         if self.training and self.iter == self.at and self.where == 'loss':
