@@ -51,15 +51,28 @@ def fill_cache(
     path: Path | None = None,  # The source
 ) -> str:  # Fingerprint of the images
     "Decode into a folder, and write the facts about the images to data.json; print notes."
-    origin = dict(source=str(path.resolve()), stamp=short_digest(source_stamp(path))) if path else {}
     facts = decode_into(folder, size and presized_side(size))
     data = assemble(name, facts['classes'], *(_load_split(folder, split) for split in ('train', 'valid', 'test')))
     facts['notes'] += _duplicate_notes(data)
     for note in [*facts['notes'], mirroring_note(data.augment)]:
         print(f'kdfast: {note}', file=sys.stderr)
-    facts |= dict(name=name, size=size, origin=origin, mean=data.mean, std=data.std, fingerprint=data.fingerprint)
+    facts |= dict(
+        name=name,
+        size=size,
+        origin=origin(path) if path else {},
+        mean=data.mean,
+        std=data.std,
+        fingerprint=data.fingerprint,
+    )
     (folder / 'data.json').write_text(json.dumps(facts, indent=1))
     return data.fingerprint
+
+
+def origin(
+    path: Path,  # Of the images
+) -> dict:
+    "Return where decoded images come from, and a stamp that tells later whether they have changed."
+    return dict(source=str(path.resolve()), stamp=short_digest(source_stamp(path)))
 
 
 def load_cached(
@@ -68,6 +81,8 @@ def load_cached(
 ) -> Data:
     "Return the data set in a folder of the cache. Raises KdfastError if it was decoded for another size."
     facts = json.loads((folder / 'data.json').read_text())
+    if 'classes' not in facts:
+        raise KdfastError(f'{folder} holds images without labels: expected a data set with classes')
     name, decoded_size = facts.pop('name'), facts.pop('size')
     del facts['origin']
     if decoded_size != size:

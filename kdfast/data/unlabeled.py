@@ -1,6 +1,6 @@
 "Images without labels, to train features on besides a data set's own images."
 
-import hashlib
+import json
 import sys
 from dataclasses import replace
 from functools import partial
@@ -14,12 +14,13 @@ from kdfast.core.notes import Notes
 from kdfast.core.once import create_folder_once
 from kdfast.data.archives import open_entries
 from kdfast.data.arrangement import Arrangement
-from kdfast.data.arrays import Joined
-from kdfast.data.cache import CACHE_VERSION, short_digest
+from kdfast.data.arrays import Joined, fingerprint
+from kdfast.data.cache import CACHE_VERSION, origin, short_digest
+from kdfast.data.dataloaders import batch_size
 from kdfast.data.dataset import Data, presized_side
 from kdfast.data.decode import Reading, decode_arrangement
 from kdfast.data.layouts.base import Item, Source
-from kdfast.data.naming import source_stamp
+from kdfast.data.naming import dataset_name, source_stamp
 
 
 def with_unlabeled(
@@ -33,23 +34,26 @@ def with_unlabeled(
     """
     if not path:
         return data
-    images = load_unlabeled(Path(path).expanduser(), data)
+    images, _ = load_unlabeled(path, data)
     train, labels = data.train
     joined = Joined(train, images), np.concatenate([labels, np.zeros((len(images), *labels.shape[1:]), labels.dtype)])
-    return replace(data, train=joined, batch_size=data.batch_size or None)
+    return replace(data, train=joined, batch_size=batch_size(data))
 
 
 def load_unlabeled(
-    path: Path,  # A folder or an archive
-    like: Data,  # With the size of the images
-) -> np.ndarray:  # (n, height, width, 3), uint8, memory-mapped
+    source: str,  # A folder or an archive
+    like: Data,  # Whose images they are to join
+) -> tuple[np.ndarray, str]:  # (n, height, width, 3), uint8, memory-mapped; SHA-256 of the pixels
     "Decode all images of a folder or an archive. Raises KdfastError, as `with_unlabeled`."
+    path = Path(source).expanduser()
     if not path.exists():
         raise KdfastError(f'--unlabeled {path}: no such folder or archive')
-    side = presized_side(like.size) if like.size else None
+    value_range = ':'.join(f'{value:g}' for value in like.range) if like.range else None
+    reading = Reading(range=value_range, skip_broken=bool((like.load_arguments or {}).get('skip_broken')))
     stamp = source_stamp(path) if path.is_dir() else f'{path.resolve()} {source_stamp(path)}'
-    folder = cache_home() / short_digest(f'{CACHE_VERSION} unlabeled {stamp} side={side}')
-    create_folder_once(folder, partial(fill, path=path, side=side))
+    key = f'{CACHE_VERSION} unlabeled {stamp}{reading.key} size={like.size} broken={reading.skip_broken}'
+    folder = cache_home() / short_digest(key)
+    create_folder_once(folder, partial(fill, path=path, reading=reading, size=like.size))
     images = np.load(folder / 'train_images.npy', mmap_mode='r')
     expected = like.train[0].shape[1:3]
     if images.shape[1:3] != expected:
@@ -58,23 +62,27 @@ def load_unlabeled(
             f'--unlabeled {path}: the images are {width}×{height}, those of {like.name} {own_width}×{own_height}: '
             'bring both to one size, such as --size 128'
         )
-    return images
+    return images, json.loads((folder / 'data.json').read_text())['fingerprint']
 
 
 def fill(
     folder: Path,  # An empty folder of the cache
     path: Path,  # A folder or an archive
-    side: int | None,  # Scale images to squares of this side
-) -> str:  # Identity of the content
-    "Decode all images of a folder or an archive, whatever its subfolders are."
+    reading: Reading,  # How to read the images
+    size: int | None,  # Side of the squares that networks receive
+):
+    "Decode all images of a folder or an archive, whatever its subfolders are, and write data.json."
     notes = Notes()
     with open_entries(path, notes) as files:
-        source = Source(path, files, notes, skip_broken=True)
+        source = Source(path, files, notes, skip_broken=reading.skip_broken)
         items = [Item(name, 'train', '', files[name]) for name in source.images]
         if not items:
             raise KdfastError(f'--unlabeled {path}: no image found')
         arrangement = Arrangement(dict(train=items, valid=[]), [''], 'images without labels', '')
-        facts = decode_arrangement(source, arrangement, Reading(skip_broken=True), folder, side)
+        facts = decode_arrangement(source, arrangement, reading, folder, size and presized_side(size))
     for note in facts['notes']:
         print(f'kdfast: {path}: {note}', file=sys.stderr)
-    return hashlib.sha256(str(path.resolve()).encode()).hexdigest()
+    images, labels = (np.load(folder / f'train_{what}.npy', mmap_mode='r') for what in ('images', 'labels'))
+    described = dict(name=f'{dataset_name(path)}, without labels', size=size, origin=origin(path))
+    described['fingerprint'] = fingerprint([], (images, labels))
+    (folder / 'data.json').write_text(json.dumps(described))

@@ -84,7 +84,10 @@ def as_given(
     best = best_preparation(*possible_preparations(named, data), loss_and_right)
     loss, right = loss_and_right(best)
     if not math.isfinite(loss):
-        raise KdfastError(f'{name} returns no finite logits for images of {data.name}')
+        raise KdfastError(
+            f'{name} returns no finite logits for images of {data.name} in any size that was tried: it may be made for '
+            'another size or other channels; train it for at least one epoch'
+        )
     described_as(network, best, classes)
     height, width = best.size
     note = (
@@ -134,7 +137,10 @@ def trained_classifier(
             network = create_network(Name(sized.where, sized.what, sized.arguments), len(classes), data.shape)
             filled = fill_weights(network, sized, len(classes), data.shape)
         if not filled.new:
-            return with_description(network.eval(), recorded, data, project), classes, project
+            network = with_description(network.eval(), recorded, data, project)
+            if labels := (own_description(named) or {}).get('labels'):
+                network.build_info['labels'] = labels
+            return network, classes, project
         new = new or filled.new
     raise KdfastError(
         f'the weights of {named} are not for the {len(data.classes)} classes of {data.name}: '
@@ -175,7 +181,10 @@ def best_preparation(
     def of_size(way):
         return best([replace(way, size=size) for size in sizes])
 
-    ways = [Preparation(sizes[0], tuple(mean), tuple(std), name) for name, (mean, std) in normalizations.items()]
+    known = {}  # each normalization once, under the likeliest name
+    for name, (mean, std) in normalizations.items():
+        known.setdefault((tuple(mean), tuple(std)), name)
+    ways = [Preparation(sizes[0], mean, std, name) for (mean, std), name in known.items()]
     size = of_size(ways[0]).size
     return of_size(best([replace(way, size=size) for way in ways]))
 
@@ -211,7 +220,7 @@ def described_as(
     way: Preparation,  # Of its images
     classes: list[str],  # In the order of its logits
 ) -> nn.Module:
-    "Describe how to build the network and prepare its images; changes `built_by` only."
+    "Describe how to build the network and prepare its images; changes `build_info` only."
     description = dict(classes=classes, mean=list(way.mean), std=list(way.std), size=list(way.size), presized=None)
     network.build_info = network.build_info | description
     return network

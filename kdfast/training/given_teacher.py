@@ -47,10 +47,10 @@ def keep_code(
     network: torch.nn.Module,  # To save in its directory
 ):
     "Copy the code that builds a network from the run that it was loaded from to this run."
-    built_by = getattr(network, 'build_info', {})
+    build_info = getattr(network, 'build_info', {})
     for folder in (run.folder, *(folder for _, folder in run.upstream)):
         try:
-            sources = trust.read_sources(built_by, folder / 'weights.safetensors')
+            sources = trust.read_sources(build_info, folder / 'weights.safetensors')
         except KdfastError:
             continue  # another network's run
         return trust.save_sources(sources, run.folder.path)

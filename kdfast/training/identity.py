@@ -10,6 +10,7 @@ from kdfast.core.projects import project_of_file, project_root, saved_name
 from kdfast.core.source import sha256_of
 from kdfast.data.class_weights import class_weights
 from kdfast.data.dataset import Data
+from kdfast.data.unlabeled import load_unlabeled
 from kdfast.models.build import check_network, project_of, structure_of
 from kdfast.models.saved import check_trusted
 from kdfast.runs import trust
@@ -25,8 +26,8 @@ def identity_of(
 ) -> dict:  # Entries of run.json; empty ones are left out
     """Return the identity of a run beside its arguments and images.
 
-    That is SHA-256 of `sources` and weights, versions of `packages`, digests of the `structures` of networks, and
-    the weights of classes.
+    That is SHA-256 of `sources` and weights, versions of `packages`, digests of the `structures` of networks,
+    the weights of classes, and SHA-256 of images without labels.
 
     Raises KdfastError, before anything is written, if a network cannot be built, trained on the data, or saved.
     """
@@ -43,6 +44,7 @@ def identity_of(
         recipe_sources=recipe_modules(recipe),
         structures=structures,
         class_weights=weights_of(recipe, arguments, data),
+        unlabeled_sha256=unlabeled_sha256(arguments, data),
         packages=package_versions(where for where, project in projects.items() if not project),
     )
     return {name: value for name, value in found.items() if value}
@@ -55,6 +57,14 @@ def weights_of(
 ) -> dict[str, float]:
     "Return the class weights that the settings choose; empty if there are none."
     return class_weights(recipe.settings_in(arguments).get('class_weights', 'none'), data)
+
+
+def unlabeled_sha256(
+    arguments: dict,  # Of a recipe
+    data: Data,  # Images of the run
+) -> str:  # Empty if there are none
+    "Return the SHA-256 of the images without labels that a recipe trains on."
+    return load_unlabeled(arguments['unlabeled'], data)[1] if arguments.get('unlabeled') else ''
 
 
 def recipe_modules(
@@ -122,6 +132,11 @@ def check(
     if config.get('class_weights', {}) != weights_of(recipe, arguments, data):
         raise KdfastError(
             f'{folder} was trained with other class weights than {arguments.get("class_weights")} has now: '
+            'delete the run directory, or use --runs'
+        )
+    if config.get('unlabeled_sha256', '') != unlabeled_sha256(arguments, data):
+        raise KdfastError(
+            f'{folder} was trained with other images without labels than {arguments["unlabeled"]} has now: '
             'delete the run directory, or use --runs'
         )
     packages = config.get('packages', {})

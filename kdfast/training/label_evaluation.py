@@ -1,14 +1,12 @@
 """Evaluate a trained run on images with several labels: average precision, F1, counts of each label."""
 
 from dataclasses import dataclass
-from math import isfinite
 
 import numpy as np
 import torch
-from fastai.basics import Callback, Learner, noop
+from fastai.basics import Learner
 
 from kdfast.core.atomic import write_csv
-from kdfast.core.errors import Diverged
 from kdfast.models.cost import to_half
 from kdfast.stats.labels import (
     average_precisions,
@@ -18,7 +16,7 @@ from kdfast.stats.labels import (
     mean_average_precision,
     micro_f1,
 )
-from kdfast.training.outputs import LOGITS_KEPT, check_logits, write_arrays
+from kdfast.training.outputs import LOGITS_KEPT, check_logits, collect, write_arrays
 
 COUNTS = ('true positives', 'false positives', 'false negatives', 'true negatives')  # columns of labels.csv
 
@@ -74,31 +72,6 @@ def predict_labels(
     n_labels: int,  # Number of labels
 ) -> LabelPredictions:
     "Predict all images. Raises Diverged for NaN or an infinite loss, KdfastError for other outputs."
-    collector = LabelCollector(n_labels)
-    learn.get_preds(dl=dl, with_preds=False, with_targs=False, reorder=False, act=noop, cbs=collector)
-    actual, logits = (torch.cat(column).numpy() for column in zip(*collector.batches))
-    loss = collector.total_loss / len(actual)
-    if not isfinite(loss):
-        raise Diverged(f'the loss of the trained network is {loss}: try a lower --lr')
+    columns, loss = collect(learn, dl, lambda pred, actual: (actual, check_logits(pred, n_labels)))
+    actual, logits = (column.numpy() for column in columns)
     return LabelPredictions(actual.astype(np.uint8), logits, loss)
-
-
-class LabelCollector(Callback):
-    "Collect labels and logits, batch by batch, on the CPU."
-
-    order = 90  # after callbacks that change predictions
-
-    def __init__(
-        self,
-        n_labels: int,  # Number of labels
-    ):
-        self.n_labels = n_labels
-
-    def before_validate(self):
-        self.batches = []
-        self.total_loss = 0.0
-
-    def after_batch(self):
-        logits, actual = check_logits(self.pred, self.n_labels), self.y.as_subclass(torch.Tensor)
-        self.batches.append([actual.cpu(), logits.cpu()])
-        self.total_loss += float(self.loss.mean()) * len(actual)

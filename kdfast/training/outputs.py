@@ -1,15 +1,54 @@
-"""What a trained network returns: checks, and arrays on disk."""
+"""What a trained network returns: collected for all images, checked, and written to arrays on disk."""
 
 import io
+from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
 import torch
+from fastai.basics import Callback, Learner, noop
 
 from kdfast.core import atomic
 from kdfast.core.errors import Diverged, KdfastError
 
 LOGITS_KEPT = 10_000_000  # largest images × classes whose logits are saved: 20 MB in half precision
+
+
+def collect(
+    learn: Learner,  # Trained
+    dl,  # DataLoader, in a fixed order
+    columns_of: Callable,  # From predictions and targets of a batch to tensors, a row per image
+) -> tuple[list[torch.Tensor], float]:  # The columns for all images, on the CPU; the mean loss
+    "Predict all images, and keep columns of each batch. Raises Diverged if the loss is not finite."
+    collector = Collector(columns_of)
+    learn.get_preds(dl=dl, with_preds=False, with_targs=False, reorder=False, act=noop, cbs=collector)
+    columns = [torch.cat(column) for column in zip(*collector.batches)]
+    loss = collector.total_loss / len(columns[0])
+    if not isfinite(loss):
+        raise Diverged(f'the loss of the trained network is {loss}: try a lower --lr')
+    return columns, loss
+
+
+class Collector(Callback):
+    "Collect columns batch by batch, on the CPU."
+
+    order = 90  # after callbacks that change predictions
+
+    def __init__(
+        self,
+        columns_of: Callable,  # As of `collect`
+    ):
+        self.columns_of = columns_of
+
+    def before_validate(self):
+        self.batches = []
+        self.total_loss = 0.0
+
+    def after_batch(self):
+        actual = self.y.as_subclass(torch.Tensor)
+        self.batches.append([column.cpu() for column in self.columns_of(self.pred, actual)])
+        self.total_loss += float(self.loss.mean()) * len(actual)
 
 
 def check_logits(

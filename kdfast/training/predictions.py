@@ -1,13 +1,11 @@
 "Predictions of a trained classifier for all images of a split."
 
 from dataclasses import dataclass
-from math import isfinite
 
 import torch
-from fastai.basics import Callback, Learner, noop
+from fastai.basics import Learner
 
-from kdfast.core.errors import Diverged
-from kdfast.training.outputs import LOGITS_KEPT, check_logits
+from kdfast.training.outputs import LOGITS_KEPT, check_logits, collect
 
 
 @dataclass
@@ -33,37 +31,13 @@ def predict_split(
     keep_logits: bool = False,  # Keep the logits if they are at most LOGITS_KEPT numbers
 ) -> Predictions:
     "Predict all images. Raises Diverged for NaN or an infinite loss, KdfastError for other outputs."
-    collector = PredictionCollector(n_classes, keep_logits and dl.n * n_classes <= LOGITS_KEPT)
-    learn.get_preds(dl=dl, with_preds=False, with_targs=False, reorder=False, act=noop, cbs=collector)
-    columns = [torch.cat(column) for column in zip(*collector.batches)]
-    loss = collector.total_loss / len(columns[0])
-    if not isfinite(loss):
-        raise Diverged(f'the loss of the trained network is {loss}: try a lower --lr')
-    return Predictions(*columns[:3], loss, columns[3] if collector.keep_logits else None)
+    keep_logits = keep_logits and dl.n * n_classes <= LOGITS_KEPT
 
-
-class PredictionCollector(Callback):
-    "Collect the columns of `Predictions`, batch by batch, on the CPU."
-
-    order = 90  # after callbacks that change predictions
-
-    def __init__(
-        self,
-        n_classes: int,  # Number of classes
-        keep_logits: bool,  # Also collect the logits
-    ):
-        self.n_classes = n_classes
-        self.keep_logits = keep_logits
-
-    def before_validate(self):
-        self.batches = []
-        self.total_loss = 0.0
-
-    def after_batch(self):
-        logits = check_logits(self.pred, self.n_classes)
-        actual = self.y.as_subclass(torch.Tensor)
+    def columns_of(pred, actual):
+        logits = check_logits(pred, n_classes)
         highest = logits.max(1)
         surplus = highest.values - logits.gather(1, actual[:, None])[:, 0]
-        columns = actual, highest.indices, surplus, *([logits] if self.keep_logits else [])
-        self.batches.append([column.cpu() for column in columns])
-        self.total_loss += float(self.loss.mean()) * len(actual)
+        return actual, highest.indices, surplus, *([logits] if keep_logits else [])
+
+    columns, loss = collect(learn, dl, columns_of)
+    return Predictions(*columns[:3], loss, columns[3] if keep_logits else None)

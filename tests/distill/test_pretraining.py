@@ -1,6 +1,7 @@
 "Features are distilled without labels, from a frozen network, also on images that have no labels."
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ from torch import nn
 from torchvision.models import get_model
 
 from kdfast.core.errors import KdfastError
+from kdfast.data import load
 from kdfast.data.arrays import Joined, Rows
+from kdfast.data.cache_entries import entries
 from kdfast.data.dataloaders import loaders
-from kdfast.data.unlabeled import with_unlabeled
+from kdfast.data.unlabeled import load_unlabeled, with_unlabeled
 from kdfast.distill.losses.features import feature_loss
 from kdfast.models.as_given import frozen_network
 from kdfast.models.embedding import embedding, projected, standardized
@@ -132,7 +135,7 @@ def test_images_without_labels_are_seen_in_training_and_nothing_else(data, more)
     assert len(found.train[0]) == len(data.train[0]) + 9 and len(found.train[1]) == len(found.train[0])
     assert np.array_equal(found.train[0][: len(data.train[0])], data.train[0]) and found.valid is data.valid
     assert (found.mean, found.std, found.classes) == (data.mean, data.std, data.classes)
-    assert loaders(found).train.n == len(found.train[0])
+    assert loaders(found).train.n == len(found.train[0]) and loaders(found).train.bs == loaders(data).train.bs
 
 
 @pytest.mark.parametrize(
@@ -145,6 +148,41 @@ def test_what_cannot_be_joined_is_refused(data, tmp_path, what, said):
         draw_images(tmp_path / what, 3, 0, side=9)
     with pytest.raises(KdfastError, match=said):
         with_unlabeled(data, str(tmp_path / what))
+
+
+def test_deep_images_without_labels_are_scaled_as_those_with_labels(data, tmp_path):
+    "By the range of the data set, not by their own"
+    (tmp_path / 'deep').mkdir()
+    values = np.full((8, 8), 1000, np.uint16)
+    Image.fromarray(values).save(tmp_path / 'deep' / 'a.png')
+    found, _ = load_unlabeled(str(tmp_path / 'deep'), replace(data, range=[0, 4000]))
+    assert abs(int(found.max()) - 64) <= 1 and int(found.min()) == int(found.max())
+
+
+def test_broken_images_without_labels_are_refused_unless_the_user_skips_them(data, more):
+    (more / 'broken.png').write_bytes((more / 'a' / '0.png').read_bytes()[:60])
+    with pytest.raises(KdfastError, match='cannot read broken.png'):
+        load_unlabeled(str(more), data)
+    images, _ = load_unlabeled(str(more), replace(data, load_arguments=dict(skip_broken=True)))
+    assert len(images) == 9
+
+
+def test_a_finished_run_with_other_images_without_labels_is_another(kdfast, images, more, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path('nets.py').write_text(CODE)
+    space = {}
+    exec(CODE, space)
+    torch.save(space['net'](5, 12).state_dict(), 'teacher.pth')
+    named = '--teacher', 'nets.py:net(width=12)@teacher.pth', '--student', 'nets.py:net', '--unlabeled', more
+    assert kdfast('run', 'pretrain', *named, '--epochs', 1, '--data', images).status == 0
+    assert kdfast('run', 'pretrain', *named, '--epochs', 1, '--data', images).status == 0
+    draw_images(more / 'a', 6, 9)
+    done = kdfast('run', 'pretrain', *named, '--epochs', 1, '--data', images)
+    assert done.status == 2 and 'other images without labels' in done.err
+    states = {e.state for e in entries() if e.name == 'more, without labels' and Path(e.source) == more}
+    assert states == {'current', 'stale'}
+    with pytest.raises(KdfastError, match='holds images without labels'):
+        load(str(next(e.folder for e in entries() if e.name == 'more, without labels')))
 
 
 def test_pretraining_and_fine_tuning_run_end_to_end(kdfast, images, more, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from kdfast.core.errors import KdfastError
 from kdfast.data.dataset import assemble
 from kdfast.models import as_given as module
 from kdfast.models.as_given import NORMALIZATIONS, as_given
+from kdfast.models.saved import build_for, save_network
 from kdfast.stats.chance import above_chance
 
 CODE = """
@@ -118,6 +119,31 @@ def test_weights_for_other_classes_and_no_weights_are_refused(tmp_path, photos):
         as_given(name, photos)
 
 
+def test_weights_that_kdfast_wrote_say_how_images_were_prepared_and_labeled(tmp_path, photos):
+    (tmp_path / 'nets.py').write_text(CODE)
+    network, _ = build_for(f'{tmp_path / "nets.py"}:net(side=16)', photos)
+    network.build_info |= dict(mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6], classes=['cat', 'ape', 'bee'])
+    save_network(network, tmp_path / 'net.safetensors')
+    name = f'{tmp_path / "nets.py"}:net(side=16)@{tmp_path / "net.safetensors"}'
+    found = as_given(name, photos).network.build_info
+    assert (found['mean'], found['std']) == ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
+    assert found['classes'] == ['cat', 'ape', 'bee']
+    network.build_info['labels'] = 'several'
+    save_network(network, tmp_path / 'net.safetensors')
+    with pytest.raises(KdfastError, match='their outputs mean different things'):
+        as_given(name, photos)
+
+
+def test_a_network_that_takes_no_such_images_is_refused(tmp_path, photos):
+    gray = CODE.replace('Linear(48, 64)', 'Linear(16, 64)')  # of one channel
+    (tmp_path / 'nets.py').write_text(gray)
+    space = {}
+    exec(gray, space)
+    torch.save(space['net'](3, 16).state_dict(), tmp_path / 'net.pth')
+    with pytest.raises(KdfastError, match='in any size that was tried'):
+        as_given(f'{tmp_path / "nets.py"}:net(side=16)@{tmp_path / "net.pth"}', photos)
+
+
 @pytest.mark.parametrize('shares', [[0.5, 0.5], [0.9, 0.1], [0.7, 0.1, 0.1, 0.1], [0.1] * 10])
 def test_predictions_by_chance_are_noticed_whatever_the_shares_of_the_classes(shares):
     "At a level of 1 %, also where most predictions are right because most images are of one class"
@@ -151,7 +177,7 @@ def test_a_student_is_distilled_from_a_teacher_as_it_is(kdfast, data, images, tm
     exported = kdfast('export', folder, '--to', tmp_path / 'x.safetensors')
     assert exported.status == 0 and '0 of 36' in exported.out + exported.err
     assert kdfast('compare').status == 0
-    assert kdfast('page', '--to', tmp_path / 'page.html').status in (0, 2)
+    assert kdfast('report', '--out', tmp_path / 'page.html').status == 0
     again = kdfast('run', 'kd', *arguments)
     assert again.status == 0 and 'used as it is' not in again.err
 

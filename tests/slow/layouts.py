@@ -122,7 +122,7 @@ def trained():
 def train(path):
     "What is wrong with experiment 2 on a data set; empty if its accuracy is right, as classes differ in color"
     runs = tempfile.mkdtemp(dir=SCRATCH.name)
-    done = kdfast('run', 'exp2', '--data', path, '--epochs', 4, '--json', '--runs', runs)
+    done = kdfast('run', 'exp2', '--data', path, '--epochs', 4, '--lr', 0.02, '--json', '--runs', runs)
     if done.returncode:
         return done.stderr.strip().splitlines()[-1]
     accuracy = json.loads(done.stdout)['valid_accuracy']
