@@ -10,6 +10,7 @@ import resource
 import sys
 import tempfile
 from contextlib import nullcontext
+from copy import deepcopy
 from pathlib import Path
 from time import perf_counter
 
@@ -319,7 +320,6 @@ class Kdfast(Contender):
     def __init__(self, *args):
         super().__init__(*args)
         from kdfast.data.dataset import assemble
-        from kdfast.training import evaluation
         from kdfast.training.execute import train
         from kdfast.training.run import Run
         from kdfast.training.teacher_cache import TeacherCache
@@ -333,21 +333,19 @@ class Kdfast(Contender):
             (a['valid_images'], a['valid_labels']),
         )
         Run.precision = 'bfloat16' if self.bfloat16 else 'float32'
-        evaluation.evaluate = lambda *_: {}
 
     def loss(self):
-        from fastai.basics import Learner
+        from fastai.basics import DataLoader, DataLoaders, Learner
 
-        from kdfast.data.dataloaders import loaders
         from kdfast.distill.distill import Distill
 
-        x, y = self.fixed_batch()
-        learn, kd = Learner(loaders(self.data), self.student.train(), cross_entropy), Distill(self.teacher, T, ALPHA)
-        learn.training, learn.pred, learn.xb, learn.yb = True, self.student(x).detach(), (x,), (y,)
-        learn.loss_grad, kd.learn = cross_entropy(learn.pred, y), learn
-        for event in ('before_fit', 'before_batch', 'after_loss'):
-            kd(event)
-        return float(learn.loss_grad)
+        batch = DataLoader(list(zip(*self.fixed_batch())), bs=BATCH)
+        learn = Learner(
+            DataLoaders(batch, batch), deepcopy(self.student), cross_entropy, cbs=Distill(self.teacher, T, ALPHA)
+        )
+        with learn.no_bar(), learn.no_logging():
+            learn.fit(1, lr=0.0)
+        return float(learn.recorder.losses[0])
 
     def epoch(self, task):
         from fastai.basics import Callback
