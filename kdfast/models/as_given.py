@@ -1,14 +1,13 @@
 """Use a classifier that is trained already, as it is: find out how its images were prepared.
 
-Weights rarely say how the images of their training were scaled and normalized. Of the ways that a library publishes for
-the network, the data's own and the usual ones, the one with the smallest loss on some training images is taken.
+Weights rarely say how the images of their training were scaled and normalized. What is recorded with them is used. Of
+the ways that a library publishes for the network, the data's own and the usual ones, the one with the smallest loss on
+some training images is taken.
 """
 
 import functools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,31 +20,15 @@ from kdfast.core.source import Project
 from kdfast.core.suggest import short_list
 from kdfast.data.dataset import Data
 from kdfast.models.adapt import adapt_teacher
-from kdfast.models.build import SIZE_ARGUMENTS, create_network, fill_weights, fit_to_size
-from kdfast.models.description import read_description, with_description
-from kdfast.models.pretrained import published_classes, published_preparations
-from kdfast.models.probe import try_forward
+from kdfast.models.build import create_network, fill_weights, fit_to_size
+from kdfast.models.description import with_description
+from kdfast.models.preparation import best_preparation, described_as, own_description, possible_preparations
+from kdfast.models.pretrained import published_classes
 from kdfast.models.saved import recorded_name
+from kdfast.models.weights_config import read_weights_config
 
 IMAGES = 128  # training images on which the ways are compared
 BATCH = 32  # images
-SIDES = 32, 48, 64, 96, 128, 160, 192, 224  # of images, besides those of the library and the data
-NORMALIZATIONS = {  # mean and standard deviation of each channel
-    'as ImageNet': ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
-    'to -1 … 1': ([0.5] * 3, [0.5] * 3),
-    'to 0 … 1': ([0.0] * 3, [1.0] * 3),
-}
-LARGEST_SIDE = 224  # of the images of a frozen network, unless its name gives a size
-
-
-@dataclass(frozen=True)
-class Preparation:
-    "How the images of a network's training were prepared."
-
-    size: tuple[int, int]  # Height and width
-    mean: tuple[float, ...]  # Of each channel
-    std: tuple[float, ...]  # Of each channel
-    name: str  # Of the normalization, for messages
 
 
 @dataclass(frozen=True)
@@ -90,38 +73,13 @@ def as_given(
         )
     described_as(network, best, classes)
     height, width = best.size
+    ways = loss_and_right.cache_info().currsize
+    chosen = f'of {ways} ways to prepare them, the one with the smallest loss on' if ways > 1 else 'as recorded; of'
     note = (
-        f'{name} is used as it is, on images of {width}×{height} normalized {best.name}: of '
-        f'{loss_and_right.cache_info().currsize} ways to prepare them, the one with the smallest loss on '
+        f'{name} is used as it is, on images of {width}×{height} normalized {best.name}: {chosen} '
         f'{min(IMAGES, len(data.train[1]))} training images ({right:.0%} of them right)'.replace('%', ' %')
     )
     return Given(network, adapt_teacher(network, data, name), note, project)
-
-
-def frozen_network(
-    name: str,  # Of a network with weights
-    data: Data,  # Whose images it sees
-) -> nn.Module:
-    """Load a network whose features are wanted, wrapped for the images of a data set.
-
-    It sees images as its library publishes, of at most 224 pixels unless its name gives a size; without a library,
-    images as they are. Raises KdfastError if the weights do not fit, and if it cannot process the images.
-    """
-    named = parse(name)
-    ways = published_preparations(named) if named.where in LIBRARIES else []
-    way = ways[0] if ways else dict(size=data.shape, mean=data.mean, std=data.std)
-    size = next((named.keywords[key] for key in SIZE_ARGUMENTS.get(named.where, ()) if key in named.keywords), None)
-    side = size or min(max(way['size']), LARGEST_SIDE)
-    height_width = (side, side) if ways else tuple(way['size'])
-    sized = fit_to_size(name, len(data.classes), height_width)
-    with torch.random.fork_rng([]):
-        without_weights = Name(sized.where, sized.what, sized.arguments)
-        network = create_network(without_weights, len(data.classes), height_width)
-        fill_weights(network, sized, len(data.classes), height_width)
-    network = with_description(network.eval(), str(without_weights), data)
-    described_as(network, Preparation(height_width, tuple(way['mean']), tuple(way['std']), ''), data.classes)
-    try_forward(network, name, [(False, 2)], height_width)
-    return adapt_teacher(network, data, name)
 
 
 def trained_classifier(
@@ -152,10 +110,22 @@ def possible_classes(
     named: Name,  # Of the network, with its weights
     data: Data,  # Whose images it is to classify
 ) -> list[list[str]]:
-    "Return the classes that the weights may be for: those of their file, the data's, a library's."
+    """Return the classes that the weights may be for: those of their file, the data's, a library's.
+
+    Raises KdfastError if a file beside the weights names other classes than the data's.
+    """
     if described := own_description(named):
         return [described['classes']]
     spelled = {plain(c): c for c in data.classes}
+    if 'classes' in (recorded := read_weights_config(named)):
+        missing = spelled.keys() - {plain(c) for c in recorded['classes']}
+        if missing:
+            raise KdfastError(
+                f'{recorded["file"]} beside the weights {named.weights} names the classes '
+                f'{short_list(recorded["classes"])}; missing of {data.name}: '
+                f'{short_list(sorted(spelled[name] for name in missing))}. Correct the names there, or move it away'
+            )
+        return [[spelled.get(plain(c), c) for c in recorded['classes']]]
     published = published_classes(named) if named.where in LIBRARIES else []
     known = [classes for classes in published if spelled.keys() <= {plain(c) for c in classes}]
     return [list(data.classes), *([spelled.get(plain(c), c) for c in classes] for classes in known)]
@@ -166,64 +136,6 @@ def plain(
 ) -> str:
     "Return a name as it is compared: German_shepherd is German shepherd."
     return name.lower().replace('_', ' ')
-
-
-def best_preparation(
-    sizes: list[tuple[int, int]],  # The likeliest first
-    normalizations: dict,  # Mean and standard deviation by name; the likeliest first
-    loss_and_right: Callable,  # Of a Preparation
-) -> Preparation:
-    "Return the way with the smallest loss: of the sizes, of the normalizations, of the sizes again."
-
-    def best(ways):
-        return min(ways, key=lambda way: loss_and_right(way)[0])
-
-    def of_size(way):
-        return best([replace(way, size=size) for size in sizes])
-
-    known = {}  # each normalization once, under the likeliest name
-    for name, (mean, std) in normalizations.items():
-        known.setdefault((tuple(mean), tuple(std)), name)
-    ways = [Preparation(sizes[0], mean, std, name) for (mean, std), name in known.items()]
-    size = of_size(ways[0]).size
-    return of_size(best([replace(way, size=size) for way in ways]))
-
-
-def possible_preparations(
-    named: Name,  # Of the network, with its weights
-    data: Data,  # Whose images it is to classify
-) -> tuple[list, dict]:  # Sizes; mean and standard deviation by name. The likeliest first
-    "Return the ways in which the images of a network's training may have been prepared."
-    if described := own_description(named):
-        return [tuple(described['size'])], {'as in its training': (described['mean'], described['std'])}
-    published = published_preparations(named)
-    sizes = [*(tuple(entry['size']) for entry in published), tuple(data.shape), *((side, side) for side in SIDES)]
-    normalizations = {f'as {named.where} publishes': (entry['mean'], entry['std']) for entry in published}
-    normalizations |= {f'as {data.name}': (data.mean, data.std)} | NORMALIZATIONS
-    return list(dict.fromkeys(sizes)), normalizations
-
-
-def own_description(
-    named: Name,  # Of a network, with its weights
-) -> dict | None:  # None if the weights were not written by kdfast
-    "Return the description in a file of weights that kdfast wrote."
-    if not named.weights.endswith('.safetensors'):
-        return None
-    try:
-        return read_description(Path(named.weights))
-    except KdfastError:
-        return None
-
-
-def described_as(
-    network: nn.Module,  # Trained
-    way: Preparation,  # Of its images
-    classes: list[str],  # In the order of its logits
-) -> nn.Module:
-    "Describe how to build the network and prepare its images; changes `build_info` only."
-    description = dict(classes=classes, mean=list(way.mean), std=list(way.std), size=list(way.size), presized=None)
-    network.build_info = network.build_info | description
-    return network
 
 
 def on_training_images(

@@ -13,6 +13,7 @@ from kdfast.data.dataset import Data
 from kdfast.data.unlabeled import load_unlabeled
 from kdfast.models.build import check_network, project_of, structure_of
 from kdfast.models.saved import check_trusted
+from kdfast.models.weights_config import read_weights_config
 from kdfast.runs import trust
 from kdfast.runs.options import NETWORK_OPTIONS
 from kdfast.runs.recipes import Recipe
@@ -27,7 +28,7 @@ def identity_of(
     """Return the identity of a run beside its arguments and images.
 
     That is SHA-256 of `sources` and weights, versions of `packages`, digests of the `structures` of networks,
-    the weights of classes, and SHA-256 of images without labels.
+    the weights of classes, SHA-256 of images without labels, and what files beside trained weights record.
 
     Raises KdfastError, before anything is written, if a network cannot be built, trained on the data, or saved.
     """
@@ -45,6 +46,7 @@ def identity_of(
         structures=structures,
         class_weights=weights_of(recipe, arguments, data),
         unlabeled_sha256=unlabeled_sha256(arguments, data),
+        weights_config=weights_configs(arguments),
         packages=package_versions(where for where, project in projects.items() if not project),
     )
     return {name: value for name, value in found.items() if value}
@@ -65,6 +67,13 @@ def unlabeled_sha256(
 ) -> str:  # Empty if there are none
     "Return the SHA-256 of the images without labels that a recipe trains on."
     return load_unlabeled(arguments['unlabeled'], data)[1] if arguments.get('unlabeled') else ''
+
+
+def weights_configs(
+    arguments: dict,  # Of a recipe
+) -> dict[str, dict]:
+    "Return what is recorded beside the weights of networks that are used as they are, by name."
+    return {name: read_weights_config(parse(name)) for name in used_as_given(arguments) if not is_run(name)}
 
 
 def recipe_modules(
@@ -129,16 +138,7 @@ def check(
             f'{folder} was trained with sources that have changed since: {listed(changed)}. '
             'Delete the run directory, or use --runs'
         )
-    if config.get('class_weights', {}) != weights_of(recipe, arguments, data):
-        raise KdfastError(
-            f'{folder} was trained with other class weights than {arguments.get("class_weights")} has now: '
-            'delete the run directory, or use --runs'
-        )
-    if config.get('unlabeled_sha256', '') != unlabeled_sha256(arguments, data):
-        raise KdfastError(
-            f'{folder} was trained with other images without labels than {arguments["unlabeled"]} has now: '
-            'delete the run directory, or use --runs'
-        )
+    check_inputs(folder, recipe, arguments, data)
     packages = config.get('packages', {})
     if config.get('versions') == versions and packages == package_versions(packages):
         other = [name for name, digest in config.get('structures', {}).items() if structure_of(name, data) != digest]
@@ -150,6 +150,31 @@ def check(
     for named in map(parse, foreign_networks(arguments)):
         if sources := config.get('sources', {}).get(named.where):  # unchanged since, so that they may be executed
             trust.accept(dict(network=str(Name(saved_name(named.where), named.what, named.arguments)), source=sources))
+
+
+def check_inputs(
+    folder: RunDir,  # Of a finished run
+    recipe: Recipe,  # Requested recipe
+    arguments: dict,  # Requested arguments, all of them
+    data: Data,  # Requested images
+):
+    "Raise KdfastError if class weights, images without labels or preparations have changed."
+    config, remedy = folder.run, 'delete the run directory, or use --runs'
+    if config.get('class_weights', {}) != weights_of(recipe, arguments, data):
+        raise KdfastError(
+            f'{folder} was trained with other class weights than {arguments.get("class_weights")} has now: {remedy}'
+        )
+    if config.get('unlabeled_sha256', '') != unlabeled_sha256(arguments, data):
+        raise KdfastError(
+            f'{folder} was trained with other images without labels than {arguments["unlabeled"]} has now: {remedy}'
+        )
+    for name, now in weights_configs(arguments).items():
+        before = config.get('weights_config', {}).get(name, {})
+        if before != now:
+            raise KdfastError(
+                f'{folder} used {name} as recorded then beside its weights ({before or "nothing"}), which is now '
+                f'{now or "nothing"}: {remedy}'
+            )
 
 
 def source_files(

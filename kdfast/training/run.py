@@ -20,7 +20,8 @@ from kdfast.data.unlabeled import with_unlabeled
 from kdfast.distill.cuda_graphs.replay import CudaGraphs
 from kdfast.distill.losses.features import feature_loss, hint_loss
 from kdfast.models.adapt import adapt_teacher, scaling_note
-from kdfast.models.as_given import as_given, frozen_network
+from kdfast.models.as_given import as_given
+from kdfast.models.frozen import frozen_network
 from kdfast.models.saved import build_by, build_for, load_network
 from kdfast.runs import trust
 from kdfast.runs.options import OF_ONE_RUN

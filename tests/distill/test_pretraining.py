@@ -20,8 +20,8 @@ from kdfast.data.cache_entries import entries
 from kdfast.data.dataloaders import loaders
 from kdfast.data.unlabeled import load_unlabeled, with_unlabeled
 from kdfast.distill.losses.features import feature_loss
-from kdfast.models.as_given import frozen_network
 from kdfast.models.embedding import embedding, projected, standardized
+from kdfast.models.frozen import frozen_network
 from kdfast.models.study_networks import thin, wide
 from kdfast.runs.run_dir import RunDir
 

@@ -12,7 +12,8 @@ from torch.nn.functional import interpolate
 from kdfast.core.errors import KdfastError
 from kdfast.data.dataset import assemble
 from kdfast.models import as_given as module
-from kdfast.models.as_given import NORMALIZATIONS, as_given
+from kdfast.models.as_given import as_given
+from kdfast.models.preparation import NORMALIZATIONS
 from kdfast.models.saved import build_for, save_network
 from kdfast.stats.chance import above_chance
 
