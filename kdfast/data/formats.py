@@ -10,6 +10,7 @@ from PIL import Image
 
 from kdfast.data.files import READ_ERRORS
 
+USUAL_FORMATS = 'JPEG', 'PNG'
 # Formats of Pillow that start other programs, or have no decoder
 EXCLUDED_FORMATS = frozenset('EPS WMF FPX MIC BUFR GRIB HDF5 MPEG'.split())
 
@@ -82,11 +83,11 @@ OTHER_STARTS = {
 
 @cache
 def readable_formats() -> tuple[str, ...]:
-    "Return the formats that Pillow and installed plugins read without other programs."
+    "Return the formats that Pillow and its plugins read without other programs, usual ones first."
     for plugin in (HEIF, JPEG_XL):
         _register(plugin)
     Image.init()
-    return tuple(sorted(name for name in Image.OPEN if name not in EXCLUDED_FORMATS))
+    return tuple(sorted(Image.OPEN.keys() - EXCLUDED_FORMATS, key=lambda name: (name not in USUAL_FORMATS, name)))
 
 
 def _register(plugin):

@@ -222,7 +222,7 @@ def _to_rgb(image, remarks):
         remarks.append('transparent, shown on white')
     if image.mode == 'CMYK':
         remarks.append('converted from CMYK')
-    return image.convert('RGB')
+    return image if image.mode == 'RGB' else image.convert('RGB')  # which would copy it
 
 
 def _decode_array(pixels, side):
