@@ -158,7 +158,7 @@ def saved_and_loaded(
     "Save a network in memory and load it into another one. Raises KdfastError."
     try:
         state.serialized(network, {})
-        state.restore(other, *state.packed(network))
+        state.restore(other, *state.tensors_and_json(network))
     except KdfastError as e:
         raise KdfastError(f'{name} could be trained, but not saved: {e.message}') from e
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as e:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kdfast.core.errors import KdfastError
 
 
-def packed(
+def tensors_and_json(
     module: nn.Module,  # Any module
 ) -> tuple[dict, dict]:  # Contiguous tensors that share no memory; the rest of the state, as JSON
     "Return the whole state of a module. Raises KdfastError if tensors and JSON cannot hold it."
@@ -20,11 +20,11 @@ def packed(
     for name, value in (extra | versions).items():
         check_plain(name, value)
     seen = set()
-    tensors = {name: separate(name, value, seen) for name, value in state.items() if name not in extra}
+    tensors = {name: without_shared_memory(name, value, seen) for name, value in state.items() if name not in extra}
     return tensors, dict(versions=versions) | (dict(extra=extra) if extra else {})
 
 
-def separate(
+def without_shared_memory(
     name: str,  # Of the tensor, for the error
     tensor: Tensor,  # Of a state dict
     seen: set[int],  # Addresses of the memory of earlier tensors; the tensor's is added
@@ -59,9 +59,9 @@ def check_plain(
 
 def restore(
     module: nn.Module,  # Of the same structure
-    tensors: dict,  # Returned by `packed`
+    tensors: dict,  # Returned by `tensors_and_json`
     more: dict
-    | None = None,  # Returned by `packed`; without it, all modules are assumed to have their current versions
+    | None = None,  # Returned by `tensors_and_json`; without it, all modules are assumed to have their current versions
 ):
     "Load a whole state. Raises RuntimeError, as PyTorch does, if it is another module's."
     materialize_expanded_buffers(module)
@@ -98,7 +98,7 @@ def serialized(
     description: dict,  # Of the network, for the file's metadata
 ) -> bytes:
     "Return a module's state as a safetensors file. Raises KdfastError if such a file cannot hold it."
-    tensors, more = packed(module)
+    tensors, more = tensors_and_json(module)
     # A single entry: safetensors writes several in any order, and equal networks would differ in their SHA-256
     metadata = dict(built_by=json.dumps(description | more))
     try:
