@@ -135,12 +135,13 @@ class Recipe:
         words = {word.lower(): option.name for option in self.options for word in re.findall(r"\w{4,}", option.help)}
         names = [*(option.name for option in (*self.options, *self.settings)), *common]
         words |= dict.fromkeys(OPTIMIZERS if 'optimizer' in names else [], 'optimizer')
+        words |= {''.join(word[0] for word in name.split('_')): name for name in names if '_' in name}  # bs: batch_size
         words |= {name: name for name in names}
         near = difflib.get_close_matches(name.lower(), words, n=1)
         if near:
             hint = f'did you mean {option_flag(words[near[0]])}?'
         else:
-            hint = f'it has {", ".join(option_flag(option.name) for option in self.options)}'
+            hint = f'it has {", ".join(map(option_flag, names))}'
         return KdfastError(f'{name} is not an option of {self.name}; {hint}')
 
 

@@ -8,6 +8,8 @@ from conftest import draw, recipe
     'arguments,said',
     [
         (['exq1'], 'no recipe exq1; did you mean exp1?'),
+        (['kd', '--bs', '3'], 'bs is not an option of kd; did you mean --batch-size?'),
+        (['kd', '--zzz', '3'], '--student, --wd, --precision, --class-weights, --data'),
         (['exp1', '--temprature', '3'], 'temprature is not an option of exp1; did you mean --T?'),
         (['exp1', '--epochs', '0'], '--epochs 0 of exp1 is out of range: expected at least 1'),
         (['exp1', '--epochs', '1.5'], "Invalid value for '--epochs'"),
