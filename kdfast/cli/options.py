@@ -12,6 +12,7 @@ import typer
 
 from kdfast.cli.app import IMAGES, TRAINING
 from kdfast.core.errors import KdfastError
+from kdfast.data.built_in import PHOTOGRAPHS
 from kdfast.runs.options import option_flags
 
 DEFAULT_RUNS = Path('runs')
@@ -45,7 +46,7 @@ DataOption = Annotated[
     typer.Option(
         rich_help_panel=IMAGES,
         help='Training data: a directory, archive or table (images in one folder per class, or listed in a table), '
-        'or a published data set such as digits, cifar10, cifar100 or imagenette.',
+        'or a data set by name: cifar10-small and digits are built in; cifar10, cifar100, imagenette and others.',
     ),
 ]
 SizeOption = Annotated[
@@ -143,7 +144,7 @@ UnlabeledOption = Annotated[
 class DataOptions:
     "The data set, and how its images are read, split, augmented and batched: for `kdfast.data.load`."
 
-    data: DataOption = 'digits'
+    data: DataOption = PHOTOGRAPHS
     size: SizeOption = None
     grow: GrowOption = 1.0
     holdout: HoldoutOption = 0.0

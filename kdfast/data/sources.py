@@ -11,6 +11,7 @@ from kdfast.core.cache_home import cache_home
 from kdfast.core.errors import KdfastError
 from kdfast.data import imagenette, published
 from kdfast.data.augment import AUGMENTS
+from kdfast.data.built_in import PHOTOGRAPHS, PHOTOGRAPHS_FILE
 from kdfast.data.cache import load_cached, load_or_decode
 from kdfast.data.dataset import Data, digits, usual_batch_size
 from kdfast.data.decode import Reading, decode
@@ -19,12 +20,12 @@ from kdfast.data.labels import ONE, check_kind
 from kdfast.data.layouts.rows import is_table
 from kdfast.data.naming import dataset_name, source_stamp
 
-BUILT_IN = ('digits', *published.NAMES, *imagenette.URLS)
+BUILT_IN = (PHOTOGRAPHS, 'digits', *published.NAMES, *imagenette.URLS)
 SMALLEST, LARGEST = 8, 1024  # values of --size
 
 
 def load(
-    source: str = 'digits',  # digits, the name of a published data set, or the path of a folder, an archive or a table
+    source: str = PHOTOGRAPHS,  # A built-in or published data set, or the path of a folder, an archive or a table
     holdout: float = 0.0,  # Fraction of the training images to validate on instead
     size: int | None = None,  # Side of the squares that networks receive, for images of any size
     grow: float = 1.0,  # Progressive resizing: fraction of height and width at which training starts; 1 for none
@@ -124,6 +125,9 @@ def _find_dataset(source, size, reading):
         raise KdfastError(f'--labels {reading.labels}: the images of {source} have one label each')
     if source == 'digits':
         return digits(size)
+    if source == PHOTOGRAPHS:
+        decode_into = partial(decode, PHOTOGRAPHS_FILE, reading)
+        return load_or_decode(source, sha256(PHOTOGRAPHS_FILE) + reading.key, decode_into, size, PHOTOGRAPHS_FILE)
     if source in published.NAMES:
         return load_or_decode(
             source, published.cache_identity(source), partial(published.decode, source, reading), size
@@ -136,10 +140,7 @@ def _find_dataset(source, size, reading):
         return load_or_decode(source, f'{source} {sha256(path)}{reading.key}', decode_into, size)
     path = Path(source).expanduser()
     if not path.exists():
-        raise KdfastError(
-            f'no data at {source}: expected the path of a folder or an archive, or digits, '
-            f'{", ".join((*published.NAMES, *imagenette.URLS))}'
-        )
+        raise KdfastError(f'no data at {source}: expected the path of a folder or an archive, or {", ".join(BUILT_IN)}')
     if (path / 'data.json').is_file() and path.resolve().parent == cache_home().resolve():
         data = load_cached(path, size)
         if reading.labels and data.several != (reading.labels != ONE):

@@ -141,6 +141,6 @@ def test_a_path_means_the_folder_and_is_on_record_as_such(beside_digits, tmp_pat
 
 
 def test_a_run_on_the_built_in_data_set_is_exported(beside_digits, kdfast, tmp_path):
-    assert kdfast('run', 'baseline', '--epochs', 1, '--student', 'thin').status == 0
+    assert kdfast('run', 'baseline', '--epochs', 1, '--student', 'thin', '--data', 'digits').status == 0
     done = kdfast('export', 'baseline,epochs=1', '--to', 'x.safetensors')
     assert done.status == 0 and 'of 1,198 validation images' in done.out, done.err

@@ -10,6 +10,7 @@ from PIL import Image
 from kdfast.core.cache_home import cache_home
 from kdfast.core.errors import KdfastError
 from kdfast.data import arrays, decode, load
+from kdfast.data.built_in import PHOTOGRAPHS_FILE
 
 
 @pytest.fixture
@@ -167,6 +168,18 @@ def test_digits_need_no_download():
     digits = load('digits')
     assert digits.train[0].shape == (599, 16, 16, 3) and len(digits.valid[1]) == 1198 and digits.augment == 'shift'
     assert digits.fingerprint == load('digits').fingerprint
+
+
+def test_photographs_come_with_kdfast_and_are_the_default():
+    photographs = load()
+    assert photographs.fingerprint == load('cifar10-small').fingerprint and photographs.augment == 'flip'
+    assert (photographs.name, photographs.load_arguments['source']) == ('cifar10-small', 'cifar10-small')
+    for images, labels in (photographs.train, photographs.valid):
+        assert images.shape == (3000, 32, 32, 3) and (np.bincount(labels) == 300).all()
+    pixels = {image.tobytes() for images, _ in (photographs.train, photographs.valid) for image in images}
+    assert len(pixels) == 6000  # none is in both splits, or twice in one
+    assert PHOTOGRAPHS_FILE.stat().st_size < 2e6
+    assert 'Krizhevsky' in PHOTOGRAPHS_FILE.with_name('cifar10-small.txt').read_text()
 
 
 @pytest.mark.parametrize('shape', [(72, 8, 8, 3), (333, 9, 7, 3), (50, 33, 33, 3)])

@@ -35,6 +35,8 @@ IN_THE_SDIST = (
     'recipes/exp1.py',
     'kdfast/report/page.html',
     'kdfast/py.typed',
+    'kdfast/data/cifar10-small.tar.xz',
+    'kdfast/data/cifar10-small.txt',
     'tests/conftest.py',
     'tests/test_docs.py',
     'tests/slow/distributions.py',
@@ -165,7 +167,7 @@ def check_ls():
 def check_training():
     "kdfast run trains a recipe, and kdfast check finds its run directory whole"
     kdfast('run', 'baseline', '--epochs', '1')
-    assert (HERE / 'work' / 'runs' / 'digits' / 'baseline,epochs=1' / '0' / 'weights.safetensors').exists()
+    assert (HERE / 'work' / 'runs' / 'cifar10-small' / 'baseline,epochs=1' / '0' / 'weights.safetensors').exists()
     kdfast('check')
 
 

@@ -27,7 +27,7 @@ def task(n_classes, side):
     "A data set of so many classes and such images"
     from kdfast.data import load
 
-    digits = load()
+    digits = load('digits')
     return replace(digits, classes=digits.classes[:n_classes], size=side)
 
 
