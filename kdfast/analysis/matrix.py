@@ -8,24 +8,20 @@ Premises, differences, verdicts. Imports no torch.
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from kdfast.analysis.aggregate import differing_settings
-from kdfast.analysis.differences import paired_difference, with_verdict
-from kdfast.analysis.metrics import ACCURACY, Metric, metric_for, paired_image_values
+from kdfast.analysis.contrasts import Runs, contrast_of
+from kdfast.analysis.metrics import ACCURACY, Metric, metric_for
 from kdfast.analysis.premises import same_baselines, same_hint, same_parameters, same_teacher
 from kdfast.core.errors import KdfastError
 from kdfast.runs.find import find_runs
 from kdfast.runs.lookup import all_arguments, runs_by_seed, settings
 from kdfast.runs.recipes import Recipe, find_recipe
 from kdfast.runs.run_dir import RunDir
-from kdfast.stats.intervals import over_image_values, over_seeds
 
 QUESTION = "Does the regressor that a hint needs affect the student's performance?"
 EXPERIMENTS = dict(exp1='experiment 1', exp2='experiment 2')
 THIN = dict(student='thin')  # needs the regressor
 MATCHED = dict(student='matched')  # needs none: its guided layer has the shape of the hint
 CONTROL = dict(student='matched', matrix=True)  # has a regressor nevertheless
-
-Runs = dict[int, RunDir]  # Finished runs by seed
 
 
 def question_runs(
@@ -69,7 +65,7 @@ def answer_question(
         same_teacher([folder for arms in by_arm.values() for runs in arms for folder in runs.values()]),
         same_hint(*(list(runs.values()) for runs in stage_ones)),
         same_parameters(next(iter(thin.values())).result, next(iter(matched.values())).result),
-        same_baselines(paired_difference(thin, matched, margin, judged)),
+        same_baselines(contrast_of([thin, matched], margin, judged)),
     ]
     found = dict(question=QUESTION, data=data, arguments=given, margin=margin, metric=judged.name)
     return found | dict(premises=premises, effects=effects)
@@ -119,37 +115,7 @@ def effect(
     with_regressor, without, control = arms
     thin, matched = baselines
     return dict(
-        raw=paired_difference(with_regressor, without, margin, metric),
-        corrected=corrected_difference(with_regressor, without, thin, matched, margin, metric),
-        control=paired_difference(control, without, margin, metric),
+        raw=contrast_of([with_regressor, without], margin, metric),
+        corrected=contrast_of([with_regressor, without, thin, matched], margin, metric),
+        control=contrast_of([control, without], margin, metric),
     )
-
-
-def corrected_difference(
-    with_regressor: Runs,  # Of an experiment with the thin student
-    without: Runs,  # With the matched student
-    thin: Runs,  # Baselines of the thin student
-    matched: Runs,  # Baselines of the matched student
-    margin: float,  # Smallest difference that matters, as a fraction
-    metric: Metric = ACCURACY,  # What the verdict judges
-) -> dict:
-    "Return (with − without) − (thin − matched) over seeds; with one seed, over its validation images."
-    four = [with_regressor, without, thin, matched]
-    seeds = sorted(set.intersection(*(set(runs) for runs in four)))
-    if not seeds:
-        return dict(metric=metric.name, seeds=seeds, verdict=None)
-
-    def contrast(a, b, c, d):
-        return (a - b) - (c - d)
-
-    if len(seeds) == 1:
-        folders = [runs[seeds[0]] for runs in four]
-        # an image changes a contrast by twice its largest part in one run
-        difference = over_image_values(
-            contrast(*paired_image_values(metric, folders)), 2 * metric.largest(thin[seeds[0]])
-        )
-    else:
-        values = [contrast(*(metric.value(runs[seed]) for runs in four)) for seed in seeds]
-        difference = over_seeds(values, 2 * metric.step(thin[seeds[0]]))
-    differing = differing_settings([runs[seed] for runs in four for seed in seeds])
-    return dict(metric=metric.name, seeds=seeds, differ_in=', '.join(differing)) | with_verdict(difference, margin)

@@ -71,7 +71,7 @@ def same_parameters(
 
 
 def same_baselines(
-    difference: dict,  # thin − matched, from `paired_difference`
+    difference: dict,  # thin − matched, from `contrast_of`
 ) -> dict:
     "Check that the baselines of the two students are equally accurate, within the margin."
     if difference['verdict'] is None:

@@ -34,6 +34,14 @@ MetricOption = Annotated[
         'images with several labels, their F1 (default: what a declared design judges, else accuracy or F1).',
     ),
 ]
+UncorrectedOption = Annotated[
+    bool,
+    typer.Option(
+        '--uncorrected',
+        help='Do not widen the intervals for the number of recipes: one of several verdicts is then wrong in more than '
+        '5 % of studies.',
+    ),
+]
 TrustOption = Annotated[
     bool, typer.Option('--trust-code', help='Run code that came with a run or file. Read that code first.')
 ]

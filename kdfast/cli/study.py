@@ -1,4 +1,4 @@
-"""Commands that train many runs: study, matrix, and the hidden rehearse."""
+"""Commands that train many runs: study, and the hidden rehearse."""
 
 import json
 from collections.abc import Sequence
@@ -7,19 +7,19 @@ from typing import Annotated, Optional
 
 import typer
 
-from kdfast.cli.app import TRAIN, SectionedCommand, app, err, out, print_json, status
+from kdfast.cli.app import TRAIN, SectionedCommand, app, err, status
 from kdfast.cli.designs import baseline_names, design_of, train_until_decided
 from kdfast.cli.options import (
     DEFAULT_RUNS,
     DataOptions,
     EpochsOption,
-    JsonOption,
     MarginOption,
     MetricOption,
     RunsOption,
     StudyOptions,
     TeacherEpochsOption,
     TrustOption,
+    UncorrectedOption,
     UnlabeledOption,
     changed_flags,
     expand_groups,
@@ -80,6 +80,7 @@ def study(
     all_: AllOption = False,
     margin: MarginOption = 0.8,
     metric: MetricOption = None,
+    uncorrected: UncorrectedOption = False,
     until_decided: UntilDecidedOption = False,
     looks: LooksOption = None,
     max_seeds: MaxSeedsOption = None,
@@ -101,42 +102,14 @@ def study(
     wanted = with_arguments(chosen_recipes(recipe, all_), given)
     if not until_decided and (looks or max_seeds):
         raise KdfastError('--looks and --max-seeds are for --until-decided')
+    if until_decided and uncorrected:
+        raise KdfastError('--uncorrected with --until-decided: the recipes of a design share its error rate of 5 %')
     design = design_of(wanted, looks, max_seeds, to_fraction(margin), training) if until_decided else None
     data, failed = train_all(wanted, training, images, metric, design)
     try:
         compare(data=data, runs=training.runs)
         for name in baseline_names(wanted):
-            compare(data=data, runs=training.runs, against=name, margin=margin, metric=metric)
-    finally:
-        raise_if_failed(failed)
-
-
-def matrix(
-    epochs: EpochsOption = None,
-    margin: MarginOption = 0.8,
-    metric: MetricOption = None,
-    as_json: JsonOption = False,
-    *,
-    training: StudyOptions,
-    images: DataOptions,
-    **settings,  # Of every training
-):
-    """Test whether the regressor changes accuracy.
-
-    Trains what is missing, then prints the premises, the differences with their intervals, and the answer.
-    """
-    from kdfast.analysis.matrix import answer_question, question_runs
-    from kdfast.report.matrix import question_view
-
-    given = without_none(dict(epochs=epochs)) | changed_values(SETTINGS, settings)
-    limit = to_fraction(margin)
-    data, failed = train_all(question_runs(given), training, images, metric)
-    try:
-        found = answer_question(training.runs, data, range(training.seeds), given, limit, metric)
-        if as_json:
-            print_json(found)
-        else:
-            out.print(question_view(found))
+            compare(data=data, runs=training.runs, against=name, margin=margin, metric=metric, uncorrected=uncorrected)
     finally:
         raise_if_failed(failed)
 
@@ -161,7 +134,6 @@ def rehearse(
 
 
 app.command(cls=SectionedCommand, rich_help_panel=TRAIN)(expand_groups(study, setting_parameters()))
-app.command(cls=SectionedCommand, rich_help_panel=TRAIN)(expand_groups(matrix, setting_parameters()))
 app.command(hidden=True)(expand_groups(rehearse))
 
 

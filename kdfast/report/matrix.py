@@ -7,7 +7,14 @@ from rich.table import Table
 from rich.text import Text
 
 from kdfast.analysis.matrix import EXPERIMENTS
-from kdfast.report.differences import STYLES, difference_cells, difference_remarks
+from kdfast.report.differences import (
+    STYLES,
+    difference_cells,
+    interval_heading,
+    interval_remarks,
+    next_step_remarks,
+    settings_remarks,
+)
 
 KINDS = dict(raw='raw', corrected='corrected for baselines', control='control')  # of differences, with their labels
 STATE_STYLES = dict(held='green', broken='bold red', undecided='yellow')  # of premises
@@ -30,10 +37,17 @@ def question_view(
         Text(),
         effect_table(found['effects']),
         Text(),
-        *(Text(remark, style='dim') for remark in difference_remarks(differences)),
+        *(Text(remark, style='dim') for remark in question_remarks(differences)),
         Text(),
         *answer_sentences(found),
     )
+
+
+def question_remarks(
+    rows,  # Differences, from `answer_question`
+):
+    "Return what the verdicts and intervals mean, and what to be careful about."
+    return [*interval_remarks(rows), *next_step_remarks(rows, 'matrix'), *settings_remarks(rows)]
 
 
 def premise_table(
@@ -54,7 +68,8 @@ def effect_table(
     "Return a table with one row per experiment and kind of difference."
     table = Table(box=None, padding=(0, 2, 0, 0), header_style='bold')
     table.add_column('with regressor − without')
-    for name in ('points', '95 % interval', 'n'):
+    rows = [effect[kind] for effect in effects for kind in KINDS]
+    for name in ('points', interval_heading(rows), 'n'):
         table.add_column(name, justify='right', no_wrap=True)
     table.add_column('verdict')
     for effect in effects:
