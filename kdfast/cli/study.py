@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from kdfast.cli.app import TRAIN, SectionedCommand, app, err, status
-from kdfast.cli.designs import baseline_names, design_of, train_until_decided
+from kdfast.cli.designs import baseline_names, design_of, refuse_looks, train_until_decided
 from kdfast.cli.options import (
     DEFAULT_RUNS,
     DataOptions,
@@ -100,8 +100,7 @@ def study(
     """
     given = without_none(vars(arguments)) | changed_values(SETTINGS, settings)
     wanted = with_arguments(chosen_recipes(recipe, all_), given)
-    if not until_decided and (looks or max_seeds):
-        raise KdfastError('--looks and --max-seeds are for --until-decided')
+    refuse_looks(until_decided, looks, max_seeds)
     if until_decided and uncorrected:
         raise KdfastError('--uncorrected with --until-decided: the recipes of a design share its error rate of 5 %')
     design = design_of(wanted, looks, max_seeds, to_fraction(margin), training) if until_decided else None

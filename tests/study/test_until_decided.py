@@ -148,3 +148,16 @@ def test_the_command_line_declares_trains_and_compares(kdfast, images, tmp_path)
 def test_what_cannot_be_decided_is_refused_before_training(kdfast, images, tmp_path, words, expected):
     done = kdfast('study', *words, '--data', images, '--runs', tmp_path / 'runs')
     assert done.status == 2 and expected in ' '.join(done.err.split()) and not (tmp_path / 'runs').exists()
+
+
+@pytest.mark.parametrize(
+    'words,expected',
+    [
+        (('--looks', '3,5'), 'are for --until-decided'),
+        (('--until-decided', '--looks', '5,3'), 'numbers of seeds that increase'),
+        (('--until-decided', '--seeds', 3), 'use --max-seeds'),
+    ],
+)
+def test_a_design_of_the_matrix_question_is_refused_before_training(kdfast, images, tmp_path, words, expected):
+    done = kdfast('matrix', *words, '--data', images, '--runs', tmp_path / 'runs')
+    assert done.status == 2 and expected in ' '.join(done.err.split()) and not (tmp_path / 'runs').exists()
