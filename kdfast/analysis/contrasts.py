@@ -113,6 +113,7 @@ def difference_row(
         metric=metric.name,
         seeds=list(seeds),
         differ_in=', '.join(differing_settings([arm[seed] for arm in arms for seed in seeds])),
+        resplit=any('drawn_from' in arm[seed].run for arm in arms for seed in seeds),
         of=difference.of,
         n=difference.n,
         difference=difference.mean,

@@ -34,14 +34,6 @@ MetricOption = Annotated[
         'images with several labels, their F1 (default: what a declared design judges, else accuracy or F1).',
     ),
 ]
-UncorrectedOption = Annotated[
-    bool,
-    typer.Option(
-        '--uncorrected',
-        help='Do not widen the intervals for the number of recipes: one of several verdicts is then wrong in more than '
-        '5 % of studies.',
-    ),
-]
 TrustOption = Annotated[
     bool, typer.Option('--trust-code', help='Run code that came with a run or file. Read that code first.')
 ]
@@ -123,6 +115,16 @@ LabelsOption = Annotated[
     ),
 ]
 
+ResplitOption = Annotated[
+    bool,
+    typer.Option(
+        '--resplit',
+        rich_help_panel=IMAGES,
+        help='Draw a split of its own for each seed, the same for all recipes: with --holdout, or without validation '
+        'images.',
+    ),
+]
+
 # Of training
 
 SeedOption = Annotated[int, typer.Option(help='Seed of the initial weights, the image order and the augmentation.')]
@@ -172,6 +174,7 @@ class RunOptions:
     tensorboard: TensorboardOption = False
     threads: ThreadsOption = None
     trust_code: TrustOption = False
+    resplit: ResplitOption = False
     json: JsonOption = False
 
 
@@ -200,6 +203,7 @@ class StudyOptions:
     ] = None
     runs: RunsOption = DEFAULT_RUNS
     trust_code: TrustOption = False
+    resplit: ResplitOption = False
 
 
 def expand_groups(

@@ -19,7 +19,6 @@ from kdfast.cli.options import (
     RunArgument,
     RunSeedOption,
     RunsOption,
-    UncorrectedOption,
     to_fraction,
 )
 from kdfast.core.errors import KdfastError
@@ -29,6 +28,15 @@ from kdfast.runs.recipes import find_recipe, recipe_names
 AgainstOption = Annotated[
     Optional[str],
     typer.Option(help='A recipe: print the differences of the others from it, with intervals and verdicts.'),
+]
+
+UncorrectedOption = Annotated[
+    bool,
+    typer.Option(
+        '--uncorrected',
+        help='Do not widen the intervals for the number of recipes: one of several verdicts is then wrong in more than '
+        '5 % of studies.',
+    ),
 ]
 
 

@@ -15,18 +15,18 @@ from kdfast.cli.options import (
     EpochsOption,
     MarginOption,
     MetricOption,
+    ResplitOption,
     RunsOption,
     StudyOptions,
     TeacherEpochsOption,
     TrustOption,
-    UncorrectedOption,
     UnlabeledOption,
     changed_flags,
     expand_groups,
     to_fraction,
 )
 from kdfast.cli.recipes import check_names, setting_parameters
-from kdfast.cli.results import compare
+from kdfast.cli.results import UncorrectedOption, compare
 from kdfast.cli.run import load_data, quiet_imports, trust_runs
 from kdfast.core import distributed
 from kdfast.core.errors import KdfastError
@@ -117,19 +117,21 @@ def rehearse(
     tasks: Annotated[str, typer.Argument(help='JSON: recipe, arguments and seeds of each kind of run.')],
     jobs: Annotated[int, typer.Option(help='Number of parallel runs of the study.')] = 1,
     trust_code: TrustOption = False,
+    resplit: ResplitOption = False,
     runs: RunsOption = DEFAULT_RUNS,
     *,
     images: DataOptions,
 ):
     "Rehearse the recipes of a study; `study` starts it."
-    data = load_data(images, runs)
     with quiet_imports():
         from kdfast.training.rehearsal import rehearse_all
 
     wanted = [(find_recipe(name), given, seeds) for name, given, seeds in json.loads(tasks)]
     if trust_code:
         trust_runs([value for _, given, _ in wanted for value in given.values()])
-    rehearse_all([(recipe, recipe.resolve(given), seeds) for recipe, given, seeds in wanted], data, runs, jobs)
+    resolved = [(recipe, recipe.resolve(given), seeds) for recipe, given, seeds in wanted]
+    data = load_data(images, runs)
+    rehearse_all(resolved, lambda seed: load_data(images, runs, seed, True) if resplit else data, runs, jobs)
 
 
 app.command(cls=SectionedCommand, rich_help_panel=TRAIN)(expand_groups(study, setting_parameters()))
@@ -182,7 +184,7 @@ def train_all(
     from kdfast.study import process, schedule
     from kdfast.study.plan import plan
 
-    loaded = load_data(images, training.runs)
+    loaded = load_data(images, training.runs, resplit=training.resplit)
     data = loaded.name
     judged = metric_of_kind(loaded.several, metric, data).name
     backend, start = process, None
@@ -193,7 +195,7 @@ def train_all(
         start = backend.Task
         training = replace(training, runs=training.runs.resolve())  # valid on other machines, too
         images = replace(images, data=located(images.data))
-    common = [*changed_flags(images), *changed_flags(training, only=['trust_code', 'runs'])]
+    common = [*changed_flags(images), *changed_flags(training, only=['trust_code', 'runs', 'resplit'])]
     jobs = training.jobs or backend.default_jobs(training.threads)
 
     def train(seeds, rehearsed=False):

@@ -97,12 +97,16 @@ def interval_remarks(
             'with one seed, the interval covers the choice of validation images, not the randomness of training: '
             'another seed may differ by more'
         )
-    if any(row['of'] == 'seeds' for row in decided):
-        remarks.append(
-            "intervals over seeds: Student's t, for paired differences on these validation images; "
-            'other images may differ by more'
-        )
-    return remarks
+    return [*remarks, subject_remark(decided)]
+
+
+def subject_remark(
+    rows,  # With a verdict
+):
+    "Return what the verdicts are about."
+    if any(row['resplit'] and row['of'] == 'seeds' for row in rows):
+        return 'a new split per seed: verdicts are about such splits of these images; other images may differ by more'
+    return 'verdicts are about these validation images and this split: other images may differ by more'
 
 
 def error_rate_remarks(

@@ -7,12 +7,15 @@ from conftest import make
 from rich.console import Console
 from scipy.stats import norm, t
 
+from kdfast.analysis.confusion import confusion_summary
 from kdfast.analysis.differences import differences_from
+from kdfast.analysis.metrics import ACCURACY, paired_image_values
 from kdfast.core.errors import KdfastError
 from kdfast.report.differences import difference_remarks, difference_table
 from kdfast.runs.find import find_runs
 from kdfast.stats.intervals import over_images, over_seeds
 
+M = [[80, 20], [0, 0]]
 A, B = [True] * 80 + [False] * 20, [True] * 70 + [False] * 30
 
 
@@ -105,6 +108,30 @@ def test_the_command_line_corrects_and_can_be_told_not_to(tmp_path, kdfast):
     assert '95 % interval' in plain.out and 'uncorrected: each of these 3' in plain.out
     assert {row['confidence'] for row in json.loads(kdfast(*against, '--uncorrected', '--json').out)} == {0.95}
     assert 'needs --against' in kdfast('compare', '--uncorrected', '--runs', tmp_path).err
+
+
+def test_what_verdicts_are_about(tmp_path):
+    usual = differences_from(several(tmp_path / 'one', ['kd']), 'baseline', 0.008)
+    assert any(remark.startswith('verdicts are about these') for remark in difference_remarks(usual))
+    for seed in range(3):
+        recorded = dict(drawn_from='all', data_sha256=f'split {seed}')
+        make(tmp_path / 'two', 'baseline', seed, recorded=recorded, valid_accuracy=0.8)
+        make(tmp_path / 'two', 'kd', seed, recorded=recorded, valid_accuracy=0.82)
+    [row] = differences_from(find_runs(tmp_path / 'two'), 'baseline', 0.008)
+    assert row['resplit'] and not usual[0]['resplit'] and row['differ_in'] == ''
+    assert any('a new split per seed' in remark for remark in difference_remarks([row]))
+
+
+def test_runs_of_other_splits_are_no_pairs(tmp_path):
+    "Their labels agree, their images do not"
+    folders = [
+        make(tmp_path, 'kd', seed, recorded=dict(drawn_from='all', data_sha256=f'split {seed}'), right=A, confusion=M)
+        for seed in (0, 1)
+    ]
+    with pytest.raises(KdfastError, match='different images'):
+        paired_image_values(ACCURACY, folders)
+    with pytest.raises(KdfastError, match='different images'):
+        confusion_summary(*folders)
 
 
 def test_long_names_leave_room_for_the_verdict(tmp_path):
