@@ -83,10 +83,11 @@ def answer_question(
     Raises KdfastError if baselines or stage ones are missing.
     """
     declared = declared_design(runs_dir, data, given, metric)
-    counted = range(declared.design.last) if declared else seeds
+    counted = range(declared.looks[-1]) if declared else seeds
     finished = [folder for folder in find_runs(runs_dir, data) if folder.seed in counted and folder.finished]
-    judged = metric_for(finished, metric, declared and declared.metric) if finished else ACCURACY
-    judge = partial(contrast_of, margin=margin, metric=judged, design=declared and declared.design)
+    default, design = (declared.metric, declared.design) if declared else (None, None)
+    judged = metric_for(finished, metric, default) if finished else ACCURACY
+    judge = partial(contrast_of, margin=margin, metric=judged, design=design)
     thin, matched, *_ = find_arms(finished, 'baseline', given)
     stage_ones = [find_stage_ones(finished, given | arm) for arm in (THIN, MATCHED, CONTROL)]
     if not thin or not matched or not all(stage_ones):

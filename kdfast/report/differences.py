@@ -142,8 +142,8 @@ def next_step_remarks(
     if not any(row['verdict'] == 'undecided' and 'look' not in row for row in rows):
         return []
     return [
-        'adding seeds until a verdict appears is wrong more often than 5 %: let '
-        f'kdfast {command} … --until-decided add them, which keeps the error rate'
+        'adding seeds until a verdict appears is wrong in more than 5 % of studies: use '
+        f'kdfast {command} … --until-decided, whose declared looks share the 5 %'
     ]
 
 

@@ -1,3 +1,5 @@
+import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -21,6 +23,7 @@ from kdfast.report.matrix import answer_sentences, question_view
 from kdfast.runs.find import find_runs
 from kdfast.runs.recipes import find_recipe
 from kdfast.stats.intervals import over_seeds
+from kdfast.study import schedule
 from kdfast.study.until_decided import run_until_decided
 
 NAMES = {'thin': THIN, 'matched': MATCHED, 'control': CONTROL}
@@ -266,6 +269,28 @@ def test_the_question_is_trained_until_its_primary_contrast_is_decided(tmp_path,
     assert run_until_decided(design, tmp_path, 'pets', train, told.append) == []
     assert seen[-1] == last and text in told[-1], told
     assert all(line.startswith(f'look at {n} seeds: experiment 2') for n, line in zip(LOOKS, told))
+
+
+def test_the_command_line_declares_trains_and_answers(kdfast, images, tmp_path, monkeypatch):
+    "Runs are made instead of trained"
+    runs = tmp_path / 'runs'
+    shutil.copytree(images, tmp_path / 'pets')
+
+    def run_tasks(tasks, *_):
+        n = 1 + max(task.seed for task in tasks)
+        make_all(runs, {key: [*values, values[0]][:n] for key, values in BASE.items()}, seeds=n)
+        return []
+
+    monkeypatch.setattr(schedule, 'rehearse_tasks', lambda *_: None)
+    monkeypatch.setattr(schedule, 'run_tasks', run_tasks)
+    asked = ('matrix', '--data', tmp_path / 'pets', '--runs', runs, '--jobs', 1, '--json')
+    done = kdfast(*asked, '--until-decided', '--looks', '2,4')
+    assert done.status == 0 and 'look at 4 seeds: experiment 2' in done.err, done.err
+    facts = json.loads(done.out)
+    assert facts['design']['looks'] == [2, 4] and facts['effects'][1]['corrected']['look'] == 4
+    assert json.loads(kdfast(*asked, '--seeds', 1).out) == facts  # whatever is asked later
+    refused = kdfast(*asked, '--until-decided', '--looks', '2,5')
+    assert refused.status == 2 and 'with looks at 2 and 4 seeds' in refused.err
 
 
 def test_nothing_trained(tmp_path):
