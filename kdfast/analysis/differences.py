@@ -29,8 +29,7 @@ def differences_from(
     `recipe` has no result.
     """
     reference = resolve_run_name(folders, recipe)
-    designs_here = find_designs(folders[0].path.parents[2], folders[0].data)
-    declared = [d for d in designs_here if d.against == reference and not d.contrasts]
+    declared = [d for d in find_designs(folders[0].path.parents[2], folders[0].data) if d.against == reference]
     judged = metric_for(folders, metric, next((d.metric for d in declared), None))
     runs = runs_with(folders, judged)
     if reference not in runs:

@@ -188,11 +188,16 @@ def test_the_board_fits_a_terminal_with_any_number_of_seeds(tmp_path, seeds):
 
 def test_each_seed_has_a_split_of_its_own_and_all_recipes_of_a_seed_the_same(kdfast, images, tmp_path):
     "Finished seeds remain; another one is rehearsed and trained on its own split; a finished run is exported with it"
-    own = recipe(tmp_path / 'mine.py', 'return baseline.main(run, epochs=1, lr=0.05)')
-    asked = ('study', 'baseline', own, '--epochs', 1, '--data', images / 'train', '--resplit', '--runs', tmp_path)
-    done = kdfast(*asked, '--seeds', 1)
-    assert done.status == 0, done.err
-    done = kdfast(*asked, '--seeds', 2)
+    own = tmp_path / 'mine.py'
+    own.write_text(
+        '"Mine."\nfrom kdfast.all import *\nfrom kdfast.recipes import baseline\n\ndef main(run, epochs: int = 1):\n'
+        '    run.needs("baseline", epochs=1)\n    return baseline.main(run, epochs=1, lr=0.05)\n'
+    )
+    common = ('--epochs', 1, '--data', images / 'train', '--resplit', '--runs', tmp_path)
+    for name, seed in (('baseline', 1), (own, 0)):
+        done = kdfast('run', name, *common, '--seed', seed)
+        assert done.status == 0, done.err
+    done = kdfast('study', 'baseline', own, *common, '--seeds', 2)
     assert done.status == 0 and 'a new split per seed' in ' '.join(done.out.split()), done.err
     folders = {name: [RunDir(tmp_path / 'train,resplit=True' / name / str(s)) for s in (0, 1)] for name in NAMES}
     sha = {name: [folder.run['data_sha256'] for folder in found] for name, found in folders.items()}
