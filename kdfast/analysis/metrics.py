@@ -154,7 +154,7 @@ def check_same_images(
     one: RunDir,  # A finished run
     other: RunDir,  # Another
 ):
-    "Raise KdfastError for runs that were validated on different images. Labels may agree where splits differ."
+    "Raise KdfastError for runs on different validation images; their labels may nevertheless agree."
     same_labels = np.array_equal(*(folder.arrays('predictions.npz')['actual'] for folder in (one, other)))
     same_split = 'drawn_from' not in one.run or one.run['data_sha256'] == other.run.get('data_sha256')
     if not (same_labels and same_split):
