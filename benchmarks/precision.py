@@ -9,7 +9,6 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from kdfast.analysis.differences import with_verdict
 from kdfast.core.format import interval_text, signed_points
 from kdfast.data import load
 from kdfast.runs.recipes import find_recipe
@@ -56,10 +55,10 @@ def main():
                 flush=True,
             )
     if args.seeds > 1:
-        found = with_verdict(over_seeds(differences, 1 / len(images.valid[1])), 0.008)
+        found = over_seeds(differences, 1 / len(images.valid[1]))
         print(
-            f'bfloat16 − float32: {signed_points(found["difference"])} points, '
-            f'95 % interval {interval_text(found)}: {found["verdict"]}'
+            f'bfloat16 − float32: {signed_points(found.mean)} points, '
+            f'95 % interval {interval_text(vars(found))}: {found.verdict()}'
         )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kdfast.analysis.metrics import check_same_images
 from kdfast.analysis.results import has_several_labels
 from kdfast.core.errors import KdfastError, listed
 from kdfast.runs.run_dir import RunDir
@@ -81,12 +82,9 @@ def compare_predictions(
     "Compare two runs image by image: p-values by class, agreement, images that only one has correct."
     from kdfast.stats.intervals import exact_p, holm  # scipy takes a while
 
+    check_same_images(folder, against)
     mine, theirs = (run.arrays('predictions.npz') for run in (folder, against))
     actual = mine['actual'].astype(int)
-    if len(actual) != len(theirs['actual']) or (actual != theirs['actual']).any():
-        raise KdfastError(
-            f'{folder} and {against} were validated on different images: only runs on the same data compare'
-        )
     correct = mine['predicted'] == actual
     other_correct = theirs['predicted'] == actual
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from kdfast.core.atomic import write_json
@@ -16,20 +16,25 @@ FOLDER = 'designs'  # beside the recipes of a data set
 
 @dataclass(frozen=True)
 class Declared:
-    "What a study compares, and when it is looked at."
+    "What a study or the matrix question compares, and when it is looked at."
 
     against: str  # The baseline, as its directory is called
-    recipes: tuple[str, ...]  # Compared with it, likewise
+    recipes: tuple[str, ...]  # Compared with it, likewise; of the matrix question all of its recipes
     looks: tuple[int, ...]  # Seeds at each look
     margin: float  # Smallest difference that matters, as a fraction
     declared: str = ''  # When, UTC
     finished_before: int = 0  # Runs of these recipes that were finished then, and may have been looked at
     metric: str = 'accuracy'  # What verdicts judge, by its name in kdfast.analysis.metrics
+    contrasts: tuple[str, ...] = ()  # Of the matrix question: the primary one, which decides, then the secondary one
+    arguments: dict = field(default_factory=dict)  # Of the matrix question: those of all its runs
 
     @property
     def design(self) -> Design:
-        "The looks and their confidence; the 5 % are shared by all recipes."
-        return Design(self.looks, len(self.recipes))
+        """The looks and their confidence.
+
+        All recipes share the 5 %; each contrast of the matrix question has 5 % of its own.
+        """
+        return Design(self.looks, 1 if self.contrasts else len(self.recipes))
 
 
 def design_file(
@@ -52,7 +57,7 @@ def declare(
 
     Raises KdfastError if the same study was declared with other looks or another margin.
     """
-    Design(wanted.looks, len(wanted.recipes))  # refuse what is no design before anything is written
+    wanted.design  # refuse what is no design before anything is written
     file = design_file(runs_dir, data, wanted.against, wanted.recipes)
     if file.exists():
         known = read_design(file)
@@ -81,8 +86,9 @@ def read_design(
     "Read a design. Raises KdfastError if the file has none."
     try:
         found = json.loads(file.read_text())
-        return Declared(**found | dict(recipes=tuple(found['recipes']), looks=tuple(found['looks'])))
-    except (OSError, ValueError, TypeError, KeyError) as e:
+        lists = {name: tuple(found.get(name, ())) for name in ('recipes', 'looks', 'contrasts')}
+        return Declared(**found | lists)
+    except (OSError, ValueError, TypeError, AttributeError) as e:
         raise KdfastError(
             f'{file} is not the design of a study: {e}. Move it away, and the study can be declared'
         ) from e

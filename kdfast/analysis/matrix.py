@@ -2,30 +2,34 @@
 
 The study calls the regressor "the extra matrix", hence the names of the command and of an option of the recipes.
 
-Premises, differences, verdicts. Imports no torch.
+Premises, differences, verdicts. The primary contrast is the corrected difference of experiment 2, that of experiment 1
+is secondary. With a declared design, each difference has 5 % of its own over all looks. Imports no torch.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
-from kdfast.analysis.aggregate import differing_settings
-from kdfast.analysis.differences import paired_difference, with_verdict
-from kdfast.analysis.metrics import ACCURACY, Metric, metric_for, paired_image_values
+from kdfast.analysis.contrasts import Runs, contrast_of
+from kdfast.analysis.design import Declared, design_file, read_design
+from kdfast.analysis.metrics import ACCURACY, metric_for
 from kdfast.analysis.premises import same_baselines, same_hint, same_parameters, same_teacher
 from kdfast.core.errors import KdfastError
 from kdfast.runs.find import find_runs
 from kdfast.runs.lookup import all_arguments, runs_by_seed, settings
 from kdfast.runs.recipes import Recipe, find_recipe
 from kdfast.runs.run_dir import RunDir
-from kdfast.stats.intervals import over_image_values, over_seeds
+from kdfast.stats.intervals import MARGIN
+from kdfast.stats.sequential import LOOKS
 
 QUESTION = "Does the regressor that a hint needs affect the student's performance?"
 EXPERIMENTS = dict(exp1='experiment 1', exp2='experiment 2')
 THIN = dict(student='thin')  # needs the regressor
 MATCHED = dict(student='matched')  # needs none: its guided layer has the shape of the hint
 CONTROL = dict(student='matched', matrix=True)  # has a regressor nevertheless
-
-Runs = dict[int, RunDir]  # Finished runs by seed
+PRIMARY, SECONDARY = 'exp2', 'exp1'  # experiments whose corrected differences answer the question
+NAME = 'the matrix question'  # in declared designs, in place of a baseline
 
 
 def question_runs(
@@ -37,42 +41,76 @@ def question_runs(
     return [(find_recipe(name), arm | given) for name, arm in arms]
 
 
+def question_design(
+    given: dict,  # Arguments of every run, such as epochs
+    looks: tuple[int, ...],  # Seeds at each look
+    margin: float,  # Smallest difference that matters, as a fraction
+) -> Declared:
+    "Return the design of the question, to be declared."
+    names = tuple(recipe.folder_name(arguments) for recipe, arguments in question_runs(given))
+    contrasts = tuple(f'{name}, corrected' for name in (PRIMARY, SECONDARY))
+    return Declared(NAME, names, looks, margin, contrasts=contrasts, arguments=given)
+
+
+def declared_design(
+    runs_dir: Path,  # Directory of the runs
+    data: str,  # Name of the data set
+    given: dict,  # Arguments of every run
+    metric: str | None,  # What verdicts judge; None for what the design says
+) -> Declared | None:
+    "Return the declared design of these arguments; None without one that judges this metric."
+    file = design_file(runs_dir, data, NAME, question_design(given, LOOKS, MARGIN).recipes)
+    found = read_design(file) if file.exists() else None
+    return found if found and metric in (None, found.metric) else None
+
+
 def answer_question(
     runs_dir: Path,  # Directory of the runs
     data: str,  # Name of the data set
-    seeds: Collection[int],  # To look at
+    seeds: Collection[int],  # To look at, without a design
     given: dict,  # Arguments of every run that has them, such as epochs
     margin: float,  # Smallest difference that matters, as a fraction
-    metric: str | None = None,  # What verdicts judge; default: accuracy or, of several labels, the F1 per image
+    metric: str | None = None,  # What verdicts judge; default: what a design says, else accuracy or F1 per image
 ) -> dict:
     """Return the premises with their evidence and, for each experiment, three differences.
+
+    If a design was declared for these arguments and this metric, it decides which seeds count, and the confidence of
+    all intervals.
 
     raw: `thin` (with regressor) minus `matched` (without); two networks differ, not only the regressor.
     corrected: raw minus the difference of the two baselines; this answers the question.
     control: `matched` with a regressor minus `matched` without; only the regressor differs.
     Raises KdfastError if baselines or stage ones are missing.
     """
-    finished = [folder for folder in find_runs(runs_dir, data) if folder.seed in seeds and folder.finished]
-
-    judged = metric_for(finished, metric) if finished else ACCURACY
-
-    def find(name, arm):
-        return runs_by_seed(finished, find_recipe(name), given | arm)
-
-    thin, matched = find('baseline', THIN), find('baseline', MATCHED)
+    declared = declared_design(runs_dir, data, given, metric)
+    counted = range(declared.looks[-1]) if declared else seeds
+    finished = [folder for folder in find_runs(runs_dir, data) if folder.seed in counted and folder.finished]
+    default, design = (declared.metric, declared.design) if declared else (None, None)
+    judged = metric_for(finished, metric, default) if finished else ACCURACY
+    judge = partial(contrast_of, margin=margin, metric=judged, design=design)
+    thin, matched, *_ = find_arms(finished, 'baseline', given)
     stage_ones = [find_stage_ones(finished, given | arm) for arm in (THIN, MATCHED, CONTROL)]
     if not thin or not matched or not all(stage_ones):
         raise KdfastError(f'no finished runs of both students on {data} in {runs_dir}: kdfast matrix trains them')
-    by_arm = {name: [find(name, arm) for arm in (THIN, MATCHED, CONTROL)] for name in EXPERIMENTS}
-    effects = [dict(experiment=name) | effect(runs, (thin, matched), margin, judged) for name, runs in by_arm.items()]
+    by_arm = {name: find_arms(finished, name, given) for name in EXPERIMENTS}
+    effects = [dict(experiment=name) | effect(runs, (thin, matched), judge) for name, runs in by_arm.items()]
     premises = [
         same_teacher([folder for arms in by_arm.values() for runs in arms for folder in runs.values()]),
         same_hint(*(list(runs.values()) for runs in stage_ones)),
         same_parameters(next(iter(thin.values())).result, next(iter(matched.values())).result),
-        same_baselines(paired_difference(thin, matched, margin, judged)),
+        same_baselines(judge([thin, matched])),
     ]
-    found = dict(question=QUESTION, data=data, arguments=given, margin=margin, metric=judged.name)
-    return found | dict(premises=premises, effects=effects)
+    found = dict(question=QUESTION, data=data, arguments=given, margin=margin, metric=judged.name, primary=PRIMARY)
+    return found | dict(design=declared and asdict(declared), premises=premises, effects=effects)
+
+
+def find_arms(
+    finished: Sequence[RunDir],  # On one data set
+    name: str,  # A recipe
+    given: dict,  # Arguments of every run
+) -> list[Runs]:
+    "Return the runs of a recipe with the thin student, with the matched one, and of the control."
+    return [runs_by_seed(finished, find_recipe(name), given | arm) for arm in (THIN, MATCHED, CONTROL)]
 
 
 def find_stage_ones(
@@ -112,44 +150,13 @@ def questions_answered(
 def effect(
     arms: Sequence[Runs],  # Of an experiment: thin (with regressor), matched (without), control
     baselines: Sequence[Runs],  # Of the thin and of the matched student
-    margin: float,  # Smallest difference that matters, as a fraction
-    metric: Metric,  # What verdicts judge
+    judge: Callable,  # Returns the row of a contrast, given its arms
 ) -> dict[str, dict]:
     "Return the three differences of an experiment."
     with_regressor, without, control = arms
     thin, matched = baselines
     return dict(
-        raw=paired_difference(with_regressor, without, margin, metric),
-        corrected=corrected_difference(with_regressor, without, thin, matched, margin, metric),
-        control=paired_difference(control, without, margin, metric),
+        raw=judge([with_regressor, without]),
+        corrected=judge([with_regressor, without, thin, matched]),
+        control=judge([control, without]),
     )
-
-
-def corrected_difference(
-    with_regressor: Runs,  # Of an experiment with the thin student
-    without: Runs,  # With the matched student
-    thin: Runs,  # Baselines of the thin student
-    matched: Runs,  # Baselines of the matched student
-    margin: float,  # Smallest difference that matters, as a fraction
-    metric: Metric = ACCURACY,  # What the verdict judges
-) -> dict:
-    "Return (with − without) − (thin − matched) over seeds; with one seed, over its validation images."
-    four = [with_regressor, without, thin, matched]
-    seeds = sorted(set.intersection(*(set(runs) for runs in four)))
-    if not seeds:
-        return dict(metric=metric.name, seeds=seeds, verdict=None)
-
-    def contrast(a, b, c, d):
-        return (a - b) - (c - d)
-
-    if len(seeds) == 1:
-        folders = [runs[seeds[0]] for runs in four]
-        # an image changes a contrast by twice its largest part in one run
-        difference = over_image_values(
-            contrast(*paired_image_values(metric, folders)), 2 * metric.largest(thin[seeds[0]])
-        )
-    else:
-        values = [contrast(*(metric.value(runs[seed]) for runs in four)) for seed in seeds]
-        difference = over_seeds(values, 2 * metric.step(thin[seeds[0]]))
-    differing = differing_settings([runs[seed] for runs in four for seed in seeds])
-    return dict(metric=metric.name, seeds=seeds, differ_in=', '.join(differing)) | with_verdict(difference, margin)

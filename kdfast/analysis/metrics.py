@@ -145,10 +145,17 @@ def paired_image_values(
     folders: Sequence[RunDir],  # Finished runs
 ) -> list[np.ndarray]:  # (images,) of each run
     "Return the values of the same images in several runs. Raises KdfastError for different images."
-    first, *others = (folder.arrays('predictions.npz')['actual'] for folder in folders)
-    for folder, actual in zip(folders[1:], others):
-        if not np.array_equal(actual, first):
-            raise KdfastError(
-                f'{folders[0]} and {folder} were validated on different images: only runs on the same data compare'
-            )
+    for folder in folders[1:]:
+        check_same_images(folders[0], folder)
     return [metric.image_values(folder) for folder in folders]
+
+
+def check_same_images(
+    one: RunDir,  # A finished run
+    other: RunDir,  # Another
+):
+    "Raise KdfastError for runs on different validation images; their labels may nevertheless agree."
+    same_labels = np.array_equal(*(folder.arrays('predictions.npz')['actual'] for folder in (one, other)))
+    same_split = 'drawn_from' not in one.run or one.run['data_sha256'] == other.run.get('data_sha256')
+    if not (same_labels and same_split):
+        raise KdfastError(f'{one} and {other} were validated on different images: only runs on the same data compare')

@@ -71,11 +71,13 @@ def same_parameters(
 
 
 def same_baselines(
-    difference: dict,  # thin − matched, from `paired_difference`
+    difference: dict,  # thin − matched, from `contrast_of`
 ) -> dict:
     "Check that the baselines of the two students are equally accurate, within the margin."
     if difference['verdict'] is None:
-        return premise('baselines alike', 'undecided', 'no common seed')
+        next_look = difference.get('next_look')
+        evidence = f'first look at {next_look} seeds' if next_look else 'no common seed'
+        return premise('baselines alike', 'undecided', evidence)
     state = dict(alike='held', better='broken', worse='broken', undecided='undecided')[difference['verdict']]
     points, interval = signed_points(difference['difference']), interval_text(difference)
     sample = f'n = {difference["n"]} {difference["of"]}'

@@ -1,4 +1,4 @@
-"The design of `kdfast study --until-decided`: from options to a declaration, and the study that follows it."
+"The designs of `study` and `matrix` with --until-decided: from options to a declaration, and the study that follows."
 
 from collections.abc import Sequence
 
@@ -26,8 +26,7 @@ def design_of(
 
     Raises KdfastError without a baseline and something to compare with it.
     """
-    from kdfast.analysis.design import Declared, parse_looks
-    from kdfast.stats.sequential import LOOKS
+    from kdfast.analysis.design import Declared
 
     names = {recipe.folder_name(recipe.resolve(given)): recipe.name for recipe, given in wanted}
     baselines = [name for name, recipe in names.items() if recipe == 'baseline']
@@ -36,18 +35,53 @@ def design_of(
         raise KdfastError('--until-decided compares recipes with the baseline: name baseline and at least one other')
     if 'hint' in names.values():
         raise KdfastError('--until-decided compares accuracies, and hint trains no classifier: leave it out')
-    if training.seeds != StudyOptions.seeds:
-        raise KdfastError(f'--seeds {training.seeds} with --until-decided: the looks decide how many; use --max-seeds')
-    numbers = parse_looks(looks) if looks else LOOKS
-    if max_seeds:
-        numbers = (*(n for n in numbers if n < max_seeds), max_seeds)
-    declared = Declared(baselines[0], others, numbers, margin)
+    declared = Declared(baselines[0], others, chosen_looks(looks, max_seeds, training), margin)
     declared.design  # raises KdfastError for looks that are none
     return declared
 
 
+def question_design_of(
+    given: dict,  # Arguments of every run of the matrix question
+    looks: str | None,  # 3,5,8,…
+    max_seeds: int | None,  # Seeds at the last look
+    margin: float,  # As a fraction
+    training: StudyOptions,  # As given
+):  # kdfast.analysis.design.Declared
+    "Return the design of the matrix question. Raises KdfastError for looks that are none."
+    from kdfast.analysis.matrix import question_design
+
+    declared = question_design(given, chosen_looks(looks, max_seeds, training), margin)
+    declared.design  # raises KdfastError for looks that are none
+    return declared
+
+
+def chosen_looks(
+    looks: str | None,  # 3,5,8,…
+    max_seeds: int | None,  # Seeds at the last look
+    training: StudyOptions,  # As given
+) -> tuple[int, ...]:
+    "Return the numbers of seeds of all looks. Raises KdfastError for --seeds beside them."
+    from kdfast.analysis.design import parse_looks
+    from kdfast.stats.sequential import LOOKS
+
+    if training.seeds != StudyOptions.seeds:
+        raise KdfastError(f'--seeds {training.seeds} with --until-decided: the looks decide how many; use --max-seeds')
+    numbers = parse_looks(looks) if looks else LOOKS
+    return (*(n for n in numbers if n < max_seeds), max_seeds) if max_seeds else numbers
+
+
+def refuse_looks(
+    until_decided: bool,  # Whether there is a design
+    looks: str | None,  # --looks
+    max_seeds: int | None,  # --max-seeds
+):
+    "Raise KdfastError for options of a design without one."
+    if not until_decided and (looks or max_seeds):
+        raise KdfastError('--looks and --max-seeds are for --until-decided')
+
+
 def train_until_decided(
-    design,  # From `design_of`
+    design,  # From `design_of` or `question_design_of`
     runs_dir,  # Directory of the runs
     data,  # Name of the data set
     train,  # Trains the first seeds of the study, given their number and whether to rehearse

@@ -116,6 +116,16 @@ LabelsOption = Annotated[
     ),
 ]
 
+ResplitOption = Annotated[
+    bool,
+    typer.Option(
+        '--resplit',
+        rich_help_panel=IMAGES,
+        help='Draw a split of its own for each seed, the same for all recipes: with --holdout, or without validation '
+        'images.',
+    ),
+]
+
 # Of training
 
 SeedOption = Annotated[int, typer.Option(help='Seed of the initial weights, the image order and the augmentation.')]
@@ -165,6 +175,7 @@ class RunOptions:
     tensorboard: TensorboardOption = False
     threads: ThreadsOption = None
     trust_code: TrustOption = False
+    resplit: ResplitOption = False
     json: JsonOption = False
 
 
@@ -193,6 +204,7 @@ class StudyOptions:
     ] = None
     runs: RunsOption = DEFAULT_RUNS
     trust_code: TrustOption = False
+    resplit: ResplitOption = False
 
 
 def expand_groups(

@@ -27,7 +27,16 @@ from kdfast.runs.recipes import find_recipe, recipe_names
 
 AgainstOption = Annotated[
     Optional[str],
-    typer.Option(help='A recipe: print the differences of the others from it, with 95 % intervals and verdicts.'),
+    typer.Option(help='A recipe: print the differences of the others from it, with intervals and verdicts.'),
+]
+
+UncorrectedOption = Annotated[
+    bool,
+    typer.Option(
+        '--uncorrected',
+        help='Do not widen the intervals for the number of recipes: one of several verdicts is then wrong in more than '
+        '5 % of studies.',
+    ),
 ]
 
 
@@ -64,17 +73,19 @@ def compare(
     against: AgainstOption = None,
     margin: MarginOption = 0.8,
     metric: MetricOption = None,
+    uncorrected: UncorrectedOption = False,
 ):
     """Print a table of finished runs.
 
     One column per recipe, with means and standard deviations over its seeds. With --against, one row per recipe.
     """
     from kdfast.analysis.aggregate import aggregate, flat_table
-    from kdfast.report.tables import compare_table, run_remarks
     from kdfast.runs.find import find_runs
 
     if metric and not against:
         raise KdfastError('--metric decides what differences are judged on: it needs --against')
+    if uncorrected and not against:
+        raise KdfastError('--uncorrected is about the intervals of differences: it needs --against')
     found = find_runs(runs, data)
     by_data = {name: [run for run in found if run.data == name] for name in dict.fromkeys(run.data for run in found)}
     tables = {name: aggregate(of_data) for name, of_data in by_data.items()}
@@ -82,11 +93,25 @@ def compare(
     if not rows:
         raise KdfastError(f'no finished run{f" on {data}" if data else ""} in {runs}; start with: kdfast run exp1')
     if against:
-        return compare_against(by_data, against, to_fraction(margin), metric, as_json, as_csv)
+        from kdfast.analysis.differences import differences_from  # scipy takes a while
+
+        limit = to_fraction(margin)
+        tables = {name: differences_from(of, against, limit, metric, uncorrected) for name, of in by_data.items()}
+        return print_differences(tables, against, as_json, as_csv)
     if as_json:
         return print_json(rows)
     if as_csv:
         return print_csv(flat_table(rows))
+    print_comparison(tables, by_data)
+
+
+def print_comparison(
+    tables,  # Rows of `aggregate` by the name of their data set
+    by_data,  # Runs by the same
+):
+    "Print a table for each data set, with its remarks."
+    from kdfast.report.tables import compare_table, run_remarks
+
     for name, table in tables.items():
         print_heading(name)
         for part in compare_table(table, out.width):
@@ -95,19 +120,15 @@ def compare(
             out.print(Text(remark, style='dim'))
 
 
-def compare_against(
-    by_data,  # Runs by the name of their data set
-    against,  # The run to compare with
-    margin,  # Smallest difference that matters, as a fraction
-    metric,  # What verdicts judge
+def print_differences(
+    tables,  # Rows of `differences_from` by the name of their data set
+    against,  # The run that was compared with
     as_json,  # Print JSON instead of tables
     as_csv,  # Print CSV instead of tables
 ):
     "Print the differences from the recipe `against`; one table per data set."
-    from kdfast.analysis.differences import differences_from
     from kdfast.report.differences import difference_remarks, difference_table
 
-    tables = {name: differences_from(of_data, against, margin, metric) for name, of_data in by_data.items()}
     rows = [dict(data=name) | row for name, table in tables.items() for row in table]
     if as_json:
         return print_json(rows)

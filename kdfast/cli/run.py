@@ -32,7 +32,7 @@ def run_recipe(
     Arguments and data are checked before fastai is imported, which takes seconds.
     """
     arguments = recipe.resolve(given)
-    data = load_data(images, options.runs, options.seed)
+    data = load_data(images, options.runs, options.seed, options.resplit)
     from kdfast.runs.run_dir import locate_run
 
     run_dir = locate_run(options.runs, data.name, recipe.folder_name(arguments), options.seed)
@@ -69,7 +69,7 @@ def find_rate(
     Trains the runs that this fit needs.
     """
     arguments = recipe.resolve(given)
-    data = load_data(images, options.runs, options.seed)
+    data = load_data(images, options.runs, options.seed, options.resplit)
     with quiet_imports():
         from kdfast.training import lr_find
         from kdfast.training.devices import threads_used
@@ -144,7 +144,8 @@ def cp(
 def load_data(
     images: DataOptions,  # What to load
     runs_dir: Path,  # Directory of the runs
-    seed: int = 0,  # Only checked; the data do not depend on it
+    seed: int = 0,  # On which the data depend with `resplit` only
+    resplit: bool = False,  # Whether each seed has a split of its own
 ):
     """Load the data set, under a name that no other data set has in `runs_dir`.
 
@@ -155,7 +156,7 @@ def load_data(
     from kdfast.data.sources import load, with_own_name
 
     settings = dict(vars(images))
-    data = load(settings.pop('data'), **settings)
+    data = load(settings.pop('data'), **settings, resplit=seed if resplit else None)
     named = with_own_name(data, runs_dir)
     if named.name != data.name:
         print_note(
@@ -208,7 +209,7 @@ def print_summary(
     next_command = ['compare', *changed_flags(options, only=['runs'])]
     if following:
         recipe, given = following
-        shared = [*changed_flags(images), *changed_flags(options, only=['seed', 'runs', 'threads'])]
+        shared = [*changed_flags(images), *changed_flags(options, only=['seed', 'runs', 'threads', 'resplit'])]
         next_command = ['run', recipe, *option_flags(given), *shared]
     out.print(run_summary(run_dir))
     command = shlex.join(['kdfast', *next_command])

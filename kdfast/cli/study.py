@@ -1,4 +1,4 @@
-"""Commands that train many runs: study, matrix, and the hidden rehearse."""
+"""Commands that train many runs: study, and the hidden rehearse."""
 
 import json
 from collections.abc import Sequence
@@ -7,15 +7,15 @@ from typing import Annotated, Optional
 
 import typer
 
-from kdfast.cli.app import TRAIN, SectionedCommand, app, err, out, print_json, status
-from kdfast.cli.designs import baseline_names, design_of, train_until_decided
+from kdfast.cli.app import TRAIN, SectionedCommand, app, err, status
+from kdfast.cli.designs import baseline_names, design_of, refuse_looks, train_until_decided
 from kdfast.cli.options import (
     DEFAULT_RUNS,
     DataOptions,
     EpochsOption,
-    JsonOption,
     MarginOption,
     MetricOption,
+    ResplitOption,
     RunsOption,
     StudyOptions,
     TeacherEpochsOption,
@@ -26,7 +26,7 @@ from kdfast.cli.options import (
     to_fraction,
 )
 from kdfast.cli.recipes import check_names, setting_parameters
-from kdfast.cli.results import compare
+from kdfast.cli.results import UncorrectedOption, compare
 from kdfast.cli.run import load_data, quiet_imports, trust_runs
 from kdfast.core import distributed
 from kdfast.core.errors import KdfastError
@@ -80,6 +80,7 @@ def study(
     all_: AllOption = False,
     margin: MarginOption = 0.8,
     metric: MetricOption = None,
+    uncorrected: UncorrectedOption = False,
     until_decided: UntilDecidedOption = False,
     looks: LooksOption = None,
     max_seeds: MaxSeedsOption = None,
@@ -99,44 +100,15 @@ def study(
     """
     given = without_none(vars(arguments)) | changed_values(SETTINGS, settings)
     wanted = with_arguments(chosen_recipes(recipe, all_), given)
-    if not until_decided and (looks or max_seeds):
-        raise KdfastError('--looks and --max-seeds are for --until-decided')
+    refuse_looks(until_decided, looks, max_seeds)
+    if until_decided and uncorrected:
+        raise KdfastError('--uncorrected with --until-decided: the recipes of a design share its error rate of 5 %')
     design = design_of(wanted, looks, max_seeds, to_fraction(margin), training) if until_decided else None
     data, failed = train_all(wanted, training, images, metric, design)
     try:
         compare(data=data, runs=training.runs)
         for name in baseline_names(wanted):
-            compare(data=data, runs=training.runs, against=name, margin=margin, metric=metric)
-    finally:
-        raise_if_failed(failed)
-
-
-def matrix(
-    epochs: EpochsOption = None,
-    margin: MarginOption = 0.8,
-    metric: MetricOption = None,
-    as_json: JsonOption = False,
-    *,
-    training: StudyOptions,
-    images: DataOptions,
-    **settings,  # Of every training
-):
-    """Test whether the regressor changes accuracy.
-
-    Trains what is missing, then prints the premises, the differences with their intervals, and the answer.
-    """
-    from kdfast.analysis.matrix import answer_question, question_runs
-    from kdfast.report.matrix import question_view
-
-    given = without_none(dict(epochs=epochs)) | changed_values(SETTINGS, settings)
-    limit = to_fraction(margin)
-    data, failed = train_all(question_runs(given), training, images, metric)
-    try:
-        found = answer_question(training.runs, data, range(training.seeds), given, limit, metric)
-        if as_json:
-            print_json(found)
-        else:
-            out.print(question_view(found))
+            compare(data=data, runs=training.runs, against=name, margin=margin, metric=metric, uncorrected=uncorrected)
     finally:
         raise_if_failed(failed)
 
@@ -145,23 +117,24 @@ def rehearse(
     tasks: Annotated[str, typer.Argument(help='JSON: recipe, arguments and seeds of each kind of run.')],
     jobs: Annotated[int, typer.Option(help='Number of parallel runs of the study.')] = 1,
     trust_code: TrustOption = False,
+    resplit: ResplitOption = False,
     runs: RunsOption = DEFAULT_RUNS,
     *,
     images: DataOptions,
 ):
     "Rehearse the recipes of a study; `study` starts it."
-    data = load_data(images, runs)
     with quiet_imports():
         from kdfast.training.rehearsal import rehearse_all
 
     wanted = [(find_recipe(name), given, seeds) for name, given, seeds in json.loads(tasks)]
     if trust_code:
         trust_runs([value for _, given, _ in wanted for value in given.values()])
-    rehearse_all([(recipe, recipe.resolve(given), seeds) for recipe, given, seeds in wanted], data, runs, jobs)
+    resolved = [(recipe, recipe.resolve(given), seeds) for recipe, given, seeds in wanted]
+    data = load_data(images, runs)
+    rehearse_all(resolved, lambda seed: load_data(images, runs, seed, True) if resplit else data, runs, jobs)
 
 
 app.command(cls=SectionedCommand, rich_help_panel=TRAIN)(expand_groups(study, setting_parameters()))
-app.command(cls=SectionedCommand, rich_help_panel=TRAIN)(expand_groups(matrix, setting_parameters()))
 app.command(hidden=True)(expand_groups(rehearse))
 
 
@@ -211,7 +184,7 @@ def train_all(
     from kdfast.study import process, schedule
     from kdfast.study.plan import plan
 
-    loaded = load_data(images, training.runs)
+    loaded = load_data(images, training.runs, resplit=training.resplit)
     data = loaded.name
     judged = metric_of_kind(loaded.several, metric, data).name
     backend, start = process, None
@@ -222,7 +195,7 @@ def train_all(
         start = backend.Task
         training = replace(training, runs=training.runs.resolve())  # valid on other machines, too
         images = replace(images, data=located(images.data))
-    common = [*changed_flags(images), *changed_flags(training, only=['trust_code', 'runs'])]
+    common = [*changed_flags(images), *changed_flags(training, only=['trust_code', 'runs', 'resplit'])]
     jobs = training.jobs or backend.default_jobs(training.threads)
 
     def train(seeds, rehearsed=False):

@@ -34,6 +34,13 @@ def interval_text(
     return f'{signed_points(row["low"])} … {signed_points(row["high"])}'
 
 
+def confidence_text(
+    confidence: float,  # Of an interval
+) -> str:
+    "Format a confidence: 95 %, 98.75 %, 99.67 %; never 100 %."
+    return f'{min(100 * confidence, 99.99):.4g} %'
+
+
 def loss_text(
     loss: float,  # Of any kind
 ) -> str:

@@ -38,6 +38,12 @@ class Data:
     grow: float = 1.0  # Progressive resizing: fraction of height and width at which training starts; 1: none
     batch_size: int | None = None  # Training images per batch; None: the usual number for the size of the data set
     load_arguments: dict | None = None  # Arguments of `load`
+    drawn_from: str = ''  # SHA-256 of all images of which each seed draws a split of its own; '': all have the same
+
+    @property
+    def images_sha256(self) -> str:
+        "SHA-256 that the data sets of all seeds have in common."
+        return self.drawn_from or self.fingerprint
 
     @property
     def several(self) -> bool:

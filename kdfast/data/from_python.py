@@ -80,6 +80,7 @@ def _decode_into_cache(
     batch_size=None,
     skip_broken=False,
     labels=None,
+    resplit=None,
 ):
     "Decode into a folder of the cache, which --data accepts as a path"
     check_options(holdout, size, grow, augment, batch_size)
@@ -90,7 +91,7 @@ def _decode_into_cache(
         return decode_listing(Path(name), listing, reading, folder, side)
 
     folder = _fill_folder(name, decode_into, size)
-    data = apply_options(load_cached(folder, size), holdout, grow, augment, batch_size)
+    data = apply_options(load_cached(folder, size), holdout, grow, augment, batch_size, resplit)
     arguments = dict(
         source=str(folder),
         holdout=holdout,
@@ -99,6 +100,7 @@ def _decode_into_cache(
         augment=augment,
         batch_size=batch_size,
         skip_broken=skip_broken,
+        resplit=resplit,
     )
     return replace(data, load_arguments=arguments)
 

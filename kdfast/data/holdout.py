@@ -19,15 +19,17 @@ DEFAULT_FRACTION = 0.2  # of the training images, if there are no validation ima
 def hold_out(
     data: Data,  # Decoded images
     fraction: float,  # Of the training images, above 0 and below 1
+    seed: int | None = None,  # Of the split; default: the split that all seeds have
 ) -> Data:
     """Validate on a fraction of the training images of each class.
 
-    Options can then be tuned without the validation set. The images are the same for every seed and recipe. The name
-    of the data set gets the fraction, except for the default of a data set without validation images. Every class
-    keeps a training image. Raises KdfastError if no image is held out.
+    Options can then be tuned without the validation set. The images are the same for every seed and recipe; with the
+    seed of a split, for every recipe of that seed. The name of the data set gets the fraction, except for the default
+    of a data set without validation images. Every class keeps a training image. Raises KdfastError if no image is held
+    out.
     """
     images, labels = data.train
-    held_out = _choose_images(labels, len(data.classes), fraction)
+    held_out = _choose_images(labels, len(data.classes), fraction, seed)
     if not held_out.any():
         raise KdfastError(
             f'--holdout {fraction} takes none of the {len(labels):,} training images, of '
@@ -47,24 +49,31 @@ def hold_out(
     is_default = fraction == DEFAULT_FRACTION and not len(data.valid[1])
     name = data.name if is_default else f'{data.name},holdout={fraction}'
     notes = [*data.notes, *_holdout_notes(data, fraction, valid[1])]
+    if seed is not None:
+        name, facts = f'{name},resplit=True', facts | dict(drawn_from=data.fingerprint)
     return replace(data, name=name, train=train, valid=valid, notes=notes, **facts)
 
 
-def _choose_images(labels, n_classes, fraction):
+def _choose_images(labels, n_classes, fraction, seed):
     "Which images are held out: (n,), bool"
     if has_several(labels):
-        return _choose_images_of_several(labels, fraction)
+        return _choose_images_of_several(labels, fraction, seed)
     held_out = np.zeros(len(labels), bool)
     for label in range(n_classes):
-        of_class = np.random.default_rng(label).permutation(np.flatnonzero(labels == label))
+        of_class = _random(seed, label).permutation(np.flatnonzero(labels == label))
         held_out[of_class[: min(round(fraction * len(of_class)), len(of_class) - 1)]] = True
     return held_out
 
 
-def _choose_images_of_several(labels, fraction):
+def _random(seed, part):
+    "The generator of a part of the split"
+    return np.random.default_rng(part if seed is None else [seed, part, 1])  # NumPy ignores zeros at the end
+
+
+def _choose_images_of_several(labels, fraction, seed):
     "Which images are held out: a random fraction, but of each label one image remains"
     held_out, left = np.zeros(len(labels), bool), labels.sum(0, dtype=np.int64)
-    for image in np.random.default_rng(0).permutation(len(labels)):
+    for image in _random(seed, 0).permutation(len(labels)):
         if held_out.sum() >= round(fraction * len(labels)):
             break
         if (left[labels[image] == 1] > 1).all():

@@ -35,6 +35,7 @@ def load(
     batch_size: int | None = None,  # Training images per batch; default 128, or less for a small training set
     skip_broken: bool = False,  # Skip images that cannot be read
     labels: str | None = None,  # one, several, or spaces: several, separated by spaces; default: one
+    resplit: int | None = None,  # Seed of a split of its own; default: the split that all seeds have
 ) -> Data:
     """Load a data set. It is decoded on first use, and memory-mapped from a cache afterwards.
 
@@ -56,7 +57,7 @@ def load(
             f'{source}: cannot read {data.skipped:,} images: replace or remove them, or skip them with --skip-broken'
         )
     arguments['source'] = located(source)
-    return replace(apply_options(data, holdout, grow, augment, batch_size), load_arguments=arguments)
+    return replace(apply_options(data, holdout, grow, augment, batch_size, resplit), load_arguments=arguments)
 
 
 def check_options(
@@ -85,15 +86,21 @@ def apply_options(
     grow: float,  # As of `load`
     augment: str | None,  # As of `load`
     batch_size: int | None,  # As of `load`
+    resplit: int | None = None,  # As of `load`
 ) -> Data:
     "Apply options to a decoded data set; its name gets those that are not defaults. Raises KdfastError."
     if data.several:
         data = replace(data, name=f'{data.name},labels=several')
     has_validation = len(data.valid[1]) > 0
+    if resplit is not None and has_validation and not holdout:
+        raise KdfastError(
+            f'--resplit: {data.name} has validation images of its own, the same for every seed; --holdout SHARE draws '
+            'others from its training images, such as --holdout 0.2'
+        )
     if not holdout and not has_validation:
         print(f'kdfast: {no_validation_note(data, DEFAULT_FRACTION)}', file=sys.stderr)
     if holdout or not has_validation:
-        data = hold_out(data, holdout or DEFAULT_FRACTION)
+        data = hold_out(data, holdout or DEFAULT_FRACTION, resplit)
     if grow < 1:
         data = replace(data, name=f'{data.name},grow={grow}', grow=grow)
     if augment not in (None, data.augment):
@@ -160,11 +167,12 @@ def with_own_name(
     "Return the data set; its name gets its fingerprint if there are runs on other images of that name."
     for file in sorted((runs_dir / data.name).glob('*/*/run.json')):
         try:
-            fingerprint = json.loads(file.read_text()).get('data_sha256')
+            recorded = json.loads(file.read_text())
+            fingerprint = recorded.get('drawn_from') or recorded.get('data_sha256')
         except (OSError, ValueError, AttributeError):
             continue
-        if fingerprint not in (None, data.fingerprint):
-            return replace(data, name=f'{data.name}-{data.fingerprint[:8]}')
+        if fingerprint not in (None, data.images_sha256):
+            return replace(data, name=f'{data.name}-{data.images_sha256[:8]}')
         if fingerprint:
             return data
     return data

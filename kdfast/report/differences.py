@@ -6,7 +6,8 @@ from rich.table import Table
 from rich.text import Text
 
 from kdfast.analysis.metrics import ACCURACY, METRICS
-from kdfast.core.format import interval_text, signed_points, wrap_name
+from kdfast.core.format import confidence_text, interval_text, signed_points, wrap_name
+from kdfast.stats.intervals import CONFIDENCE
 
 STYLES = dict(better='bold green', worse='bold red', alike='bold cyan', undecided='yellow')  # of verdicts
 
@@ -17,8 +18,7 @@ def difference_table(
     "Return a table with one row per recipe: difference in points, interval, seeds and verdict."
     table = Table(box=None, padding=(0, 2, 0, 0), header_style='bold')
     table.add_column(wrap_name(f'against {rows[0]["against"]}'), no_wrap=True)
-    interval = 'interval' if any('look' in row for row in rows) else '95 % interval'
-    for name in ('points', interval, 'n'):
+    for name in ('points', interval_heading(rows), 'n'):
         table.add_column(name, justify='right', no_wrap=True)
     table.add_column('verdict', min_width=max(map(len, STYLES)) + 1)
     for row in rows:
@@ -26,8 +26,23 @@ def difference_table(
     return table
 
 
+def interval_heading(
+    rows: Sequence[dict],  # From `differences_from` or `answer_question`
+) -> str:
+    "Return the heading of the intervals, with their confidence if all have the same."
+    confidences = confidences_of(rows)
+    return f'{confidences[0]} interval' if len(confidences) == 1 else 'interval'
+
+
+def confidences_of(
+    rows,  # From `differences_from` or `answer_question`
+):
+    "Return the different confidences of the intervals as text, the lowest first."
+    return [confidence_text(c) for c in sorted({row['confidence'] for row in rows if row['verdict']})]
+
+
 def difference_cells(
-    row: dict,  # From `paired_difference`
+    row: dict,  # From `contrast_of`
 ) -> tuple:  # points, interval, n, verdict
     "Return the cells of a difference."
     if row['verdict'] is None:
@@ -54,9 +69,21 @@ def seeds_note(
 
 
 def difference_remarks(
-    rows: Sequence[dict],  # From `differences_from` or `paired_difference`
+    rows: Sequence[dict],  # From `differences_from`
 ) -> list[str]:
-    "Return what the verdicts and intervals mean, and what to be careful about."
+    "Return what the verdicts and intervals mean, how often they are wrong, and what to be careful about."
+    return [
+        *interval_remarks(rows),
+        *error_rate_remarks(rows),
+        *next_step_remarks(rows, 'study'),
+        *settings_remarks(rows),
+    ]
+
+
+def interval_remarks(
+    rows: Sequence[dict],  # From `differences_from` or `answer_question`
+) -> list[str]:
+    "Return what the verdicts and intervals mean."
     decided = [row for row in rows if row['verdict']]
     if not decided:
         return []
@@ -70,24 +97,62 @@ def difference_remarks(
             'with one seed, the interval covers the choice of validation images, not the randomness of training: '
             'another seed may differ by more'
         )
-    if any(row['of'] == 'seeds' for row in decided):
-        remarks.append(
-            "intervals over seeds: Student's t, for paired differences on these validation images; "
-            'other images may differ by more'
-        )
-    alone = [row for row in decided if 'look' not in row]
-    if len(alone) < len(decided):
-        confidences = sorted({row['confidence'] for row in decided if 'look' in row})
+    return [*remarks, subject_remark(decided)]
+
+
+def subject_remark(
+    rows,  # With a verdict
+):
+    "Return what the verdicts are about."
+    if any(row['resplit'] and row['of'] == 'seeds' for row in rows):
+        return 'a new split per seed: verdicts are about such splits of these images; other images may differ by more'
+    return 'verdicts are about these validation images and this split: other images may differ by more'
+
+
+def error_rate_remarks(
+    rows: Sequence[dict],  # From `differences_from`
+) -> list[str]:
+    "Return how often a verdict of several recipes is wrong, and the confidence of the intervals."
+    decided = [row for row in rows if row['verdict']]
+    looks, alone = [row for row in decided if 'look' in row], [row for row in decided if 'look' not in row]
+    remarks = []
+    if looks:
         remarks.append(
             'verdicts of a declared design: over all its looks and recipes, at most 5 % of studies have a wrong one; '
-            f'their intervals have a confidence of {", ".join(f"{100 * c:.2f} %" for c in confidences)}'
+            f'their intervals have a confidence of {", ".join(confidences_of(looks))}'
         )
-    if len(alone) > 1:
+    n = alone[0]['comparisons'] if alone else 0
+    if n > 1 and alone[0]['confidence'] > CONFIDENCE:
         remarks.append(
-            f'the intervals are not corrected for multiple comparisons: that one of {len(alone)} verdicts is wrong '
-            'is more likely than that a given one is'
+            f'simultaneous intervals: at most 5 % of studies have a wrong verdict among these {n}, as each interval '
+            f'has a confidence of {confidences_of(alone)[0]} (Bonferroni; --uncorrected: 95 %)'
         )
-    differing = sorted({setting for row in decided for setting in row['differ_in'].split(', ') if setting})
-    if differing:
-        remarks.append(f'some of the compared runs also differ in {", ".join(differing)}, which may affect the results')
+    elif n > 1:
+        remarks.append(
+            f'uncorrected: each of these {n} verdicts is wrong in at most 5 % of studies, one of them in more'
+        )
     return remarks
+
+
+def next_step_remarks(
+    rows: Sequence[dict],  # From `differences_from` or `answer_question`
+    command: str,  # That adds seeds: study or matrix
+) -> list[str]:
+    "Return how to add seeds to what is undecided without a design."
+    if not any(row['verdict'] == 'undecided' and 'look' not in row for row in rows):
+        return []
+    return [
+        'adding seeds until a verdict appears is wrong in more than 5 % of studies: use '
+        f'kdfast {command} … --until-decided, whose declared looks share the 5 %'
+    ]
+
+
+def settings_remarks(
+    rows: Sequence[dict],  # From `differences_from` or `answer_question`
+) -> list[str]:
+    "Return the settings in which compared runs differ."
+    decided = [row for row in rows if row['verdict']]
+    differing = sorted({setting for row in decided for setting in row['differ_in'].split(', ') if setting})
+    if not differing:
+        return []
+    return [f'some of the compared runs also differ in {", ".join(differing)}, which may affect the results']

@@ -6,8 +6,17 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from kdfast.analysis.design import listed_looks
 from kdfast.analysis.matrix import EXPERIMENTS
-from kdfast.report.differences import STYLES, difference_cells, difference_remarks
+from kdfast.report.differences import (
+    STYLES,
+    confidences_of,
+    difference_cells,
+    interval_heading,
+    interval_remarks,
+    next_step_remarks,
+    settings_remarks,
+)
 
 KINDS = dict(raw='raw', corrected='corrected for baselines', control='control')  # of differences, with their labels
 STATE_STYLES = dict(held='green', broken='bold red', undecided='yellow')  # of premises
@@ -30,10 +39,24 @@ def question_view(
         Text(),
         effect_table(found['effects']),
         Text(),
-        *(Text(remark, style='dim') for remark in difference_remarks(differences)),
+        *(Text(remark, style='dim') for remark in question_remarks(differences)),
         Text(),
         *answer_sentences(found),
     )
+
+
+def question_remarks(
+    rows,  # Differences, from `answer_question`
+):
+    "Return what the verdicts and intervals mean, and what to be careful about."
+    looks = [row for row in rows if row['verdict'] and 'look' in row]
+    design = [f'intervals of the declared looks have a confidence of {", ".join(confidences_of(looks))}']
+    return [
+        *interval_remarks(rows),
+        *(design if looks else []),
+        *next_step_remarks(rows, 'matrix'),
+        *settings_remarks(rows),
+    ]
 
 
 def premise_table(
@@ -54,7 +77,8 @@ def effect_table(
     "Return a table with one row per experiment and kind of difference."
     table = Table(box=None, padding=(0, 2, 0, 0), header_style='bold')
     table.add_column('with regressor − without')
-    for name in ('points', '95 % interval', 'n'):
+    rows = [effect[kind] for effect in effects for kind in KINDS]
+    for name in ('points', interval_heading(rows), 'n'):
         table.add_column(name, justify='right', no_wrap=True)
     table.add_column('verdict')
     for effect in effects:
@@ -66,13 +90,16 @@ def effect_table(
 def answer_sentences(
     found: dict,  # From `answer_question`
 ) -> Iterator[Text]:
-    "Yield a sentence per experiment, from the corrected difference. A broken premise gives no answer."
+    """Yield a sentence per experiment, from the corrected difference, and how often these are wrong.
+
+    The primary contrast comes first. A broken premise gives no answer.
+    """
 
     def premises(state):
         return ', '.join(p['premise'] for p in found['premises'] if p['state'] == state)
 
     broken, undecided = premises('broken'), premises('undecided')
-    for effect in found['effects']:
+    for effect in sorted(found['effects'], key=lambda effect: effect['experiment'] != found['primary']):
         verdict = effect['corrected']['verdict'] or 'undecided'
         name = EXPERIMENTS[effect['experiment']].capitalize()
         if broken:
@@ -80,5 +107,24 @@ def answer_sentences(
             yield Text.assemble(f'{name}: ', ('no answer', 'bold red'), reason)
         else:
             yield Text.assemble(f'{name}: ', (ANSWERS[verdict], STYLES[verdict]), '.')
+    yield Text(error_rate_sentence(found))
     if undecided:
         yield Text(f'Premises not decided yet: {undecided}.', style='yellow')
+
+
+def error_rate_sentence(
+    found: dict,  # From `answer_question`
+) -> str:
+    "Return which contrast is the primary one, and how often its verdict is wrong."
+    primary = EXPERIMENTS[found['primary']]
+    secondary = next(text for name, text in EXPERIMENTS.items() if name != found['primary'])
+    if not (declared := found['design']):
+        return (
+            f'The primary contrast is {primary}, {secondary} is secondary: each verdict is wrong in at most 5 % of '
+            'studies, one of the two in more.'
+        )
+    return (
+        f'Declared on {declared["declared"][:10]}, with looks at {listed_looks(declared["looks"])} seeds: over all of '
+        f'them, at most 5 % of studies are wrong about {primary}, the primary contrast; likewise about {secondary}, by '
+        'itself.'
+    )

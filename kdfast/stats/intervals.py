@@ -25,7 +25,7 @@ MORE_IMAGES = 4  # in the variance of a count: two more in each direction
 
 @dataclass(frozen=True)
 class Difference:
-    "A mean paired difference with its 95 % interval, in the units of its values."
+    "A mean paired difference with its interval, in the units of its values."
 
     mean: float
     low: float
@@ -34,6 +34,7 @@ class Difference:
     sd: float  # Standard deviation of the paired differences
     of: str  # What the pairs are: 'seeds', or the 'images' of one seed
     step: float = 0.0  # How much one image changes a value
+    confidence: float = CONFIDENCE  # Of the interval
 
     def verdict(
         self,
@@ -41,8 +42,8 @@ class Difference:
     ) -> str:
         """Return better, worse, alike or undecided, from the position of the interval relative to ±margin.
 
-        Each of the first three needs an end of a 95 % interval that excludes the contrary. So whatever the true
-        difference is, at most one verdict in twenty is wrong (as for two one-sided tests at 2.5 %:
+        Each of the first three needs an end of the interval that excludes the contrary. So whatever the true
+        difference is, with 95 % confidence at most one verdict in twenty is wrong (as for two one-sided tests at 2.5 %:
         Schuirmann 1987, https://doi.org/10.1007/BF01068419).
         """
         if self.low > margin:
@@ -63,7 +64,7 @@ class Difference:
         """
         distance = abs(abs(self.mean) - margin)
         for n in range(max(2, self.n), MAX_SEEDS + 1):
-            if half_width(self.sd, n, self.step) < distance:
+            if half_width(self.sd, n, self.step, self.confidence) < distance:
                 return n
         return None
 
@@ -103,7 +104,7 @@ def more_images(
 def over_seeds(
     values: Sequence[float],  # A paired difference for each seed, two at least
     step: float = 0.0,  # How much one image changes a value: 1/images for accuracies; 0 if the values are no counts
-    confidence: float = CONFIDENCE,  # Of the interval; higher if a study is looked at several times
+    confidence: float = CONFIDENCE,  # Of the interval; higher for several looks or comparisons
 ) -> Difference:
     """Return Student's interval for the mean of paired differences over seeds, on the same images.
 
@@ -111,7 +112,7 @@ def over_seeds(
     """
     mean, sd, n = float(np.mean(values)), float(np.std(values, ddof=1)), len(values)
     half = half_width(sd, n, step, confidence)
-    return Difference(mean, mean - half, mean + half, n, sd, 'seeds', step)
+    return Difference(mean, mean - half, mean + half, n, sd, 'seeds', step, confidence)
 
 
 def over_images(
@@ -125,11 +126,19 @@ def over_images(
 def over_image_values(
     values: Sequence[float],  # A value for each image, such as a difference of differences
     step: float = 1.0,  # The largest possible value
+    confidence: float = CONFIDENCE,  # Of the interval; higher if several differences are judged together
 ) -> Difference:
     "Return the normal interval for a mean over images. It does not cover the noise of training."
     mean, sd, n = float(np.mean(values)), float(np.std(values)), len(values)
-    half = t_quantile(inf) * sqrt(n * sd**2 + MORE_IMAGES * step**2) / n
-    return Difference(mean, mean - half, mean + half, n, sd, 'images', step)
+    half = t_quantile(inf, confidence) * sqrt(n * sd**2 + more_images(confidence) * step**2) / n
+    return Difference(mean, mean - half, mean + half, n, sd, 'images', step, confidence)
+
+
+def simultaneous_confidence(
+    comparisons: int,  # Differences that are judged together, at least one
+) -> float:
+    "Return the confidence of each interval with which all of them hold in 95 % of studies (Bonferroni)."
+    return 1 - (1 - CONFIDENCE) / comparisons
 
 
 def discordant(

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from kdfast.core.errors import KdfastError
+from kdfast.data.arrays import Rows
 from kdfast.data.dataset import Data
 from kdfast.runs import trust
 from kdfast.runs.run_dir import RunDir
@@ -28,16 +29,19 @@ def held_out_note(
     data: Data,  # Of the student
 ) -> str:
     "Return a note if the teacher was trained on images that the student holds out; else ''."
-    holdout = (data.load_arguments or {}).get('holdout')
-    teacher_images = folder.run.get('images') or {}
-    if holdout and teacher_images:
-        same = teacher_images.get('source') == data.load_arguments['source']
+    own, teacher_images = data.load_arguments or {}, folder.run.get('images') or {}
+    holdout, resplit = own.get('holdout'), own.get('resplit')
+    same_split = teacher_images.get('resplit') == resplit
+    drawn = holdout or not same_split and isinstance(data.valid[0], Rows)  # by default a fifth may be held out
+    if drawn and teacher_images:
+        same = teacher_images.get('source') == own.get('source')
     else:
-        same = holdout and folder.data.split(',')[0] == data.name.split(',')[0]
-    if not same or teacher_images.get('holdout', 0) >= holdout:
+        same = drawn and folder.data.split(',')[0] == data.name.split(',')[0]
+    if not same or same_split and teacher_images.get('holdout', 0) >= holdout:
         return ''  # a larger holdout includes the images of a smaller one, class by class
+    option = f'--holdout {holdout}' if same_split else 'another split'
     return (
-        f'the teacher {folder} was trained on images that --holdout {holdout} holds out: '
+        f'the teacher {folder} was trained on images that {option} holds out: '
         'its outputs there are better than on new images'
     )
 

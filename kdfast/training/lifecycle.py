@@ -45,6 +45,7 @@ def begin_run(
         arguments=arguments,
         data=run.data.name,
         data_sha256=run.data.fingerprint,
+        **(dict(drawn_from=run.data.drawn_from) if run.data.drawn_from else {}),
         data_notes=list(run.data.notes),
         seed=run.seed,
         batch_size=run.dls.train.bs,

@@ -5,6 +5,7 @@ finished. Each fit is reduced to one epoch of two steps that change no weight. T
 saved in a temporary directory, and loaded again.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from kdfast.core.errors import Diverged, KdfastError, listed
@@ -39,7 +40,7 @@ def rehearse(
 
 def rehearse_all(
     wanted: list[tuple[Recipe, dict, list[int]]],  # Recipe, arguments and seeds; each after what it depends on
-    data: Data,  # Images to train on
+    data_of: Callable[[int], Data],  # Returns the images to train on with a seed
     runs_dir: Path,  # Directory of the runs
     jobs: int,  # Number of parallel runs
 ):
@@ -49,6 +50,7 @@ def rehearse_all(
         for recipe, arguments, seeds in wanted:
             seed = seeds[0]
             if seed not in by_seed:
+                data = data_of(seed)
                 run = Run(locate_run(runs_dir, data.name, recipe.name, seed), data, seed, runs_dir)
                 by_seed[seed] = Rehearsals(run, directory)
             try:

@@ -5,13 +5,17 @@ import json
 import pytest
 from conftest import make
 from rich.console import Console
+from scipy.stats import norm, t
 
+from kdfast.analysis.confusion import confusion_summary
 from kdfast.analysis.differences import differences_from
+from kdfast.analysis.metrics import ACCURACY, paired_image_values
 from kdfast.core.errors import KdfastError
 from kdfast.report.differences import difference_remarks, difference_table
 from kdfast.runs.find import find_runs
 from kdfast.stats.intervals import over_images, over_seeds
 
+M = [[80, 20], [0, 0]]
 A, B = [True] * 80 + [False] * 20, [True] * 70 + [False] * 30
 
 
@@ -48,6 +52,86 @@ def test_what_has_no_result_takes_no_part(tmp_path):
     assert row['recipe'] == 'exp1' and row['verdict'] is None and row['seeds'] == []
     with pytest.raises(KdfastError, match='no finished run kd on pets to compare with; there are baseline, exp1'):
         differences_from(find_runs(tmp_path), 'kd', 0.008)
+
+
+def several(folder, recipes, seeds=3):
+    "Differences from the baseline that vary by one point from seed to seed"
+    for seed in range(seeds):
+        make(folder, 'baseline', seed, valid_accuracy=0.8)
+        for recipe in recipes:
+            make(folder, recipe, seed, valid_accuracy=0.82 + 0.01 * seed)
+    return find_runs(folder)
+
+
+@pytest.mark.parametrize('recipes', [['kd'], ['kd', 'exp1'], ['kd', 'exp1', 'exp2', 'at', 'dkd']])
+def test_intervals_of_several_recipes_hold_together(tmp_path, recipes):
+    "Of m recipes each spends 5 % / m; a recipe without a common seed does not count"
+    make(tmp_path, 'crd', 7, valid_accuracy=0.9)
+    rows = [row for row in differences_from(several(tmp_path, recipes), 'baseline', 0.008) if row['verdict']]
+    half = t.ppf(1 - 0.025 / len(recipes), 2) * 0.01 / 3**0.5
+    for row in rows:
+        assert (row['low'], row['high']) == pytest.approx((0.03 - half, 0.03 + half), abs=1e-6)
+        assert row['confidence'] == 1 - 0.05 / len(recipes) and row['comparisons'] == len(recipes)
+        n = row['seeds_to_settle']
+        wide = [t.ppf(1 - 0.025 / len(recipes), k - 1) * 0.01 / k**0.5 for k in (n - 1, n)]
+        assert wide[1] < 0.022 <= wide[0] if n > 3 else wide[1] < 0.022
+    said = ' '.join(difference_remarks(rows))
+    assert ('simultaneous intervals' in said) == (len(recipes) > 1) and 'until-decided' in said
+
+
+def test_one_seed_is_corrected_for_the_number_of_recipes(tmp_path):
+    make(tmp_path, 'baseline', 0, right=B)
+    for recipe in ('kd', 'exp1'):
+        make(tmp_path, recipe, 0, right=A)
+    rows = differences_from(find_runs(tmp_path), 'baseline', 0.008)
+    half = norm.ppf(0.9875) * (10 - 100 * 0.1**2 + 4) ** 0.5 / 100
+    assert [row['high'] for row in rows] == pytest.approx([0.1 + half] * 2, rel=1e-5)
+
+
+def test_uncorrected_intervals_are_those_of_each_recipe_alone(tmp_path):
+    [alone] = differences_from(several(tmp_path / 'one', ['kd']), 'baseline', 0.008)
+    rows = differences_from(several(tmp_path / 'two', ['kd', 'exp1']), 'baseline', 0.008, uncorrected=True)
+    assert [(row['low'], row['confidence']) for row in rows] == [(alone['low'], 0.95)] * 2
+    assert 'uncorrected: each of these 2 verdicts' in ' '.join(difference_remarks(rows))
+
+
+def test_the_command_line_corrects_and_can_be_told_not_to(tmp_path, kdfast):
+    several(tmp_path, ['kd', 'exp1', 'exp2'])
+    against = ('compare', '--against', 'baseline', '--runs', tmp_path)
+    table = kdfast(*against).out
+    said = ' '.join(table.split())
+    assert '98.33 % interval' in table and 'among these 3' in said and 'kdfast study … --until-decided' in said
+    assert all(len(line) <= 80 for line in table.splitlines())
+    for line in csv.DictReader(io.StringIO(kdfast(*against, '--csv').out)):
+        assert float(line['confidence']) == pytest.approx(1 - 0.05 / 3) and line['comparisons'] == '3'
+    plain = kdfast(*against, '--uncorrected')
+    assert '95 % interval' in plain.out and 'uncorrected: each of these 3' in plain.out
+    assert {row['confidence'] for row in json.loads(kdfast(*against, '--uncorrected', '--json').out)} == {0.95}
+    assert 'needs --against' in kdfast('compare', '--uncorrected', '--runs', tmp_path).err
+
+
+def test_what_verdicts_are_about(tmp_path):
+    usual = differences_from(several(tmp_path / 'one', ['kd']), 'baseline', 0.008)
+    assert any(remark.startswith('verdicts are about these') for remark in difference_remarks(usual))
+    for seed in range(3):
+        recorded = dict(drawn_from='all', data_sha256=f'split {seed}')
+        make(tmp_path / 'two', 'baseline', seed, recorded=recorded, valid_accuracy=0.8)
+        make(tmp_path / 'two', 'kd', seed, recorded=recorded, valid_accuracy=0.82)
+    [row] = differences_from(find_runs(tmp_path / 'two'), 'baseline', 0.008)
+    assert row['resplit'] and not usual[0]['resplit'] and row['differ_in'] == ''
+    assert any('a new split per seed' in remark for remark in difference_remarks([row]))
+
+
+def test_runs_of_other_splits_are_no_pairs(tmp_path):
+    "Their labels agree, their images do not"
+    folders = [
+        make(tmp_path, 'kd', seed, recorded=dict(drawn_from='all', data_sha256=f'split {seed}'), right=A, confusion=M)
+        for seed in (0, 1)
+    ]
+    with pytest.raises(KdfastError, match='different images'):
+        paired_image_values(ACCURACY, folders)
+    with pytest.raises(KdfastError, match='different images'):
+        confusion_summary(*folders)
 
 
 def test_long_names_leave_room_for_the_verdict(tmp_path):

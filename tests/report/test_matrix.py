@@ -1,11 +1,30 @@
+import json
+import shutil
+from dataclasses import replace
+
 import pytest
 from conftest import make
+from rich.console import Console
 
-from kdfast.analysis.matrix import CONTROL, MATCHED, QUESTION, THIN, answer_question, question_runs
+from kdfast.analysis.design import declare
+from kdfast.analysis.differences import differences_from
+from kdfast.analysis.matrix import (
+    CONTROL,
+    MATCHED,
+    QUESTION,
+    THIN,
+    answer_question,
+    question_design,
+    question_runs,
+    questions_answered,
+)
 from kdfast.core.errors import KdfastError
 from kdfast.report.matrix import answer_sentences, question_view
+from kdfast.runs.find import find_runs
 from kdfast.runs.recipes import find_recipe
 from kdfast.stats.intervals import over_seeds
+from kdfast.study import schedule
+from kdfast.study.until_decided import run_until_decided
 
 NAMES = {'thin': THIN, 'matched': MATCHED, 'control': CONTROL}
 BASE = {
@@ -28,6 +47,7 @@ def make_all(
     params=(305866, 305577),
     more={},
     images=10**6,
+    seeds=3,
 ):
     for (recipe, student), values in accuracies.items():
         for seed, value in enumerate(values):
@@ -42,7 +62,7 @@ def make_all(
                 macs=9e6,
                 teacher_sha256=None if recipe == 'baseline' else teacher(recipe, seed),
             )
-    for seed in range(3):
+    for seed in range(seeds):
         for student, options in NAMES.items():
             shape = [40, 8, 8] if student == 'thin' else list(guided)
             needs = options | {name: v for name, v in more.items() if name == 'optimizer'}
@@ -153,14 +173,124 @@ def test_with_one_seed_the_images_answer(tmp_path):
 
 
 def test_the_view_answers(tmp_path):
-    from rich.console import Console
-
     make_all(tmp_path)
     console = Console(width=80, record=True, file=open('/dev/null', 'w'))
     console.print(question_view(found(tmp_path)))
     text = console.export_text()
     assert QUESTION in text and 'Experiment 1: undecided.' in text and 'exp1, control' in text and '…' in text
     assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_the_primary_contrast_comes_first_and_is_stated(tmp_path):
+    make_all(tmp_path)
+    facts = found(tmp_path)
+    said = [text.plain for text in answer_sentences(facts)]
+    assert [sentence[:13] for sentence in said[:2]] == ['Experiment 2:', 'Experiment 1:']
+    assert 'primary contrast is experiment 2' in said[2] and (facts['primary'], facts['design']) == ('exp2', None)
+
+
+LOOKS = 2, 4
+
+
+def declared(runs, **changes):
+    return declare(runs, 'pets', replace(question_design({}, LOOKS, 0.008), **changes))
+
+
+def test_a_declared_question_has_the_intervals_of_its_design(tmp_path):
+    "Three seeds of looks at 2 and 4: every difference is that of the first two, with half of the 5 % of its own"
+    make_all(tmp_path)
+    declared(tmp_path)
+    facts = found(tmp_path)
+    row = facts['effects'][1]['corrected']
+    d = over_seeds([0.001, -0.001], 2 / 10**6, 0.975)
+    assert (row['low'], row['high'], row['n']) == (pytest.approx(d.low), pytest.approx(d.high), 2)
+    assert (row['look'], row['next_look'], row['confidence']) == (2, 4, 0.975) and row['verdict'] == 'undecided'
+    assert answer_question(tmp_path, 'pets', range(1), {}, 0.008) == facts  # the design decides which seeds count
+    assert facts['design']['contrasts'] == ('exp2, corrected', 'exp1, corrected') and facts['design']['looks'] == LOOKS
+    assert 'n = 2 seeds' in facts['premises'][3]['evidence']
+    said = ' '.join(text.plain for text in answer_sentences(facts))
+    assert 'with looks at 2 and 4 seeds: over all of them, at most 5 % of studies' in said
+    console = Console(width=80, record=True, file=open('/dev/null', 'w'))
+    console.print(question_view(facts))
+    text = console.export_text()
+    assert '97.5 % interval' in text and 'next look at 4 seeds' in ' '.join(text.split()) and '95 %' not in text
+    assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_a_question_before_its_first_look(tmp_path):
+    make_all(tmp_path, {key: values[:1] for key, values in BASE.items()})
+    declared(tmp_path)
+    facts = found(tmp_path)
+    assert facts['effects'][0]['corrected']['verdict'] is None
+    assert facts['premises'][3]['evidence'] == 'first look at 2 seeds'
+
+
+def test_a_declared_question_is_never_changed_and_is_no_study_of_recipes(tmp_path):
+    make_all(tmp_path)
+    first = declared(tmp_path)
+    assert first.finished_before == 8 * 3 and first.arguments == {} and declared(tmp_path) == first
+    for changes in (dict(looks=(2, 3)), dict(margin=0.01), dict(metric='balanced')):
+        with pytest.raises(KdfastError, match='was declared on .* with looks at 2 and 4 seeds'):
+            declared(tmp_path, **changes)
+    other = question_design(dict(epochs=3), (3,), 0.008)
+    assert declare(tmp_path, 'pets', other).looks == (3,)  # other runs, another question
+    assert not any('look' in row for row in differences_from(find_runs(tmp_path), 'baseline', 0.008))
+    assert found(tmp_path)['design']['looks'] == LOOKS
+
+
+def test_the_page_answers_with_the_design(tmp_path):
+    make_all(tmp_path, more=dict(epochs=3))
+    declare(tmp_path, 'pets', question_design(dict(epochs=3), LOOKS, 0.008))
+    [answer] = questions_answered(find_runs(tmp_path), tmp_path, 0.008)
+    assert answer['effects'][1]['corrected']['look'] == 2 and answer['design']['arguments'] == dict(epochs=3)
+
+
+@pytest.mark.parametrize(
+    'change,last,text',
+    [
+        ({}, 4, 'experiment 2 undecided'),
+        ({('exp2', 'thin'): -0.5}, 2, 'experiment 2 worse'),
+        ({('exp1', 'thin'): 0.1}, 4, 'experiment 1 better'),  # the secondary contrast does not stop it
+        ({('baseline', 'thin'): 0.1}, 2, 'a premise is broken: baselines alike'),
+    ],
+)
+def test_the_question_is_trained_until_its_primary_contrast_is_decided(tmp_path, change, last, text):
+    "Accuracies of 2 and 4 seeds, one arm shifted"
+    base = {key: [0.8, 0.802, 0.8, 0.802] for key in BASE} | {('exp2', 'matched'): [0.79, 0.805, 0.8, 0.81]}
+    seen, told = [], []
+
+    def train(n):
+        seen.append(n)
+        values = {key: [v + change.get(key, 0) for v in base[key]][:n] for key in base}
+        make_all(tmp_path, values, seeds=n)
+        return []
+
+    design = declared(tmp_path)
+    assert run_until_decided(design, tmp_path, 'pets', train, told.append) == []
+    assert seen[-1] == last and text in told[-1], told
+    assert all(line.startswith(f'look at {n} seeds: experiment 2') for n, line in zip(LOOKS, told))
+
+
+def test_the_command_line_declares_trains_and_answers(kdfast, images, tmp_path, monkeypatch):
+    "Runs are made instead of trained"
+    runs = tmp_path / 'runs'
+    shutil.copytree(images, tmp_path / 'pets')
+
+    def run_tasks(tasks, *_):
+        n = 1 + max(task.seed for task in tasks)
+        make_all(runs, {key: [*values, values[0]][:n] for key, values in BASE.items()}, seeds=n)
+        return []
+
+    monkeypatch.setattr(schedule, 'rehearse_tasks', lambda *_: None)
+    monkeypatch.setattr(schedule, 'run_tasks', run_tasks)
+    asked = ('matrix', '--data', tmp_path / 'pets', '--runs', runs, '--jobs', 1, '--json')
+    done = kdfast(*asked, '--until-decided', '--looks', '2,4')
+    assert done.status == 0 and 'look at 4 seeds: experiment 2' in done.err, done.err
+    facts = json.loads(done.out)
+    assert facts['design']['looks'] == [2, 4] and facts['effects'][1]['corrected']['look'] == 4
+    assert json.loads(kdfast(*asked, '--seeds', 1).out) == facts  # whatever is asked later
+    refused = kdfast(*asked, '--until-decided', '--looks', '2,5')
+    assert refused.status == 2 and 'with looks at 2 and 4 seeds' in refused.err
 
 
 def test_nothing_trained(tmp_path):
@@ -175,6 +305,6 @@ def test_what_the_question_needs_is_eight_recipes():
 def test_a_broken_premise_gives_no_answer(tmp_path):
     make_all(tmp_path, params=(300000, 310000))
     said = [text.plain for text in answer_sentences(found(tmp_path))]
-    assert said[0].startswith(
+    assert said[1].startswith(
         'Experiment 1: no answer, a premise is broken (same number of parameters (±3 %))'
     ) and 'yes' not in ''.join(said)

@@ -189,16 +189,6 @@ def test_runs_that_were_computed_alike_are_not(tmp_path):
     assert not any('differ in' in note for note in run_remarks(find_runs(tmp_path)))
 
 
-def test_several_comparisons_are_said_to_be_uncorrected(tmp_path):
-    for recipe in ('baseline', 'kd', 'exp1'):
-        for seed in (0, 1):
-            make(tmp_path, recipe, seed, valid_accuracy=0.8)
-    rows = differences_from(find_runs(tmp_path), 'baseline', 0.008)
-    assert any('that one of 2 verdicts is wrong' in note for note in difference_remarks(rows))
-    assert not any('multiple comparisons' in note for note in difference_remarks(rows[:1]))
-    assert any('on these validation images' in note for note in difference_remarks(rows))
-
-
 def test_equal_accuracies_of_two_seeds_are_not_taken_for_certain(tmp_path):
     "Of 100 images; one image is a point"
     for recipe in ('baseline', 'kd'):

@@ -185,6 +185,27 @@ def test_a_teacher_that_has_seen_what_is_held_out_is_noted(images, tmp_path, tau
     assert seen == bool(holdout and train & {image.tobytes() for image in data.valid[0]})
 
 
+@pytest.mark.parametrize(
+    'taught,own,seen',
+    [
+        (dict(resplit=1), dict(resplit=1), False),
+        (dict(resplit=1), dict(resplit=2), True),
+        (dict(), dict(resplit=1), True),
+        (dict(resplit=1), dict(), True),
+        (dict(holdout=0.5, resplit=1), dict(holdout=0.25, resplit=1), False),
+        (dict(holdout=0.5), dict(holdout=0.25, resplit=1), True),
+    ],
+)
+def test_a_teacher_of_another_split_is_noted(images, tmp_path, taught, own, seen):
+    "Of images without a validation split"
+    teacher, data = make(tmp_path, 'teacher', 0, data='tiny'), load(str(images / 'train'), **own)
+    with_teacher = load(str(images / 'train'), **taught)
+    teacher.set_status('finished', images=with_teacher.load_arguments)
+    assert bool(held_out_note(teacher, data)) == seen
+    train = {image.tobytes() for image in with_teacher.train[0]}
+    assert seen == bool(train & {image.tobytes() for image in data.valid[0]})
+
+
 def test_it_is_noted_on_record(study, kdfast, images, tmp_path):
     teacher = beside(study, tmp_path / 'teachers', 'teacher') / 'tiny' / 'teacher' / '0'
     config = json.loads((teacher / 'run.json').read_text())

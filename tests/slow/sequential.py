@@ -6,6 +6,7 @@ Each study compares recipes with one baseline at the looks of a design, and ends
 look. It is wrong where any of its verdicts, at whichever look, is: on the margin itself every verdict but undecided
 is. Two networks differ on each image independently, every seed draws anew, all recipes share the baseline's errors.
 As a negative control the same studies are looked at with fixed-n intervals, which must be wrong more often. Then the
+primary contrast of `kdfast matrix`, a difference of differences of four networks, on the margin and off it. Then the
 seeds that a study takes against those of a fixed design that decides as often. Prints the largest share of wrong
 studies, then passed/tried; ends with 1 where the design is wrong more often than 5 % and the sampling error, or the
 control never is.
@@ -36,19 +37,25 @@ def differences(random, studies, recipes, n, images, discordance, true):
     return ahead + shared - behind
 
 
+def contrasts_of_four(random, studies, n, images, discordance, true, baselines):
+    "(studies, 1, n): differences of experiments, which differ by `true` from those of their baselines, less the latter"
+    experiments = differences(random, studies, 1, n, images, discordance, true + baselines)
+    return experiments - differences(random, studies, 1, n, images, discordance, baselines)
+
+
 def halves(values, look, images, confidence, more):
     "Half the interval of each mean over the first `look` seeds, as kdfast.stats.intervals has it"
     sd2 = values[..., :look].var(-1, ddof=1)
     return stdtrit(look - 1, (1 + confidence) / 2) * np.sqrt(look * sd2 + more) / look / images
 
 
-def look_at(values, design, images, margin, true, fixed=False):
-    "Of each study: whether any verdict was wrong, and the seeds that it took until all were decided"
+def look_at(values, design, images, margin, true, fixed=False, step=1):
+    "Of each study: whether any verdict was wrong, and the seeds that it took until all were decided; step: images"
     open_, wrong = np.ones(values.shape[:2], bool), np.zeros(len(values), bool)
     seeds = np.full(len(values), design.last)
     for look in design.looks:
         confidence = 0.95 if fixed else design.confidence(look)
-        half = halves(values, look, images, confidence, MORE_IMAGES if fixed else more_images(confidence))
+        half = halves(values, look, images, confidence, step**2 * (MORE_IMAGES if fixed else more_images(confidence)))
         mean = values[..., :look].mean(-1) / images
         better, worse = mean - half > margin, mean + half < -margin
         alike = (mean - half > -margin) & (mean + half < margin)
@@ -97,6 +104,29 @@ def error_rates(studies, limit):
     return passed, tried, control
 
 
+def question_rates(studies, limit):
+    "Of the matrix question's primary contrast: passed, tried, and how many of the negative control fail"
+    passed = tried = control = 0
+    print('\nthe contrast of four networks, (with - without) - (thin - matched)')
+    for looks in SCHEDULES:
+        cells, design = [], Design(looks)
+        for images in IMAGES:
+            shares = {True: [], False: []}
+            grid = ((d, t * MARGIN, b * MARGIN) for d in DISCORDANCES for t in TRUE for b in (0.0, 0.5))
+            for k, (discordance, true, baselines) in enumerate(grid):
+                random = np.random.default_rng([images, len(looks), k])
+                values = contrasts_of_four(random, studies, design.last, images, discordance, true, baselines)
+                for fixed in shares:
+                    wrong, _, _ = look_at(values, design, images, MARGIN, true, fixed, step=2)
+                    shares[fixed].append(wrong.mean())
+            passed += sum(share <= limit for share in shares[False])
+            tried += len(shares[False])
+            control += sum(share > limit for share in shares[True])
+            cells.append(f'{100 * max(shares[False]):.1f} ({100 * max(shares[True]):.1f})'.rjust(13))
+        print(','.join(map(str, looks)).ljust(30), *cells, flush=True)
+    return passed, tried, control
+
+
 def savings(studies):
     "Seeds against the fixed design that decides as often, where the true effect is 0 or twice the margin"
     print(f'\nmean seeds of looks {",".join(map(str, LOOKS))}, and of the fixed design that decides as often')
@@ -120,7 +150,8 @@ def main():
     parser.add_argument('--studies', type=int, default=20000)
     studies = parser.parse_args().studies
     limit = 0.05 + SAMPLING * (0.05 * 0.95 / studies) ** 0.5
-    passed, tried, control = error_rates(studies, limit)
+    rates = (suite(studies, limit) for suite in (error_rates, question_rates))
+    passed, tried, control = map(sum, zip(*rates))
     savings(studies)
     print(f'\nsequential: {passed}/{tried} passed; negative control: {control}/{tried} fail, as they should')
     sys.exit(passed < tried or not control)

@@ -1,6 +1,6 @@
 """Are at most 5 % of the verdicts wrong? Made-up studies of counted images, whose true difference is known.
 
-python tests/slow/verdicts.py [--studies 20000]
+python tests/slow/verdicts.py [--studies 20000] [--family]
 
 Two networks on one validation set: each image is, independently, right for the one alone, for the other alone, or
 alike for both; every seed draws anew. A verdict is wrong where the true difference is otherwise; on the margin itself
@@ -11,6 +11,9 @@ wrong more often than 5 % and the sampling error, or the control's never are.
 
 Then the same for balanced accuracy, where an image of a class weighs the more, the fewer images the class has: sizes of
 classes, and networks that differ in all classes, in the smallest one or in the largest one alone.
+
+--family: instead, 1 to 15 recipes against one baseline, which all share its errors. A study is wrong where any of its
+verdicts is. The negative control are intervals that are not corrected for the number of recipes.
 """
 
 import argparse
@@ -19,7 +22,7 @@ import sys
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
-from kdfast.stats.intervals import MARGIN, MORE_IMAGES
+from kdfast.stats.intervals import MARGIN, MORE_IMAGES, more_images, simultaneous_confidence
 
 IMAGES = 16, 36, 100, 250, 400, 1198, 10000
 DISCORDANCES = None, 0.01, 0.02, 0.03, 0.06, 0.1, 0.2, 0.3  # None: no more than the true difference needs, all one way
@@ -35,6 +38,11 @@ SIZES = (  # images of each class
     (*[100] * 9, 3),
 )
 PLACES = 'all', 'smallest', 'largest'
+RECIPES = 1, 2, 4, 8, 15
+FAMILY_IMAGES = 100, 1000, 10000
+FAMILY_SEEDS = 1, 2, 3, 5, 10, 20
+FAMILY_DISCORDANCES = 0.01, 0.06, 0.2
+FAMILY_TRUE = 0.0, 1.0, -1.0, 1.2, None  # margins, of all recipes; None: every recipe another
 SAMPLING = 4  # standard errors: the largest of some hundred estimates lies three above what it estimates
 
 
@@ -165,15 +173,70 @@ def balanced_rates(studies, limit):
     return passed, tried, control
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--studies', type=int, default=20000)
-    studies = parser.parse_args().studies
-    limit, passed, tried, control = 0.05 + SAMPLING * (0.05 * 0.95 / studies) ** 0.5, 0, 0, 0
-    print(
-        'largest share of wrong verdicts, in %; in brackets that of the intervals that know nothing of counts; '
-        f'limit {100 * limit:.2f} %\n'
-    )
+def family_counts(random, images, discordance, true, n, studies):
+    """(studies, recipes, n) counts of images: right with the recipe alone, right with the baseline alone.
+
+    A half of the baseline's own errors is common to all recipes. `true`: (recipes,) differences of accuracies.
+    """
+    shape = studies, len(true), n
+    ahead = discordance / 2 + np.maximum(true, 0)[:, None]
+    behind = discordance / 4 + np.maximum(-true, 0)[:, None]
+    shared = random.binomial(images, discordance / 4, (studies, 1, n))
+    return random.binomial(images, ahead, shape), shared + random.binomial(images, behind, shape)
+
+
+def family_intervals(only, other_only, images, confidence):
+    "Means and half intervals, (studies, recipes), as kdfast.stats.intervals has them"
+    n, more = only.shape[2], more_images(confidence)
+    counts = only - other_only
+    mean = counts.mean(2)
+    if n == 1:
+        return mean / images, ndtri((1 + confidence) / 2) * np.sqrt(
+            (only + other_only)[..., 0] - mean**2 / images + more
+        ) / images
+    return mean / images, stdtrit(n - 1, (1 + confidence) / 2) * np.sqrt(n * counts.var(2, ddof=1) + more) / n / images
+
+
+def share_wrong_family(only, other_only, images, true, confidence, margin=MARGIN):
+    "The share of the studies with any wrong verdict."
+    mean, half = family_intervals(only, other_only, images, confidence)
+    low, high = mean - half, mean + half
+    better, worse, alike = low > margin, high < -margin, (low > -margin) & (high < margin)
+    wrong = better & (true <= margin) | worse & (true >= -margin) | alike & (abs(true) >= margin)
+    return float(wrong.any(1).mean())
+
+
+def true_differences(recipes, true, margin=MARGIN):
+    "Of each recipe; for None on the margin, beyond it and at zero in turn"
+    shares = np.resize([1.0, -1.0, 0.0, 1.2], recipes) if true is None else np.full(recipes, true)
+    return shares * margin
+
+
+def family_rates(studies, limit):
+    "Of every number of recipes, images and seeds: passed, tried, and how many of the negative control fail"
+    passed = tried = control = 0
+    print('recipes  images'.rjust(16), *(f'{n} seed{"s" if n > 1 else ""}'.rjust(13) for n in FAMILY_SEEDS))
+    for recipes in RECIPES:
+        for images in FAMILY_IMAGES:
+            cells = []
+            for n in FAMILY_SEEDS:
+                shares = {simultaneous_confidence(recipes): [], None: []}
+                for k, (discordance, true) in enumerate((d, t) for d in FAMILY_DISCORDANCES for t in FAMILY_TRUE):
+                    random, each = np.random.default_rng([recipes, images, n, k]), true_differences(recipes, true)
+                    counts = family_counts(random, images, discordance, each, n, studies)
+                    for confidence, found in shares.items():
+                        found.append(share_wrong_family(*counts, images, each, confidence or 0.95))
+                new, old = shares.values()
+                passed, tried = passed + sum(share <= limit for share in new), tried + len(new)
+                control += sum(share > limit for share in old)
+                cells.append(f'{100 * max(new):.1f} ({100 * max(old):.1f})'.rjust(13))
+            print(str(recipes).rjust(7), str(images).rjust(8), *cells, flush=True)
+    return passed, tried, control
+
+
+def single_rates(studies, limit):
+    "Of every size of the validation set and number of seeds: passed, tried, and how many of the control fail"
+    passed = tried = control = 0
     print('images'.rjust(7), *(f'{n} seed{"s" if n > 1 else ""}'.rjust(13) for n in (1, *SEEDS)))
     for images in IMAGES:
         cells = []
@@ -190,7 +253,22 @@ def main():
             control += sum(share > limit for share in shares[old])
             cells.append(f'{100 * max(shares[new]):.1f} ({100 * max(shares[old]):.1f})'.rjust(13))
         print(str(images).rjust(7), *cells, flush=True)
-    passed, tried, control = map(sum, zip((passed, tried, control), balanced_rates(studies, limit)))
+    return passed, tried, control
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--studies', type=int, default=20000)
+    parser.add_argument('--family', action='store_true')
+    args = parser.parse_args()
+    limit = 0.05 + SAMPLING * (0.05 * 0.95 / args.studies) ** 0.5
+    control_is = 'are not corrected' if args.family else 'know nothing of counts'
+    print(
+        f'largest share of wrong {"studies" if args.family else "verdicts"}, in %; in brackets that of intervals that '
+        f'{control_is}; limit {100 * limit:.2f} %\n'
+    )
+    suites = [family_rates] if args.family else [single_rates, balanced_rates]
+    passed, tried, control = map(sum, zip(*(suite(args.studies, limit) for suite in suites)))
     print(f'\nverdicts: {passed}/{tried} passed; negative control: {control}/{tried} fail, as they should')
     sys.exit(passed < tried or not control)
 

@@ -49,6 +49,21 @@ def test_what_is_no_design_is_refused(looks):
         Design(looks)
 
 
+@pytest.mark.parametrize('images', [100, 1000, 10000])
+@pytest.mark.parametrize('looks', [LOOKS, (5, 10)])
+def test_at_most_one_matrix_question_in_twenty_is_wrong(images, looks):
+    "The contrast of four counts, on the margin"
+    from slow.sequential import contrasts_of_four, look_at
+
+    studies = 3000
+    values = contrasts_of_four(np.random.default_rng(images), studies, looks[-1], images, 0.06, MARGIN, 0.0)
+    declared, naive = (look_at(values, Design(looks), images, MARGIN, MARGIN, fixed, 2)[0] for fixed in (0, 1))
+    limit = 0.05 + 3 * (0.05 * 0.95 / studies) ** 0.5
+    assert declared.mean() <= limit
+    if images > 1000:
+        assert naive.mean() > limit
+
+
 @pytest.mark.parametrize('images,recipes', [(100, 1), (250, 4), (10000, 1), (10000, 15)])
 def test_at_most_one_study_in_twenty_is_wrong_and_the_naive_procedure_is_not(images, recipes):
     "A slice of tests/slow/sequential.py, on the margin"

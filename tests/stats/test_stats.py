@@ -1,7 +1,16 @@
 import numpy as np
 import pytest
 
-from kdfast.stats.intervals import Difference, discordant, holm, mcnemar, over_image_values, over_images, over_seeds
+from kdfast.stats.intervals import (
+    Difference,
+    discordant,
+    holm,
+    mcnemar,
+    over_image_values,
+    over_images,
+    over_seeds,
+    simultaneous_confidence,
+)
 
 MARGIN = 0.008
 
@@ -91,6 +100,37 @@ def test_what_is_simulated_is_what_is_computed():
     assert (d.low, d.high) == pytest.approx((low[0], high[0]))
     d, (low, high) = over_images([1] * 3 + [0] * 97, [0] * 3 + [1] + [0] * 96), new_over_images(b[:, :1], c[:, :1], 100)
     assert (d.low, d.high) == pytest.approx((low[0], high[0]))
+
+
+@pytest.mark.parametrize('recipes,images,n', [(1, 100, 3), (4, 1000, 1), (15, 10000, 5), (15, 10000, 20)])
+def test_at_most_one_study_in_twenty_has_a_wrong_verdict(recipes, images, n):
+    "A slice of `tests/slow/verdicts.py --family`, on the margin; uncorrected intervals are wrong more often"
+    from slow.verdicts import family_counts, share_wrong_family
+
+    studies, true = 3000, np.full(recipes, MARGIN)
+    limit = 0.05 + 3 * (0.05 * 0.95 / studies) ** 0.5
+    counts = family_counts(np.random.default_rng(images), images, 0.06, true, n, studies)
+    assert share_wrong_family(*counts, images, true, simultaneous_confidence(recipes)) <= limit
+    if recipes > 1:
+        assert share_wrong_family(*counts, images, true, 0.95) > limit
+
+
+@pytest.mark.parametrize('confidence', [0.95, 1 - 0.05 / 15])
+def test_the_simulated_families_have_the_intervals_of_kdfast(confidence):
+    from slow.verdicts import family_intervals
+
+    only, other_only = np.array([[[3, 5, 2]]]), np.array([[[1, 0, 4]]])
+    d, (mean, half) = (
+        over_seeds([0.02, 0.05, -0.02], 1 / 100, confidence),
+        family_intervals(only, other_only, 100, confidence),
+    )
+    assert (d.low, d.high) == pytest.approx((mean[0, 0] - half[0, 0], mean[0, 0] + half[0, 0]))
+    values = [1] * 3 + [-1] + [0] * 96
+    d, (mean, half) = (
+        over_image_values(values, 1.0, confidence),
+        family_intervals(only[..., :1], other_only[..., :1], 100, confidence),
+    )
+    assert (d.low, d.high) == pytest.approx((mean[0, 0] - half[0, 0], mean[0, 0] + half[0, 0]))
 
 
 def test_contrasts_of_images():

@@ -7,12 +7,16 @@ from rich.console import Console
 
 from kdfast.cli.recipes import recipe_command
 from kdfast.cli.run import run_recipe
+from kdfast.data import load
 from kdfast.runs.recipes import find_recipe, study_order
+from kdfast.runs.run_dir import RunDir
 from kdfast.study import schedule
 from kdfast.study.board import Board
 from kdfast.study.plan import plan
 from kdfast.study.process import Process, stop_processes
 from kdfast.study.schedule import run_tasks
+
+NAMES = 'baseline,epochs=1', 'mine'
 
 
 def test_a_plan_has_every_run_once_after_the_runs_it_needs(tmp_path):
@@ -180,3 +184,27 @@ def test_the_board_fits_a_terminal_with_any_number_of_seeds(tmp_path, seeds):
     lines = console.export_text().splitlines()
     assert len(lines) == 1 + 12 and max(map(len, lines)) <= 80
     assert [line.split()[0] for line in lines[1:]] == sorted({task.folder.recipe for task in tasks}, key=study_order)
+
+
+def test_each_seed_has_a_split_of_its_own_and_all_recipes_of_a_seed_the_same(kdfast, images, tmp_path):
+    "Finished seeds remain; another one is rehearsed and trained on its own split; a finished run is exported with it"
+    own = tmp_path / 'mine.py'
+    own.write_text(
+        '"Mine."\nfrom kdfast.all import *\nfrom kdfast.recipes import baseline\n\ndef main(run, epochs: int = 1):\n'
+        '    run.needs("baseline", epochs=1)\n    return baseline.main(run, epochs=1, lr=0.05)\n'
+    )
+    common = ('--epochs', 1, '--data', images / 'train', '--resplit', '--runs', tmp_path)
+    for name, seed in (('baseline', 1), (own, 0)):
+        done = kdfast('run', name, *common, '--seed', seed)
+        assert done.status == 0, done.err
+    done = kdfast('study', 'baseline', own, *common, '--seeds', 2)
+    assert done.status == 0 and 'a new split per seed' in ' '.join(done.out.split()), done.err
+    folders = {name: [RunDir(tmp_path / 'train,resplit=True' / name / str(s)) for s in (0, 1)] for name in NAMES}
+    sha = {name: [folder.run['data_sha256'] for folder in found] for name, found in folders.items()}
+    assert sha['mine'] == sha['baseline,epochs=1'] and len(set(sha['mine'])) == 2
+    for found in folders.values():
+        assert [folder.run['images']['resplit'] for folder in found] == [0, 1]
+        assert len({folder.run['drawn_from'] for folder in found}) == 1
+    assert load(**folders['mine'][1].run['images']).fingerprint == sha['mine'][1]
+    refused = kdfast('study', 'baseline', '--resplit', '--data', images, '--runs', tmp_path)
+    assert refused.status == 2 and 'has validation images of its own' in refused.err

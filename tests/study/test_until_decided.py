@@ -78,7 +78,7 @@ def test_the_table_has_the_verdicts_of_the_design_and_other_recipes_their_own(tm
     out.print(difference_table(list(rows.values())))
     assert 'next look at 6 seeds' in out.file.getvalue() and '95 %' not in out.file.getvalue()
     remarks = ' '.join(difference_remarks(list(rows.values())))
-    assert 'declared design' in remarks and '99.17 %' in remarks and 'multiple comparisons' not in remarks
+    assert 'declared design' in remarks and '99.17 %' in remarks and 'simultaneous' not in remarks
 
 
 def test_a_design_is_written_once_and_never_changed(tmp_path):
@@ -142,8 +142,22 @@ def test_the_command_line_declares_trains_and_compares(kdfast, images, tmp_path)
         (('baseline', 'kd', '--until-decided', '--seeds', 3), 'use --max-seeds'),
         (('baseline', 'kd', '--until-decided', '--looks', '5,3'), 'numbers of seeds that increase'),
         (('baseline', 'kd', '--looks', '3,5'), 'are for --until-decided'),
+        (('baseline', 'kd', '--until-decided', '--uncorrected'), 'share its error rate of 5 %'),
     ],
 )
 def test_what_cannot_be_decided_is_refused_before_training(kdfast, images, tmp_path, words, expected):
     done = kdfast('study', *words, '--data', images, '--runs', tmp_path / 'runs')
+    assert done.status == 2 and expected in ' '.join(done.err.split()) and not (tmp_path / 'runs').exists()
+
+
+@pytest.mark.parametrize(
+    'words,expected',
+    [
+        (('--looks', '3,5'), 'are for --until-decided'),
+        (('--until-decided', '--looks', '5,3'), 'numbers of seeds that increase'),
+        (('--until-decided', '--seeds', 3), 'use --max-seeds'),
+    ],
+)
+def test_a_design_of_the_matrix_question_is_refused_before_training(kdfast, images, tmp_path, words, expected):
+    done = kdfast('matrix', *words, '--data', images, '--runs', tmp_path / 'runs')
     assert done.status == 2 and expected in ' '.join(done.err.split()) and not (tmp_path / 'runs').exists()
