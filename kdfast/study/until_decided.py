@@ -1,6 +1,6 @@
 "Train seeds until every verdict is decided, look by look. Imports no torch."
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kdfast.analysis.design import Declared
@@ -15,8 +15,9 @@ def run_until_decided(
     data: str,  # Name of the data set
     train: Callable,  # Trains the first seeds of the study, given their number; returns the tasks without a result
     tell: Callable,  # Prints a line
+    enough: Callable | None = None,  # Whether rows of differences end the study; default: no recipe is undecided
 ) -> list:  # Tasks without a result
-    """Train up to each look in turn, until no recipe is undecided or a run fails.
+    """Train up to each look in turn, until the verdicts are enough or a run fails.
 
     Raises KdfastError for a recipe whose runs have no accuracy.
     """
@@ -29,6 +30,13 @@ def run_until_decided(
         if missing := set(declared.recipes) - {row['recipe'] for row in rows}:
             raise KdfastError(f'no accuracy to compare: {listed(sorted(missing))} trains no classifier; leave it out')
         tell(f'look at {look} seeds: ' + ', '.join(f'{row["recipe"]} {row["verdict"]}' for row in rows))
-        if all(row['verdict'] not in (None, 'undecided') for row in rows):
+        if (enough or all_decided)(rows):
             break
     return []
+
+
+def all_decided(
+    rows: Sequence[dict],  # From `differences_from`
+) -> bool:
+    "Return whether every recipe is better, worse or alike."
+    return all(row['verdict'] not in (None, 'undecided') for row in rows)
