@@ -30,7 +30,7 @@ def spreads(
     class_sizes: Sequence[int],  # Validation images of each class; of several labels the number of all images
     error: float | None,  # Expected share of wrong images, if the user gives it
 ) -> list[Spread]:
-    """Return what is known best: paired differences of finished runs, a given error, that of finished runs.
+    """Return what is known best: finished pairs, else a given error, else that of finished runs.
 
     If none is known, one spread for each of ASSUMED. Raises KdfastError for F1, whose spread follows from runs only.
     """
@@ -59,7 +59,7 @@ def of_pairs(
     declared,  # What is compared
     metric,  # What verdicts judge
 ):
-    "Return the pooled spread of the paired differences of finished runs; None for fewer than two degrees of freedom."
+    "Return the pooled spread of finished pairs; None for fewer than two degrees of freedom."
     baseline, squares, df = runs.get(declared.against, {}), 0.0, 0
     for name in declared.recipes:
         seeds = sorted(baseline.keys() & runs.get(name, {}).keys())

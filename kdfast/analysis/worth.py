@@ -45,7 +45,7 @@ def chosen_row(
 def training_seconds(
     folders: Sequence[RunDir],  # Finished runs of one recipe
 ) -> dict[str, float]:  # By recipe, the own one last; means over the runs
-    "Return what training a model took: the run itself and those that it needs, except a teacher that was given."
+    "Return what training a model took: the run and those that it needs, but no given teacher."
     found: dict[str, list[float]] = {}
     for folder in folders:
         given = is_run(str(folder.run.get('arguments', {}).get('teacher', '')))
@@ -121,7 +121,7 @@ def candidates(
     by_name,  # Finished runs
     against,  # The baseline
 ):
-    "Return the runs of which the best is recommended: the chosen recipe, the baseline, or all if it is undecided."
+    "Return the runs of the chosen recipe, of the baseline if none helps, of all if it is undecided."
     if answer == YES:
         return by_name[chosen_row(rows)['recipe']]
     return by_name[against] if answer == NO else [run for of_recipe in by_name.values() for run in of_recipe]

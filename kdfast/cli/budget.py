@@ -32,7 +32,7 @@ def looks_within(
     seconds: float,  # The budget
     budget: str,  # As given
 ) -> tuple[int, ...]:
-    "Return the looks of a design whose last one is within the budget. Raises KdfastError if not even the first is."
+    "Return looks of which the last is within the budget. Raises KdfastError if not even the first is."
     from kdfast.report.plan import long_time
     from kdfast.stats.sequential import LOOKS
     from kdfast.study.forecast import seconds_needed, seeds_within
@@ -58,7 +58,7 @@ def train_within(
     deadline: float,  # Value of time.monotonic()
     budget: str,  # As given
 ) -> list:  # Tasks without a result
-    "Train until there is an answer or the time is over; a budget that ends stops the runs with checkpoints."
+    "Train until there is an answer, or the time is over and the runs are saved."
     from kdfast.analysis.worth import UNDECIDED, answer_of
     from kdfast.study.schedule import OutOfTime
 

@@ -52,7 +52,7 @@ class PlannedStudy:
         self,
         seeds: int,  # Of every recipe
     ) -> dict:  # kdfast.runs.cost.RunCost by the name of the recipe's directory
-        "Time a few steps of every recipe that is not finished. Raises KdfastError for one that cannot be trained."
+        "Time a few steps of every recipe. Raises KdfastError for one that cannot be trained."
         from kdfast.study.timing import measure_costs
 
         with status('timing a few steps of each recipe'):

@@ -33,6 +33,8 @@ from kdfast.core.errors import KdfastError
 from kdfast.runs.options import SETTINGS, option_flags
 from kdfast.runs.recipes import changed_values, find_recipe
 
+MARGIN_POINTS = 0.8  # the default of --margin
+
 BudgetOption = Annotated[
     str, typer.Option(metavar='TIME', help='Time that this call may train, such as 45min, 2h or 1h30min.')
 ]
@@ -45,7 +47,7 @@ def worth(
     teacher: TeacherOption = None,
     epochs: EpochsOption = None,
     teacher_epochs: TeacherEpochsOption = None,
-    margin: MarginOption = 0.8,
+    margin: MarginOption = MARGIN_POINTS,
     metric: MetricOption = None,
     file: OutOption = None,
     as_json: JsonOption = False,
@@ -67,14 +69,11 @@ def worth(
     given = without_none(given) | changed_values(SETTINGS, settings)
     study, design = prepare(given, to_fraction(margin), metric, images, training)
     declared = declared_before(design, training.runs, study.data.name)
-    looks = declared.looks if declared else looks_within(study, began, seconds, budget)
-    design = replace(design, looks=looks)
+    design = replace(design, looks=declared.looks if declared else looks_within(study, began, seconds, budget))
     failed = train_within(study, design, not declared, began + seconds, budget)
-    found = answered(study, design, images, training)
-    if as_json:
-        print_json(found)
-    else:
-        print_answer(found)
+    found = answered(study, design)
+    found['command'] = next_command(found, study, given, budget=budget, margin=margin, metric=metric)
+    (print_json if as_json else print_answer)(found)
     if file:
         write_page(file, study, design)
     raise_if_failed(failed)
@@ -104,7 +103,7 @@ def prepare(
     images,  # Options of the data set
     training,  # As given
 ):
-    "Return the study, with a feature recipe that fits its networks, and its design with looks still to be chosen."
+    "Return the study, with a feature recipe that fits its networks, and a design without its looks."
     from kdfast.analysis.metrics import metric_of_kind
 
     wanted = with_arguments([find_recipe('baseline'), find_recipe('kd')], given)
@@ -124,15 +123,13 @@ def prepare(
 def answered(
     study,  # PlannedStudy
     design,  # kdfast.analysis.design.Declared
-    images,  # Options of the data set
-    training,  # As given
 ):
     "Return the answer as plain values, with its sentences: what --json prints."
     from kdfast.analysis.worth import answer
     from kdfast.report.worth import sentences
     from kdfast.runs.find import find_runs
 
-    folders = find_runs(training.runs, study.data.name)
+    folders = find_runs(study.training.runs, study.data.name)
     found = answer(folders, design, study.class_sizes)
     kd = study.wanted[1][0].of_main(study.wanted[1][1])
     found |= dict(student=kd['student'], teacher=kd['teacher'], data=study.data.name)
@@ -141,7 +138,7 @@ def answered(
         found['best']['command'] = run_command(study, found['best'])
     if found['next']:
         found['next']['seconds'] = remaining_seconds(study, found)
-    return found | dict(sentences=sentences(found), report=report_command(study, training))
+    return found | dict(sentences=sentences(found), report=report_command(study))
 
 
 def run_command(
@@ -156,10 +153,26 @@ def run_command(
 
 def report_command(
     study,  # PlannedStudy
-    training,  # As given
 ):
     "Return the command that writes the HTML page."
-    return shlex.join(['kdfast', 'report', '--data', study.data.name, *changed_flags(training, only=['runs'])])
+    return shlex.join(['kdfast', 'report', '--data', study.data.name, *changed_flags(study.training, only=['runs'])])
+
+
+def next_command(
+    found,  # From `answered`
+    study,  # PlannedStudy
+    given,  # Arguments of all recipes
+    **options,  # Of this command
+):
+    "Return what makes sense next: the best model, the same command, or after the last look the page."
+    if found['answer'] != 'undecided':
+        return found['best']['command']
+    if found['n'] and not found['next']:
+        return found['report']
+    if options['margin'] == MARGIN_POINTS:
+        del options['margin']
+    flags = [*changed_flags(study.images), *changed_flags(study.training)]
+    return shlex.join(['kdfast', 'worth', *option_flags(without_none(options) | given), *flags])
 
 
 def remaining_seconds(
@@ -184,10 +197,9 @@ def print_answer(
     from kdfast.report.worth import worth_view
 
     out.print(worth_view(found))
-    command = found['best']['command'] if found['best'] and found['answer'] != 'undecided' else ''
-    for label, line in (('page  ', found['report'] if found['n'] else ''), ('next  ', command)):
-        if line:
-            out.print(Text.assemble((f'\n{label}', 'dim'), (line, 'bold')), soft_wrap=True)
+    if found['n'] and found['command'] != found['report']:
+        out.print(Text.assemble(('\npage  ', 'dim'), found['report']), soft_wrap=True)
+    out.print(Text.assemble(('\nnext  ', 'dim'), (found['command'], 'bold')), soft_wrap=True)
 
 
 def write_page(

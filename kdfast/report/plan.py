@@ -46,7 +46,7 @@ def plan_view(
 def outlook_table(
     found,  # See above
 ):
-    "Return two rows per assumption about the spread: what is expected for no difference and for a large one."
+    "Return two rows per spread: what is expected for no difference and for a large one."
     table = Table(box=None, padding=(0, 2, 0, 0), header_style='bold')
     for name in ('error', 'sd', 'true difference', 'decided at', 'on average', 'time'):
         table.add_column(name, justify='left' if name == 'true difference' else 'right', no_wrap=True)

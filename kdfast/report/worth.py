@@ -23,15 +23,15 @@ def sentences(
 ) -> list[str]:
     "Return two sentences: what is known about the effect, and what it costs or what is missing."
     if not found['n']:
-        return [
-            f'no verdict before {found["looks"][0]} seeds are finished, the first look of the design.',
-            'Repeat the command: it resumes the runs.',
-        ]
-    if found['answer'] == YES:
-        return [gain_sentence(found), price_sentence(found)]
-    if found['answer'] == NO:
-        return [no_gain_sentence(found), baseline_sentence(found)]
-    return [open_sentence(found), missing_sentence(found)]
+        first = f'no verdict before {found["looks"][0]} seeds are finished, the first look of the design.'
+        second = 'Repeat the command: it resumes the runs.'
+    elif found['answer'] == YES:
+        first, second = gain_sentence(found), price_sentence(found)
+    elif found['answer'] == NO:
+        first, second = no_gain_sentence(found), baseline_sentence(found)
+    else:
+        first, second = open_sentence(found), missing_sentence(found)
+    return [f'{ANSWERS[found["answer"]][0]}: {first}', second]
 
 
 def gain_sentence(
@@ -160,7 +160,7 @@ def worth_view(
     "Return the answer, its two sentences, the table and what the intervals mean, for a terminal."
     word, style = ANSWERS[found['answer']]
     first, second = found['sentences']
-    parts = [Text.assemble('\n', (f'{word}: ', style), first, '\n'), Text(second), Text()]
+    parts = [Text.assemble('\n', (word, style), first.removeprefix(word), '\n'), Text(second), Text()]
     if found['n']:
         parts += [cost_table(found), Text(), *(Text(remark, style='dim') for remark in remarks(found))]
     return Group(*parts)

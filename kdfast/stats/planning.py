@@ -54,7 +54,7 @@ def standard_studies(
     recipes: int,  # Compared with one baseline
     seeds: int,  # Of every study
 ) -> np.ndarray:  # (STUDIES, recipes, seeds)
-    "Draw differences of mean 0 and variance 1; those of one seed share the baseline and have a correlation of 1/2."
+    "Draw differences of mean 0 and variance 1; those of one seed have a correlation of 1/2."
     draws = np.random.default_rng([recipes, seeds]).standard_normal((STUDIES, recipes + 1, seeds))
     return (draws[:, 1:] - draws[:, :1]) / sqrt(2)
 
@@ -71,7 +71,7 @@ def outlook(
     open_, seeds, look = np.ones(values.shape[:2], bool), np.full(STUDIES, design.last), None
     for n in design.looks:
         confidence, of_look = design.confidence(n), values[..., :n]
-        spread = n * of_look.var(-1) + more_images(confidence) * step**2
+        spread = n * of_look.var(-1, ddof=1) + more_images(confidence) * step**2
         half, mean = t_quantile(n - 1, confidence) * np.sqrt(spread) / n, of_look.mean(-1)
         alike = (mean - half > -margin) & (mean + half < margin)
         running = open_.any(-1)
@@ -99,7 +99,7 @@ def remedies_of(
     margin: float,  # Smallest difference that matters, above 0
     n_images: int,  # Validation images
 ) -> dict[str, float | None]:
-    "Return the `images` and, alone, the `margin` with which the last look is expected to decide; None if none is."
+    "Return the `images`, and the `margin`, with which the last look is expected to decide."
     factor = images_needed(design, sd, step, margin)
     digits = factor and 10 ** max(0, len(str(round(factor * n_images))) - 2)
     images = factor and digits * ceil(factor * n_images / digits)
@@ -122,7 +122,7 @@ def margin_needed(
     step: float,  # By how much one image moves a difference
     margin: float,  # Smallest difference that matters, above 0
 ) -> float | None:
-    "Return the smallest margin at which the last look is expected to decide; None for more than 300 times as much."
+    "Return the smallest margin at which the last look is expected to decide; None if none is tried."
     factor = smallest_factor(lambda f: outlooks(design, sd, step, f * margin))
     return factor and factor * margin
 

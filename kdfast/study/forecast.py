@@ -1,5 +1,6 @@
 "Forecast the time and the disk space of a study, from the costs of its runs. Imports no torch."
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 
 from kdfast.runs.cost import RunCost
@@ -20,7 +21,7 @@ def seconds_needed(
     costs: Costs,  # Of all their recipes
     jobs: int,  # Number of parallel runs
 ) -> float:
-    "Return how long the unfinished runs take: shared by the jobs, but not less than a run and what it needs."
+    "Return how long the unfinished runs take: at least as long as a run after all that it needs."
     waiting = set(open_tasks(tasks))
 
     def chain(task):
@@ -36,7 +37,7 @@ def bytes_needed(
     costs: Costs,  # Of all their recipes
     jobs: int,  # Number of parallel runs
 ) -> int:
-    "Return the disk space that the unfinished runs keep, and that of the checkpoints of those that run together."
+    "Return the bytes that the unfinished runs keep, and the checkpoints of parallel ones need."
     found = [costs[task.folder.recipe] for task in open_tasks(tasks)]
     checkpoints = sorted((cost.while_trained for cost in found), reverse=True)
     return sum(cost.kept for cost in found) + sum(checkpoints[:jobs])
@@ -50,4 +51,4 @@ def seeds_within(
     most: int,  # Seeds to consider
 ) -> int:
     "Return the largest number of seeds that can be trained in time; 0 if not even one can."
-    return max(n for n in range(most + 1) if not n or seconds_needed(tasks_of(n), costs, jobs) <= seconds)
+    return bisect_right(range(1, most + 1), seconds, key=lambda n: seconds_needed(tasks_of(n), costs, jobs))

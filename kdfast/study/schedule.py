@@ -17,7 +17,7 @@ POLL_SECONDS = 0.25
 
 
 class OutOfTime(Exception):
-    "The time for the runs of a study is over. Their checkpoints are saved, and the same command resumes them."
+    "The time for the runs of a study is over; their checkpoints are saved."
 
 
 def rehearse_tasks(

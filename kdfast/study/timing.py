@@ -17,7 +17,7 @@ def measure_costs(
     common: list[str],  # Options that all runs share
     threads: int,  # Of each run
 ) -> dict[str, RunCost]:  # By the name of the recipe's directory
-    """Return the cost of each recipe: measured if a run of it is needed next, else that of its finished runs.
+    """Measure the cost of each recipe that is needed next; of others, return that of finished runs.
 
     Recipes are rehearsed, too: KdfastError if one cannot be trained. Nothing of it remains.
     """

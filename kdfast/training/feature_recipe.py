@@ -11,7 +11,7 @@ from kdfast.core.names import NETWORKS, is_run, parse
 from kdfast.data.dataset import Data
 from kdfast.distill.regressor import regressor
 from kdfast.models.front import features, front, front_back
-from kdfast.models.layers import layers, matching_layers
+from kdfast.models.layers import Layer, layers, matching_layers
 from kdfast.models.saved import load_or_build
 
 N_IMAGES = 2  # to compute shapes
@@ -22,7 +22,7 @@ def feature_recipe(
     teacher: str,  # Network or run directory
     data: Data,  # To train on
 ) -> tuple[str, dict]:  # Name and arguments, besides student and teacher
-    """Return exp2 if a hint layer and a guided layer of equal size can be paired, else a recipe for any pair.
+    """Choose exp2 if a hint layer and a guided layer can be paired, else a recipe for any networks.
 
     Without a pair, that is sp, which compares the similarities of images in the last feature maps; if a network has
     no feature maps, dist, which compares outputs. Raises KdfastError for a network that cannot be built.
@@ -36,8 +36,16 @@ def feature_recipe(
         if can_hint(*networks, hint.name, guided.name, data.shape):
             return 'exp2', dict(hint=f'{hint.name}:{guided.name}')
     if all(found):
-        return 'sp', dict(layers=':'.join(of_network[-1].name for of_network in found))
+        return 'sp', dict(layers=':'.join(map(last_map, found)))
     return 'dist', {}
+
+
+def last_map(
+    found: list[Layer],  # Of a network, one at least
+) -> str:
+    "Return the name of the last layer with several positions; of the last one if none has."
+    maps = [layer for layer in found if layer.shape[1:] > (1, 1)]
+    return (maps or found)[-1].name
 
 
 def built(
@@ -65,7 +73,7 @@ def can_hint(
     guided: str,  # Layer of the student
     size: tuple[int, int],  # Of the images
 ) -> bool:
-    "Return whether the student can be cut at its layer, with a regressor to the hint and a back to train."
+    "Return whether the student has a front and a back there, and a regressor to the hint exists."
     xb = torch.zeros(N_IMAGES, 3, *size)
     try:
         fronts = front(student, guided), front(teacher, hint)

@@ -45,7 +45,7 @@ def time_recipes(
     data: Data,  # Images to train on
     runs_dir,  # Directory of the runs
 ) -> dict[str, RunCost]:  # By the name of the recipe's directory
-    "Measure the cost of each recipe, without the runs that it needs. Raises KdfastError as a rehearsal does."
+    "Measure the cost of each recipe, without the runs that it needs. Raises KdfastError."
     with rehearsal_stage() as directory:
         seed = wanted[0][2]
         timed = TimedRehearsals(Run(locate_run(runs_dir, data.name, 'timed', seed), data, seed, runs_dir), directory)
@@ -57,17 +57,30 @@ def time_recipes(
 class TimedRun(RehearsalRun):
     "A rehearsal on full batches that measures its steps."
 
-    def __init__(self, folder, rehearsals, settings):
+    def __init__(
+        self,
+        folder,  # As of RehearsalRun
+        rehearsals,  # As of RehearsalRun
+        settings,  # As of RehearsalRun
+    ):
         self.fits = []  # TimedFit of each
         super().__init__(folder, rehearsals, settings)
         self.watch = (lambda _: StepTimer(self),)
 
-    def shortened(self, dls):
+    def shortened(
+        self,
+        dls,  # DataLoaders of the real run
+    ):
         "Return DataLoaders that give a few batches of the same images."
         self.n_batches = [len(dl) for dl in dls.loaders]
         return DataLoaders(*(dl.new(cls=TimedBatches) for dl in dls.loaders), device=dls.device)
 
-    def rehearse(self, recipe, arguments, seeds):
+    def rehearse(
+        self,
+        recipe,  # As of RehearsalRun
+        arguments,  # As of RehearsalRun
+        seeds,  # As of RehearsalRun
+    ):
         "Rehearse the recipe; return the cost of the real run. What is no step happens as often in it."
         began = perf_counter()
         room = super().rehearse(recipe, arguments, seeds)
@@ -75,7 +88,7 @@ class TimedRun(RehearsalRun):
         return RunCost(once + self.seconds_of_steps(), room.kept, room.while_trained)
 
     def seconds_of_steps(self):
-        "Return the seconds of all epochs, and of the evaluation at the end: both splits without augmentation."
+        "Return the seconds of all epochs, and of the evaluation of all splits at the end."
         n_train, n_valid = self.n_batches
         epochs = sum(fit.epochs * (n_train * fit.step + n_valid * fit.valid_batch) for fit in self.fits)
         per_batch = self.fits[-1].valid_batch if self.fits else 0.0
@@ -138,7 +151,7 @@ def mean_interval(
 
 
 class TimedBatches(ImageBatches):
-    "A few batches of full size; those of the training images repeat, those of the validation images do not."
+    "A few batches of full size; training images repeat if they are few."
 
     @property
     def n(self):
