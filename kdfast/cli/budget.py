@@ -51,6 +51,31 @@ def looks_within(
     return (*(look for look in LOOKS if look < n), n)
 
 
+def hopeless_note(
+    study: PlannedStudy,  # Not trained yet
+    design,  # kdfast.analysis.design.Declared, with its looks
+) -> str:
+    "Return a note if even the last look is not expected to decide, else an empty text."
+    from kdfast.analysis.spread import largest_step, spreads
+    from kdfast.report.plan import remedy_text
+    from kdfast.runs.find import find_runs
+    from kdfast.stats.planning import outlooks, remedies_of
+
+    if study.data.several:
+        return ''  # the spread of their F1 is known from finished runs only
+    known = spreads(find_runs(study.training.runs, study.data.name), design, study.class_sizes, None)
+    spread = min(known, key=lambda found: found.sd)
+    setting = design.design, spread.sd, largest_step(study.class_sizes, design.metric), design.margin
+    if all(found.look for found in outlooks(*setting)):
+        return ''
+    n = sum(study.class_sizes)
+    error = f' even if only {spread.error:.0%} of them are wrong' if len(known) > 1 else ''
+    return (
+        f'{design.looks[-1]} seeds and {n:,} validation images will probably not decide a margin of '
+        f'{100 * design.margin:g} points{error}: enough would be {remedy_text(remedies_of(*setting, n))}'
+    )
+
+
 def train_within(
     study: PlannedStudy,  # To train
     design,  # kdfast.analysis.design.Declared

@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 from kdfast.cli.app import TRAIN, SectionedCommand, app, out, print_json, print_note
-from kdfast.cli.budget import looks_within, parse_budget, train_within
+from kdfast.cli.budget import hopeless_note, looks_within, parse_budget, train_within
 from kdfast.cli.designs import design_of
 from kdfast.cli.options import (
     DataOptions,
@@ -70,6 +70,8 @@ def worth(
     study, design = prepare(given, to_fraction(margin), metric, images, training)
     declared = declared_before(design, training.runs, study.data.name)
     design = replace(design, looks=declared.looks if declared else looks_within(study, began, seconds, budget))
+    if not declared and (note := hopeless_note(study, design)):
+        print_note(note)
     failed = train_within(study, design, not declared, began + seconds, budget)
     found = answered(study, design)
     found['command'] = next_command(found, study, given, budget=budget, margin=margin, metric=metric)

@@ -68,13 +68,20 @@ def remedy_lines(
     "Yield what would help if the last look is not enough, and what to do if no error is known."
     for spread in found['spreads']:
         if remedies := spread['remedies']:
-            ways = [f'about {remedies["images"]:,} validation images'] if remedies['images'] else []
-            ways += [f'--margin {margin_text(remedies["margin"])}'] if remedies['margin'] else []
             error = f'error {percent_text(spread["error"])}: ' if len(found['spreads']) > 1 else ''
             last = found['looks'][-1]
-            yield f'{error}{last} seeds are too few; enough: {" or ".join(ways) or "nothing that was tried"}'
+            yield f'{error}{last} seeds are too few; enough: {remedy_text(remedies)}'
     if len(found['spreads']) > 1:
         yield 'No error is known yet: give --error PERCENT, or train a first run (last line) and plan again.'
+
+
+def remedy_text(
+    remedies: dict,  # From `kdfast.stats.planning.remedies_of`
+) -> str:
+    "Return what would be enough to decide."
+    ways = [f'about {remedies["images"]:,} validation images'] if remedies['images'] else []
+    ways += [f'--margin {margin_text(remedies["margin"])}'] if remedies['margin'] else []
+    return ' or '.join(ways) or 'nothing that was tried'
 
 
 def cost_table(

@@ -7,7 +7,7 @@ validation batches. Its fits have the epochs of the recipe, so that the time of 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import mean
+from statistics import median
 from time import perf_counter
 
 import torch
@@ -132,22 +132,22 @@ class StepTimer(FitCallback):
             raise CancelTrainException() if self.training else CancelValidException()
 
     def after_train(self):
-        self.step = mean_interval(self.times)
+        self.step = typical_interval(self.times)
 
     def after_validate(self):
-        self.valid_batch = mean_interval(self.times)
+        self.valid_batch = typical_interval(self.times)
 
     def after_fit(self):
         epochs = self.run.total_epochs - sum(fit.epochs for fit in self.run.fits)
         self.run.fits.append(TimedFit(epochs, self.step, self.valid_batch, perf_counter() - self.began))
 
 
-def mean_interval(
+def typical_interval(
     times: Sequence[float],  # Start, and end of each step
 ) -> float:
-    "Return the mean duration of the steps after the warm-up; of all but the first if they are few."
+    "Return the median duration of the steps after the warm-up; of the last two if they are few."
     intervals = [after - before for before, after in pairwise(times)]
-    return mean(intervals[min(WARM_UP, max(0, len(intervals) - 2)) :]) if intervals else 0.0
+    return median(intervals[min(WARM_UP, max(0, len(intervals) - 2)) :]) if intervals else 0.0
 
 
 class TimedBatches(ImageBatches):

@@ -100,6 +100,14 @@ def test_a_budget_without_a_verdict_is_refused_with_the_one_that_is_needed(kdfas
     assert 'expected --budget 6min or more' in done.err
 
 
+@pytest.mark.parametrize('margin,said', [(0.8, True), (12, False)])
+def test_a_study_that_will_hardly_be_decided_is_announced(kdfast, images, tmp_path, fast, margin, said):
+    "36 validation images; no error is known, so that the smallest assumed one counts"
+    done = worth(kdfast, images, tmp_path, '--margin', margin)
+    note = '20 seeds and 36 validation images will probably not decide a margin of 0.8 points even if only 5% of them'
+    assert done.status == 0 and (note in done.err) == said and (' or --margin 4.1' in done.err) == said
+
+
 def test_another_margin_for_the_same_study_is_refused(kdfast, images, tmp_path, fast):
     assert worth(kdfast, images, tmp_path).status == 0
     done = worth(kdfast, images, tmp_path, '--margin', 2)

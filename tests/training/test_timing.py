@@ -10,7 +10,7 @@ from rehearsals import here
 from kdfast.data.dataloaders import loaders
 from kdfast.runs.recipes import find_recipe
 from kdfast.training import timing
-from kdfast.training.timing import STEPS, TimedBatches, mean_interval, time_recipes
+from kdfast.training.timing import STEPS, TimedBatches, typical_interval, time_recipes
 
 temporary = pytest.fixture(rehearsals.temporary)
 
@@ -54,5 +54,5 @@ def test_batches_have_their_real_size_whatever_the_progress(data):
 
 
 def test_the_warm_up_is_left_out_unless_nothing_would_be_left():
-    assert mean_interval([0, 9, 18, 27, 28, 29]) == 1 and mean_interval([0, 9, 10]) == pytest.approx(5)
-    assert mean_interval([0]) == 0
+    assert typical_interval([0, 9, 18, 27, 28, 29]) == 1 and typical_interval([0, 9, 10]) == pytest.approx(5)
+    assert typical_interval([0]) == 0
