@@ -48,7 +48,7 @@ def outlook_table(
 ):
     "Return two rows per spread: what is expected for no difference and for a large one."
     table = Table(box=None, padding=(0, 2, 0, 0), header_style='bold')
-    for name in ('error', 'sd', 'true difference', 'decided at', 'on average', 'time'):
+    for name in ('error', 'sd', 'true difference', 'decided at', 'on average', 'time left'):
         table.add_column(name, justify='left' if name == 'true difference' else 'right', no_wrap=True)
     for spread in found['spreads']:
         known = ('–' if spread['error'] is None else percent_text(spread['error'])), f'{100 * spread["sd"]:.2f}'
@@ -96,7 +96,7 @@ def cost_table(
     n_bytes = f'{size_text(found["bytes"])} on the disk ({size_text(found["free"])} free)'
     style = '' if found['bytes'] <= found['free'] else 'bold red'
     last = f'{found["looks"][-1]} seeds'
-    table.add_row(last, Text.assemble(f'{long_time(found["seconds"])}{beside}; ', (n_bytes, style)))
+    table.add_row(last, Text.assemble(f'{long_time(found["seconds"])} left{beside}; ', (n_bytes, style)))
     return table
 
 

@@ -114,7 +114,7 @@ def test_a_plan_fits_80_columns_and_says_where_its_spread_is_from():
     for part in ('1.23', '5 seeds', '3.4', '10.0 min', 'declared on 2026-11-26', 'baseline 60 s, teacher 2.5 h'):
         assert part in text
     words = ' '.join(text.split())
-    assert '1.9 h, 2 runs at a time; 3.0 GB on the disk (1.0 GB free)' in words
+    assert '1.9 h left, 2 runs at a time; 3.0 GB on the disk (1.0 GB free)' in words
     assert '400 validation images, from paired differences of 6 runs' in words
 
 
