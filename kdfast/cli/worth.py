@@ -171,8 +171,8 @@ def next_command(
         return found['best']['command']
     if found['n'] and not found['next']:
         return found['report']
-    if options['margin'] == MARGIN_POINTS:
-        del options['margin']
+    margin = options.pop('margin')
+    options |= {} if margin == MARGIN_POINTS else dict(margin=f'{margin:g}')
     flags = [*changed_flags(study.images), *changed_flags(study.training)]
     return shlex.join(['kdfast', 'worth', *option_flags(without_none(options) | given), *flags])
 

@@ -76,16 +76,16 @@ def test_the_answer_is_two_sentences_with_numbers_and_the_command(kdfast, images
 
 def test_a_budget_chooses_the_last_look_before_the_first_one_and_for_good(kdfast, images, tmp_path, fast, monkeypatch):
     "0.9 · 12 min are 6 seeds; the next call goes on with the same looks, whatever its budget"
-    fast.gains, fast.seeds = dict(kd=0.008), 4
-    done = worth(kdfast, images, tmp_path, '--budget', '12min')
+    fast.gains, fast.seeds = dict(kd=0.01), 4
+    done = worth(kdfast, images, tmp_path, '--budget', '12min', '--margin', 1)
     assert done.status == 0 and find_designs(tmp_path, 'tiny')[0].looks == (3, 5, 6)
     assert 'the budget of 12min is over' in done.err and done.out.lstrip().startswith('Not decided: ')
     assert 'The next look is at 5 seeds, about 60 s' in ' '.join(done.out.split())
-    again = f'kdfast worth --budget 12min --data {images} --jobs 1 --runs {tmp_path}'
+    again = f'kdfast worth --budget 12min --margin 1 --data {images} --jobs 1 --runs {tmp_path}'
     assert done.out.splitlines()[-1] == f'next  {again}'
     fast.seeds = 99
     monkeypatch.setattr('kdfast.report.page.render_page', lambda folders, *_: f'<html> of {len(folders)} runs')
-    done = worth(kdfast, images, tmp_path, '--budget', '9h', '--json', '--out', tmp_path / 'page.html')
+    done = worth(kdfast, images, tmp_path, '--budget', '9h', '--margin', 1, '--json', '--out', tmp_path / 'page.html')
     found = json.loads(done.out)
     assert done.status == 0 and found['looks'] == [3, 5, 6] and found['n'] == 6 and found['answer'] == 'undecided'
     assert found['next'] is None and found['needed']['images'] > 36 and len(found['sentences']) == 2

@@ -10,7 +10,7 @@ from rehearsals import here
 from kdfast.data.dataloaders import loaders
 from kdfast.runs.recipes import find_recipe
 from kdfast.training import timing
-from kdfast.training.timing import STEPS, TimedBatches, typical_interval, time_recipes
+from kdfast.training.timing import STEPS, TimedBatches, time_recipes, typical_interval
 
 temporary = pytest.fixture(rehearsals.temporary)
 
