@@ -34,6 +34,7 @@ GUIDES = [
     'losses',
     'fastai',
     'recipes',
+    'worth',
     'verdicts',
     'reliability',
     'results',

@@ -25,7 +25,7 @@ FENCE = re.compile(r'(?P<before>[^\n]*)\n+```(?P<kind>python|sh|text)\n(?P<body>
 FILE = re.compile(r'`([\w-]+\.py)`:$')  # the line before a block that is the content of a file
 RUN = '<!-- run -->'  # the line before commands that are run, not only parsed
 UPDATE = os.environ.get('UPDATE_GUIDES')  # write what is printed into the guides, after a change of wording
-TRAINING = {'run', 'study', 'matrix', 'lr-find'}  # commands of the README that are parsed only: they take minutes
+TRAINING = {'run', 'study', 'matrix', 'lr-find', 'plan', 'worth'}  # of the README, parsed only: they take minutes
 
 
 def parse(words):

@@ -85,6 +85,7 @@ def train_until_decided(
     runs_dir,  # Directory of the runs
     data,  # Name of the data set
     train,  # Trains the first seeds of the study, given their number and whether to rehearse
+    enough=None,  # Whether rows of differences end the study, as of `run_until_decided`
 ):
     "Declare the design, then train look by look; the first look rehearses the recipes."
     from kdfast.analysis.design import declare
@@ -97,5 +98,5 @@ def train_until_decided(
             'compared them, the error rate holds for later seeds only'
         )
     return run_until_decided(
-        declared, runs_dir, data, lambda look: train(look, rehearsed=look > declared.looks[0]), print_note
+        declared, runs_dir, data, lambda look: train(look, rehearsed=look > declared.looks[0]), print_note, enough
     )

@@ -149,4 +149,6 @@ def check_value(
     if isinstance(value, float) and not math.isfinite(value):
         in_range, expected = (lambda v: False), 'a finite number'
     if not in_range(value):
-        raise KdfastError(f'{option_flag(name)} {value} of {recipe} is out of range: expected {expected}')
+        bare = name in NETWORK_OPTIONS and str(value).isidentifier()  # resnet18
+        hint = f'; did you mean torchvision:{value} or timm:{value}?' if bare else ''
+        raise KdfastError(f'{option_flag(name)} {value} of {recipe} is out of range: expected {expected}{hint}')

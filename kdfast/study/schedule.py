@@ -4,6 +4,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from math import inf
 
 from rich.console import Console
 
@@ -13,6 +14,10 @@ from kdfast.study.plan import KDFAST, Task
 from kdfast.study.process import Process, stop_processes
 
 POLL_SECONDS = 0.25
+
+
+class OutOfTime(Exception):
+    "The time for the runs of a study is over; their checkpoints are saved."
 
 
 def rehearse_tasks(
@@ -35,7 +40,15 @@ def rehearse_tasks(
         of_recipe.append(task.seed)
     if not seeds:
         return
-    process = Process([*KDFAST, 'rehearse', json.dumps(list(seeds.values())), '--jobs', str(jobs), *common], threads)
+    finish_process([*KDFAST, 'rehearse', json.dumps(list(seeds.values())), '--jobs', str(jobs), *common], threads)
+
+
+def finish_process(
+    command: list[str],  # The command line
+    threads: int,  # For OpenMP and MKL
+):
+    "Run a command in another process until it ends. Raises KdfastError with its last line if it fails."
+    process = Process(command, threads)
     try:
         while not process.ended:
             time.sleep(POLL_SECONDS)
@@ -52,8 +65,9 @@ def run_tasks(
     threads: int,  # Of each run. They affect the last bits of its weights; the number of jobs does not
     console: Console,  # Where the progress is shown
     start: Callable | None = None,  # Starts a command with a number of threads: a Process, or a task of a cluster
+    deadline: float = inf,  # Value of time.monotonic() at which runs are stopped, so that they can be resumed
 ) -> list[Task]:  # Those without a result, each with its failure
-    """Train every task that is not finished.
+    """Train every task that is not finished. Raises OutOfTime at the deadline.
 
     A failure stops only the tasks that need it. If this function is left early, it stops all processes first.
     """
@@ -62,6 +76,8 @@ def run_tasks(
     with Board(tasks, running, console) as board:
         try:
             while queue.waiting or running:
+                if time.monotonic() > deadline:
+                    raise OutOfTime()
                 for task in queue.fail_blocked():
                     board.ended(task)
                 for task in queue.take(jobs - len(running)):

@@ -1,6 +1,7 @@
 "Train seeds until every verdict is decided, look by look. Imports no torch."
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from kdfast.analysis.design import Declared
@@ -16,13 +17,14 @@ def run_until_decided(
     data: str,  # Name of the data set
     train: Callable,  # Trains the first seeds of the study, given their number; returns the tasks without a result
     tell: Callable,  # Prints a line
+    enough: Callable | None = None,  # Whether rows of differences end the study; default: no recipe is undecided
 ) -> list:  # Tasks without a result
-    """Train up to each look in turn, until the study is decided or a run fails.
+    """Train up to each look in turn, until the verdicts are enough or a run fails.
 
     That is when no recipe is undecided or, for the matrix question, when its primary contrast is decided or a premise
     is broken. Raises KdfastError for a recipe whose runs have no accuracy.
     """
-    look_at = look_at_question if declared.contrasts else look_at_recipes
+    look_at = look_at_question if declared.contrasts else partial(look_at_recipes, enough=enough or all_decided)
     for look in declared.looks:
         failed = train(look)
         if failed:
@@ -38,14 +40,21 @@ def look_at_recipes(
     declared: Declared,  # The design of a study
     runs_dir: Path,  # Directory of the runs
     data: str,  # Name of the data set
+    enough: Callable,  # Whether rows of differences end the study
 ) -> tuple[str, bool]:  # What the look found; whether that decides
     "Look at the verdicts of all recipes. Raises KdfastError for a recipe whose runs have no accuracy."
     found = differences_from(find_runs(runs_dir, data), declared.against, declared.margin, declared.metric)
-    verdicts = {row['recipe']: row['verdict'] for row in found if row['recipe'] in declared.recipes}
-    if missing := set(declared.recipes) - verdicts.keys():
+    rows = [row for row in found if row['recipe'] in declared.recipes]
+    if missing := set(declared.recipes) - {row['recipe'] for row in rows}:
         raise KdfastError(f'no accuracy to compare: {listed(sorted(missing))} trains no classifier; leave it out')
-    text = ', '.join(f'{recipe} {verdict}' for recipe, verdict in verdicts.items())
-    return text, not {None, 'undecided'} & set(verdicts.values())
+    return ', '.join(f'{row["recipe"]} {row["verdict"]}' for row in rows), enough(rows)
+
+
+def all_decided(
+    rows: Sequence[dict],  # From `differences_from`
+) -> bool:
+    "Return whether every recipe is better, worse or alike."
+    return all(row['verdict'] not in (None, 'undecided') for row in rows)
 
 
 def look_at_question(

@@ -70,6 +70,8 @@ def rehearse_all(
 class Rehearsals:
     "The runs of one rehearsal, each rehearsed once."
 
+    run_class = RehearsalRun
+
     def __init__(
         self,
         run: Run,  # The run whose data and seed they use
@@ -108,7 +110,7 @@ class Rehearsals:
         identity_of,  # Identity of the run; None to compute it
     ):
         "Rehearse one recipe; return the disk space that it needs, or the error."
-        run = RehearsalRun(folder, self, recipe.settings_in(arguments))
+        run = self.run_class(folder, self, recipe.settings_in(arguments))
         try:
             with recipe_errors(recipe, arguments):
                 run.identity = (

@@ -41,7 +41,14 @@ class RehearsalRun(Run):
         self.total_epochs = 0  # of the fits as the recipe requests them
         self.checkpoint_bytes = {}  # by number of the fit
         self.checkpoints_class = partial(MeasuredCheckpoints, self.checkpoint_bytes)
-        self.dls = few_batches(run.dls)
+        self.dls = self.shortened(run.dls)
+
+    def shortened(
+        self,
+        dls,  # DataLoaders of the real run
+    ):
+        "Return DataLoaders of a few images of the same data sets."
+        return few_batches(dls)
 
     def needs(
         self,
@@ -60,7 +67,7 @@ class RehearsalRun(Run):
         "Rehearse on a few images of the data set and of those without labels."
         if path:
             super().add_unlabeled(path)
-            self.dls = few_batches(self.dls)
+            self.dls = self.shortened(self.dls)
 
     def train(
         self,

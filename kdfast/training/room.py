@@ -21,11 +21,18 @@ def check_room(
     n_bytes: int,  # Bytes that they need
 ):
     "Raise KdfastError if the disk has less free space."
-    path = runs_dir.absolute()
-    existing = next(parent for parent in (path, *path.parents) if parent.exists())
-    free = shutil.disk_usage(existing).free
+    free = free_space(runs_dir)
     if n_bytes > free:
         raise KdfastError(
             f'training needs about {gigabytes(n_bytes)} in {runs_dir} for weights and checkpoints, '
             f'{gigabytes(free)} are free: free some space, or use --runs'
         )
+
+
+def free_space(
+    runs_dir: Path,  # Directory of the runs; it may not exist yet
+) -> int:
+    "Return the free bytes on the disk of a directory."
+    path = runs_dir.absolute()
+    existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    return shutil.disk_usage(existing).free

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from kdfast.analysis.design import Declared, declare, find_designs, parse_looks
 from kdfast.analysis.differences import differences_from
+from kdfast.analysis.worth import UNDECIDED, answer_of
 from kdfast.core.errors import KdfastError
 from kdfast.report.differences import difference_remarks, difference_table
 from kdfast.runs.find import find_runs
@@ -51,6 +52,14 @@ def test_a_study_ends_at_the_last_look(tmp_path):
     to, seen = train(tmp_path, dict(kd=0.1, exp2=0.008))
     run_until_decided(declare(tmp_path, 'pets', ASKED), tmp_path, 'pets', to, lambda _: None)
     assert len(seen) == 6 and rows_of(tmp_path)['exp2']['verdict'] == 'undecided'
+
+
+def test_a_study_may_stop_when_one_recipe_is_better(tmp_path):
+    "As `kdfast worth` does; exp2, on the margin, stays undecided"
+    to, seen = train(tmp_path, dict(kd=0.1, exp2=0.008))
+    declared = declare(tmp_path, 'pets', ASKED)
+    run_until_decided(declared, tmp_path, 'pets', to, lambda _: None, lambda rows: answer_of(rows) != UNDECIDED)
+    assert rows_of(tmp_path)['exp2']['verdict'] == 'undecided' and len(seen) < 6
 
 
 def test_a_failed_run_ends_a_study_until_decided(tmp_path):
