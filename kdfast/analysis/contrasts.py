@@ -106,14 +106,24 @@ def difference_row(
     margin: float,  # Smallest difference that matters, as a fraction
     metric: Metric,  # What the verdict judges
 ) -> dict:
+    "Return the row of a difference."
+    compared = [arm[seed] for arm in arms for seed in seeds]
+    return dict(
+        metric=metric.name,
+        seeds=list(seeds),
+        differ_in=', '.join(differing_settings(compared)),
+        resplit=any('drawn_from' in folder.run for folder in compared),
+    ) | with_verdict(difference, margin)
+
+
+def with_verdict(
+    difference: Difference,  # Of fractions
+    margin: float,  # Smallest difference that matters, as a fraction
+) -> dict:
     "Return the difference as plain numbers, with its verdict and the number of seeds that would decide."
     verdict = difference.verdict(margin)
     undecided = verdict == 'undecided' and difference.of == 'seeds'
     return dict(
-        metric=metric.name,
-        seeds=list(seeds),
-        differ_in=', '.join(differing_settings([arm[seed] for arm in arms for seed in seeds])),
-        resplit=any('drawn_from' in arm[seed].run for arm in arms for seed in seeds),
         of=difference.of,
         n=difference.n,
         difference=difference.mean,

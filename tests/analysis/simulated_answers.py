@@ -3,7 +3,7 @@
 import re
 from types import SimpleNamespace
 
-from kdfast.analysis.differences import with_verdict
+from kdfast.analysis.contrasts import with_verdict
 from kdfast.analysis.worth import UNDECIDED, answer_of
 from kdfast.report.worth import sentences
 from kdfast.stats.intervals import CONFIDENCE
