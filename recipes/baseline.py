@@ -5,9 +5,9 @@ from kdfast.all import *
 
 def main(
     run: Run,  # This run: its directory, data and seed, and the runs it depends on
-    epochs: int = 32,  # Epochs
-    lr: float = 0.2,  # Peak learning rate, for sgd; muon takes a tenth of it for convolutions, adamw a hundredth
-    optimizer: str = 'sgd',  # Optimizer
+    epochs: int = 16,  # Epochs
+    lr: float = 0.2,  # Peak learning rate of sgd; muon takes a tenth of it for convolutions, adamw a hundredth
+    optimizer: str = 'muon',  # Optimizer
     student: str = 'thin',  # Student network
 ):
     learn = run.learner(run.build(student), optimizer)

@@ -5,9 +5,9 @@ from kdfast.all import *
 
 def main(
     run: Run,  # This run: its directory, data and seed, and the runs it depends on
-    epochs: int = 32,  # Epochs on labels
+    epochs: int = 16,  # Epochs on labels
     lr: float = 0.2,  # Peak learning rate of the one-cycle schedule
-    optimizer: str = 'sgd',  # Optimizer
+    optimizer: str = 'muon',  # Optimizer
     teacher: str = 'wide',  # Network with the features: NAME@pretrained, NAME@FILE or a run; others are trained first
     student: str = 'thin',  # Student network
     unlabeled: str = '',  # Directory or archive of further images, without labels, for the pretraining

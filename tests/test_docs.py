@@ -92,7 +92,7 @@ def test_examples_of_the_readme_run(kdfast, study, images, tmp_path, monkeypatch
     "Commands that train are parsed, all others run on a finished study, in the order of the README"
     monkeypatch.chdir(tmp_path)
     warnings.simplefilter('ignore')
-    shutil.copytree(study, Path('runs', 'digits'))
+    shutil.copytree(study, Path('runs', 'cifar10-small'))
     shutil.copytree(images, 'photos')
     for name, source in {'cat.jpg': 'train/cat/000.png', 'dog.png': 'train/bee/000.png'}.items():
         shutil.copy(images / source, name)

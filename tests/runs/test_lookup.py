@@ -21,7 +21,7 @@ def rename(folder):
 
 
 def test_a_run_is_found_by_its_arguments_whatever_its_folder_is_called(tmp_path):
-    make(tmp_path, 'kd,T=6.0,optimizer=muon', 0)
+    make(tmp_path, 'kd,T=6.0,optimizer=sgd', 0)
     rename(make(tmp_path, 'kd,T=2.0', 1))
     make(tmp_path, 'exp1,T=2.0', 1)
     runs = find_runs(tmp_path)
@@ -29,14 +29,14 @@ def test_a_run_is_found_by_its_arguments_whatever_its_folder_is_called(tmp_path)
     def seeds(**given):
         return list(runs_by_seed(runs, find_recipe('kd'), given))
 
-    assert [seeds(T=6.0, optimizer='muon'), seeds(T=2.0), seeds(T=6.0), seeds()] == [[0], [1], [], []]
+    assert [seeds(T=6.0, optimizer='sgd'), seeds(T=2.0), seeds(T=6.0), seeds()] == [[0], [1], [], []]
     assert seeds(T=2.0, hint='a:b') == [1]  # kd has no hint
     assert [changed_arguments(f) for f in runs if f.run['recipe'] == 'kd'] == [
-        dict(optimizer='muon', T=6.0),
+        dict(optimizer='sgd', T=6.0),
         dict(T=2.0),
     ]
-    named = {asked: resolve_run_name(runs, asked) for asked in ('kd,T=2.0', 'kd,optimizer=muon', 'kd,T=6.0')}
-    assert named == {'kd,T=2.0': 'x' * 20, 'kd,optimizer=muon': None, 'kd,T=6.0': 'kd,T=6.0,optimizer=muon'}
+    named = {asked: resolve_run_name(runs, asked) for asked in ('kd,T=2.0', 'kd,optimizer=sgd', 'kd,T=6.0')}
+    assert named == {'kd,T=2.0': 'x' * 20, 'kd,optimizer=sgd': None, 'kd,T=6.0': 'kd,T=6.0,optimizer=sgd'}
 
 
 def test_an_argument_that_a_recipe_has_got_since_was_at_its_default(tmp_path):
@@ -49,14 +49,14 @@ def test_an_argument_that_a_recipe_has_got_since_was_at_its_default(tmp_path):
 
 def test_sets_of_arguments(tmp_path):
     for seed in (0, 1):
-        make(tmp_path, 'exp1,optimizer=muon,student=matched', seed)
+        make(tmp_path, 'exp1,optimizer=sgd,student=matched', seed)
     make(tmp_path, 'exp1,student=matched', 0), make(tmp_path, 'exp1,student=matched,matrix=True', 0)
     found = settings(find_runs(tmp_path), but=('student', 'matrix'))
-    assert sorted(map(arguments_text, found)) == ['', 'optimizer=muon'] and len(found) == 2
+    assert sorted(map(arguments_text, found)) == ['', 'optimizer=sgd'] and len(found) == 2
 
 
 @pytest.mark.parametrize(
-    'more', [dict(optimizer='muon'), dict(epochs=3), dict(epochs=3, optimizer='muon', lr=0.1), dict(T=6.0)]
+    'more', [dict(optimizer='sgd'), dict(epochs=3), dict(epochs=3, optimizer='sgd', lr=0.1), dict(T=6.0)]
 )
 def test_the_page_answers_what_the_command_line_answers(tmp_path, more):
     make_all(tmp_path, more=more)
@@ -67,24 +67,24 @@ def test_the_page_answers_what_the_command_line_answers(tmp_path, more):
 
 def test_the_page_answers_for_each_set_of_arguments_and_says_which(tmp_path, kdfast):
     make_all(tmp_path)
-    make_all(tmp_path, {key: [v / 2 for v in values] for key, values in BASE.items()}, more=dict(optimizer='muon'))
+    make_all(tmp_path, {key: [v / 2 for v in values] for key, values in BASE.items()}, more=dict(optimizer='sgd'))
     make(tmp_path, folder_name('exp1', dict(student='matched', epochs=5)), 0)  # alone, it answers nothing
     finish(tmp_path)
     found = {arguments_text(f['arguments']): f for f in questions_answered(find_runs(tmp_path), tmp_path, 0.008)}
-    assert sorted(found) == ['', 'optimizer=muon']
+    assert sorted(found) == ['', 'optimizer=sgd']
     page = page_of(kdfast, tmp_path)
-    assert '<h3>optimizer=muon</h3>' in page and '<h3>default arguments</h3>' in page
+    assert '<h3>optimizer=sgd</h3>' in page and '<h3>default arguments</h3>' in page
     assert page.count('Experiment 1: ') == 2
     for answer in found.values():
         assert all(text.plain in page for text in answer_sentences(answer))
 
 
 def test_the_page_compares_with_each_baseline_where_none_is_as_it_is(tmp_path, kdfast):
-    for name in ('baseline,epochs=5', 'baseline,optimizer=muon', 'kd,epochs=5'):
+    for name in ('baseline,epochs=5', 'baseline,optimizer=sgd', 'kd,epochs=5'):
         make(tmp_path, name, 0, right=[1] * 60 + [0] * 40)
     finish(tmp_path)
     page = page_of(kdfast, tmp_path)
-    assert 'Against the baseline: baseline,epochs=5' in page and 'Against the baseline: baseline,optimizer=muon' in page
+    assert 'Against the baseline: baseline,epochs=5' in page and 'Against the baseline: baseline,optimizer=sgd' in page
 
 
 def finish(runs):
@@ -116,9 +116,9 @@ def page_of(kdfast, runs):
         ('kd', ['teacher'], ('baseline', {})),
         ('kd,epochs=6', ['teacher', 'baseline'], ('baseline', dict(epochs=6))),
         (
-            'kd,epochs=6,optimizer=muon,T=2.0',
-            ['teacher,optimizer=muon', 'baseline,epochs=6,optimizer=muon'],
-            ('hint', dict(optimizer='muon')),
+            'kd,epochs=6,optimizer=sgd,T=2.0',
+            ['teacher,optimizer=sgd', 'baseline,epochs=6,optimizer=sgd'],
+            ('hint', dict(optimizer='sgd')),
         ),
         ('teacher,epochs=3', [], ('baseline', {})),
         ('kd', ['teacher', 'baseline', 'hint', 'exp1', 'exp2'], None),

@@ -73,22 +73,23 @@ def whole(study, data, both, tmp_path_factory):
 def same(one, other):
     "Equal weights, predictions and numbers, no row lost or twice; but for the time it took"
 
-    def rows(folder, name):
-        return [{k: v for k, v in row.items() if k != 'seconds'} for row in csv.DictReader((folder / name).open())]
+    def rows(folder, name):  # of kdfast, or of fastai's CSVLogger
+        times = ('seconds', 'time')
+        return [{k: v for k, v in row.items() if k not in times} for row in csv.DictReader((folder / name).open())]
 
     def numbers(folder):
         return {k: v for k, v in folder.result.items() if k not in ('seconds', 'latency')}
 
     if not all((one / name).exists() for name in other.files):
         return False
+    tables = {name for name in other.files if name.endswith('.csv')} | {'metrics.csv', 'steps.csv'}
     return (
         equal(weights(one), weights(other))
-        and all(rows(one, name) == rows(other, name) for name in ('metrics.csv', 'steps.csv'))
+        and all(rows(one, name) == rows(other, name) for name in tables)
         and numbers(one) == numbers(other)
         and all(
             (one / name).read_bytes() == (other / name).read_bytes()
-            for name in other.files
-            if name not in ('metrics.csv', 'steps.csv', 'result.json')
+            for name in other.files.keys() - tables - {'result.json'}
         )
     )
 

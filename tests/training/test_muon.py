@@ -92,19 +92,19 @@ def test_channels_last_changes_nothing():
     assert torch.equal(*made)
 
 
-def test_stages_of_a_study_use_the_optimizer_muon(kdfast, images, tmp_path):
-    "What an experiment stands on is trained by Muon, too; a frozen front stays as it is"
+def test_stages_of_a_study_use_the_optimizer(kdfast, images, tmp_path):
+    "What an experiment stands on is trained by the same optimizer; a frozen front stays as it is"
     asked = ['--data', images, '--runs', tmp_path]
-    done = kdfast('run', 'exp1', '--epochs', 2, '--optimizer', 'muon', *asked)
+    done = kdfast('run', 'exp1', '--epochs', 2, '--optimizer', 'adamw', *asked)
     assert done.status == 0, done.err
     assert {folder.name for folder in (tmp_path / 'tiny').iterdir()} == {
-        'teacher,optimizer=muon',
-        'hint,optimizer=muon',
-        'exp1,epochs=2,optimizer=muon',
+        'teacher,optimizer=adamw',
+        'hint,optimizer=adamw',
+        'exp1,epochs=2,optimizer=adamw',
     }
-    assert f'next  kdfast run baseline --epochs 2 --optimizer muon --data {images}' in done.out
+    assert f'next  kdfast run baseline --epochs 2 --optimizer adamw --data {images}' in done.out
     hint, exp1 = (
-        weights(tmp_path / 'tiny' / name / '0') for name in ('hint,optimizer=muon', 'exp1,epochs=2,optimizer=muon')
+        weights(tmp_path / 'tiny' / name / '0') for name in ('hint,optimizer=adamw', 'exp1,epochs=2,optimizer=adamw')
     )
     front = {name for name in hint if name.startswith(('stem', 'stage1', 'stage2'))}
     assert equal({name: hint[name] for name in front}, {name: exp1[name] for name in front})
