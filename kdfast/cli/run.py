@@ -208,7 +208,7 @@ def print_summary(
     next_command = ['compare', *changed_flags(options, only=['runs'])]
     if following:
         recipe, given = following
-        shared = [*changed_flags(images), *changed_flags(options, only=['seed', 'runs', 'threads'])]
+        shared = [*changed_flags(images), *changed_flags(options, only=['seed', 'runs', 'threads', 'trust_code'])]
         next_command = ['run', recipe, *option_flags(given), *shared]
     out.print(run_summary(run_dir))
     command = shlex.join(['kdfast', *next_command])

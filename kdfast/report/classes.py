@@ -4,6 +4,7 @@ import base64
 import io
 from collections import defaultdict
 from collections.abc import Sequence
+from math import ceil
 
 import numpy as np
 from PIL import Image
@@ -12,7 +13,7 @@ from kdfast.analysis.confusion import CLASS_COLUMNS, confusion_summary, part_of_
 from kdfast.report.confusion import MAX_CLASSES, confusion_sentences, listed_classes
 from kdfast.runs.find import resolve_run_name
 from kdfast.runs.run_dir import RunDir
-from kdfast.stats.confusion import hardest, most_alike
+from kdfast.stats.confusion import hardest, most_alike, most_confused, named_pairs
 
 STUDENTS = ('exp2', 'kd', 'exp1', 'baseline')  # the first one with a result is compared with its teacher
 MAX_SIDE = 64  # pixels of an image on the page
@@ -36,11 +37,26 @@ def confusion_matrices(
             n=len(runs),
             n_classes=len(classes),
             classes=[classes[c] for c in shown],
-            rows=[list(zip(*row)) for row in zip(counts.tolist(), shares.tolist())],  # (count, share) of each cell
+            rows=[
+                (classes[c], (int(total[c].sum()), heat_cells(counts[at], shares[at], at)))
+                for at, c in enumerate(shown)
+            ],
             most_alike=most_alike(classes, total),
+            pairs=named_pairs(most_confused(total), classes, total),
         )
         matrices.append(matrix)
     return matrices
+
+
+def heat_cells(
+    counts: np.ndarray,  # (classes,) of a row
+    shares: np.ndarray,  # (classes,) of the whole row
+    diagonal: int,  # Position of the correct predictions
+) -> list[tuple[int, str]]:
+    "Return count and style of each cell: blue on the diagonal, red elsewhere, deeper with the share."
+    deep = [min(9, ceil(10 * share)) if at == diagonal else min(9, ceil(30 * share)) for at, share in enumerate(shares)]
+    styles = [f'{"d" if at == diagonal else "h"}{level}' if level else '' for at, level in enumerate(deep)]
+    return list(zip(counts.tolist(), styles))
 
 
 def class_accuracy_rows(

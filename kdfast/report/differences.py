@@ -53,6 +53,26 @@ def seeds_note(
     return f': needs about {row["seeds_to_settle"]} seeds'
 
 
+def verdict_sentences(
+    rows: Sequence[dict],  # From `differences_from`
+) -> list[str]:
+    "Return the main result: which recipes are better, worse and alike, and which are undecided."
+    against = rows[0]['against']
+    texts = dict(
+        better=f'Better than {against}',
+        worse=f'Worse than {against}',
+        alike=f'Alike (any difference from {against} is smaller than the margin)',
+        undecided='Undecided',
+    )
+    sentences = []
+    for verdict, text in texts.items():
+        found = [row for row in rows if row['verdict'] == verdict]
+        if found:
+            listing = ', '.join(f'{row["recipe"]} ({signed_points(row["difference"])} points)' for row in found)
+            sentences.append(f'{text}: {listing}.')
+    return sentences
+
+
 def difference_remarks(
     rows: Sequence[dict],  # From `differences_from` or `paired_difference`
 ) -> list[str]:
