@@ -31,7 +31,8 @@ class Board:
         self.console = console
         self.live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self.started = time.monotonic()
-        self.epochs_before = sum(map(epochs_done, tasks))  # of earlier commands
+        self.finished_epochs = {}  # of finished tasks, which are read once
+        self.epochs_before = sum(self.epochs_done().values())  # of earlier commands
         self.verdicts = None, ''  # number of finished runs, and the verdicts that these have
 
     def __enter__(self):
@@ -51,10 +52,10 @@ class Board:
 
     def headline(self) -> Text:
         "Return runs and epochs done of all, and about how long the rest takes."
-        runs = sum(task.folder.finished for task in self.tasks)
-        done = sum(map(epochs_done, self.tasks))
-        planned = sum(max(epochs_planned(task), epochs_done(task)) for task in self.tasks if not task.failure)
-        left = max(0, planned - sum(epochs_done(task) for task in self.tasks if not task.failure))
+        epochs = self.epochs_done()
+        runs, done = len(self.finished_epochs), sum(epochs.values())
+        waiting = [task for task in self.tasks if not task.failure and task not in self.finished_epochs]
+        left = sum(max(0, epochs_planned(task) - epochs[task]) for task in waiting)
         text = Text.assemble((f'{runs} of {len(self.tasks)} runs', 'bold'), f', {done} of {done + left} epochs')
         trained = done - self.epochs_before
         if trained > 0 and left:
@@ -62,9 +63,17 @@ class Board:
             text.append(f', about {duration(seconds)} left')
         return text
 
+    def epochs_done(self) -> dict[Task, int]:
+        "Return how many epochs each task has trained, in this command and before."
+        for task in self.tasks:
+            if task not in self.finished_epochs and task.folder.finished:
+                self.finished_epochs[task] = len(task.folder.metrics())
+        others = {task: len(task.folder.metrics()) for task in self.tasks if task not in self.finished_epochs}
+        return self.finished_epochs | others
+
     def verdict_lines(self) -> list[Text]:
         "Return the verdicts that the finished runs have under the designs of the study."
-        n_finished = sum(task.folder.finished for task in self.tasks)
+        n_finished = len(self.finished_epochs)
         if self.verdicts[0] != n_finished:
             self.verdicts = n_finished, verdicts_so_far([task.folder for task in self.tasks])
         return [Text(line, style='dim') for line in self.verdicts[1]]
@@ -147,13 +156,6 @@ def epochs_planned(
 ) -> int:
     "Return how many epochs a task trains; 0 if its recipe has no such option."
     return task.recipe.resolve(task.given).get('epochs') or 0
-
-
-def epochs_done(
-    task: Task,  # Of the study
-) -> int:
-    "Return how many epochs a task has trained, in this command and before."
-    return len(task.folder.metrics())
 
 
 def progress_text(
