@@ -105,7 +105,7 @@ def compare_against(
 ):
     "Print the differences from the recipe `against`; one table per data set."
     from kdfast.analysis.differences import differences_from
-    from kdfast.report.differences import difference_remarks, difference_table
+    from kdfast.report.differences import difference_remarks, difference_table, verdict_texts
 
     tables = {name: differences_from(of_data, against, margin, metric) for name, of_data in by_data.items()}
     rows = [dict(data=name) | row for name, table in tables.items() for row in table]
@@ -117,7 +117,9 @@ def compare_against(
     for name, table in tables.items():
         print_heading(name)
         if table:
-            out.print(difference_table(table), *map(Text, difference_remarks(table)), sep='\n')
+            out.print(
+                *verdict_texts(table), Text(), difference_table(table), *map(Text, difference_remarks(table)), sep='\n'
+            )
         else:
             print_line(f'no other recipe than {against} has finished runs')
 

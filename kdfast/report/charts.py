@@ -7,8 +7,8 @@ from math import ceil, floor, isfinite, log10
 WIDTH, HEIGHT = 360, 220
 LEFT, RIGHT, TOP, BOTTOM = 44, 8, 8, 34  # space around the plot area, for axis labels
 MAX_POINTS = 200  # of a line: more than its pixels show
-MIN_POINTS = 16  # of a line, however many there are
-CHART_POINTS = 4000  # of all lines of a chart, about: the page must stay small
+MIN_POINTS = 8  # of a line, however many there are
+CHART_POINTS = 1200  # of all means of a chart, and of all its seeds, about: the page must stay small
 MAX_VALUE = 1e300  # larger values are not drawn, like infinite ones: their differences could overflow
 
 
@@ -29,7 +29,7 @@ def line_chart(
     whole_ticks = [v for v in ticks(first, last) if float(v).is_integer()]  # epochs and steps
     parts = [axes(x, y, whole_ticks, ticks(low, high), xlabel)]
     for name, (_, seeds) in series.items():
-        parts += [f'<polyline class="seed c{colors[name]}" points="{path(line, x, y)}"/>' for line in seeds]
+        parts += [f'<polyline class="seed c{colors[name]}" points="{path(line, x, y, 0)}"/>' for line in seeds]
     for name, (mean, _) in series.items():
         parts += mean_line(mean, x, y, f'c{colors[name]}', name)
     return svg(title, HEIGHT, parts)
@@ -143,9 +143,9 @@ def thin_out(
 
 
 def points_per_line(
-    lines: int,  # In a chart
+    lines: int,  # Of one kind in a chart: means, or seeds
 ) -> int:
-    "Return how many points each line of a chart may have."
+    "Return how many points each line may have."
     return max(MIN_POINTS, min(MAX_POINTS, CHART_POINTS // max(lines, 1)))
 
 
@@ -153,9 +153,10 @@ def path(
     points,  # (x, y) of each
     x: Callable,  # Horizontal position of a value
     y: Callable,  # Vertical position of a value
+    digits: int = 1,  # Decimals of each position
 ):
     "Return the points of a line as text for SVG."
-    return ' '.join(f'{x(a):.1f},{y(b):.1f}' for a, b in points)
+    return ' '.join(f'{x(a):.{digits}f},{y(b):.{digits}f}' for a, b in points)
 
 
 def svg(

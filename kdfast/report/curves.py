@@ -135,12 +135,14 @@ def chart_series(
     runs: Mapping[str, Sequence],  # By recipe: values by x of each seed, from 1; None where there is no value
 ) -> dict[str, tuple]:  # By recipe that has values: points (x, y) of the mean, and of each seed if there are several
     "Return the lines of a chart, of at most as many points as a chart may have."
-    n = points_per_line(sum(len(curves) + 1 for curves in runs.values()))
+    n_mean, n_seed = points_per_line(len(runs)), points_per_line(sum(map(len, runs.values())))
     series = {}
     for recipe, curves in runs.items():
-        line = thin_out(drawable_points(mean_by_x(curves)), n)
+        line = thin_out(drawable_points(mean_by_x(curves)), n_mean)
         if line:
-            seeds = [thin_out(drawable_points(enumerate(curve, 1)), n) for curve in curves] if len(curves) > 1 else []
+            seeds = (
+                [thin_out(drawable_points(enumerate(curve, 1)), n_seed) for curve in curves] if len(curves) > 1 else []
+            )
             series[recipe] = line, [seed for seed in seeds if seed]
     return series
 
@@ -165,11 +167,30 @@ def chart_lines(
     colors: Mapping[str, int],  # By recipe
     unit: str,  # Of x
 ) -> dict:  # For JSON
-    "Return the data of an interactive chart: axis range, and x and y of each line with five digits."
+    "Return the data of an interactive chart: axis range, and the lines of each recipe with four digits."
     ys = [point[1] for mean_points, seeds in series.values() for line in (mean_points, *seeds) for point in line]
-    lines = []
+    recipes = []
     for recipe, (mean_points, seeds) in series.items():
-        for line in (*seeds, mean_points):
-            x, y = ([float(f'{v:.5g}') for v in values] for values in zip(*line))
-            lines.append(dict(recipe=recipe, color=colors[recipe], mean=line is mean_points, x=x, y=y))
-    return dict(unit=unit, range=widened(*reach(ys)), lines=lines)
+        lines = [line_data(line) for line in (*seeds, mean_points)]
+        for line, before in reversed(list(zip(lines[1:], lines))):
+            if line['x'] == before['x']:
+                del line['x']  # the page takes that of the line before
+        recipes.append(dict(recipe=recipe, color=colors[recipe], seeds=lines[:-1], mean=lines[-1]))
+    return dict(unit=unit, range=widened(*reach(ys)), recipes=recipes)
+
+
+def line_data(
+    points,  # (x, y) of each
+):
+    "Return x and y of a line as short numbers."
+    x, y = zip(*points)
+    return dict(x=[short(v, 6) for v in x], y=[short(v, 4) for v in y])
+
+
+def short(
+    number: float,  # Finite
+    digits: int,  # To keep
+):
+    "Round to a number of digits; an integer where it is one."
+    rounded = float(f'{number:.{digits}g}')
+    return int(rounded) if rounded.is_integer() and abs(rounded) < 1e9 else rounded

@@ -53,23 +53,22 @@ def seeds_note(
     return f': needs about {row["seeds_to_settle"]} seeds'
 
 
-def verdict_sentences(
+def verdict_texts(
     rows: Sequence[dict],  # From `differences_from`
-) -> list[str]:
-    "Return the main result: which recipes are better, worse and alike, and which are undecided."
+) -> list[Text]:
+    "Return the main result, a sentence per verdict: which recipes are better, worse, alike, undecided."
     against = rows[0]['against']
-    texts = dict(
+    labels = dict(
         better=f'Better than {against}',
         worse=f'Worse than {against}',
         alike=f'Alike (any difference from {against} is smaller than the margin)',
         undecided='Undecided',
     )
     sentences = []
-    for verdict, text in texts.items():
-        found = [row for row in rows if row['verdict'] == verdict]
+    for verdict, label in labels.items():
+        found = [f'{r["recipe"]} ({signed_points(r["difference"])} points)' for r in rows if r['verdict'] == verdict]
         if found:
-            listing = ', '.join(f'{row["recipe"]} ({signed_points(row["difference"])} points)' for row in found)
-            sentences.append(f'{text}: {listing}.')
+            sentences.append(Text.assemble((label, STYLES[verdict]), f': {", ".join(found)}.'))
     return sentences
 
 

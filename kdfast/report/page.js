@@ -43,6 +43,9 @@
   for (const source of document.querySelectorAll('script[type="application/json"]')) {
     const chart = JSON.parse(source.textContent);
     chart.figure = source.parentElement;
+    chart.lines = chart.recipes.flatMap(({recipe, color, seeds, mean}) =>
+      [...seeds, mean].map(line => ({...line, recipe, color, mean: line === mean})));
+    chart.lines.forEach((line, i) => line.x ??= chart.lines[i - 1].x);
     chart.data = uPlot.join(chart.lines.map(line => [line.x, line.y]));
     chart.tip = document.createElement('div');
     chart.tip.className = 'tip';

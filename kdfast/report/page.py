@@ -20,7 +20,7 @@ from kdfast.core.format import percent, signed_points
 from kdfast.report.classes import class_accuracy_rows, confident_errors, confusion_matrices
 from kdfast.report.confusion import MAX_CLASSES
 from kdfast.report.curves import curve_charts, curve_sentences
-from kdfast.report.differences import difference_remarks, verdict_sentences
+from kdfast.report.differences import difference_remarks, verdict_texts
 from kdfast.report.forest import forest_plot
 from kdfast.report.labels import HEADINGS, label_cells, label_rows, shown_labels
 from kdfast.report.matrix import KINDS, answer_sentences
@@ -31,7 +31,7 @@ from kdfast.runs.lookup import arguments_text
 from kdfast.runs.run_dir import RunDir
 
 FOLDER = Path(__file__).parent
-N_COLORS = 18  # of lines: six hues in the style of the page, each solid, dashed and dotted
+N_COLORS = 18  # of lines in page.css: six hues, each solid, dashed and dotted
 SECTIONS = dict(  # of the page, with their titles in the navigation
     answer='Answer',
     figures='Key figures',
@@ -92,31 +92,35 @@ def fill_template(
     style, script = page_style(), page_script()
     optional = ('analyses', 'labels', 'classes', 'errors')
     shown = content | dict(classes=content['classes'] or content['confusions'] or content['by_class'])
-    return page_template().render(
-        content,
-        data=data,
-        version=kdfast.__version__,
-        style=Markup(style),
-        script=Markup(script),
-        script_hash='sha256-' + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        n_colors=N_COLORS,
-        sections=[(name, title) for name, title in SECTIONS.items() if name not in optional or shown[name]],
-        gallery=content['errors'],
-        label_headings=HEADINGS,
+    return (
+        environment()
+        .get_template('page.html')
+        .render(
+            content,
+            data=data,
+            version=kdfast.__version__,
+            style=Markup(style),
+            script=Markup(script),
+            script_hash='sha256-' + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            sections=[(name, title) for name, title in SECTIONS.items() if name not in optional or shown[name]],
+            gallery=content['errors'],
+            label_headings=HEADINGS,
+        )
     )
 
 
-def page_template():
-    "Return the template of the page, page.html."
-    environment = Environment(
+def environment() -> Environment:
+    "Return the environment of the templates: everything is escaped."
+    made = Environment(
         loader=PackageLoader('kdfast.report', '.'),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= dict(percent=percent, points=signed_points)
-    return environment.get_template('page.html')
+    made.policies['json.dumps_kwargs'] = dict(separators=(',', ':'))
+    made.filters |= dict(percent=percent, points=signed_points)
+    return made
 
 
 def page_style() -> str:
@@ -201,7 +205,7 @@ def baseline_section(
     return dict(
         baseline=baseline,
         plot=forest_plot([(row['recipe'], row) for row in rows], margin, f'against {baseline}'),
-        sentences=verdict_sentences(rows),
+        sentences=[text.plain for text in verdict_texts(rows)],
         metric=METRICS[rows[0]['metric']].label,
         remarks=difference_remarks(rows),
     )

@@ -28,7 +28,7 @@ def test_a_line_lies_where_its_numbers_are():
     seed, line = drawn.findall('polyline')
     points = [tuple(map(float, p.split(','))) for p in line.get('points').split()]
     assert line.find('title').text == '<kd>' and line.get('class') == 'line c2' and seed.get('class') == 'seed c2'
-    assert places(seed.get('points'))[1][1] > points[1][1] and places(seed.get('points'))[2] == points[2]
+    assert places(seed.get('points'))[1][1] > points[1][1] + 10
     assert (
         points[1] == pytest.approx(((points[0][0] + points[2][0]) / 2, (points[0][1] + points[2][1]) / 2))
         and points[0][1] > points[2][1]
@@ -125,7 +125,7 @@ def test_whatever_the_numbers_are_they_are_drawn_inside_the_plot_and_in_their_or
         assert [c.get('r') for c in root.findall('circle')] == ['2.5'] * single
         lines = chart_lines(series, dict(a=0, b=1), 'epoch')  # of the interactive chart
         json.dumps(lines, allow_nan=False)
-        assert [line['recipe'] for line in lines['lines'] if line['mean']] == list(series)
+        assert [found['recipe'] for found in lines['recipes']] == list(series)
         for line in root.findall('line'):
             assert TOP <= float(line.get('y1')) <= HEIGHT - BOTTOM
         for text in root.findall('text'):
@@ -133,9 +133,9 @@ def test_whatever_the_numbers_are_they_are_drawn_inside_the_plot_and_in_their_or
 
 
 def test_a_chart_of_many_lines_has_few_points_of_each():
-    assert points_per_line(2) == 200 and points_per_line(40) == 100 and points_per_line(400) == 16
+    assert points_per_line(2) == 200 and points_per_line(12) == 100 and points_per_line(400) == 8
     series = chart_series({name: [[1.0 * k for k in range(500)]] * 20 for name in 'abcd'})
-    assert all(len(line) <= 48 and len(seeds) == 20 and len(seeds[0]) <= 48 for line, seeds in series.values())
+    assert all(len(line) <= 200 and len(seeds) == 20 and len(seeds[0]) <= 15 for line, seeds in series.values())
 
 
 def test_the_mean_ends_with_the_first_seed():
