@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from kdfast.core.format import count_text, duration, loss_text, megabytes, milliseconds, percent, thousands
 
+SCORES, COSTS, LOSSES = GROUPS = ('scores', 'size and time', 'losses')  # tables of the HTML page
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -15,6 +17,7 @@ class Measure:
     format: Callable[[float], str]
     of_teacher: bool = False  # The summary of a student shows its teacher's, too
     compute: Callable[[dict], float | None] | None = None  # From result.json, if it has no such key
+    group: str = SCORES  # Table of the HTML page that has it
 
     def value(
         self,
@@ -25,7 +28,7 @@ class Measure:
 
 
 MEASURES = [
-    Measure('train_loss', 'training loss', loss_text),
+    Measure('train_loss', 'training loss', loss_text, group=LOSSES),
     Measure('train_accuracy', 'training accuracy', percent),
     Measure('valid_accuracy', 'validation accuracy', percent, of_teacher=True),
     Measure('valid_balanced_accuracy', 'balanced accuracy', percent, of_teacher=True),
@@ -36,13 +39,13 @@ MEASURES = [
     Measure('valid_f1', 'F1 per image', percent, of_teacher=True),
     Measure('test_accuracy', 'test accuracy', percent, of_teacher=True),
     Measure('test_map', 'test mAP', percent, of_teacher=True),
-    Measure('fit_loss', 'fit loss', loss_text),
-    Measure('soft_loss', 'soft loss', loss_text),
-    Measure('hard_loss', 'hard loss', loss_text),
-    Measure('params', 'parameters', thousands, of_teacher=True),
-    Measure('macs', 'multiply-adds', thousands, of_teacher=True),
-    Measure('bytes', 'size of weights', megabytes, of_teacher=True),
-    Measure('latency', 'latency (1 image)', milliseconds, of_teacher=True),
-    Measure('epochs', 'epochs', count_text),
-    Measure('seconds', 'training time', duration),
+    Measure('fit_loss', 'fit loss', loss_text, group=LOSSES),
+    Measure('soft_loss', 'soft loss', loss_text, group=LOSSES),
+    Measure('hard_loss', 'hard loss', loss_text, group=LOSSES),
+    Measure('params', 'parameters', thousands, of_teacher=True, group=COSTS),
+    Measure('macs', 'multiply-adds', thousands, of_teacher=True, group=COSTS),
+    Measure('bytes', 'size of weights', megabytes, of_teacher=True, group=COSTS),
+    Measure('latency', 'latency (1 image)', milliseconds, of_teacher=True, group=COSTS),
+    Measure('epochs', 'epochs', count_text, group=COSTS),
+    Measure('seconds', 'training time', duration, group=COSTS),
 ]

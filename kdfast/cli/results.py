@@ -127,7 +127,7 @@ def print_differences(
     as_csv,  # Print CSV instead of tables
 ):
     "Print the differences from the recipe `against`; one table per data set."
-    from kdfast.report.differences import difference_remarks, difference_table
+    from kdfast.report.differences import difference_remarks, difference_table, verdict_texts
 
     rows = [dict(data=name) | row for name, table in tables.items() for row in table]
     if as_json:
@@ -138,7 +138,9 @@ def print_differences(
     for name, table in tables.items():
         print_heading(name)
         if table:
-            out.print(difference_table(table), *map(Text, difference_remarks(table)), sep='\n')
+            out.print(
+                *verdict_texts(table), Text(), difference_table(table), *map(Text, difference_remarks(table)), sep='\n'
+            )
         else:
             print_line(f'no other recipe than {against} has finished runs')
 

@@ -209,7 +209,10 @@ def print_summary(
     next_command = ['compare', *changed_flags(options, only=['runs'])]
     if following:
         recipe, given = following
-        shared = [*changed_flags(images), *changed_flags(options, only=['seed', 'runs', 'threads', 'resplit'])]
+        shared = [
+            *changed_flags(images),
+            *changed_flags(options, only=['seed', 'runs', 'threads', 'resplit', 'trust_code']),
+        ]
         next_command = ['run', recipe, *option_flags(given), *shared]
     out.print(run_summary(run_dir))
     command = shlex.join(['kdfast', *next_command])

@@ -1,91 +1,51 @@
-"""Line charts and interval plots as inline SVG. CSS of the page sets their colors, also for dark mode and print."""
+"""Line charts as inline SVG. CSS of the page sets their colors, also for dark mode and print."""
 
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
-from itertools import accumulate
 from math import ceil, floor, isfinite, log10
-
-from kdfast.core.format import wrap_name
 
 WIDTH, HEIGHT = 360, 220
 LEFT, RIGHT, TOP, BOTTOM = 44, 8, 8, 34  # space around the plot area, for axis labels
 MAX_POINTS = 200  # of a line: more than its pixels show
+MIN_POINTS = 8  # of a line, however many there are
+CHART_POINTS = 1200  # of all means of a chart, and of all its seeds, about: the page must stay small
 MAX_VALUE = 1e300  # larger values are not drawn, like infinite ones: their differences could overflow
-
-# Rows of an interval plot
-ROW_HEIGHT = 36
-LINE_HEIGHT = 13
-LABEL_LENGTH = 54  # characters
-EDGE = 30
 
 
 def line_chart(
-    series: Mapping[str, Sequence],  # By name: (x, mean, lowest, highest) in order of x
+    series: Mapping[str, tuple],  # By name: points (x, y) of the mean, and of each seed, in order of x
     colors: Mapping[str, int],  # By name: the number of its color in the style of the page
     title: str,  # What y is
     xlabel: str,  # What x is
 ) -> str:  # SVG; empty if there is nothing to draw
-    "Draw lines with bands from the lowest to the highest seed."
-    drawn = {name: thin_out([p for p in points if drawable(p)]) for name, points in series.items()}
-    drawn = {name: points for name, points in drawn.items() if points}
-    if not drawn:
+    "Draw the mean of each name as a thick line, and its seeds as thin lines."
+    every = [p for mean, seeds in series.values() for line in (mean, *seeds) for p in line]
+    if not every:
         return ''
-    xs = [p[0] for points in drawn.values() for p in points]
+    xs = [p[0] for p in every]
     first, last = widened(min(xs), max(xs))
-    low, high = widened(*reach([y for points in drawn.values() for p in points for y in p[1:]]))
+    low, high = widened(*reach([p[1] for p in every]))
     x, y = scale(first, last, LEFT, WIDTH - RIGHT), scale(low, high, HEIGHT - BOTTOM, TOP)
     whole_ticks = [v for v in ticks(first, last) if float(v).is_integer()]  # epochs and steps
     parts = [axes(x, y, whole_ticks, ticks(low, high), xlabel)]
-    for name, points in drawn.items():
-        parts += line_with_band(points, x, y, f'c{colors[name]}', name)
+    for name, (_, seeds) in series.items():
+        parts += [f'<polyline class="seed c{colors[name]}" points="{path(line, x, y, 0)}"/>' for line in seeds]
+    for name, (mean, _) in series.items():
+        parts += mean_line(mean, x, y, f'c{colors[name]}', name)
     return svg(title, HEIGHT, parts)
 
 
-def line_with_band(
-    points,  # (x, mean, lowest, highest) of each point
+def mean_line(
+    points,  # (x, y) of each point
     x: Callable,  # Horizontal position of a value
     y: Callable,  # Vertical position of a value
     color: str,  # CSS class
     name: str,  # Of the line
 ):
-    "Yield the SVG elements of one line: band, line, and a dot for a single point."
-    edge = [(p[0], p[2]) for p in points] + [(p[0], p[3]) for p in reversed(points)]
-    yield f'<polygon class="band {color}" points="{path(edge, x, y)}"/>'
+    "Yield the SVG elements of a thick line; also a dot for a single point."
     if len(points) == 1:
-        at, mean, *_ = points[0]
-        yield f'<circle class="line {color}" cx="{x(at):.1f}" cy="{y(mean):.1f}" r="2.5"/>'
-    line = path([p[:2] for p in points], x, y)
-    yield f'<polyline class="line {color}" points="{line}"><title>{escape(name)}</title></polyline>'
-
-
-def interval_plot(
-    rows: Sequence[tuple],  # (name, mean, low, high, verdict), in percentage points
-    margin: float,  # In percentage points: the shaded range of differences that do not matter
-) -> str:  # SVG
-    "Draw one line per difference, with its 95 % interval; only the name if a number is not finite."
-    labels = [wrap_name(f'{name}: {verdict}', LABEL_LENGTH).plain.split('\n') for name, *_, verdict in rows]
-    ends = list(accumulate((ROW_HEIGHT + LINE_HEIGHT * (len(label) - 1) for label in labels), initial=0))
-    numbers = [abs(v) for _, *values, _ in rows for v in values if drawable(values)]
-    limit = max([margin * 1.5, 1e-3, *numbers])
-    x = scale(-limit, limit, EDGE, WIDTH - EDGE)
-    height = ends[-1] + 24
-    shaded = f'x="{x(-margin):.1f}" width="{x(margin) - x(-margin):.1f}"'
-    parts = [
-        f'<rect class="margin" {shaded} y="0" height="{height - 22}"/>',
-        f'<line class="zero" x1="{x(0):.1f}" x2="{x(0):.1f}" y1="0" y2="{height - 22}"/>',
-    ]
-    for v in ticks(-limit, limit, 4):
-        parts.append(f'<text x="{x(v):.1f}" y="{height - 6}" text-anchor="middle">{v:+g}</text>')
-    for (_, mean, low, high, verdict), label, end in zip(rows, labels, ends[1:]):
-        y = end - 10
-        for above, text in enumerate(reversed(label)):
-            parts.append(f'<text x="4" y="{y - 11 - LINE_HEIGHT * above}">{escape(text)}</text>')
-        if drawable((mean, low, high)):
-            parts.append(
-                f'<line class="interval {verdict}" x1="{x(low):.1f}" x2="{x(high):.1f}" y1="{y}" y2="{y}"/>'
-                f'<circle class="{verdict}" cx="{x(mean):.1f}" cy="{y}" r="4"/>'
-            )
-    return svg('differences with their intervals', height, parts)
+        yield f'<circle class="line {color}" cx="{x(points[0][0]):.1f}" cy="{y(points[0][1]):.1f}" r="2.5"/>'
+    yield f'<polyline class="line {color}" points="{path(points, x, y)}"><title>{escape(name)}</title></polyline>'
 
 
 # Axes
@@ -174,20 +134,29 @@ def drawable(
 
 def thin_out(
     points: Sequence[tuple],  # (x, y, …)
+    n: int = MAX_POINTS,  # At most
 ) -> list[tuple]:
-    "Return at most 200 points, each the mean of neighbors."
-    size = ceil(len(points) / MAX_POINTS) or 1
+    "Return at most n points, each the mean of neighbors."
+    size = ceil(len(points) / n) or 1
     groups = [points[i : i + size] for i in range(0, len(points), size)]
     return [tuple(sum(values) / len(group) for values in zip(*group)) for group in groups]
+
+
+def points_per_line(
+    lines: int,  # Of one kind in a chart: means, or seeds
+) -> int:
+    "Return how many points each line may have."
+    return max(MIN_POINTS, min(MAX_POINTS, CHART_POINTS // max(lines, 1)))
 
 
 def path(
     points,  # (x, y) of each
     x: Callable,  # Horizontal position of a value
     y: Callable,  # Vertical position of a value
+    digits: int = 1,  # Decimals of each position
 ):
     "Return the points of a line as text for SVG."
-    return ' '.join(f'{x(a):.1f},{y(b):.1f}' for a, b in points)
+    return ' '.join(f'{x(a):.{digits}f},{y(b):.{digits}f}' for a, b in points)
 
 
 def svg(

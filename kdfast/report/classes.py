@@ -4,6 +4,7 @@ import base64
 import io
 from collections import defaultdict
 from collections.abc import Sequence
+from math import ceil
 
 import numpy as np
 from PIL import Image
@@ -12,10 +13,13 @@ from kdfast.analysis.confusion import CLASS_COLUMNS, confusion_summary, part_of_
 from kdfast.report.confusion import MAX_CLASSES, confusion_sentences, listed_classes
 from kdfast.runs.find import resolve_run_name
 from kdfast.runs.run_dir import RunDir
-from kdfast.stats.confusion import hardest, most_alike
+from kdfast.stats.confusion import hardest, most_alike, most_confused, named_pairs
 
 STUDENTS = ('exp2', 'kd', 'exp1', 'baseline')  # the first one with a result is compared with its teacher
+MANY_RECIPES, FEWER_CLASSES = 6, 25  # of more recipes, matrices show fewer classes
 MAX_SIDE = 64  # pixels of an image on the page
+MAX_IMAGES = 64  # on the page, about: it must stay small
+MIN_IMAGES = 4  # of each recipe
 
 
 def confusion_matrices(
@@ -25,22 +29,38 @@ def confusion_matrices(
     by_recipe = defaultdict(list)
     for folder in folders:
         by_recipe[folder.recipe].append(folder)
+    n_shown = MAX_CLASSES if len(by_recipe) <= MANY_RECIPES else FEWER_CLASSES
     matrices = []
     for recipe, runs in by_recipe.items():
         classes, _ = runs[0].confusion()
         total = np.sum([run.confusion()[1] for run in runs], axis=0)
-        shown = sorted(hardest(total, MAX_CLASSES))
+        shown = sorted(hardest(total, n_shown))
         counts, shares = part_of_matrix(total, shown)
         matrix = dict(
             recipe=recipe,
             n=len(runs),
             n_classes=len(classes),
             classes=[classes[c] for c in shown],
-            rows=[list(zip(*row)) for row in zip(counts.tolist(), shares.tolist())],  # (count, share) of each cell
+            rows=[
+                (classes[c], (int(total[c].sum()), heat_cells(counts[at], shares[at], at)))
+                for at, c in enumerate(shown)
+            ],
             most_alike=most_alike(classes, total),
+            pairs=named_pairs(most_confused(total), classes, total),
         )
         matrices.append(matrix)
     return matrices
+
+
+def heat_cells(
+    counts: np.ndarray,  # (classes,) of a row
+    shares: np.ndarray,  # (classes,) of the whole row
+    diagonal: int,  # Position of the correct predictions
+) -> list[tuple[int, str]]:
+    "Return count and style of each cell: blue on the diagonal, red elsewhere, deeper with the share."
+    deep = [min(9, ceil(10 * share)) if at == diagonal else min(9, ceil(30 * share)) for at, share in enumerate(shares)]
+    styles = [f'{"d" if at == diagonal else "h"}{level}' if level else '' for at, level in enumerate(deep)]
+    return list(zip(counts.tolist(), styles))
 
 
 def class_accuracy_rows(
@@ -69,6 +89,7 @@ def confident_errors(
     folders: Sequence[RunDir],  # Finished runs that classify
 ) -> dict[str, list[dict]]:  # By recipe: image as data URI, actual and predicted class
     "Return the images that the first seed of each recipe classifies wrongly with the highest confidence."
+    n = max(MIN_IMAGES, MAX_IMAGES // max(len({folder.recipe for folder in folders}), 1))
     shown = {}
     for folder in folders:
         if folder.recipe in shown or not (folder / 'confused.npz').exists():
@@ -77,7 +98,7 @@ def confident_errors(
         errors = folder.arrays('confused.npz')
         shown[folder.recipe] = [
             dict(src=data_uri(image), actual=classes[actual], predicted=classes[predicted])
-            for image, actual, predicted in zip(errors['images'], errors['actual'], errors['predicted'])
+            for image, actual, predicted in zip(errors['images'][:n], errors['actual'], errors['predicted'])
         ]
     return shown
 
@@ -85,9 +106,12 @@ def confident_errors(
 def data_uri(
     image: np.ndarray,  # (height, width, channels), bytes
 ):
-    "Return an image as a data URI of PNG, for the page."
+    "Return an image as a data URI for the page: JPEG, or PNG if that is smaller, as of few pixels."
     picture = Image.fromarray(image)
     picture.thumbnail((MAX_SIDE, MAX_SIDE))
-    content = io.BytesIO()
-    picture.save(content, 'PNG')
-    return 'data:image/png;base64,' + base64.b64encode(content.getvalue()).decode()
+    encoded = []
+    for kind in ('png', 'jpeg'):
+        content = io.BytesIO()
+        picture.save(content, kind, **(dict(quality=85) if kind == 'jpeg' else {}))
+        encoded.append(f'data:image/{kind};base64,' + base64.b64encode(content.getvalue()).decode())
+    return min(encoded, key=len)

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from kdfast.analysis.curves import LAST_EPOCHS, TOLERANCE, score_name
 from kdfast.core.format import loss_text
-from kdfast.report.charts import line_chart
+from kdfast.report.charts import drawable, line_chart, points_per_line, reach, thin_out, widened
 from kdfast.runs.run_dir import RunDir
 
 CURVES = {  # columns of metrics.csv and steps.csv, with their titles
@@ -102,8 +102,8 @@ def points(
 def curve_charts(
     folders: Sequence[RunDir],  # Finished runs
     colors: Mapping[str, int],  # By recipe: the number of its color in the style of the page
-) -> list[dict]:  # title and svg of each
-    "Return charts of each metric, by epoch for both splits, and by step: means over seeds, with bands."
+) -> list[dict]:  # title, svg and lines (for the interactive chart) of each
+    "Return charts of each metric, by epoch for both splits, and by step: means over seeds, and the seeds."
     by_epoch = defaultdict(lambda: defaultdict(list))
     by_step = defaultdict(lambda: defaultdict(list))
     for folder in folders:
@@ -115,11 +115,11 @@ def curve_charts(
     charts = []
     for unit, found in (('epoch', by_epoch), ('step', by_step)):
         for (metric, split), runs in found.items():
-            series = {recipe: mean_and_range(curves) for recipe, curves in runs.items()}
+            series = chart_series(runs)
             svg = line_chart(series, colors, f'{CURVES[metric]}, {SPLITS[split]}', unit)
             if svg:
                 title = f'{CURVES[metric]}, {SPLITS[split]} images, by {unit}'
-                charts.append(dict(title=title, svg=Markup(svg)))
+                charts.append(dict(title=title, svg=Markup(svg), lines=chart_lines(series, colors, unit)))
     return charts
 
 
@@ -131,13 +131,66 @@ def column(
     return [float(row[name]) if row.get(name) else None for row in rows]
 
 
-def mean_and_range(
+def chart_series(
+    runs: Mapping[str, Sequence],  # By recipe: values by x of each seed, from 1; None where there is no value
+) -> dict[str, tuple]:  # By recipe that has values: points (x, y) of the mean, and of each seed if there are several
+    "Return the lines of a chart, of at most as many points as a chart may have."
+    n_mean, n_seed = points_per_line(len(runs)), points_per_line(sum(map(len, runs.values())))
+    series = {}
+    for recipe, curves in runs.items():
+        line = thin_out(drawable_points(mean_by_x(curves)), n_mean)
+        if line:
+            seeds = (
+                [thin_out(drawable_points(enumerate(curve, 1)), n_seed) for curve in curves] if len(curves) > 1 else []
+            )
+            series[recipe] = line, [seed for seed in seeds if seed]
+    return series
+
+
+def mean_by_x(
     curves,  # Values by x, from 1; None where there is no value
 ):
-    "Return (x, mean, lowest, highest) of each x that all curves reach and at least one has a value for."
-    found = []
-    for x, values in enumerate(zip(*curves), 1):
-        known = [v for v in values if v is not None]
-        if known:
-            found.append((x, mean(known), min(known), max(known)))
-    return found
+    "Return (x, mean) of each x that all curves reach and at least one has a value for."
+    found = [(x, [v for v in values if v is not None]) for x, values in enumerate(zip(*curves), 1)]
+    return [(x, mean(known)) for x, known in found if known]
+
+
+def drawable_points(
+    points,  # (x, y) of each; y may be None
+):
+    "Return the points that have a finite number."
+    return [point for point in points if point[1] is not None and drawable(point)]
+
+
+def chart_lines(
+    series: Mapping[str, tuple],  # From `chart_series`
+    colors: Mapping[str, int],  # By recipe
+    unit: str,  # Of x
+) -> dict:  # For JSON
+    "Return the data of an interactive chart: axis range, and the lines of each recipe with four digits."
+    ys = [point[1] for mean_points, seeds in series.values() for line in (mean_points, *seeds) for point in line]
+    recipes = []
+    for recipe, (mean_points, seeds) in series.items():
+        lines = [line_data(line) for line in (*seeds, mean_points)]
+        for line, before in reversed(list(zip(lines[1:], lines))):
+            if line['x'] == before['x']:
+                del line['x']  # the page takes that of the line before
+        recipes.append(dict(recipe=recipe, color=colors[recipe], seeds=lines[:-1], mean=lines[-1]))
+    return dict(unit=unit, range=widened(*reach(ys)), recipes=recipes)
+
+
+def line_data(
+    points,  # (x, y) of each
+):
+    "Return x and y of a line as short numbers."
+    x, y = zip(*points)
+    return dict(x=[short(v, 6) for v in x], y=[short(v, 4) for v in y])
+
+
+def short(
+    number: float,  # Finite
+    digits: int,  # To keep
+):
+    "Round to a number of digits; an integer where it is one."
+    rounded = float(f'{number:.{digits}g}')
+    return int(rounded) if rounded.is_integer() and abs(rounded) < 1e9 else rounded

@@ -68,6 +68,25 @@ def seeds_note(
     return f': needs about {row["seeds_to_settle"]} seeds'
 
 
+def verdict_texts(
+    rows: Sequence[dict],  # From `differences_from`
+) -> list[Text]:
+    "Return the main result, a sentence per verdict: which recipes are better, worse, alike, undecided."
+    against = rows[0]['against']
+    labels = dict(
+        better=f'Better than {against}',
+        worse=f'Worse than {against}',
+        alike=f'Alike (any difference from {against} is smaller than the margin)',
+        undecided='Undecided',
+    )
+    sentences = []
+    for verdict, label in labels.items():
+        found = [f'{r["recipe"]} ({signed_points(r["difference"])} points)' for r in rows if r['verdict'] == verdict]
+        if found:
+            sentences.append(Text.assemble((label, STYLES[verdict]), f': {", ".join(found)}.'))
+    return sentences
+
+
 def difference_remarks(
     rows: Sequence[dict],  # From `differences_from`
 ) -> list[str]:

@@ -1,6 +1,7 @@
 """The report as one HTML file that needs nothing else, read from run directories."""
 
-import json
+import base64
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,23 +13,35 @@ from kdfast.analysis.aggregate import aggregate
 from kdfast.analysis.curves import comparisons, summarize_curves
 from kdfast.analysis.differences import differences_from
 from kdfast.analysis.matrix import QUESTION, questions_answered
-from kdfast.analysis.measures import MEASURES
-from kdfast.analysis.metrics import ACCURACY, metric_for
+from kdfast.analysis.measures import GROUPS, MEASURES
+from kdfast.analysis.metrics import ACCURACY, METRICS, metric_for
 from kdfast.analysis.results import has_several_labels
-from kdfast.core.format import interval_text, percent, signed_points
-from kdfast.report.charts import interval_plot
+from kdfast.core.format import percent, signed_points
 from kdfast.report.classes import class_accuracy_rows, confident_errors, confusion_matrices
 from kdfast.report.confusion import MAX_CLASSES
 from kdfast.report.curves import curve_charts, curve_sentences
-from kdfast.report.differences import difference_remarks
+from kdfast.report.differences import difference_remarks, verdict_texts
+from kdfast.report.forest import forest_plot
 from kdfast.report.labels import HEADINGS, label_cells, label_rows, shown_labels
 from kdfast.report.matrix import KINDS, answer_sentences
-from kdfast.report.tables import class_table, run_label, run_remarks, table_cell
+from kdfast.report.provenance import provenance
+from kdfast.report.tables import class_table, run_remarks, table_cell
 from kdfast.runs.find import resolve_run_name
 from kdfast.runs.lookup import arguments_text
 from kdfast.runs.run_dir import RunDir
 
-N_COLORS = 12  # of lines: six hues in the style of the page, each solid and dashed
+FOLDER = Path(__file__).parent
+N_COLORS = 18  # of lines in page.css: six hues, each solid, dashed and dotted
+SECTIONS = dict(  # of the page, with their titles in the navigation
+    answer='Answer',
+    figures='Key figures',
+    curves='Curves',
+    analyses='Analyses',
+    labels='Labels',
+    classes='Classes',
+    errors='Errors',
+    provenance='Reproduce',
+)
 
 
 def render_page(
@@ -37,49 +50,87 @@ def render_page(
     margin: float,  # Smallest difference that matters, as a fraction
     metric: str | None = None,  # What verdicts judge; default: accuracy, or what a design declares
 ) -> str:  # HTML
-    "Render the page: question and answer, table, curves, confusion matrices, analyses, provenance."
+    "Render the page: answer, key figures, curves, analyses, classes, errors, provenance."
     finished = [folder for folder in folders if folder.finished]
     classified = [folder for folder in finished if folder.result['valid_accuracy'] is not None]
     rows = aggregate(folders)
     judged = metric_for(finished, metric) if finished else ACCURACY
     by_class, which_classes = class_table(rows, MAX_CLASSES)
-    colors = {row['recipe']: at % N_COLORS for at, row in enumerate(rows)}
-    return page_template().render(
-        data=folders[0].data,
-        version=kdfast.__version__,
+    recipes = [row['recipe'] for row in rows]
+    colors = {recipe: at % N_COLORS for at, recipe in enumerate(recipes)}
+    content = dict(
         margin=margin,
         colors=colors,
         question=QUESTION,
         answers=[answer_section(found, margin) for found in questions_answered(folders, runs_dir, margin, metric)],
         judged=judged.label,
-        table=measure_table(rows),
-        rows=rows,
-        by_class=by_class,
+        tables=[measure_table(rows, group) for group in GROUPS if has_measures(rows, group)],
+        by_class=[(name, named_cells(recipes, cells)) for name, cells in by_class],
+        by_class_columns=recipes,
         which_classes=which_classes,
         remarks=run_remarks(folders),
         against=baseline_sections(folders, margin, metric),
         curves=curve_charts(finished, colors),
         analyses=analysis_sections(folders),
         labels=[label_section(folder) for folder in finished if has_several_labels(folder.result)],
-        label_headings=HEADINGS,
         confusions=confusion_matrices(classified),
         classes=class_accuracy_rows(classified),
-        gallery=confident_errors(classified),
-        provenance=[provenance(folder) for folder in folders],
+        errors=confident_errors(classified),
+        provenance=provenance(folders),
+    )
+    return fill_template(content, folders[0].data)
+
+
+def fill_template(
+    content: dict,  # Of the sections
+    data: str,  # Name of the data set
+) -> str:  # HTML
+    """Fill in page.html, with its style and its script.
+
+    The policy of the page names the hash of the script: the browser runs nothing else and loads nothing.
+    """
+    style, script = page_style(), page_script()
+    optional = ('analyses', 'labels', 'classes', 'errors')
+    shown = content | dict(classes=content['classes'] or content['confusions'] or content['by_class'])
+    return (
+        environment()
+        .get_template('page.html')
+        .render(
+            content,
+            data=data,
+            version=kdfast.__version__,
+            style=Markup(style),
+            script=Markup(script),
+            script_hash='sha256-' + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            sections=[(name, title) for name, title in SECTIONS.items() if name not in optional or shown[name]],
+            gallery=content['errors'],
+            label_headings=HEADINGS,
+        )
     )
 
 
-def page_template():
-    "Return the template of the page, page.html."
-    environment = Environment(
+def environment() -> Environment:
+    "Return the environment of the templates: everything is escaped."
+    made = Environment(
         loader=PackageLoader('kdfast.report', '.'),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= dict(percent=percent, label=run_label, points=signed_points, interval=interval_text)
-    return environment.get_template('page.html')
+    made.policies['json.dumps_kwargs'] = dict(separators=(',', ':'))
+    made.filters |= dict(percent=percent, points=signed_points)
+    return made
+
+
+def page_style() -> str:
+    "Return the style of the page and of its interactive charts."
+    return (FOLDER / 'uplot' / 'uPlot.min.css').read_text() + (FOLDER / 'page.css').read_text()
+
+
+def page_script() -> str:
+    "Return the library of interactive charts and what the page does with it."
+    return (FOLDER / 'uplot' / 'uPlot.iife.min.js').read_text() + (FOLDER / 'page.js').read_text()
 
 
 def answer_section(
@@ -91,27 +142,42 @@ def answer_section(
     for effect in found['effects']:
         for kind in KINDS:
             if effect[kind]['verdict']:
-                plotted.append((f'{effect["experiment"]}, {kind}', *in_points(effect[kind]), effect[kind]['verdict']))
+                plotted.append((f'{effect["experiment"]}, {kind}', effect[kind]))
     return found | dict(
         sentences=[text.plain for text in answer_sentences(found)],
         given=arguments_text(found['arguments']),
-        plot=Markup(interval_plot(plotted, 100 * margin)),
+        plot=forest_plot(plotted, margin, 'with regressor − without') if plotted else '',
     )
-
-
-def in_points(
-    row: dict,  # From `differences_from`
-):
-    "Return difference and interval in percentage points."
-    return [100 * row[name] for name in ('difference', 'low', 'high')]
 
 
 def measure_table(
     rows,  # From `aggregate`
+    group: str,  # Of measures
 ):
-    "Return one row per measure that a recipe has: its label, and the cells of the recipes."
-    shown = [m for m in MEASURES if any(row[m.name] for row in rows)]
-    return [(m.label, [table_cell(row[m.name], m.format) for row in rows]) for m in shown]
+    "Return a table of the measures of a group that any recipe has: one line per recipe, seeds last."
+    shown = [m for m in MEASURES if m.group == group and any(row[m.name] for row in rows)]
+    columns = [*(m.label for m in shown), 'seeds']
+    lines = []
+    for row in rows:
+        cells = [*(table_cell(row[m.name], m.format) for m in shown), str(row['n'])]
+        lines.append((row['recipe'], named_cells(columns, cells)))
+    return dict(title=group, columns=columns, lines=lines)
+
+
+def has_measures(
+    rows,  # From `aggregate`
+    group: str,  # Of measures
+):
+    "Return whether any recipe has a measure of the group."
+    return any(row[m.name] for row in rows for m in MEASURES if m.group == group)
+
+
+def named_cells(
+    columns: Sequence[str],  # Their headings
+    cells: Sequence[str],  # Texts: a mean and, below it, its standard deviation
+):
+    "Return (heading, (mean, standard deviation)) of each cell."
+    return [(column, tuple((*cell.split('\n'), '')[:2])) for column, cell in zip(columns, cells)]
 
 
 def baseline_sections(
@@ -136,8 +202,13 @@ def baseline_section(
     rows = [row for row in differences_from(folders, baseline, margin, metric) if row['verdict']]
     if not rows:
         return None
-    plot = interval_plot([(row['recipe'], *in_points(row), row['verdict']) for row in rows], 100 * margin)
-    return dict(baseline=baseline, plot=Markup(plot), remarks=difference_remarks(rows))
+    return dict(
+        baseline=baseline,
+        plot=forest_plot([(row['recipe'], row) for row in rows], margin, f'against {baseline}'),
+        sentences=[text.plain for text in verdict_texts(rows)],
+        metric=METRICS[rows[0]['metric']].label,
+        remarks=difference_remarks(rows),
+    )
 
 
 def analysis_sections(
@@ -153,18 +224,5 @@ def label_section(
 ):
     "Return the counts of each label of a run."
     rows = [label_cells(row) for row in label_rows(folder.result, MAX_CLASSES)]
-    return dict(recipe=folder.recipe, seed=folder.seed, rows=rows, which=shown_labels(folder.result, MAX_CLASSES))
-
-
-def provenance(
-    folder,  # A run
-):
-    "Return what is needed to repeat a run."
-    recorded = {name: value for name, value in folder.run.items() if name not in ('pid', 'host')}
-    return dict(
-        name=folder.recipe,
-        seed=folder.seed,
-        status=folder.status,
-        reason=recorded.get('reason', ''),
-        recorded=json.dumps(recorded, indent=1, ensure_ascii=False),
-    )
+    lines = [(name, named_cells(HEADINGS, cells)) for name, *cells in rows]
+    return dict(recipe=folder.recipe, seed=folder.seed, lines=lines, which=shown_labels(folder.result, MAX_CLASSES))

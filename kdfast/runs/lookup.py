@@ -6,11 +6,11 @@ from kdfast.runs.find import changed_arguments
 from kdfast.runs.options import OF_ONE_RUN, SETTINGS
 from kdfast.runs.recipes import STUDY, Recipe, find_recipe
 from kdfast.runs.run_dir import RunDir
-from kdfast.runs.upstream_paths import upstream_entries
 
 # Arguments that the recipes of one study have in common
 SHARED = {'epochs', 'teacher', 'student', 'hint', *(s.name for s in SETTINGS if s.name not in OF_ONE_RUN)}
-UPSTREAM_RECIPES = 'teacher', 'hint'  # their number of epochs is their own
+UPSTREAM_RECIPES = 'teacher', 'hint', 'pretrain'  # their number of epochs is their own; others train them if needed
+FOLLOWING = dict(pretrain='finetune')  # recipes that continue another one
 
 
 def runs_by_seed(
@@ -57,19 +57,41 @@ def next_recipe(
     folder: RunDir,  # A finished run
     folders: Sequence[RunDir],  # Others on the same data
 ) -> tuple[str, dict] | None:  # A recipe and its arguments; None if all have been run
-    "Return the first recipe of the study that has not been run with the settings of this run."
+    """Return the first recipe of the study that has not been run with the settings of this run.
+
+    After pretraining that is fine-tuning. Recipes that others depend on are left out, as those train them.
+    """
     finished = [f for f in folders if f.finished and f.seed == folder.seed]
-    run = folder.run
-    done = {run['recipe'], *(entry['recipe'] for entry in upstream_entries(folder))}
-    shared = {name: value for name, value in changed_arguments(folder).items() if name in SHARED}
-    for name in STUDY:
-        if name in done:
-            continue
+    ran = folder.run['recipe']
+    shared = {name: value for name, value in changed_arguments(folder).items() if name in SHARED | {'unlabeled'}}
+    if ran in UPSTREAM_RECIPES:
+        shared.pop('epochs', None)
+    shared = trained_teacher(folder, finished, shared) | shared
+    names = [FOLLOWING[ran]] if ran in FOLLOWING else [name for name in STUDY if name not in UPSTREAM_RECIPES]
+    for name in names:
         recipe = find_recipe(name)
         known = {option.name for option in (*recipe.options, *recipe.settings)}
         arguments = {argument: value for argument, value in shared.items() if argument in known}
-        if run['recipe'] in UPSTREAM_RECIPES or name in UPSTREAM_RECIPES:
-            arguments.pop('epochs', None)
-        if not runs_by_seed(finished, recipe, arguments):
+        if name != ran and not runs_by_seed(finished, recipe, arguments):
             return name, arguments
     return None
+
+
+def trained_teacher(
+    folder: RunDir,  # A finished run
+    finished: Sequence[RunDir],  # Finished runs of its seed on the same data
+    shared: dict,  # Its arguments that other recipes get
+) -> dict:  # The argument `teacher`; nothing if recipes find the teacher without it
+    "Return the only teacher of the same settings, if its epochs or network are not the defaults."
+    own = 'epochs', 'network'
+    settings_only = {s.name: shared[s.name] for s in SETTINGS if s.name in shared and s.name not in OF_ONE_RUN}
+    teachers = [folder] if folder.run['recipe'] == 'teacher' else finished
+    found = {f.path: changed_arguments(f) for f in teachers if f.run.get('recipe') == 'teacher'}
+    alike = [
+        path
+        for path, arguments in found.items()
+        if {name: value for name, value in arguments.items() if name not in own} == settings_only
+    ]
+    if len(alike) != 1 or not any(name in found[alike[0]] for name in own):
+        return {}
+    return dict(teacher=str(alike[0]))

@@ -1,9 +1,10 @@
 """Show the progress of a study: a live table on a terminal, lines elsewhere. Imports no torch."""
 
+import time
 from collections.abc import Collection
 from statistics import mean
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -13,6 +14,7 @@ from kdfast.core.format import duration, fits_width, loss_text, percent
 from kdfast.runs.recipes import study_order
 from kdfast.runs.run_dir import RunDir
 from kdfast.study.plan import Task
+from kdfast.study.verdicts import verdicts_so_far
 
 
 class Board:
@@ -28,6 +30,10 @@ class Board:
         self.running = running
         self.console = console
         self.live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        self.started = time.monotonic()
+        self.finished_epochs = {}  # of finished tasks, which are read once
+        self.epochs_before = sum(self.epochs_done().values())  # of earlier commands
+        self.verdicts = None, ''  # number of finished runs, and the verdicts that these have
 
     def __enter__(self):
         if self.live:
@@ -42,7 +48,35 @@ class Board:
     def show(self):
         "Update the live table, if there is one."
         if self.live:
-            self.live.update(self.table(), refresh=True)
+            self.live.update(Group(self.headline(), self.table(), *self.verdict_lines()), refresh=True)
+
+    def headline(self) -> Text:
+        "Return runs and epochs done of all, and about how long the rest takes."
+        epochs = self.epochs_done()
+        runs, done = len(self.finished_epochs), sum(epochs.values())
+        waiting = [task for task in self.tasks if not task.failure and task not in self.finished_epochs]
+        left = sum(max(0, epochs_planned(task) - epochs[task]) for task in waiting)
+        text = Text.assemble((f'{runs} of {len(self.tasks)} runs', 'bold'), f', {done} of {done + left} epochs')
+        trained = done - self.epochs_before
+        if trained > 0 and left:
+            seconds = (time.monotonic() - self.started) / trained * left
+            text.append(f', about {duration(seconds)} left')
+        return text
+
+    def epochs_done(self) -> dict[Task, int]:
+        "Return how many epochs each task has trained, in this command and before."
+        for task in self.tasks:
+            if task not in self.finished_epochs and task.folder.finished:
+                self.finished_epochs[task] = len(task.folder.metrics())
+        others = {task: len(task.folder.metrics()) for task in self.tasks if task not in self.finished_epochs}
+        return self.finished_epochs | others
+
+    def verdict_lines(self) -> list[Text]:
+        "Return the verdicts that the finished runs have under the designs of the study."
+        n_finished = len(self.finished_epochs)
+        if self.verdicts[0] != n_finished:
+            self.verdicts = n_finished, verdicts_so_far([task.folder for task in self.tasks])
+        return [Text(line, style='dim') for line in self.verdicts[1]]
 
     def ended(
         self,
@@ -115,6 +149,13 @@ class Board:
         if task.folder.is_locked:
             return Text('locked', style='dim')  # another process trains it
         return Text('waiting', style='dim')
+
+
+def epochs_planned(
+    task: Task,  # Of the study
+) -> int:
+    "Return how many epochs a task trains; 0 if its recipe has no such option."
+    return task.recipe.resolve(task.given).get('epochs') or 0
 
 
 def progress_text(

@@ -1,10 +1,12 @@
+import json
 import random
 import re
 from xml.etree import ElementTree
 
 import pytest
 
-from kdfast.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, interval_plot, line_chart, thin_out, ticks
+from kdfast.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, line_chart, points_per_line, thin_out, ticks
+from kdfast.report.curves import chart_lines, chart_series
 
 
 @pytest.mark.parametrize('low,high', [(0, 1), (0.71, 0.74), (0, 12000), (-3, 4), (0.5, 0.5), (1e-4, 2e-4)])
@@ -20,12 +22,13 @@ def test_ticks_are_few_and_lie_between(low, high):
 def test_a_line_lies_where_its_numbers_are():
     drawn = ElementTree.fromstring(
         line_chart(
-            {'<kd>': [(1, 0.0, 0.0, 0.0), (2, 5.0, 4.0, 6.0), (3, 10.0, 10.0, 10.0)]}, {'<kd>': 2}, 'loss', 'epoch'
+            {'<kd>': ([(1, 0.0), (2, 5.0), (3, 10.0)], [[(1, 0.0), (2, 4.0), (3, 10.0)]])}, {'<kd>': 2}, 'loss', 'epoch'
         )
     )
-    line, band = drawn.find('polyline'), drawn.find('polygon')
+    seed, line = drawn.findall('polyline')
     points = [tuple(map(float, p.split(','))) for p in line.get('points').split()]
-    assert line.find('title').text == '<kd>' and line.get('class') == 'line c2' and len(band.get('points').split()) == 6
+    assert line.find('title').text == '<kd>' and line.get('class') == 'line c2' and seed.get('class') == 'seed c2'
+    assert places(seed.get('points'))[1][1] > points[1][1] + 10
     assert (
         points[1] == pytest.approx(((points[0][0] + points[2][0]) / 2, (points[0][1] + points[2][1]) / 2))
         and points[0][1] > points[2][1]
@@ -34,7 +37,8 @@ def test_a_line_lies_where_its_numbers_are():
 
 
 def test_nothing_to_draw():
-    assert line_chart({'kd': [], 'exp1': [(1, float('nan'), 0, 0)]}, dict(kd=0, exp1=1), 'fit', 'epoch') == ''
+    assert line_chart({}, {}, 'fit', 'epoch') == ''
+    assert chart_series({'kd': [[]], 'exp1': [[float('nan'), None]]}) == {}
 
 
 def test_long_lines_keep_their_mean():
@@ -45,31 +49,6 @@ def test_long_lines_keep_their_mean():
         and sum(p[1] for p in thin) / 200 == pytest.approx(499.5)
         and thin_out(points[:7]) == points[:7]
     )
-
-
-def test_intervals_lie_against_the_margin():
-    assert 'class="margin"' in interval_plot([], 0.8)  # where no seeds are in common yet
-    long = 'kd,epochs=22,optimizer=muon,teacher=runs_cifar10-images_teacher_epochs=14_optimizer=muon_0'
-    broken = re.findall(
-        r'<text x="4" y="([^"]+)">([^<]*)</text>',
-        interval_plot([(long, 0.0, -1.0, 1.0, 'undecided'), ('c', 2.0, 1.5, 2.5, 'better')], 0.8),
-    )
-    assert (
-        ''.join(text for _, text in sorted(broken, key=lambda at: float(at[0]))) == f'{long}: undecidedc: better'
-        and max(len(text) for _, text in broken) <= 54
-    )
-    assert len({y for y, _ in broken}) == len(broken) == 3 and all(float(y) > 0 for y, _ in broken)
-    drawn = interval_plot([('a & b', 0.5, 0.2, 0.8, 'alike'), ('c', 2.0, 1.5, 2.5, 'better')], 0.8)
-    root = ElementTree.fromstring(drawn)
-    shaded = root.find('rect')
-    left, right = float(shaded.get('x')), float(shaded.get('x')) + float(shaded.get('width'))
-    alike, better = [line for line in root.findall('line') if line.get('class').startswith('interval')]
-    assert (
-        left < float(alike.get('x1'))
-        and float(alike.get('x2')) == pytest.approx(right, abs=0.11)
-        and float(better.get('x1')) > right
-    )
-    assert re.search('a &amp; b: alike', drawn)
 
 
 def test_one_wild_value_does_not_flatten_the_rest():
@@ -93,7 +72,7 @@ def test_a_loss_below_0_is_drawn_as_one_above():
     def line(values):
         return places(
             ElementTree.fromstring(
-                line_chart({'vid': [(x, v, v, v) for x, v in enumerate(values, 1)]}, {'vid': 0}, 'fit loss', 'epoch')
+                line_chart({'vid': (list(enumerate(values, 1)), [])}, {'vid': 0}, 'fit loss', 'epoch')
             )
             .find('polyline')
             .get('points')
@@ -123,51 +102,49 @@ KINDS = {  # of numbers that a loss may be
 def test_whatever_the_numbers_are_they_are_drawn_inside_the_plot_and_in_their_order(kind):
     for seed in range(40):
         r = random.Random(seed)
-        series = {}
+        runs = {}
         for name in 'ab':
-            triples = [sorted(KINDS[kind](r) for _ in range(3)) for _ in range(r.choice([1, 2, 5, 50, 199]))]
-            series[name] = [(x, mean, low, high) for x, (low, mean, high) in enumerate(triples, r.choice([1, 1, 3]))]
+            n = r.choice([1, 2, 5, 50, 199])
+            runs[name] = [[KINDS[kind](r) for _ in range(n)] for _ in range(r.choice([1, 3]))]
+        series = chart_series(runs)
         chart = line_chart(series, dict(a=0, b=1), 'loss', 'epoch')
-        drawable = {name: [p for p in points if all(abs(v) <= 1e300 for v in p)] for name, points in series.items()}
-        if not any(drawable.values()):
+        if not series:
             assert chart == ''
             continue
-        root, expected = ElementTree.fromstring(chart), {name: points for name, points in drawable.items() if points}
-        for shape, points in zip([*root.findall('polyline'), *root.findall('polygon')], [*expected.values()] * 2):
+        root = ElementTree.fromstring(chart)
+        expected = [seed for _, seeds in series.values() for seed in seeds] + [line for line, _ in series.values()]
+        shapes = root.findall('polyline')
+        assert len(shapes) == len(expected)
+        for shape, points in zip(shapes, expected):
             drawn = places(shape.get('points'))
             assert all(LEFT <= x <= WIDTH - RIGHT and TOP <= y <= HEIGHT - BOTTOM for x, y in drawn), (kind, seed)
-            if shape.tag == 'polyline':
-                assert len(drawn) == len(points)
-                by_value = sorted(zip((p[1] for p in points), (y for _, y in drawn)))
-                assert all(ya >= yb for (_, ya), (_, yb) in zip(by_value, by_value[1:])), (
-                    kind,
-                    seed,
-                )  # higher values are higher up
-        assert [c.get('r') for c in root.findall('circle')] == ['2.5'] * sum(len(p) == 1 for p in expected.values())
+            assert len(drawn) == len(points)
+            by_value = sorted(zip((p[1] for p in points), (y for _, y in drawn)))
+            assert all(ya >= yb for (_, ya), (_, yb) in zip(by_value, by_value[1:])), (kind, seed)  # higher are higher
+        single = sum(len(line) == 1 for line, _ in series.values())
+        assert [c.get('r') for c in root.findall('circle')] == ['2.5'] * single
+        lines = chart_lines(series, dict(a=0, b=1), 'epoch')  # of the interactive chart
+        json.dumps(lines, allow_nan=False)
+        assert [found['recipe'] for found in lines['recipes']] == list(series)
         for line in root.findall('line'):
             assert TOP <= float(line.get('y1')) <= HEIGHT - BOTTOM
         for text in root.findall('text'):
             assert 0 <= float(text.get('x')) <= WIDTH and 0 <= float(text.get('y')) <= HEIGHT
 
 
-@pytest.mark.parametrize('kind', KINDS)
-@pytest.mark.parametrize('margin', [0.0, 0.8, 1e6])
-def test_intervals_of_whatever_numbers_are_drawn_inside_the_plot(kind, margin):
-    for seed in range(20):
-        r = random.Random(seed)
-        rows = []
-        for name in 'abc':
-            low, mean, high = sorted(KINDS[kind](r) for _ in range(3))
-            rows.append((name, mean, low, high, 'undecided'))
-        root = ElementTree.fromstring(interval_plot(rows, margin))
-        lines = [line for line in root.findall('line') if line.get('class').startswith('interval')]
-        assert len(lines) == sum(all(abs(v) <= 1e300 for v in row[1:4]) for row in rows) == len(root.findall('circle'))
-        for line, dot in zip(lines, root.findall('circle')):
-            assert 0 <= float(line.get('x1')) <= float(dot.get('cx')) <= float(line.get('x2')) <= WIDTH
-        shaded = root.find('rect')
-        assert 0 <= float(shaded.get('x')) and float(shaded.get('x')) + float(shaded.get('width')) <= WIDTH + 0.1
+def test_a_chart_of_many_lines_has_few_points_of_each():
+    assert points_per_line(2) == 200 and points_per_line(12) == 100 and points_per_line(400) == 8
+    series = chart_series({name: [[1.0 * k for k in range(500)]] * 20 for name in 'abcd'})
+    assert all(len(line) <= 200 and len(seeds) == 20 and len(seeds[0]) <= 15 for line, seeds in series.values())
+
+
+def test_the_mean_ends_with_the_first_seed():
+    assert chart_series({'a': [[1.0, 2.0, 4.0], [3.0, None]]})['a'] == (
+        [(1, 2.0), (2, 2.0)],
+        [[(1, 1.0), (2, 2.0), (3, 4.0)], [(1, 3.0)]],
+    )
 
 
 def test_only_whole_epochs_have_a_number():
-    chart = line_chart({'a': [(1, 0.5, 0.5, 0.5), (2, 0.6, 0.6, 0.6)]}, dict(a=0), 'accuracy', 'epoch')
+    chart = line_chart({'a': ([(1, 0.5), (2, 0.6)], [])}, dict(a=0), 'accuracy', 'epoch')
     assert re.findall(r'text-anchor="middle">([^<]*)<', chart) == ['1', '2', 'epoch']

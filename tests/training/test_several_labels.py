@@ -106,8 +106,8 @@ def test_tables_page_and_json(runs, kdfast, tmp_path):
     done = kdfast('report', '--runs', runs, '--out', file)
     page = file.read_text()
     assert done.status == 0, done.err
-    assert '<h2>Labels</h2>' in page and 'mean average precision, validation images, by epoch' in page
-    assert 'Final validation mean average precision' in page and 'Confusion matrices' not in page
+    assert '<h2 id="labels">Labels</h2>' in page and 'mean average precision, validation images, by epoch' in page
+    assert 'Final validation mean average precision' in page and 'confusion matrix, ' not in page
     shown = kdfast('confusion', 'kd', '--against', 'baseline', '--runs', runs)
     assert 'true +' in shown.out and 'has the higher F1 in' in shown.out, shown.err
     found = json.loads(kdfast('confusion', 'kd', '--json', '--runs', runs).out)

@@ -1,0 +1,113 @@
+"""Tables and figures of runs for notebooks: each displays itself. Imports no torch.
+
+from kdfast.report import figures
+figures.differences('runs')
+"""
+
+from pathlib import Path
+
+from markupsafe import Markup
+
+from kdfast.analysis.aggregate import aggregate
+from kdfast.analysis.differences import differences_from
+from kdfast.analysis.measures import GROUPS
+from kdfast.core.errors import KdfastError
+from kdfast.report.classes import confusion_matrices
+from kdfast.report.curves import curve_charts
+from kdfast.report.forest import forest_plot
+from kdfast.report.page import N_COLORS, environment, has_measures, measure_table, page_style
+from kdfast.runs.find import find_runs
+
+SCOPE = 'kdfast-figure'  # CSS class that keeps the style of a figure from the rest of the notebook
+
+
+class Figure:
+    "A table or figure that Jupyter displays; `html` is its content, `data` are its numbers."
+
+    def __init__(
+        self,
+        html: str,  # Content, escaped
+        data: list,  # Numbers, as the functions of kdfast.analysis return them
+    ):
+        self.html = html
+        self.data = data
+
+    def _repr_html_(self) -> str:
+        "Return the content with its style, for Jupyter."
+        style = page_style().replace(':root', '&')  # nested in the class of the figure, where all rules then hold
+        frame = 'background: var(--page); color: var(--text); padding: .5rem'
+        return f'<style>.{SCOPE} {{ {style} {frame} }}</style><div class="{SCOPE}">{self.html}</div>'
+
+
+def table(
+    runs: str | Path = 'runs',  # Directory of the runs
+    data: str | None = None,  # Name of the data set; needed if there are runs on several
+) -> Figure:
+    "Return the measures of each recipe, means over seeds. Raises KdfastError without finished runs."
+    rows = aggregate(runs_on_one(runs, data))
+    cards = environment().get_template('macros.html').module.cards
+    parts = []
+    for group in GROUPS:
+        if has_measures(rows, group):
+            found = measure_table(rows, group)
+            parts.append(cards(f'table-{len(parts)}', found['title'], found['columns'], found['lines']))
+    return Figure(Markup().join(parts), rows)
+
+
+def differences(
+    runs: str | Path = 'runs',  # Directory of the runs
+    against: str = 'baseline',  # The recipe to compare with
+    margin: float = 0.8,  # Smallest difference that matters, in percentage points
+    data: str | None = None,  # Name of the data set; needed if there are runs on several
+    metric: str | None = None,  # What verdicts judge; default: accuracy, or what a design declares
+) -> Figure:
+    "Return the differences of all recipes from one, with intervals and verdicts, as a forest plot."
+    rows = differences_from(runs_on_one(runs, data), against, margin / 100, metric)
+    drawn = [(row['recipe'], row) for row in rows if row['verdict']]
+    plot = forest_plot(drawn, margin / 100, f'against {drawn[0][1]["against"]}') if drawn else 'nothing to compare yet'
+    return Figure(plot, rows)
+
+
+def curves(
+    runs: str | Path = 'runs',  # Directory of the runs
+    data: str | None = None,  # Name of the data set; needed if there are runs on several
+) -> Figure:
+    "Return the learning curves of all recipes: means over seeds, and each seed as a thin line."
+    folders = runs_on_one(runs, data)
+    colors = {name: at % N_COLORS for at, name in enumerate(dict.fromkeys(folder.recipe for folder in folders))}
+    charts = curve_charts(folders, colors)
+    key = Markup('<span><i class="key c{}"></i>{}</span>')
+    keys = Markup().join(key.format(color, name) for name, color in colors.items())
+    figure = Markup('<figure><figcaption>{}</figcaption>{}</figure>')
+    figures = Markup().join(figure.format(chart['title'], chart['svg']) for chart in charts)
+    html = Markup('<div class="keys">{}</div><div class="charts">{}</div>').format(keys, figures)
+    return Figure(html, [dict(title=chart['title']) | chart['lines'] for chart in charts])
+
+
+def confusion(
+    runs: str | Path = 'runs',  # Directory of the runs
+    recipe: str | None = None,  # Only this one; default: all
+    data: str | None = None,  # Name of the data set; needed if there are runs on several
+) -> Figure:
+    "Return the confusion matrices, each summed over the seeds of a recipe. Raises KdfastError without one."
+    folders = [f for f in runs_on_one(runs, data) if f.result['valid_accuracy'] is not None]
+    matrices = confusion_matrices([f for f in folders if recipe in (None, f.recipe)])
+    if not matrices:
+        known = ', '.join(dict.fromkeys(f.recipe for f in folders)) or 'none'
+        raise KdfastError(f'no confusion matrix of {recipe or "any recipe"} in {runs}; there are {known}')
+    heat_map = environment().get_template('macros.html').module.heat_map
+    return Figure(Markup().join(heat_map(matrix) for matrix in matrices), matrices)
+
+
+def runs_on_one(
+    runs,  # Directory of the runs
+    data,  # Name of the data set, or None
+):
+    "Return the finished runs on one data set. Raises KdfastError if there are none, or several data sets."
+    found = [folder for folder in find_runs(Path(runs), data) if folder.finished]
+    names = sorted({folder.data for folder in found})
+    if not found:
+        raise KdfastError(f'no finished run in {runs}; start with: kdfast run exp1')
+    if len(names) > 1:
+        raise KdfastError(f'there are runs on {", ".join(names)}: choose one with data=…')
+    return found

@@ -1,0 +1,51 @@
+"What is needed to train the runs of a page again: commands and records."
+
+import json
+from collections.abc import Sequence
+
+from kdfast.runs.command import reproduce_command
+from kdfast.runs.run_dir import RunDir
+
+OF_THE_PROCESS = ('pid', 'host')  # of no use to others
+
+
+def provenance(
+    folders: Sequence[RunDir],  # Runs on one data set
+) -> list[dict]:  # name, command and runs of each recipe
+    """Return the command and the records of each recipe.
+
+    The command trains its first seed. Of the other seeds, only what differs from the first is shown.
+    """
+    by_recipe: dict[str, list[RunDir]] = {}
+    for folder in folders:
+        by_recipe.setdefault(folder.recipe, []).append(folder)
+    found = []
+    for name, runs in by_recipe.items():
+        first = record_of(runs[0])
+        records = [first, *(differing(record_of(run), first) for run in runs[1:])]
+        described = [
+            dict(
+                seed=run.seed,
+                status=run.status,
+                reason=run.run.get('reason', ''),
+                recorded=json.dumps(record, indent=1, ensure_ascii=False),
+            )
+            for run, record in zip(runs, records)
+        ]
+        found.append(dict(name=name, command=reproduce_command(runs[0]), runs=described))
+    return found
+
+
+def record_of(
+    folder: RunDir,  # A run
+) -> dict:
+    "Return the content of run.json that others can use."
+    return {name: value for name, value in folder.run.items() if name not in OF_THE_PROCESS}
+
+
+def differing(
+    record: dict,  # Of a run
+    first: dict,  # Of the first seed
+) -> dict:
+    "Return the entries that differ from those of the first seed, without the hashes of the files."
+    return {name: value for name, value in record.items() if name != 'files' and value != first.get(name)}
