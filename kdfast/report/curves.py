@@ -103,7 +103,7 @@ def curve_charts(
     folders: Sequence[RunDir],  # Finished runs
     colors: Mapping[str, int],  # By recipe: the number of its color in the style of the page
 ) -> list[dict]:  # title, svg and lines (for the interactive chart) of each
-    "Return charts of each metric, by epoch for both splits, and by step: means over seeds, and the seeds."
+    "Return charts of each metric, by epoch for both splits and by step: means and seeds."
     by_epoch = defaultdict(lambda: defaultdict(list))
     by_step = defaultdict(lambda: defaultdict(list))
     for folder in folders:

@@ -15,7 +15,7 @@ from kdfast.core.errors import KdfastError
 from kdfast.report.classes import confusion_matrices
 from kdfast.report.curves import curve_charts
 from kdfast.report.forest import forest_plot
-from kdfast.report.page import N_COLORS, environment, has_measures, measure_table, page_style
+from kdfast.report.page import N_COLORS, has_measures, macro, measure_table, page_style
 from kdfast.runs.find import find_runs
 
 SCOPE = 'kdfast-figure'  # CSS class that keeps the style of a figure from the rest of the notebook
@@ -45,7 +45,7 @@ def table(
 ) -> Figure:
     "Return the measures of each recipe, means over seeds. Raises KdfastError without finished runs."
     rows = aggregate(runs_on_one(runs, data))
-    cards = environment().get_template('macros.html').module.cards
+    cards = macro('cards')
     parts = []
     for group in GROUPS:
         if has_measures(rows, group):
@@ -89,13 +89,13 @@ def confusion(
     recipe: str | None = None,  # Only this one; default: all
     data: str | None = None,  # Name of the data set; needed if there are runs on several
 ) -> Figure:
-    "Return the confusion matrices, each summed over the seeds of a recipe. Raises KdfastError without one."
+    "Return confusion matrices, each summed over the seeds of a recipe. Raises KdfastError without one."
     folders = [f for f in runs_on_one(runs, data) if f.result['valid_accuracy'] is not None]
     matrices = confusion_matrices([f for f in folders if recipe in (None, f.recipe)])
     if not matrices:
         known = ', '.join(dict.fromkeys(f.recipe for f in folders)) or 'none'
         raise KdfastError(f'no confusion matrix of {recipe or "any recipe"} in {runs}; there are {known}')
-    heat_map = environment().get_template('macros.html').module.heat_map
+    heat_map = macro('heat_map')
     return Figure(Markup().join(heat_map(matrix) for matrix in matrices), matrices)
 
 
@@ -103,7 +103,7 @@ def runs_on_one(
     runs,  # Directory of the runs
     data,  # Name of the data set, or None
 ):
-    "Return the finished runs on one data set. Raises KdfastError if there are none, or several data sets."
+    "Return finished runs on one data set. Raises KdfastError if there are none, or several data sets."
     found = [folder for folder in find_runs(Path(runs), data) if folder.finished]
     names = sorted({folder.data for folder in found})
     if not found:

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from kdfast.core.format import interval_text, signed_points
+from kdfast.core.format import confidence_text, interval_text, signed_points
 from kdfast.report.charts import drawable, scale, ticks
 from kdfast.report.differences import seeds_note
 
-DEFAULT_CONFIDENCE = 0.95  # of a row that names none
 EDGE = 4  # percent of the width that stay free at both sides, for the numbers of the axis
 ROW = """<tr><th scope="row">{name}</th><td class="plot">{plot}</td><td>{points}</td><td>{interval}</td>
 <td class="verdict {verdict}">{verdict}{note}</td></tr>
@@ -28,34 +27,20 @@ def forest_plot(
     "Return a table with a line per difference: name, interval as a drawing, numbers, verdict."
     limit = axis_limit([row for _, row in rows], margin)
     x = scale(-limit, limit, EDGE, 100 - EDGE)
-    one_confidence = len({confidence(row) for _, row in rows}) == 1
+    one_confidence = len({row['confidence'] for _, row in rows}) == 1
     made = Markup().join(
         Markup(ROW).format(
             name=name,
             plot=interval_drawing(row, margin, x),
             points=signed_points(row['difference']),
-            interval=interval_text(row) + ('' if one_confidence else f' ({confidence_text(row)})'),
+            interval=interval_text(row) + ('' if one_confidence else f' ({confidence_text(row["confidence"])})'),
             verdict=row['verdict'],
             note=seeds_note(row),
         )
         for name, row in rows
     )
-    interval = f'{confidence_text(rows[0][1])} interval' if one_confidence else 'interval'
+    interval = f'{confidence_text(rows[0][1]["confidence"])} interval' if one_confidence else 'interval'
     return Markup(TABLE).format(heading=heading, interval=interval, rows=made, axis=axis_drawing(limit, x))
-
-
-def confidence(
-    row: dict,  # From `differences_from`
-) -> float:
-    "Return the confidence of the interval of a row."
-    return row.get('confidence') or DEFAULT_CONFIDENCE
-
-
-def confidence_text(
-    row: dict,  # From `differences_from`
-) -> str:
-    "Format the confidence of the interval of a row: 95 %, 98.33 %."
-    return f'{round(100 * confidence(row), 2):g} %'
 
 
 def axis_limit(
@@ -89,7 +74,9 @@ def interval_drawing(
         mean, low, high = (f'{x(100 * v):.2f}%' for v in ends(row))
         parts.append(f'<line class="interval {row["verdict"]}" x1="{low}" x2="{high}" y1="50%" y2="50%"/>')
         parts.append(f'<circle class="{row["verdict"]}" cx="{mean}" cy="50%" r="5"/>')
-    title = f'{signed_points(row["difference"])} points, {confidence_text(row)} interval {interval_text(row)}'
+    title = (
+        f'{signed_points(row["difference"])} points, {confidence_text(row["confidence"])} interval {interval_text(row)}'
+    )
     return drawing(f'<title>{title}</title>{"".join(parts)}', title, 28)
 
 
@@ -110,5 +97,5 @@ def drawing(
     title: str,  # For screen readers
     height: int,  # In pixels
 ):
-    "Return an SVG whose horizontal positions are percentages, so that its text keeps its size at any width."
+    "Return an SVG with horizontal positions in percent, so that its text keeps its size at any width."
     return Markup(f'<svg class="row" role="img" aria-label="{title}" width="100%" height="{height}">{content}</svg>')

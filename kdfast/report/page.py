@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -107,6 +107,13 @@ def fill_template(
             label_headings=HEADINGS,
         )
     )
+
+
+def macro(
+    name: str,  # Of macros.html
+) -> Callable:
+    "Return a macro of the templates, which returns HTML."
+    return getattr(environment().get_template('macros.html').module, name)
 
 
 def environment() -> Environment:

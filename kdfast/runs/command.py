@@ -5,16 +5,18 @@ import shlex
 from kdfast.runs.find import changed_arguments
 from kdfast.runs.options import option_flags
 from kdfast.runs.recipes import recipe_names
-from kdfast.runs.run_files import RunFiles
+from kdfast.runs.run_dir import RunDir
 
 DATA_DEFAULTS = dict(holdout=0.0, grow=1.0)  # of options of the data that are neither None nor False by default
 
 
 def reproduce_command(
-    folder: RunFiles,  # Any run
+    folder: RunDir,  # Any run
 ) -> str | None:  # None for a run of an earlier version, which did not record how its data were loaded
     "Return the command that trains a run again: recipe, seed, data, arguments and, on a CPU, threads."
     images = dict(folder.run.get('images') or {})
+    if images.get('resplit') is not None:  # recorded as the seed of the split, which is the run's
+        images['resplit'] = True
     if not images.get('source'):
         return None
     words = ['kdfast', 'run', recipe_word(folder), '--data', str(images.pop('source')), '--seed', str(folder.seed)]

@@ -33,7 +33,7 @@ class Board:
         self.started = time.monotonic()
         self.finished_epochs = {}  # of finished tasks, which are read once
         self.epochs_before = sum(self.epochs_done().values())  # of earlier commands
-        self.verdicts = None, ''  # number of finished runs, and the verdicts that these have
+        self.verdicts: tuple[int, list[str]] = (-1, [])  # number of finished runs, and the verdicts that these have
 
     def __enter__(self):
         if self.live:

@@ -10,7 +10,10 @@ from kdfast.report.forest import forest_plot
 
 
 def row(difference, low, high, verdict, **others):
-    return dict(difference=difference, low=low, high=high, verdict=verdict, of='seeds', seeds_to_settle=9, **others)
+    return (
+        dict(difference=difference, low=low, high=high, verdict=verdict, of='seeds', seeds_to_settle=9, confidence=0.95)
+        | others
+    )
 
 
 def positions(html):
