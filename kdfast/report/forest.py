@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from kdfast.core.format import confidence_text, interval_text, signed_points
 from kdfast.report.charts import drawable, scale, ticks
@@ -30,7 +30,7 @@ def forest_plot(
     one_confidence = len({row['confidence'] for _, row in rows}) == 1
     made = Markup().join(
         Markup(ROW).format(
-            name=name,
+            name=breakable(name),
             plot=interval_drawing(row, margin, x),
             points=signed_points(row['difference']),
             interval=interval_text(row) + ('' if one_confidence else f' ({confidence_text(row["confidence"])})'),
@@ -41,6 +41,13 @@ def forest_plot(
     )
     interval = f'{confidence_text(rows[0][1]["confidence"])} interval' if one_confidence else 'interval'
     return Markup(TABLE).format(heading=heading, interval=interval, rows=made, axis=axis_drawing(limit, x))
+
+
+def breakable(
+    name: str,  # Of a run
+) -> Markup:  # HTML
+    "Allow a line break behind each argument of a name."
+    return Markup(escape(name).replace(',', Markup(',<wbr>')))
 
 
 def axis_limit(

@@ -21,7 +21,7 @@ from kdfast.report.classes import class_accuracy_rows, confident_errors, confusi
 from kdfast.report.confusion import MAX_CLASSES
 from kdfast.report.curves import curve_charts, curve_sentences
 from kdfast.report.differences import difference_remarks, verdict_texts
-from kdfast.report.forest import forest_plot
+from kdfast.report.forest import breakable, forest_plot
 from kdfast.report.labels import HEADINGS, label_cells, label_rows, shown_labels
 from kdfast.report.matrix import KINDS, answer_sentences
 from kdfast.report.provenance import provenance
@@ -126,7 +126,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.policies['json.dumps_kwargs'] = dict(separators=(',', ':'))
-    made.filters |= dict(percent=percent, points=signed_points)
+    made.filters |= dict(percent=percent, points=signed_points, breakable=breakable)
     return made
 
 

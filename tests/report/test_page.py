@@ -131,7 +131,7 @@ def test_the_answer_comes_first(tmp_path, kdfast):
     assert done.status == 0, done.err
     page = (tmp_path / 'r.html').read_text()
     assert 0 < page.index('Experiment 1: undecided.') < page.index('Key figures</h2>')
-    assert re.search('exp1, control</th>.*\n.*<td class="verdict alike">alike', page)
+    assert re.search('exp1,<wbr> control</th>.*\n.*<td class="verdict alike">alike', page)
 
 
 @pytest.mark.parametrize(

@@ -283,7 +283,9 @@ def killed_studies(bench, n):
     def trial():
         kept_in = bench.beside('kd')
         first = start_study(bench, kept_in)
-        after = time.perf_counter() + bench.random.uniform(3, 12)
+        while not list(kept_in.rglob('run.json')) and first.poll() is None:
+            time.sleep(0.01)  # until the first run begins
+        after = time.perf_counter() + bench.random.uniform(0, 8)
         while time.perf_counter() < after and first.poll() is None:
             time.sleep(0.01)
         of_runs = subprocess.run(['pgrep', '-P', str(first.pid)], capture_output=True, text=True).stdout.split()
@@ -527,7 +529,10 @@ def failing(bench, n):
         folder = bench.folder(kept_in, 'kd')
         said = bench.said(kept_in).splitlines()[-1]
         kept = folder.status == 'failed' and folder.has_checkpoints and 'The training so far is saved' in said
-        return status in (1, 2) and kept and bench.run(kept_in, 'kd') == 0 and bench.equal(kept_in, 'kd')
+        if not (status in (1, 2) and kept and bench.run(kept_in, 'kd') == 0 and bench.equal(kept_in, 'kd')):
+            return False
+        said = bench.said(kept_in)
+        return ' resumes at ' in said if what == 'step' else 'epoch 1/' not in said  # it does not start over
 
     return [trial() for _ in range(n)]
 

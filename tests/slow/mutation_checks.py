@@ -71,7 +71,7 @@ def no_status():
     )[0]
 
 
-def failed_is_removed():
+def failed_starts_over():
     resume_check.RESUMABLE = ('running', 'interrupted')
 
 
@@ -149,7 +149,7 @@ MUTANTS = {  # of an ordeal: what is broken, how, and how many trials, where the
     'checkpoint': ('the optimizer is not restored', no_optimizer, 6),
     'stages': ('finished is said before the numbers are there', finished_at_once, 8),
     'recipes': ('the record is not restored', no_record, 1),
-    'failures': ('checkpoints of a failed run are left', failed_is_removed, 3),
+    'failures': ('the checkpoints of a failed run are not used', failed_starts_over, 3),
     'studies': ('what has begun is taken for finished', begun_is_finished, 3),
     'controls': ('nothing is compared', no_comparison, 1),
     'disk': ('what cannot be written is left out', silent_disk, 9),  # every ninth call
