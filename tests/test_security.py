@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import io
+import json
 import os
 import pickle
 import shutil
@@ -47,12 +48,21 @@ def payloads(canary):
     return dict(pickle=plain, npy=array.getvalue(), npz=zipped.getvalue())
 
 
+def forge(folder, file, content):
+    "Replace a file of a run, and its checksum as well"
+    (folder / file).write_bytes(content)
+    if file != 'run.json':
+        record = json.loads((folder / 'run.json').read_text())
+        record['files'][file] = hashlib.sha256(content).hexdigest()
+        (folder / 'run.json').write_text(json.dumps(record))
+
+
 @pytest.mark.parametrize('file', FILES)
 @pytest.mark.parametrize('kind', ['pickle', 'npy', 'npz'])
 def test_no_file_of_a_run_is_obeyed(study, kdfast, images, tmp_path, file, kind):
     runs, canary = beside(study, tmp_path / 'runs', 'teacher', 'baseline', 'exp2'), tmp_path / 'canary'
     for recipe in ('teacher', 'baseline'):
-        (runs / 'tiny' / recipe / '0' / file).write_bytes(payloads(canary)[kind])
+        forge(runs / 'tiny' / recipe / '0', file, payloads(canary)[kind])
     for command in (
         ['compare'],
         ['compare', '--against', 'exp2'],

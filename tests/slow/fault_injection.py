@@ -619,6 +619,8 @@ ORDEALS = {  # what it is, the ordeal, and how many
         tests(
             f'{HERE.parent}/data/test_data.py',
             f'{HERE.parent}/data/test_photos.py',
+            f'{HERE.parent}/data/test_pixels.py',
+            f'{HERE.parent}/data/test_sources.py',
             f'{HERE.parent}/cli',
             f'{HERE.parent}/runs/test_recipe.py',
             '-k',
