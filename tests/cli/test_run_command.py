@@ -83,7 +83,7 @@ def test_runs_with_holdout_have_their_own_directory(kdfast, images, tmp_path):
         json.loads((tmp_path / 'tiny,holdout=0.25' / 'baseline,epochs=1' / '0' / 'result.json').read_text())['data']
         == 'tiny,holdout=0.25'
     )
-    assert f'kdfast run teacher --data {images} --holdout 0.25 --runs {tmp_path}' in done.out
+    assert f'kdfast run kd --epochs 1 --data {images} --holdout 0.25 --runs {tmp_path}' in done.out
 
 
 def test_progressive_resizing_changes_the_size_of_images(kdfast, images, tmp_path):

@@ -154,7 +154,7 @@ def test_run_on_photographs(kdfast, photos, tmp_path):
     assert done.status == 0, done.err
     folder = tmp_path / 'photos,size=16' / 'baseline,epochs=1' / '0'
     assert json.loads((folder / 'result.json').read_text())['data'] == 'photos,size=16'
-    assert f'kdfast run teacher --data {photos} --size 16 --runs {tmp_path}' in done.out
+    assert f'kdfast run kd --epochs 1 --data {photos} --size 16 --runs {tmp_path}' in done.out
     from kdfast.models.description import read_description
 
     assert read_description(folder / 'weights.safetensors')['size'] == [16, 16]

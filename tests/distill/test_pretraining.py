@@ -209,4 +209,4 @@ def test_a_network_that_was_not_trained_is_trained_first(kdfast, images, tmp_pat
     seen = []
     monkeypatch.setattr('kdfast.training.run.Run.train', lambda self, name, given: seen.append((name, given)) or 1 / 0)
     kdfast('run', 'pretrain', '--data', images)
-    assert seen and seen[0] == ('teacher', dict(network='wide', optimizer='sgd'))
+    assert seen and seen[0] == ('teacher', dict(network='wide', optimizer='muon'))

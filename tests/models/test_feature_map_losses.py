@@ -167,5 +167,6 @@ def test_recipes_of_features_run_between_them(kdfast, images, tmp_path, monkeypa
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     (tmp_path / 'nets.py').write_text(NETS)
     named = [f'{tmp_path}/nets.py:{word}' if word in ('vit', 'cnn') else word for word in options]
-    done = kdfast('run', recipe, *named, '--epochs', 1, '--lr', 0.001, '--data', images, '--runs', tmp_path / 'runs')
+    short = '--epochs', 1, '--teacher-epochs', 1, '--lr', 0.001
+    done = kdfast('run', recipe, *named, *short, '--data', images, '--runs', tmp_path / 'runs')
     assert done.status == 0, done.err

@@ -16,7 +16,7 @@ from kdfast.training.learner import SeededOrder
 
 
 def test_it_is_fastais_own_on_the_recipes_learner(data, tmp_path):
-    found = lr_find.find(find_recipe('baseline'), data, 0, {}, tmp_path)
+    found = lr_find.find(find_recipe('baseline'), data, 0, dict(optimizer='sgd'), tmp_path)
     set_seed(0, reproducible=True)
     learn = learner(data, thin(3).to(memory_format=torch.channels_last))
     learn.wd = 5e-3
