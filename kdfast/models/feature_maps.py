@@ -106,14 +106,14 @@ def layouts(
         for name in usable:
             shapes = [calls[name][0] if calls[name] else None for calls in (outputs, taller, wider)]
             candidates[name], certain[name] = possible_axes(*shapes)
-        uncertain = {name: axes for name, axes in candidates.items() if not certain[name]}
-        locations = positions.locate(net, usable, uncertain, inputs) if uncertain else {}
+    uncertain = {name: axes for name, axes in candidates.items() if not certain[name]}
+    shapes = {name: outputs[name][0] for name in uncertain}
+    located = positions.locate_with_new_weights(net, layers, uncertain, shapes, inputs)
     for name, axes in candidates.items():
         if certain[name]:
             found[name] = Layout(axes[0])
         else:
-            best = positions.best(axes, outputs[name][0], locations[name], inputs.sides)
-            found[name] = Layout(*best) if best else no_map(name, outputs[name][0])
+            found[name] = Layout(*located[name]) if located[name] else no_map(name, shapes[name])
     return found
 
 

@@ -5,25 +5,80 @@ sufficient: for tokens, and for networks that accept images of one size only.
 """
 
 from collections.abc import Iterator
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
 
-from kdfast.models.noise import Inputs, record_layers
+from kdfast.models.noise import Inputs, record_layers, trial
 
 BANDS = 6  # bands of rows, and of columns, that are changed one by one
 ROUNDS = 2  # images in which they are changed
 MIN_CORRELATION = 0.6  # of the map's rows and columns with the image's, if both have the same proportions
 MIN_CORRELATION_OTHER = 0.85  # if they have different proportions
 MARGIN = 0.1  # by which the correlation of any other arrangement must be smaller
+RESETS = 'reset_parameters', '_reset_parameters'  # methods of PyTorch's layers; the second of attention
 MAX_PREFIX = 64  # tokens without a position, if the others have the proportions of the image
 MAX_PREFIX_OTHER = 8  # if they have other proportions
 
 
-def locate(
-    net: nn.Module,  # In evaluation mode
+def locate_with_new_weights(
+    net: nn.Module,  # Any network; left as it was
     layers: dict[str, nn.Module],  # Some of its layers by name
     candidates: dict[str, list[str]],  # Possible layouts of each layer to locate
+    shapes: dict[str, tuple],  # Of their outputs
+    inputs: Inputs,  # Of the network
+) -> dict[str, tuple | None]:  # As of `best`
+    """Find the layout of each layer with the network's weights; of the others with new weights.
+
+    A class token that has learned to look at one place changes like a token of that place. The layout is the same
+    whatever the weights are.
+    """
+    found = locate(net, layers, candidates, shapes, inputs)
+    unknown = {name: axes for name, axes in candidates.items() if not found[name]}
+    if unknown and (untrained := with_new_weights(net)):
+        modules = dict(zip(net.modules(), untrained.modules()))
+        others = {name: modules[layers[name]] for name in unknown if layers[name] in modules}
+        found |= locate(untrained, others, {name: unknown[name] for name in others}, shapes, inputs)
+    return found
+
+
+def with_new_weights(
+    net: nn.Module,  # Any network
+) -> nn.Module | None:  # None if it cannot be copied
+    "Return a copy whose layers have random weights, always the same."
+    try:
+        copy = deepcopy(net)
+    except Exception:  # networks of users may raise anything
+        return None
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        for module in copy.modules():
+            for reset in RESETS:
+                if callable(method := getattr(module, reset, None)):
+                    method()
+    return copy
+
+
+def locate(
+    net: nn.Module,  # Any network; left as it was
+    layers: dict[str, nn.Module],  # Some of its layers by name
+    candidates: dict[str, list[str]],  # Possible layouts of each layer to locate
+    shapes: dict[str, tuple],  # Of their outputs
+    inputs: Inputs,  # Of the network
+) -> dict[str, tuple | None]:  # As of `best`
+    "Find the layout of each layer whose outputs show it."
+    if not candidates:
+        return {}
+    with trial(net):
+        locations = measure(net, layers, candidates, inputs)
+    return {name: best(axes, shapes[name], locations[name], inputs.sides) for name, axes in candidates.items()}
+
+
+def measure(
+    net: nn.Module,  # In evaluation mode
+    layers: dict[str, nn.Module],  # Some of its layers by name
+    candidates: dict[str, list[str]],  # Possible layouts of each layer to measure
     inputs: Inputs,  # Of the network
 ) -> dict[str, dict[int, Tensor]]:  # By layer and dimension of the channels: row, column, locality, (3, positions)
     "Change bands of rows and columns in images, and measure which positions of outputs change most."
@@ -84,7 +139,7 @@ def centers(
 def best(
     candidates: list[str],  # Possible layouts
     shape: tuple,  # Of the output
-    locations: dict[int, Tensor],  # Returned by `locate`
+    locations: dict[int, Tensor],  # Returned by `measure`
     sides: tuple[int, int],  # Height and width of the image
 ) -> tuple | None:  # Axes; for tokens also rows and columns, and the number of prefix tokens
     "Return the only layout whose rows and columns are those of the image; None if there is none."
@@ -128,7 +183,7 @@ def in_proportion(
 
 def arrangements(
     axes: str,  # NTC or NCT
-    location: Tensor,  # Returned by `locate`, (3, tokens)
+    location: Tensor,  # Returned by `measure`, (3, tokens)
     sides: tuple[int, int],  # Height and width of the image
 ) -> Iterator[tuple]:  # Layout, locations of its tokens, rows and columns
     "Yield arrangements of tokens in rows and columns whose other tokens depend on the whole image."

@@ -88,6 +88,19 @@ def test_tokens_without_a_position_are_told_from_the_others(more, prefix):
     ) | {'blocks.0': tokens}
 
 
+@pytest.mark.parametrize('seed', range(4))
+def test_tokens_are_told_apart_when_attention_has_become_sharp(seed):
+    "A class token that looks at one place changes like a token of that place"
+    torch.manual_seed(seed)
+    net = Tokens(front=1)
+    for block in net.blocks:
+        block.self_attn.in_proj_weight.data[: 2 * 24] *= 12  # queries and keys
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    tokens = Layout('NTC', (4, 4), 1)
+    assert layout(net, 'blocks.0', 'blocks', 'norm') == {'blocks.0': tokens, 'blocks': tokens, 'norm': tokens}
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
 def test_tokens_in_another_order_or_with_some_between_are_refused():
     torch.manual_seed(0)
     assert isinstance(layout(Tokens(front=0, middle=1), 'blocks'), KdfastError)
