@@ -3,8 +3,9 @@
 Each must be a feature map of the printed shape, for each network of networks.txt as it is built: other noise in one
 cell of the image changes that cell of the map most. If that cannot be seen (zeros, a view of the whole image), the
 layout is confirmed by the modules that return or read the map, by its sides for an image twice as high and three times
-as wide, or by the cells of a network for images twice or four times as large, whose layer must have the same layout.
-At three layers, the target that `Hint` computes must be their output, arranged as listed.
+as wide, by the cells of a network for images twice or four times as large, whose layer must have the same layout, or by
+the cells of the same network with new weights. At three layers, the target that `Hint` computes must be their output,
+arranged as listed.
 """
 
 import random
@@ -15,6 +16,8 @@ from collections import Counter
 import torch
 from networks import build, networks
 from torch import nn
+
+from kdfast.models.positions import with_new_weights
 
 CELLS, SEEDS = 8, 2  # cells of the image that are changed, in so many images
 SHOWN = 0.75  # smallest score for which the right cell has changed most
@@ -56,6 +59,19 @@ def check(
             shown = [layer for layer in doubtful if alike(found[layer], same.get(layer)) and clear[layer] >= SHOWN]
             how['larger images'] += len(shown)
             doubtful = [layer for layer in doubtful if layer not in shown]
+    if doubtful:
+        new = with_new_weights(net)
+        arrange = {layer: found[layer].arrange for layer in doubtful}
+        clear = cells(
+            new,
+            {layer: new.get_submodule(layer) for layer in doubtful},
+            arrange,
+            {k: listed[k] for k in doubtful},
+            side,
+        )
+        shown = [layer for layer in doubtful if clear[layer] >= SHOWN]
+        how['new weights'] += len(shown)
+        doubtful = [layer for layer in doubtful if layer not in shown]
     for layer in doubtful:
         entry = listed[layer]
         wrong.append(f'{layer} as {entry.shape}, {entry.layout}: cells {score[layer]:.2f}, modules {told[layer]}')
