@@ -21,8 +21,11 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from kdfast.data import load
 
-SIZES = {'photographs of 500×375, to 96×96': ((500, 375), 96), 'photographs of 500×375, to 224×224': ((500, 375), 224)}
-SIZES |= {'small images of 32×32, as they are': ((32, 32), None)}
+SIZES = {  # of the files, and the side of the squares to which they are scaled
+    'photographs of 500×375, to 96×96': ((500, 375), 96),
+    'photographs of 500×375, to 224×224': ((500, 375), 224),
+    'small images of 32×32, as they are': ((32, 32), None),
+}
 
 
 def draw(folder: Path, n: int, shape: tuple[int, int]):

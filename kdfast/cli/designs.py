@@ -32,9 +32,9 @@ def design_of(
     baselines = [name for name, recipe in names.items() if recipe == 'baseline']
     others = tuple(name for name in names if name not in baselines)
     if len(baselines) != 1 or not others:
-        raise KdfastError('--until-decided compares recipes with the baseline: name baseline and at least one other')
+        raise KdfastError('recipes are compared with the baseline, look by look: name baseline and at least one other')
     if 'hint' in names.values():
-        raise KdfastError('--until-decided compares accuracies, and hint trains no classifier: leave it out')
+        raise KdfastError('accuracies are compared, and hint trains no classifier: leave it out')
     declared = Declared(baselines[0], others, chosen_looks(looks, max_seeds, training), margin)
     declared.design  # raises KdfastError for looks that are none
     return declared

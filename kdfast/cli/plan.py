@@ -216,6 +216,6 @@ def probe(
 
 
 app.command('plan', cls=SectionedCommand, rich_help_panel=TRAIN)(
-    expand_groups(plan_study, setting_parameters(), without=['seeds', 'ray'])
+    expand_groups(plan_study, setting_parameters(), without=['seeds', 'ray', 'resplit'])
 )
 app.command(hidden=True)(expand_groups(probe))

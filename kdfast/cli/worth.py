@@ -82,7 +82,7 @@ def worth(
 
 
 app.command(cls=SectionedCommand, rich_help_panel=TRAIN)(
-    expand_groups(worth, setting_parameters(), without=['seeds', 'ray'])
+    expand_groups(worth, setting_parameters(), without=['seeds', 'ray', 'resplit'])
 )
 
 

@@ -108,7 +108,7 @@ def layouts(
             candidates[name], certain[name] = possible_axes(*shapes)
     uncertain = {name: axes for name, axes in candidates.items() if not certain[name]}
     shapes = {name: outputs[name][0] for name in uncertain}
-    located = positions.locate_with_new_weights(net, layers, uncertain, shapes, inputs)
+    located = positions.locate(net, layers, uncertain, shapes, inputs)
     for name, axes in candidates.items():
         if certain[name]:
             found[name] = Layout(axes[0])

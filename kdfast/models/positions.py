@@ -22,7 +22,7 @@ MAX_PREFIX = 64  # tokens without a position, if the others have the proportions
 MAX_PREFIX_OTHER = 8  # if they have other proportions
 
 
-def locate_with_new_weights(
+def locate(
     net: nn.Module,  # Any network; left as it was
     layers: dict[str, nn.Module],  # Some of its layers by name
     candidates: dict[str, list[str]],  # Possible layouts of each layer to locate
@@ -34,12 +34,18 @@ def locate_with_new_weights(
     A class token that has learned to look at one place changes like a token of that place. The layout is the same
     whatever the weights are.
     """
-    found = locate(net, layers, candidates, shapes, inputs)
+
+    def look(network, modules, wanted):
+        with trial(network):
+            locations = measure(network, modules, wanted, inputs)
+        return {name: best(axes, shapes[name], locations[name], inputs.sides) for name, axes in wanted.items()}
+
+    found = look(net, layers, candidates) if candidates else {}
     unknown = {name: axes for name, axes in candidates.items() if not found[name]}
     if unknown and (untrained := with_new_weights(net)):
         modules = dict(zip(net.modules(), untrained.modules()))
         others = {name: modules[layers[name]] for name in unknown if layers[name] in modules}
-        found |= locate(untrained, others, {name: unknown[name] for name in others}, shapes, inputs)
+        found |= look(untrained, others, {name: unknown[name] for name in others})
     return found
 
 
@@ -58,21 +64,6 @@ def with_new_weights(
                 if callable(method := getattr(module, reset, None)):
                     method()
     return copy
-
-
-def locate(
-    net: nn.Module,  # Any network; left as it was
-    layers: dict[str, nn.Module],  # Some of its layers by name
-    candidates: dict[str, list[str]],  # Possible layouts of each layer to locate
-    shapes: dict[str, tuple],  # Of their outputs
-    inputs: Inputs,  # Of the network
-) -> dict[str, tuple | None]:  # As of `best`
-    "Find the layout of each layer whose outputs show it."
-    if not candidates:
-        return {}
-    with trial(net):
-        locations = measure(net, layers, candidates, inputs)
-    return {name: best(axes, shapes[name], locations[name], inputs.sides) for name, axes in candidates.items()}
 
 
 def measure(

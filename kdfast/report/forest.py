@@ -9,8 +9,8 @@ from kdfast.report.charts import drawable, scale, ticks
 from kdfast.report.differences import seeds_note
 
 EDGE = 4  # percent of the width that stay free at both sides, for the numbers of the axis
-ROW = """<tr><th scope="row">{name}</th><td class="plot">{plot}</td><td>{points}</td><td>{interval}</td>
-<td class="verdict {verdict}">{verdict}{note}</td></tr>
+ROW = """<tr><th scope="row">{name}</th><td class="plot">{plot}</td><td>{points}</td>
+<td>{interval}<small>{confidence}</small></td><td class="verdict {verdict}">{verdict}{note}</td></tr>
 """
 TABLE = """<table class="forest"><thead><tr><th scope="col">{heading}</th><th scope="col">plot</th>
 <th scope="col">points</th><th scope="col">{interval}</th><th scope="col">verdict</th></tr></thead>
@@ -33,7 +33,8 @@ def forest_plot(
             name=breakable(name),
             plot=interval_drawing(row, margin, x),
             points=signed_points(row['difference']),
-            interval=interval_text(row) + ('' if one_confidence else f' ({confidence_text(row["confidence"])})'),
+            interval=interval_text(row),
+            confidence='' if one_confidence else confidence_text(row['confidence']),
             verdict=row['verdict'],
             note=seeds_note(row),
         )

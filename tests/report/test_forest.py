@@ -30,7 +30,7 @@ def test_intervals_lie_against_the_margin():
     assert left < alike[0] and alike[1] == pytest.approx(left + width, abs=0.02) and better[0] > left + width
     assert alike[0] < dots[0] < alike[1] and better[0] < dots[1] < better[1]
     assert 'a &amp; &lt;b&gt;' in html and 'against &lt;i&gt;' in html and '95 % interval</th>' in html
-    assert '<td>+2.00</td><td>+1.50 … +2.50</td>' in html
+    assert '<td>+2.00</td>\n<td>+1.50 … +2.50<small></small></td>' in html
 
 
 def test_the_confidence_is_that_of_the_row():
@@ -38,7 +38,7 @@ def test_the_confidence_is_that_of_the_row():
     assert '98.33 % interval</th>' in forest_plot(one, 0.008, 'x') and '95 %' not in forest_plot(one, 0.008, 'x')
     two = [*one, ('b', row(0.0, -0.1, 0.1, 'undecided'))]
     html = forest_plot(two, 0.008, 'x')
-    assert '>interval</th>' in html and '+10.00 (98.33 %)' in html and '+10.00 (95 %)' in html
+    assert '>interval</th>' in html and '+10.00<small>98.33 %</small>' in html and '+10.00<small>95 %</small>' in html
 
 
 @pytest.mark.parametrize('kind', KINDS)

@@ -53,24 +53,8 @@ def check(
             how[confirmed] += 1
         else:
             doubtful.append(layer)
-    for factor in 2, 4:
-        if doubtful:
-            _, _, same, clear = examined(name, factor * side)
-            shown = [layer for layer in doubtful if alike(found[layer], same.get(layer)) and clear[layer] >= SHOWN]
-            how['larger images'] += len(shown)
-            doubtful = [layer for layer in doubtful if layer not in shown]
-    if doubtful:
-        new = with_new_weights(net)
-        arrange = {layer: found[layer].arrange for layer in doubtful}
-        clear = cells(
-            new,
-            {layer: new.get_submodule(layer) for layer in doubtful},
-            arrange,
-            {k: listed[k] for k in doubtful},
-            side,
-        )
-        shown = [layer for layer in doubtful if clear[layer] >= SHOWN]
-        how['new weights'] += len(shown)
+    for kind, shown in confirmed_otherwise(name, side, net, found, listed, doubtful):
+        how[kind] += len(shown)
         doubtful = [layer for layer in doubtful if layer not in shown]
     for layer in doubtful:
         entry = listed[layer]
@@ -84,6 +68,21 @@ def check(
     if not names:
         wrong.append('no layer')
     return how, wrong
+
+
+def confirmed_otherwise(name, side, net, found, listed, doubtful):
+    "Yield how layers are confirmed whose cells do not show, and these layers: larger images, then new weights"
+    for factor in 2, 4:
+        if doubtful:
+            _, _, same, clear = examined(name, factor * side)
+            shown = [layer for layer in doubtful if alike(found[layer], same.get(layer)) and clear[layer] >= SHOWN]
+            doubtful = [layer for layer in doubtful if layer not in shown]
+            yield 'larger images', shown
+    if doubtful:
+        new, arrange = with_new_weights(net), {layer: found[layer].arrange for layer in doubtful}
+        modules = {layer: new.get_submodule(layer) for layer in doubtful}
+        clear = cells(new, modules, arrange, {layer: listed[layer] for layer in doubtful}, side)
+        yield 'new weights', [layer for layer in doubtful if clear[layer] >= SHOWN]
 
 
 def examined(name, side):
