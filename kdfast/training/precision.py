@@ -1,4 +1,4 @@
-"""Precision of training steps: float32 or bfloat16; by default bfloat16 if the hardware has instructions for it."""
+"""Precision of fits: float32 or bfloat16; by default bfloat16 if the hardware has instructions for it."""
 
 from functools import lru_cache
 
@@ -12,24 +12,24 @@ from kdfast.training.devices import device_name
 
 
 class Bfloat16(FitCallback):
-    """Compute the convolutions and matrix products of training steps in bfloat16, including the teacher's.
+    """Compute the convolutions and matrix products of a fit in bfloat16, including the teacher's.
 
-    Weights, gradients, batch-norm statistics and losses stay in float32, as do validation and prediction. On a CPU,
-    convolutions in which some weights cover nothing but padding also stay in float32: oneDNN leaves the bfloat16
-    gradients of these weights uninitialized. Autocast is restored after every step, and whenever the fit ends.
+    That includes the validation after each epoch. Weights, gradients, batch-norm statistics and losses stay in
+    float32, as do predictions: the numbers of a finished run are those of its float32 network. On a CPU, training
+    steps also compute convolutions in which some weights cover nothing but padding in float32: oneDNN leaves the
+    bfloat16 gradients of these weights uninitialized. Autocast is restored after every batch, and whenever the fit
+    ends.
 
-    fastai's MixedPrecision is for GPUs only, and includes validation. https://docs.pytorch.org/docs/stable/amp.html
+    fastai's MixedPrecision is for GPUs only. https://docs.pytorch.org/docs/stable/amp.html
     """
 
     order = 5  # autocast covers the teacher's forward pass in Hint (9.5) and, as it ends in after_loss, in Distill (2)
-    hooks, before = (), None  # `before`: the state of autocast before the step, during the step
+    hooks, before = (), None  # `before`: the state of autocast before the batch, during the batch
 
     def before_batch(self):
-        if not self.training:
-            return
         self.before = autocast_state(self.device.type)
         use_bfloat16(self.device)
-        if self.device.type == 'cpu':
+        if self.training and self.device.type == 'cpu':
             self.hooks = [
                 hook
                 for module in self.model.modules()
@@ -38,8 +38,7 @@ class Bfloat16(FitCallback):
             ]
 
     def after_pred(self):
-        if self.training:
-            self.learn.pred = to_float(self.pred)
+        self.learn.pred = to_float(self.pred)
 
     def after_loss(self):
         self.leave()
@@ -48,7 +47,7 @@ class Bfloat16(FitCallback):
         self.leave()
 
     def leave(self):
-        "Restore model and autocast after a step, so that the model can be copied or saved between steps."
+        "Restore model and autocast after a batch, so that the model can be copied or saved between batches."
         for hook in self.hooks:
             hook.remove()
         if self.before:
