@@ -8,7 +8,9 @@ from torch import nn
 
 from kdfast.core.errors import KdfastError
 from kdfast.distill.fit import FitCallback
+from kdfast.models.inference import is_compiled
 from kdfast.training.devices import device_name
+from kdfast.training.row_gradient import join_rows, restore_rows
 
 
 class Bfloat16(FitCallback):
@@ -17,25 +19,26 @@ class Bfloat16(FitCallback):
     That includes the validation after each epoch. Weights, gradients, batch-norm statistics and losses stay in
     float32, as do predictions: the numbers of a finished run are those of its float32 network. On a CPU, training
     steps also compute convolutions in which some weights cover nothing but padding in float32: oneDNN leaves the
-    bfloat16 gradients of these weights uninitialized. Autocast is restored after every batch, and whenever the fit
-    ends.
+    bfloat16 gradients of these weights uninitialized. With AMX, weight gradients of small feature maps are computed
+    from several images at once (`kdfast.training.row_gradient`). Autocast is restored after every batch, and whenever
+    the fit ends.
 
     fastai's MixedPrecision is for GPUs only. https://docs.pytorch.org/docs/stable/amp.html
     """
 
     order = 5  # autocast covers the teacher's forward pass in Hint (9.5) and, as it ends in after_loss, in Distill (2)
-    hooks, before = (), None  # `before`: the state of autocast before the batch, during the batch
+    hooks, convolutions = (), ()  # of the model, during a step
+    before = None  # the state of autocast before the batch, during the batch
 
     def before_batch(self):
         self.before = autocast_state(self.device.type)
         use_bfloat16(self.device)
         if self.training and self.device.type == 'cpu':
-            self.hooks = [
-                hook
-                for module in self.model.modules()
-                if isinstance(module, nn.Conv2d)
-                for hook in add_float32_hooks(module)
-            ]
+            self.convolutions = [module for module in self.model.modules() if isinstance(module, nn.Conv2d)]
+            self.hooks = [hook for conv in self.convolutions for hook in add_float32_hooks(conv)]
+            if has_amx() and not is_compiled(self.model):
+                for conv in self.convolutions:
+                    join_rows(conv)
 
     def after_pred(self):
         self.learn.pred = to_float(self.pred)
@@ -50,9 +53,11 @@ class Bfloat16(FitCallback):
         "Restore model and autocast after a batch, so that the model can be copied or saved between batches."
         for hook in self.hooks:
             hook.remove()
+        for conv in self.convolutions:
+            restore_rows(conv)
         if self.before:
             restore_autocast(self.before)
-        self.hooks, self.before = (), None
+        self.hooks, self.convolutions, self.before = (), (), None
 
 
 in_float32 = set()  # convolutions that are being computed in float32 now
@@ -154,6 +159,12 @@ def restore_autocast(
     torch.set_autocast_enabled(kind, enabled)
     torch.set_autocast_dtype(kind, dtype)
     torch.set_autocast_cache_enabled(cached)
+
+
+@lru_cache(None)
+def has_amx() -> bool:
+    "Return whether the CPU multiplies matrices of bfloat16 (AMX)."
+    return bool(torch.cpu.get_capabilities().get('amx_bf16'))
 
 
 def multiplies_bfloat16(
