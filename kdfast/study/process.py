@@ -1,9 +1,11 @@
 """Start and stop training processes on this machine. Imports no torch, except to count GPUs."""
 
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Collection
+from typing import IO
 
 from kdfast.core import signals
 
@@ -17,13 +19,12 @@ class Process:
         threads: int,  # For OpenMP and MKL
     ):
         self.stderr = tempfile.TemporaryFile('w+')
-        settings = {'OMP_NUM_THREADS': str(threads), 'MKL_NUM_THREADS': str(threads), signals.STUDY_CHILD: '1'}
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=self.stderr,
-            env=os.environ | settings,
+            env=environment(threads),
             start_new_session=True,  # Ctrl-C of the terminal reaches the study alone, which passes it on once
         )
 
@@ -47,16 +48,34 @@ class Process:
     @property
     def failure(self):
         "The last line of stderr if the process failed, else an empty string."
-        if self.process.returncode == 0:
-            return ''
-        self.stderr.seek(0)
-        lines = [line.strip() for line in self.stderr if line.strip()] or ['']
-        message = lines[-1].removeprefix('kdfast: error: ')
-        return message or f'its process ended with status {self.process.returncode}'
+        return failure_of(self.process.returncode, self.stderr)
+
+
+def environment(
+    threads: int,  # For OpenMP and MKL
+) -> dict[str, str]:
+    "Return the environment variables of a run that a study starts."
+    return os.environ | {'OMP_NUM_THREADS': str(threads), 'MKL_NUM_THREADS': str(threads), signals.STUDY_CHILD: '1'}
+
+
+def failure_of(
+    status: int | None,  # Of a process that has ended
+    stderr: IO[str],  # What it wrote
+) -> str:
+    "Return the last line of stderr if the process failed, or the signal that ended it; else an empty string."
+    if status == 0:
+        return ''
+    if status is not None and status < 0:
+        memory = ', as it is when memory runs out' if -status == signal.SIGKILL else ''
+        return f'its process was ended by signal {-status} ({signal.strsignal(-status)}{memory})'
+    stderr.seek(0)
+    lines = [line.strip() for line in stderr if line.strip()] or ['']
+    message = lines[-1].removeprefix('kdfast: error: ')
+    return message or f'its process ended with status {status}'
 
 
 def stop_processes(
-    processes: Collection[Process],  # Or the tasks of a cluster
+    processes: Collection[Process],  # Or forks, or the tasks of a cluster
 ):
     "Ask all processes to end and wait for their checkpoints. An exception meanwhile kills them."
     try:
@@ -73,8 +92,13 @@ def default_jobs(
     threads: int,  # Of each run
 ) -> int:
     "Return the number of parallel runs: as the cores allow; one on a GPU, whose memory they would share."
-    import torch
-
-    if torch.cuda.is_available() or torch.backends.mps.is_available():
+    if has_gpu():
         return 1
     return max(1, os.cpu_count() // threads)
+
+
+def has_gpu() -> bool:
+    "Return whether PyTorch finds a GPU."
+    import torch
+
+    return torch.cuda.is_available() or torch.backends.mps.is_available()

@@ -4,12 +4,14 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from math import inf
 
 from rich.console import Console
 
 from kdfast.core.errors import KdfastError
 from kdfast.study.board import Board
+from kdfast.study.fork_server import run_starter
 from kdfast.study.plan import KDFAST, Task
 from kdfast.study.process import Process, stop_processes
 
@@ -73,7 +75,7 @@ def run_tasks(
     """
     queue = Queue(tasks)
     running = {}
-    with Board(tasks, running, console) as board:
+    with nullcontext(start) if start else run_starter() as start, Board(tasks, running, console) as board:
         try:
             while queue.waiting or running:
                 if time.monotonic() > deadline:
@@ -81,7 +83,7 @@ def run_tasks(
                 for task in queue.fail_blocked():
                     board.ended(task)
                 for task in queue.take(jobs - len(running)):
-                    running[task] = (start or Process)(task.command(common), threads)
+                    running[task] = start(task.command(common), threads)
                 for task in [task for task, process in running.items() if process.ended]:
                     task.failure = running.pop(task).failure
                     board.ended(task)

@@ -90,13 +90,12 @@ def test_runs_that_others_need_start_first(tmp_path, monkeypatch):
             begun.append(command[5])
             make(tmp_path, command[5], int(command[command.index('--seed') + 1]), valid_accuracy=0.5, seconds=1)
 
-    monkeypatch.setattr(schedule, 'Process', Instant)
     monkeypatch.setattr(schedule, 'POLL_SECONDS', 0)
     monkeypatch.setattr(schedule, 'stop_processes', lambda _: None)
     tasks = plan(
         [(find_recipe('baseline'), {}), (find_recipe('kd'), {}), (find_recipe('exp1'), {})], range(2), 'pets', tmp_path
     )
-    assert run_tasks(tasks, [], 1, 1, Console(quiet=True)) == []
+    assert run_tasks(tasks, [], 1, 1, Console(quiet=True), Instant) == []
     assert begun == ['teacher'] * 2 + ['hint'] * 2 + ['baseline', 'kd', 'exp1'] * 2
 
 
