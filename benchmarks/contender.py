@@ -125,7 +125,8 @@ class Floor(Contender):
             net.eval()
             with torch.no_grad():
                 for x, y in self.batches('valid', False):
-                    (net(x).argmax(1) == y).sum()
+                    with self.precision():
+                        (net(x).argmax(1) == y).sum()
         return perf_counter() - began
 
 
@@ -171,9 +172,11 @@ class Torchvision(Contender):
         began = perf_counter()
         for x, y in loader:
             x = x.contiguous(memory_format=torch.channels_last)
-            with torch.no_grad():
-                target = self.teacher(x)
-            loss = blend(self.student(x), target, y)
+            with self.precision():
+                with torch.no_grad():
+                    target = self.teacher(x).float()
+                out = self.student(x).float()
+            loss = blend(out, target, y)
             sgd.zero_grad()
             loss.backward()
             sgd.step()
@@ -319,11 +322,13 @@ class Kdfast(Contender):
 
     def __init__(self, *args):
         super().__init__(*args)
+        from kdfast.core.memory import keep_freed_memory
         from kdfast.data.dataset import assemble
         from kdfast.training.execute import train
         from kdfast.training.run import Run
         from kdfast.training.teacher_cache import TeacherCache
 
+        keep_freed_memory()  # as `kdfast run` does
         self.Run, self.train, self.TeacherCache = Run, train, TeacherCache
         a = self.images
         self.data = assemble(

@@ -2,9 +2,9 @@
 
 python benchmarks/speed.py cifar10-images.tar.xz [--images 6400] [--rounds 5] [--threads 2] [--peers .peers]
 
-All contenders use the same networks, images, batch size, augmentation, float32 and threads, each in a process of its
-own. The first column has images per second, the others ratios. The last two contenders compute in bfloat16 and are
-compared with each other only. Other tools are installed from the package index into an environment of their own.
+All contenders use the same networks, images, batch size, augmentation and threads, each in a process of its own.
+Contenders whose names end with bfloat16 compute in bfloat16, the others in float32. Other tools are installed from the
+package index into an environment of their own.
 """
 
 import argparse
@@ -20,35 +20,43 @@ from time import perf_counter, sleep
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 PEERS = ('fasterai', 'torchdistill')
+LOADERS = ('torchvision', 'torchvision2', 'torchvision4')  # with so many workers
+FLOORS, OWN, HALF = ['floor', 'floor bfloat16'], ['kdfast', 'kdfast bfloat16'], [f'{name} bfloat16' for name in LOADERS]
 TASKS = {  # what is timed: its contenders
-    'kd': [
-        'floor',
-        'torchvision',
-        'torchvision2',
-        'torchvision4',
-        'fasterai',
-        'torchdistill',
-        'kdfast',
-        'floor bfloat16',
-        'kdfast bfloat16',
-    ],
-    'kd+valid': ['floor', 'kdfast'],
-    'kd cached': ['kdfast', 'kdfast bfloat16'],
-    'baseline': ['floor', 'kdfast', 'floor bfloat16', 'kdfast bfloat16'],
-    'hint': ['floor', 'kdfast', 'floor bfloat16', 'kdfast bfloat16'],
-    'exp1 cached': ['kdfast', 'kdfast bfloat16'],
-    'exp2 cached': ['kdfast', 'kdfast bfloat16'],
+    'kd': [*FLOORS, *LOADERS, *HALF, *PEERS, *OWN],
+    'kd+valid': [*FLOORS, *OWN],
+    'kd cached': OWN,
+    'baseline': [*FLOORS, *OWN],
+    'hint': [*FLOORS, *OWN],
+    'exp1 cached': OWN,
+    'exp2 cached': OWN,
 }
+BEST = {'best peer': (*PEERS, *LOADERS), 'best bfloat16 peer': HALF}
 RATIOS = [  # of seconds: what, against what, and the goal
-    ('kd, against the floor', ('kd', 'kdfast'), ('kd', 'floor'), '<= 1.10'),
-    ('best peer\'s kd, against kdfast\'s', ('kd', None), ('kd', 'kdfast'), '>= 2.5'),
-    ('kd with validation, against the floor', ('kd+valid', 'kdfast'), ('kd+valid', 'floor'), ''),
+    ('kd, against the floor', ('kd', 'kdfast'), ('kd', 'floor'), '<= 0.97'),
+    ('kd in bfloat16, against its floor', ('kd', 'kdfast bfloat16'), ('kd', 'floor bfloat16'), '<= 1.00'),
+    ('kd with validation, against the floor', ('kd+valid', 'kdfast'), ('kd+valid', 'floor'), '<= 1.05'),
+    (
+        'kd with validation in bfloat16, against its floor',
+        ('kd+valid', 'kdfast bfloat16'),
+        ('kd+valid', 'floor bfloat16'),
+        '<= 1.05',
+    ),
+    ('baseline, against the floor', ('baseline', 'kdfast'), ('baseline', 'floor'), '<= 1.03'),
+    (
+        'baseline in bfloat16, against its floor',
+        ('baseline', 'kdfast bfloat16'),
+        ('baseline', 'floor bfloat16'),
+        '<= 1.03',
+    ),
+    ('hint, against the floor', ('hint', 'kdfast'), ('hint', 'floor'), '<= 1.10'),
+    ('hint in bfloat16, against its floor', ('hint', 'kdfast bfloat16'), ('hint', 'floor bfloat16'), '<= 1.10'),
+    ('best peer\'s kd, against kd in bfloat16', ('kd', 'best peer'), ('kd', 'kdfast bfloat16'), '>= 2.5'),
+    ('and with cached outputs', ('kd', 'best peer'), ('kd cached', 'kdfast bfloat16'), '>= 3.5'),
+    ('best bfloat16 peer\'s, against the same', ('kd', 'best bfloat16 peer'), ('kd', 'kdfast bfloat16'), '>= 1.1'),
+    ('and with cached outputs', ('kd', 'best bfloat16 peer'), ('kd cached', 'kdfast bfloat16'), '>= 1.5'),
     ('kd with cached outputs, against the baseline', ('kd cached', 'kdfast'), ('baseline', 'kdfast'), '<= 1.08'),
     ('stage two of exp1, against the baseline', ('exp1 cached', 'kdfast'), ('baseline', 'kdfast'), '<= 0.65'),
-    ('hint, against the floor', ('hint', 'kdfast'), ('hint', 'floor'), '<= 1.10'),
-    ('baseline, against the floor', ('baseline', 'kdfast'), ('baseline', 'floor'), ''),
-    ('kd in bfloat16, against its floor', ('kd', 'kdfast bfloat16'), ('kd', 'floor bfloat16'), ''),
-    ('hint in bfloat16, against its floor', ('hint', 'kdfast bfloat16'), ('hint', 'floor bfloat16'), ''),
     ('kd in bfloat16, against float32', ('kd', 'kdfast bfloat16'), ('kd', 'kdfast'), ''),
     ('baseline in bfloat16, against float32', ('baseline', 'kdfast bfloat16'), ('baseline', 'kdfast'), ''),
 ]
@@ -196,13 +204,12 @@ def main():
     for (task, name), took in seconds.items():
         print(f'{task:<12} {name:<16} {spread([args.images / s for s in took])}')
     print('\nratios of seconds, round by round')
-    peer = max(
-        (name for name in TASKS['kd'] if name in (*PEERS, 'torchvision', 'torchvision2', 'torchvision4')),
-        key=lambda name: -median(seconds['kd', name]),
-    )
-    for what, (task, name), other, goal in RATIOS:
-        print(f'{what:<46} {spread([a / b for a, b in zip(seconds[task, name or peer], seconds[other])])}  {goal}')
-    print(f'the best peer is {peer}')
+    best = {what: min(names, key=lambda name: median(seconds['kd', name])) for what, names in BEST.items()}
+    for what, *sides, goal in RATIOS:
+        (ours, theirs), found = [(task, best.get(name, name)) for task, name in sides], seconds.get
+        if found(ours) and found(theirs):
+            print(f'{what:<50} {spread([a / b for a, b in zip(seconds[ours], seconds[theirs])])}  {goal}')
+    print('; '.join(f'{what}: {name}' for what, name in best.items()))
     print('\nmegabytes above importing torch: ' + ', '.join(f'{name} {mb:.0f}' for name, mb in memory.items()))
     print(f'seconds to read and check {args.data} once: {scan(args.data):.1f}')
     print(

@@ -17,6 +17,7 @@ from kdfast.cli.options import DataOptions, RunOptions, changed_flags
 from kdfast.cli.recipes import RecipeGroup
 from kdfast.core import distributed, signals
 from kdfast.core.errors import KdfastError
+from kdfast.core.memory import keep_freed_memory
 from kdfast.runs.options import option_flags
 from kdfast.runs.recipes import Recipe, find_recipe, recipe_names
 
@@ -38,6 +39,7 @@ def run_recipe(
     run_dir = locate_run(options.runs, data.name, recipe.folder_name(arguments), options.seed)
     if run_dir.finished:
         print_note(f'{run_dir} is finished; nothing to train')
+    keep_freed_memory()
     with quiet_imports():
         from kdfast.training.execute import train
         from kdfast.training.other_load import OtherLoad
