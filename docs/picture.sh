@@ -5,7 +5,7 @@ to=$(realpath "$(dirname "$0")")/exp1.svg
 command -v kdfast >/dev/null || { echo "install kdfast first: it is not on the PATH"; exit 1; }
 empty=$(mktemp -d)
 trap 'tmux -L picture kill-server; rm -rf "$empty"' EXIT
-tmux -L picture new-session -d -x 80 -y 32 -c "$empty" "PATH='$PATH' kdfast run exp1; sleep infinity"
+tmux -L picture new-session -d -x 80 -y 40 -c "$empty" "PATH='$PATH' kdfast run exp1; sleep infinity"
 until tmux -L picture capture-pane -p | grep -q '^next '; do sleep 1; done
 tmux -L picture capture-pane -ep >"$empty/screen"
 python - "$empty/screen" "$to" <<'PYTHON'

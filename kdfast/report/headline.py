@@ -17,9 +17,11 @@ def headline(
     name = result['recipe'].split(',')[0]
     if not classifies(result):
         return f'{name} trains no classifier, so it has no accuracy; {loss_phrase(result)}.'
+    if main_score(result) is None:
+        return f'{name} has no mean average precision, as no validation image has a label.'
     test = test_score(result)
     return (
-        f'{name} reaches {score_phrase(result)} on {images_text(result["valid_images"], "validation")}'
+        f'{name} reaches {score_phrase(result)} on {images_text(result.get("valid_images"), "validation")}'
         f'{teacher_phrase(folder, teachers)}'
         + (f'; on {images_text(result["test_images"], "test")} it reaches {percent(test)}' if test is not None else '')
         + ('; it is used as it was given, without training' if not result['epochs'] else '')
@@ -38,8 +40,8 @@ def loss_phrase(
     result,  # Content of result.json
 ):
     "Return the last loss: that of the fit to the teacher's features, if there is one."
-    kind = 'training' if result['fit_loss'] is None else 'fit'
-    loss = result['train_loss' if kind == 'training' else 'fit_loss']
+    kind = 'training' if result.get('fit_loss') is None else 'fit'
+    loss = result.get('train_loss' if kind == 'training' else 'fit_loss')
     value = 'unknown' if loss is None else loss_text(loss)
     return f'its {kind} loss is {value} after {counted(result["epochs"], "epoch")}'
 
@@ -92,7 +94,8 @@ def teacher_text(
 ):
     "Return the score of a teacher, with its images if they are others."
     other = '' if on_same_images(folder, teacher) else f' on other images ({teacher.data})'
-    return f'{percent(main_score(teacher.result))}{other}'
+    score = main_score(teacher.result)
+    return f'{"no score" if score is None else percent(score)}{other}'
 
 
 def on_same_images(
@@ -139,7 +142,7 @@ def baseline_sentence(
     folder: RunDir,  # A finished run that classifies
     baseline: RunDir,  # From `baseline_of`
 ) -> str:
-    "Return how far the score is from the baseline's and, on a line of its own, which command tells what that means."
+    "Return the distance from the baseline and, on a line of its own, the command that judges it."
     theirs = main_score(baseline.result)
     return (
         f'{signed_points(main_score(folder.result) - theirs)} points against {baseline.recipe} ({percent(theirs)}), '
@@ -153,7 +156,7 @@ def baseline_sentence(
 def comparison_sentences(
     rows: Sequence[dict],  # From `aggregate`
 ) -> str:  # Empty without a classifier
-    "Return the best student next to the baseline and the teacher and, on a line of its own, how to get verdicts."
+    "Return the best student beside baseline and teacher and, on a line of its own, the next command."
     score = 'valid_map' if any(row['valid_map'] for row in rows) else 'valid_accuracy'
     kinds = by_kind([row for row in rows if row[score]])
     best = {kind: max(of_kind, key=lambda row: row[score]['mean']) for kind, of_kind in kinds.items() if of_kind}

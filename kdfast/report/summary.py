@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kdfast.analysis.measures import LOSSES, MEASURES, SCORES
-from kdfast.analysis.results import classifies, completed_result, has_several_labels
+from kdfast.analysis.results import completed_result, has_several_labels, main_score
 from kdfast.core.format import duration, percent, signed_points
 from kdfast.report.headline import baseline_sentence, change_text, headline, on_same_images
 from kdfast.runs.lookup import baseline_of
@@ -27,10 +27,10 @@ def run_summary(
     others: Sequence[RunDir] = (),  # Runs on the same data, of which one may be its baseline
     boxed: bool = False,  # Whether to draw a box around the main result
 ) -> Group:
-    "Return the main result of a run, key figures next to its teacher's, losses, classes, notes, and the directory."
+    "Return the main result of a run, key figures beside its teacher's, and details, a line each."
     result, teachers = completed_result(folder), teachers_of(folder)
     sentences = [Text(headline(folder, teachers), style='bold')]
-    if classifies(result) and (baseline := baseline_of(folder, others)):
+    if main_score(result) is not None and (baseline := baseline_of(folder, others)):
         sentences.append(Text(baseline_sentence(folder, baseline)))
     title = f'{result["recipe"]} on {result["data"]}, seed {result["seed"]}'
     main = Panel(Group(*sentences), title=Text(title), title_align='left', expand=False, border_style='green')
@@ -91,7 +91,7 @@ def change_cell(
     teachers,  # Teachers of the run
     of_teachers,  # Their values
 ):
-    "Return how a value differs from the only teacher's; behind the training time, that of other runs it needs."
+    "Return the change from the only teacher; behind the training time, that of other runs it needs."
     if measure.name == 'seconds':
         return upstream_times(folder)
     if len(teachers) != 1 or of_teachers[0] is None or measure.name == 'epochs':

@@ -125,6 +125,15 @@ def test_several_labels_are_summed_up_by_their_f1(tmp_path):
     assert 'best epoch 2, 93.00 %; other numbers: the last epoch' in shown
 
 
+def test_without_any_label_there_is_no_score(tmp_path):
+    no_score = dict(label_counts={'a': [0, 1, 0, 9]}, label_average_precision={'a': None}, epochs=1, params=10)
+    teacher = make(tmp_path, 'teacher', 0, data='zoo', **no_score)
+    assert sentence(teacher) == 'teacher has no mean average precision, as no validation image has a label.'
+    assert 'parameters 10' in lines(summary(teacher, others=find_runs(tmp_path)))
+    student = teach(make(tmp_path, 'kd', 0, recorded=IMAGES, **STUDENT), teacher)
+    assert sentence(student).endswith('; its teacher reaches no score on other images (zoo).')
+
+
 def test_the_figures_are_beside_those_of_the_teacher(tmp_path):
     more = dict(macs=40_000_000, latency=0.002, valid_balanced_accuracy=0.6135, train_loss=0.3)
     teacher = make(tmp_path, 'teacher', 0, recorded=IMAGES, **TEACHER, **more)
