@@ -10,10 +10,12 @@ until tmux -L picture capture-pane -p | grep -q '^next '; do sleep 1; done
 tmux -L picture capture-pane -ep >"$empty/screen"
 python - "$empty/screen" "$to" <<'PYTHON'
 import io, sys
+from rich.ansi import AnsiDecoder
 from rich.console import Console
 from rich.text import Text
-lines = [line for line in open(sys.argv[1]).read().rstrip().split('\n')]
+lines = list(AnsiDecoder().decode(open(sys.argv[1]).read().rstrip()))  # a style may go on in the next line
+del lines[: next(at for at, line in enumerate(lines) if '━' in line.plain)]  # notes on the load of this machine
 console = Console(record=True, width=80, file=io.StringIO())
-console.print(Text('$ kdfast run exp1', style='bold'), *(Text.from_ansi(line) for line in lines), sep='\n')
+console.print(Text('$ kdfast run exp1', style='bold'), *lines, sep='\n')
 console.save_svg(sys.argv[2], title='kdfast')
 PYTHON
