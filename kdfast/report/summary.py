@@ -33,7 +33,13 @@ def run_summary(
     if main_score(result) is not None and (baseline := baseline_of(folder, others)):
         sentences.append(Text(baseline_sentence(folder, baseline)))
     title = f'{result["recipe"]} on {result["data"]}, seed {result["seed"]}'
-    main = Panel(Group(*sentences), title=Text(title), title_align='left', expand=False, border_style='green')
+    main = Panel(
+        Group(*sentences),
+        title=Text(title, overflow='ellipsis'),
+        title_align='left',
+        expand=False,
+        border_style='green',
+    )
     top = [Text(), main] if boxed else [Text(f'\n{title}', style='dim'), *sentences]
     return Group(*top, Text(), figure_table(folder, result, teachers), Text(), detail_table(folder, result))
 
