@@ -41,7 +41,7 @@ GUIDES = [
     'benchmarks',
     'comparison',
     'questions',
-    'digits',
+    'notebook',
 ]  # in the order of reading
 PACKAGES = [
     'distill',
@@ -56,7 +56,7 @@ PACKAGES = [
     'export',
     'core',
 ]  # in the order of the sidebar
-TITLES = {'index': 'Start', 'digits': 'Notebook'}  # in the sidebar, in place of a guide's own title
+TITLES = {'index': 'Start', 'notebook': 'Notebook'}  # in the sidebar, in place of a guide's own title
 
 
 # Guides

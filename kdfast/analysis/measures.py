@@ -15,7 +15,6 @@ class Measure:
     name: str  # Key in result.json, and column of the CSV
     label: str  # Heading in tables
     format: Callable[[float], str]
-    of_teacher: bool = False  # The summary of a student shows its teacher's, too
     compute: Callable[[dict], float | None] | None = None  # From result.json, if it has no such key
     group: str = SCORES  # Table of the HTML page that has it
 
@@ -27,25 +26,25 @@ class Measure:
         return self.compute(result) if self.compute else result.get(self.name)
 
 
-MEASURES = [
-    Measure('train_loss', 'training loss', loss_text, group=LOSSES),
+MEASURES = [  # the scores first, and of them those that runs are compared by
+    Measure('valid_accuracy', 'validation accuracy', percent),
+    Measure('valid_balanced_accuracy', 'balanced accuracy', percent),
+    Measure('valid_map', 'validation mAP', percent),
+    Measure('valid_f1_macro', 'F1 (macro)', percent),
+    Measure('valid_f1_micro', 'F1 (micro)', percent),
+    Measure('valid_f1', 'F1 per image', percent),
+    Measure('test_accuracy', 'test accuracy', percent),
+    Measure('test_map', 'test mAP', percent),
     Measure('train_accuracy', 'training accuracy', percent),
-    Measure('valid_accuracy', 'validation accuracy', percent, of_teacher=True),
-    Measure('valid_balanced_accuracy', 'balanced accuracy', percent, of_teacher=True),
     Measure('train_map', 'training mAP', percent),
-    Measure('valid_map', 'validation mAP', percent, of_teacher=True),
-    Measure('valid_f1_macro', 'F1 (macro)', percent, of_teacher=True),
-    Measure('valid_f1_micro', 'F1 (micro)', percent, of_teacher=True),
-    Measure('valid_f1', 'F1 per image', percent, of_teacher=True),
-    Measure('test_accuracy', 'test accuracy', percent, of_teacher=True),
-    Measure('test_map', 'test mAP', percent, of_teacher=True),
+    Measure('params', 'parameters', thousands, group=COSTS),
+    Measure('macs', 'multiply-adds', thousands, group=COSTS),
+    Measure('bytes', 'size of weights', megabytes, group=COSTS),
+    Measure('latency', 'latency (1 image)', milliseconds, group=COSTS),
+    Measure('epochs', 'epochs', count_text, group=COSTS),
+    Measure('seconds', 'training time', duration, group=COSTS),
+    Measure('train_loss', 'training loss', loss_text, group=LOSSES),
     Measure('fit_loss', 'fit loss', loss_text, group=LOSSES),
     Measure('soft_loss', 'soft loss', loss_text, group=LOSSES),
     Measure('hard_loss', 'hard loss', loss_text, group=LOSSES),
-    Measure('params', 'parameters', thousands, of_teacher=True, group=COSTS),
-    Measure('macs', 'multiply-adds', thousands, of_teacher=True, group=COSTS),
-    Measure('bytes', 'size of weights', megabytes, of_teacher=True, group=COSTS),
-    Measure('latency', 'latency (1 image)', milliseconds, of_teacher=True, group=COSTS),
-    Measure('epochs', 'epochs', count_text, group=COSTS),
-    Measure('seconds', 'training time', duration, group=COSTS),
 ]

@@ -110,10 +110,13 @@ def print_comparison(
     by_data,  # Runs by the same
 ):
     "Print a table for each data set, with its remarks."
+    from kdfast.report.headline import comparison_sentences
     from kdfast.report.tables import compare_table, run_remarks
 
     for name, table in tables.items():
         print_heading(name)
+        if sentences := comparison_sentences(table):
+            out.print(Text(f'{sentences}\n'))
         for part in compare_table(table, out.width):
             out.print(part, '')
         for remark in run_remarks(by_data[name]):

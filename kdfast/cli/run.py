@@ -203,11 +203,12 @@ def print_summary(
     options,  # Seed and directory
 ):
     "Print the result of a run, and the command for the next recipe of the study with the same options."
-    from kdfast.report.tables import run_summary
+    from kdfast.report.summary import run_summary
     from kdfast.runs import lookup
     from kdfast.runs.find import find_runs
 
-    following = lookup.next_recipe(run_dir, find_runs(options.runs, run_dir.data))
+    others = find_runs(options.runs, run_dir.data)
+    following = lookup.next_recipe(run_dir, others)
     next_command = ['compare', *changed_flags(options, only=['runs'])]
     if following:
         recipe, given = following
@@ -216,6 +217,6 @@ def print_summary(
             *changed_flags(options, only=['seed', 'runs', 'threads', 'resplit', 'trust_code']),
         ]
         next_command = ['run', recipe, *option_flags(given), *shared]
-    out.print(run_summary(run_dir))
+    out.print(run_summary(run_dir, others, boxed=out.is_terminal))
     command = shlex.join(['kdfast', *next_command])
     out.print(Text.assemble(('\nnext  ', 'dim'), (command, 'bold')), soft_wrap=True)  # whole, so that it can be copied

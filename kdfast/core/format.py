@@ -58,9 +58,11 @@ def count_text(
 def thousands(
     count: float | None,  # Parameters, multiply-adds, …
 ) -> str:
-    "Format a large count: 1.33 M, 306 k, 84; a dash for None."
+    "Format a large count: 2.10 G, 1.33 M, 306 k, 84; a dash for None."
     if count is None:
         return '–'
+    if count >= 1e9:
+        return f'{count / 1e9:.2f} G'
     if count >= 1e6:
         return f'{count / 1e6:.2f} M'
     return f'{count / 1e3:.0f} k' if count >= 1e3 else f'{count:.0f}'

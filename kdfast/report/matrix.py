@@ -31,17 +31,17 @@ ANSWERS = dict(
 def question_view(
     found: dict,  # From `answer_question`
 ) -> Group:
-    "Return the question, its premises, the differences and the answer for a terminal."
+    "Return the question, the answer, its premises and the differences for a terminal."
     differences = [effect[kind] for effect in found['effects'] for kind in KINDS]
     return Group(
         Text(f'\n{found["question"]}\n', style='bold'),
+        *answer_sentences(found),
+        Text(),
         premise_table(found['premises']),
         Text(),
         effect_table(found['effects']),
         Text(),
         *(Text(remark, style='dim') for remark in question_remarks(differences)),
-        Text(),
-        *answer_sentences(found),
     )
 
 

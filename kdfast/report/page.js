@@ -4,22 +4,30 @@
   const css = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const dashes = [[], [8, 4], [2, 3]];
 
-  function nearest(values, at) {
-    for (let d = 0; d < values.length; d++)
-      for (const i of [at - d, at + d]) if (values[i] != null) return values[i];
-    return null;
+  // The point of a line that is nearest to x; none behind its ends: other recipes may have more epochs
+  function pointAt({x: xs, y: ys}, x) {
+    const i = xs.reduce((best, v, i) => Math.abs(v - x) < Math.abs(xs[best] - x) ? i : best, 0);
+    const step = xs.length > 1 ? xs[1] - xs[0] : 0;
+    return Math.abs(xs[i] - x) <= step / 2 ? {x: xs[i], y: ys[i]} : null;
+  }
+
+  function seedRange(chart, recipe, x) {  // long lines of seeds have fewer points than their mean
+    const seeds = chart.lines.filter(line => line.recipe == recipe && !line.mean);
+    const values = seeds.flatMap(line => { const i = line.x.indexOf(x); return i < 0 ? [] : [line.y[i]]; });
+    if (!seeds.length || values.length < seeds.length) return '';
+    return ` (${seeds.length} seeds: ${Math.min(...values)} … ${Math.max(...values)})`;
   }
 
   function describe(chart, plot) {
-    const at = plot.cursor.idx;
-    if (at == null) return '';
-    const texts = chart.lines.flatMap((line, i) => {
-      if (!line.mean || hidden.has(line.recipe)) return [];
-      const seeds = chart.lines.flatMap((l, j) => l.recipe == line.recipe && !l.mean ? [nearest(plot.data[j + 1], at)] : []);
-      const range = seeds.length ? ` (${seeds.length} seeds: ${Math.min(...seeds)} … ${Math.max(...seeds)})` : '';
-      return [`${line.recipe} ${nearest(plot.data[i + 1], at)}${range}`];
+    if (plot.cursor.idx == null) return '';
+    const x = plot.data[0][plot.cursor.idx];
+    const texts = chart.lines.flatMap(line => {
+      const point = line.mean && !hidden.has(line.recipe) && pointAt(line, x);
+      if (!point) return [];
+      const where = point.x == x ? '' : ` at ${chart.unit} ${point.x}`;
+      return [`${line.recipe} ${point.y}${seedRange(chart, line.recipe, point.x)}${where}`];
     });
-    return `${chart.unit} ${plot.data[0][at]}: ${texts.join('; ')}`;
+    return [`${chart.unit} ${x}`, ...texts].join('\n');
   }
 
   function draw(chart) {
@@ -32,6 +40,7 @@
     const whole = (plot, values) => values.map(v => Number.isInteger(v) ? v : '');
     chart.plot = new uPlot({
       width: chart.figure.clientWidth, height: 230, legend: {show: false}, series: [{}, ...series],
+      cursor: {dataIdx: (plot, series, at) => plot.data[series][at] == null ? null : at},  // no dot elsewhere
       scales: {x: {time: false}, y: {range: chart.range}},
       axes: [{...axis, label: chart.unit, labelSize: 18, labelFont: '11px system-ui', size: 26, values: whole},
              {...axis, size: 54, values: (plot, values) => values.map(v => `${+v.toPrecision(4)}`)}],

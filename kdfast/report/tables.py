@@ -4,95 +4,24 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from textwrap import wrap
 
-from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from kdfast.analysis.aggregate import differing_settings
 from kdfast.analysis.measures import MEASURES
-from kdfast.analysis.results import completed_result, has_several_labels, main_score
+from kdfast.analysis.results import has_several_labels, main_score
 from kdfast.core.errors import listed
 from kdfast.core.format import duration, fits_width, percent, wrap_name
 from kdfast.runs.recipes import study_order
 from kdfast.runs.run_dir import RunDir
-from kdfast.runs.upstream import teachers_of
 
 LABEL_WIDTH = 24  # characters of a line in the heading of a column
-SHOWN_PAIRS = 5  # most confused pairs in the summary of a run
 CLASS_WEIGHTS_REMARK = (
     'class weights are part of the training losses on labels only: validation losses and accuracies count all images '
     'alike'
 )
-SHOWN_CLASSES = 10  # classes in the summary of a run and in the table of several
+SHOWN_CLASSES = 10  # classes in the table of several runs
 STATUS_STYLES = {'finished': '', 'running': 'dim', 'interrupted': 'yellow'}  # others are red
-
-# One run
-
-
-def run_summary(
-    folder: RunDir,  # A finished run
-) -> Group:
-    "Return the measures of a run next to its teacher's, confused pairs, notes, and the directory."
-    result = completed_result(folder)
-    table = Table.grid(padding=(0, 2))
-
-    def add_row(label, content):
-        table.add_row(Text(label, style='dim'), content)
-
-    for label, content in measure_rows(result, [completed_result(teacher) for teacher in teachers_of(folder)]):
-        add_row(label, content)
-    if result['best_epoch']:
-        best = percent(result['best_valid_map' if has_several_labels(result) else 'best_valid_accuracy'])
-        add_row('best epoch', f'{result["best_epoch"]} ({best}); the numbers above are those of the last epoch')
-    if accuracies := class_lines(result):
-        add_row('accuracy by class', Text('\n'.join(accuracies)))
-    if has_several_labels(result):
-        from kdfast.report.labels import label_table  # imports numpy, which takes a while
-
-        add_row('labels', label_table(result))
-    pairs = [f'{actual} → {predicted}: {n}' for actual, predicted, n in (result['worst_pairs'] or [])[:SHOWN_PAIRS]]
-    if pairs:
-        add_row('most confused\n(actual → predicted)', Text('\n'.join(pairs)))
-    for note in folder.run.get('notes', []):
-        add_row('note', Text(note, overflow='fold'))
-    add_row('saved to', Text(str(folder), overflow='fold'))
-    title = Text.assemble('\n', (result['recipe'], 'bold'), f' on {result["data"]}, seed {result["seed"]}\n')
-    return Group(title, table)
-
-
-def class_lines(
-    result,  # Content of result.json
-):
-    "Return the accuracy of each class, a line each; of many classes the lowest."
-    known = {name: value for name, value in (result.get('class_accuracy') or {}).items() if value is not None}
-    lowest = sorted(known, key=known.get)[:SHOWN_CLASSES]
-    shown = known if len(known) <= SHOWN_CLASSES else lowest
-    others = [f'the {len(shown)} lowest of {len(known):,} classes'] if len(shown) < len(known) else []
-    return [f'{name}: {percent(known[name])}' for name in shown] + others
-
-
-def measure_rows(
-    result,  # Content of result.json
-    teacher_results,  # The same, of its teachers
-):
-    "Yield label and text of each measure that the run has."
-    for measure in MEASURES:
-        value = measure.value(result)
-        if value is None:
-            continue
-        values = [measure.value(teacher) for teacher in teacher_results] if measure.of_teacher else []
-        texts = [measure.format(v) for v in values if v is not None]
-        of_teacher = f'teacher{"s" if len(texts) > 1 else ""} {", ".join(texts)}' if texts else ''
-        text = f'{measure.format(value):<9}'
-        yield measure.label, Text.assemble((text, emphasis(measure.name)), (f' {of_teacher}', 'dim'))
-
-
-def emphasis(
-    name,  # Of the measure
-):
-    "Return the style of a measure."
-    return 'bold green' if name in ('valid_accuracy', 'valid_map') else ''
-
 
 # Runs of several recipes
 
@@ -129,6 +58,13 @@ def one_table(
         table.caption, table.caption_justify = f'by class: {which}', 'left'
     table.add_row('seeds', *(str(row['n']) for row in rows), style='dim')
     return table
+
+
+def emphasis(
+    name,  # Of the measure
+):
+    "Return the style of a measure."
+    return 'bold green' if name in ('valid_accuracy', 'valid_map') else ''
 
 
 def class_table(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from kdfast.runs.find import changed_arguments
+from kdfast.runs.find import changed_arguments, recipe_of_run
 from kdfast.runs.options import OF_ONE_RUN, SETTINGS
 from kdfast.runs.recipes import STUDY, Recipe, find_recipe
 from kdfast.runs.run_dir import RunDir
@@ -75,6 +75,30 @@ def next_recipe(
         if name != ran and not runs_by_seed(finished, recipe, arguments):
             return name, arguments
     return None
+
+
+def baseline_of(
+    folder: RunDir,  # A finished run
+    folders: Sequence[RunDir],  # Others on the same data
+) -> RunDir | None:
+    """Return the finished baseline that differs from a run in the method alone; None without one.
+
+    It has the seed, the images, the number of parameters, the epochs and the settings of the run. Of several, the one
+    with the fewest arguments that are not defaults.
+    """
+    own = all_arguments(recipe_of_run(folder), folder.run.get('arguments', {}))
+
+    def is_alike(other):
+        theirs = all_arguments(recipe_of_run(other), other.run.get('arguments', {}))
+        return (
+            other.run.get('data_sha256') == folder.run.get('data_sha256')
+            and other.result['params'] == folder.result['params']
+            and all(own[name] == theirs[name] for name in SHARED & own.keys() & theirs.keys())
+        )
+
+    baselines = [f for f in folders if f.finished and f.run.get('recipe') == 'baseline' and f.seed == folder.seed]
+    found = [other for other in baselines if other.path.resolve() != folder.path.resolve() and is_alike(other)]
+    return min(found, key=lambda other: len(changed_arguments(other)), default=None)
 
 
 def trained_teacher(

@@ -9,7 +9,7 @@ from conftest import make
 
 def test_compare_is_the_reports_table(study, kdfast):
     done = kdfast('compare', '--runs', study.parent)
-    header = next(line for line in done.out.splitlines() if 'teacher' in line).split()
+    header = next(line for line in done.out.splitlines() if 'teacher  ' in line).split()
     assert header == ['teacher', 'baseline', 'kd', 'hint', 'exp1', 'exp2']
     for label in (
         'training loss',

@@ -10,6 +10,7 @@ import pytest
 from conftest import beside, seal
 
 from kdfast.core.atomic import write_csv
+from kdfast.report.page import page_style
 from kdfast.runs.run_dir import RunDir
 
 CLASSIFY = ('teacher', 'baseline', 'kd', 'exp1', 'exp2')
@@ -59,6 +60,12 @@ def test_the_page_needs_nothing_from_elsewhere(page):
     assert not re.search(r'(src|href)\s*=\s*"(?!data:|#)|url\(|@import', without_script)
     assert not re.search(r'fetch\(|XMLHttpRequest|import\(|WebSocket', page)
     assert len(page) < 2e6
+
+
+def test_the_keys_have_the_colors_of_their_lines():
+    "`border-top` resets the color: its rule comes before those of the colors. tests/slow/page.py looks in a browser"
+    style = page_style()
+    assert 0 < style.index('.key { ') < style.index('.c0 { ')
 
 
 def test_the_policy_allows_the_script_of_the_page_alone(page):

@@ -1,15 +1,12 @@
-import shutil
-
 import pytest
-from conftest import make, seal
+from conftest import make
 from rich.console import Console
 
 from kdfast.analysis.aggregate import aggregate
 from kdfast.core.errors import KdfastError
 from kdfast.core.format import count_text, percent
-from kdfast.report.tables import compare_table, run_remarks, run_summary, table_cell
+from kdfast.report.tables import compare_table, run_remarks, table_cell
 from kdfast.runs.find import find_runs, resolve_run_name
-from kdfast.runs.upstream import record_upstream
 
 
 def test_means_and_standard_deviations_by_hand(tmp_path):
@@ -25,51 +22,6 @@ def test_means_and_standard_deviations_by_hand(tmp_path):
         table_cell(row['valid_accuracy'], percent) == '83.00 %\n± 3.61 %'
         and table_cell(row['epochs'], count_text) == '3'
     )
-
-
-def test_a_summary_has_the_teacher_beside_the_student(tmp_path):
-    teacher = make(
-        tmp_path,
-        'teacher',
-        0,
-        valid_accuracy=0.87,
-        params=1_330_000,
-        latency=0.002,
-        epochs=18,
-        best_epoch=None,
-        worst_pairs=None,
-    )
-    student = make(
-        tmp_path,
-        'kd',
-        0,
-        valid_accuracy=0.858,
-        params=306_000,
-        latency=0.001,
-        epochs=32,
-        best_epoch=None,
-        worst_pairs=None,
-    )
-    (teacher / 'weights.safetensors').write_bytes(b'weights')
-    seal(teacher)
-    student.record['stands_on'] = []
-    record_upstream(student, 'teacher', teacher)
-    student.set_status('finished')
-
-    def lines(folder):
-        console = Console(width=80, record=True, file=open('/dev/null', 'w'))
-        console.print(run_summary(folder))
-        return {' '.join(line.split()) for line in console.export_text().splitlines()}
-
-    assert {
-        'validation accuracy 85.80 % teacher 87.00 %',
-        'parameters 306 k teacher 1.33 M',
-        'latency (1 image) 1.00 ms teacher 2.00 ms',
-        'epochs 32',
-    } <= lines(student)
-    assert 'parameters 1.33 M' in lines(teacher)
-    shutil.rmtree(teacher.path)
-    assert 'parameters 306 k' in lines(student)
 
 
 def test_what_failed_or_diverged_is_listed_and_never_averaged(tmp_path):
@@ -94,8 +46,6 @@ def test_recipes_come_in_the_reports_order(tmp_path):
 
 @pytest.mark.parametrize('width', [60, 80, 120])
 def test_the_table_fits_its_terminal(tmp_path, width):
-    from rich.console import Console
-
     far = 'teacher=runs_cifar10-images_teacher_epochs=14_optimizer=muon_0'  # a long word
     for recipe in ('teacher', 'baseline', f'kd,{far}', 'hint', f'exp1,epochs=22,{far}', 'exp2'):
         for seed in (0, 1):

@@ -12,7 +12,7 @@ from kdfast.core.errors import KdfastError
 from kdfast.core.format import percent
 from kdfast.data import load
 from kdfast.models.saved import load_network
-from kdfast.report.tables import run_summary
+from kdfast.report.summary import run_summary
 from kdfast.runs.recipes import find_recipe
 from kdfast.runs.run_dir import RunDir
 from kdfast.runs.upstream import record_upstream, teachers_of
@@ -61,7 +61,7 @@ def test_two_teachers_in_words_and_tables(two, kdfast, tmp_path):
     accuracies = [percent(t.result['valid_accuracy']) for t in teachers_of(folder)]
     console = Console(width=200, record=True, file=open('/dev/null', 'w'))
     console.print(run_summary(folder))
-    assert f'teachers {", ".join(accuracies)}' in console.export_text()
+    assert f'its teachers reach {", ".join(accuracies)}' in console.export_text()
     for command in (
         ['compare'],
         ['ls'],

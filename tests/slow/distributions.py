@@ -43,7 +43,7 @@ IN_THE_SDIST = (
     'docs/README.md',
     'docs/build.py',
     'docs/template/module.html.jinja2',
-    'docs/digits.ipynb',
+    'docs/notebook.ipynb',
     'benchmarks/speed.py',
 )
 

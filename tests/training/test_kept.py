@@ -12,7 +12,8 @@ from interruptions import same
 from rich.console import Console
 
 from kdfast.core.errors import Diverged, KdfastError
-from kdfast.report.tables import run_summary, run_table
+from kdfast.report.summary import run_summary
+from kdfast.report.tables import run_table
 from kdfast.runs.find import find_runs
 from kdfast.runs.recipes import find_recipe
 from kdfast.runs.run_dir import RunDir
