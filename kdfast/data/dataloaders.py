@@ -15,6 +15,7 @@ from kdfast.data.augment import trivial_augment
 from kdfast.data.crops import copy_crops, crop_indices, resize, take_crops
 from kdfast.data.dataset import LARGEST_BATCH, Data, usual_batch_size
 from kdfast.data.device_transfer import make_resident, move_to_device
+from kdfast.data.file_images import is_decoded_from_files
 from kdfast.data.image_split import Images, target
 from kdfast.data.prefetch import map_ahead
 from kdfast.data.random_streams import generator
@@ -92,7 +93,9 @@ class ImageBatches(TfmdDL):
     def reads_ahead(self) -> bool:
         "Whether a background thread reads the next batches."
         images = self.dataset.images
-        return not isinstance(images, torch.Tensor) and self.bs * prod(images.shape[1:]) >= AHEAD_BYTES
+        if isinstance(images, torch.Tensor):
+            return False
+        return self.bs * prod(images.shape[1:]) >= AHEAD_BYTES or is_decoded_from_files(images)
 
     def draw(
         self,

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -17,7 +16,9 @@ from kdfast.core.errors import KdfastError
 from kdfast.core.notes import Notes
 from kdfast.data.archives import open_entries
 from kdfast.data.arrangement import Arrangement, arrange
+from kdfast.data.arrays import PixelSummary
 from kdfast.data.bit_depth import describe_scaling
+from kdfast.data.decode_choice import decode_each_epoch
 from kdfast.data.files import read_file
 from kdfast.data.image_statistics import ImageStatistics
 from kdfast.data.labels import ONE
@@ -25,6 +26,7 @@ from kdfast.data.layouts import registry
 from kdfast.data.layouts.base import SPLIT_NAMES, Source
 from kdfast.data.layouts.rows import is_table
 from kdfast.data.pixels import decode_image
+from kdfast.data.split_table import SplitTable, table_facts
 from kdfast.data.split_writer import SplitWriter
 
 MAX_PENDING, MAX_PENDING_BYTES = 16, 2**26  # groups of images, and bytes of files, that are read but not yet written
@@ -39,6 +41,7 @@ class Reading:
     range: str | None = None  # LOW:HIGH, values of black and white, for images of more than 8 bits
     skip_broken: bool = False  # Skip images and rows that cannot be read
     labels: str | None = None  # one, several, or spaces: several, separated by spaces
+    decode: str | None = None  # once: to arrays on the disk; each-epoch: from the files; None: by the space on the disk
 
     @property
     def key(self) -> str:
@@ -109,31 +112,40 @@ def decode_arrangement(
     side: int | None,  # Scale images to squares of this side
 ) -> dict:  # As `decode`
     "Decode the images of each split. Raises KdfastError as `decode` does."
-    statistics = ImageStatistics()
-    writers = {
-        split: SplitWriter(folder, split, items, arrangement.classes, statistics)
-        for split, items in arrangement.splits.items()
-        if items
-    }
-    _write_images(source, arrangement.splits, writers, side)
+    each_epoch = decode_each_epoch(reading.decode, source, arrangement, folder, side)
+    writers, splits = _writers(source, arrangement, folder, each_epoch)
+    _write_images(source, splits, writers, side)
     source.check()
+    statistics = writers['train'].statistics
     value_range = statistics.value_range(reading.range)
     for writer in writers.values():
         writer.finish(value_range, source)
     if 'valid' not in writers:
-        np.save(folder / 'valid_images.npy', np.load(folder / 'train_images.npy', mmap_mode='r')[:0])
-        np.save(folder / 'valid_labels.npy', writers['train'].labels[:0])
+        writers['train'].write_empty('valid')
     for name in statistics.deep:
         source.notes.add(describe_scaling(value_range, statistics.kind), name)
     if reading.range and not statistics.deep:
         source.notes.add('--range has no effect: no image has more than 8 bits', '')
-    return dict(
+    facts = dict(
         classes=arrangement.classes,
         notes=source.notes.messages(),
         range=value_range if statistics.deep else None,
         skipped=len(source.broken),
         about=dict(layout=arrangement.layout, validates=arrangement.validates, **statistics.summary()),
     )
+    return facts | (table_facts(writers, side) if each_epoch else {})
+
+
+def _writers(source, arrangement, folder, each_epoch):
+    "(what receives the images of each split: an array on the disk, or a table of their places; images of each split)"
+    splits, shared = arrangement.splits, (folder, arrangement.classes, ImageStatistics())
+    if not each_epoch:
+        return {split: SplitWriter(split, items, *shared) for split, items in splits.items() if items}, splits
+    splits = {split: sorted(items, key=lambda item: item.name) for split, items in splits.items()}
+    summary = PixelSummary(arrangement.classes)
+    return {
+        split: SplitTable(source, summary, split, items, *shared) for split, items in splits.items() if items
+    }, splits
 
 
 def _write_images(source, splits, writers, side):

@@ -1,5 +1,6 @@
 "Write the decoded images of one split to a memory-mapped array."
 
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -28,16 +29,16 @@ class SplitWriter:
 
     def __init__(
         self,
-        folder: Path,  # Where the arrays go
         split: str,  # train, valid or test
         items: list[Item],  # All images of the split
+        folder: Path,  # Where the arrays go
         classes: list[str],  # Names, in the order of the labels
         statistics: ImageStatistics,  # Of all splits; receives every image
     ):
         self.folder = folder
         self.split = split
         self.statistics = statistics
-        self.images = None
+        self.shape = None  # height and width of the images
         self.row_of = {name: row for row, name in enumerate(sorted(item.name for item in items))}
         self.label_of = {name: label for label, name in enumerate(classes)}
         several = any(not isinstance(item.label, str) for item in items)
@@ -55,21 +56,47 @@ class SplitWriter:
     ):
         "Write an image. Raises KdfastError for a full disk, and SizesDiffer for an image of another size."
         height, width = image.pixels.shape[:2]
-        if self.images is None:
-            if self.statistics.first is None:
-                check_disk_space(self.folder, n_images * height * width * 3)
-            self.images = np.lib.format.open_memmap(
-                self.folder / f'{self.split}_images.npy', 'w+', np.uint8, (len(self.row_of), height, width, 3)
-            )
-            self.rows = np.asarray(self.images)  # the same memory; faster, as its rows are no memory maps of their own
+        if self.shape is None:
+            self.shape = height, width
+            self.begin(n_images)
         self._check_size(item, height, width, path)
         row = self.row_of[item.name]
-        if isinstance(item.label, str):
-            self.labels[row] = self.label_of[item.label]
-        else:
-            self.labels[row] = 0
-            self.labels[row, [self.label_of[name] for name in item.label]] = 1
+        self.set_label(self.labels, row, item)
         self.statistics.add(item, image)
+        self.store(row, item, image)
+
+    def set_label(
+        self,
+        labels: np.ndarray,  # Of the split
+        row: int,  # Of the image
+        item: Item,  # The image in its source
+    ):
+        "Write the label of an image."
+        if isinstance(item.label, str):
+            labels[row] = self.label_of[item.label]
+        else:
+            labels[row] = 0
+            labels[row, [self.label_of[name] for name in item.label]] = 1
+
+    def begin(
+        self,
+        n_images: int,  # Of all splits
+    ):
+        "Create the file of the images. Raises KdfastError for a full disk."
+        if self.statistics.first is None:
+            check_disk_space(self.folder, n_images * prod(self.shape) * 3)
+        self.images = np.lib.format.open_memmap(
+            self.folder / f'{self.split}_images.npy', 'w+', np.uint8, (len(self.row_of), *self.shape, 3)
+        )
+        self.rows = np.asarray(self.images)  # the same memory; faster, as its rows are no memory maps of their own
+
+    def store(
+        self,
+        row: int,  # Of the image
+        item: Item,  # The image in its source
+        image: DecodedImage,  # Its pixels
+    ):
+        "Write the pixels of an image. Raises KdfastError for a full disk."
         if image.low is None:
             self.rows[row] = image.pixels
             return
@@ -94,18 +121,25 @@ class SplitWriter:
         source: Source,  # Files of the data set
     ):
         "Scale to 8 bits, remove missing rows, save labels. Raises KdfastError for an empty split or class."
-        if self.deep_rows:
-            self._scale_deep_images(value_range)
-        if self.images is None:
+        if self.shape is None:
             raise KdfastError(f'{source.path}: none of the {SPLIT_NAMES[self.split]} images can be read')
-        if (self.labels < 0).any():
-            self._remove_missing_rows()
-        self.images.flush()
+        self.finish_images(value_range)
         np.save(self.folder / f'{self.split}_labels.npy', self.labels)
         if self.split == 'train' and source.broken:
             empty = [name for name, label in self.label_of.items() if not has_class(self.labels, label).any()]
             if empty:
                 raise KdfastError(f'{source.path}: no training image of {empty[0]} can be read')
+
+    def finish_images(
+        self,
+        value_range: tuple[float, float] | None,  # As of `finish`
+    ):
+        "Scale images of more than 8 bits, and remove missing rows."
+        if self.deep_rows:
+            self._scale_deep_images(value_range)
+        if (self.labels < 0).any():
+            self._remove_missing_rows()
+        self.images.flush()
 
     def _scale_deep_images(self, value_range):
         self.deep_stream.close()
@@ -116,7 +150,7 @@ class SplitWriter:
         self.deep_file.unlink()
 
     def _remove_missing_rows(self):
-        rows = np.flatnonzero(self.labels.reshape(len(self.labels), -1)[:, 0] >= 0)
+        rows = self.present_rows()
         file = self.folder / f'{self.split}_images.npy'
         new_file = file.with_suffix('.new')
         images = np.lib.format.open_memmap(new_file, 'w+', np.uint8, (len(rows), *self.images.shape[1:]))
@@ -125,3 +159,15 @@ class SplitWriter:
         images.flush()
         new_file.replace(file)
         self.images, self.labels = images, self.labels[rows]
+
+    def present_rows(self) -> np.ndarray:
+        "Return the rows whose images could be read."
+        return np.flatnonzero(self.labels.reshape(len(self.labels), -1)[:, 0] >= 0)
+
+    def write_empty(
+        self,
+        split: str,  # train, valid or test
+    ):
+        "Write a split without images."
+        np.save(self.folder / f'{split}_images.npy', self.images[:0])
+        np.save(self.folder / f'{split}_labels.npy', self.labels[:0])

@@ -41,7 +41,7 @@ def epochs(data):
 OPTIONS = [dict(), dict(holdout=0.25), dict(size=8), dict(grow=0.5), dict(augment='strong'), dict(augment='none')]
 
 
-@pytest.mark.parametrize('options', OPTIONS, ids=lambda options: str(*options.items()))
+@pytest.mark.parametrize('options', OPTIONS, ids=str)
 def test_same_batches_as_without(images, monkeypatch, options):
     data, found = load(str(images), **options), []
     for n_bytes in 10**9, 1:
