@@ -122,13 +122,13 @@ class PixelSummary:
     def add(
         self,
         images: np.ndarray,  # ([n, ]height, width, 3), uint8
+        counts: np.ndarray | None = None,  # From `count_values`, if they are known
     ):
         "Add the next images of the split."
         images = np.ascontiguousarray(images)
         self.sha256.update(images)
         if self.n_splits == 1 and images.size:
-            rows = images.reshape(-1, *images.shape[-2:])
-            self.counts += np.reshape(Image.fromarray(rows).histogram(), (3, 256))
+            self.counts += count_values(images) if counts is None else counts
 
     @property
     def facts(self) -> dict:
@@ -139,6 +139,13 @@ class PixelSummary:
             std=[std / 255 or 1.0 for _, std in moments],
             fingerprint=self.sha256.hexdigest(),
         )
+
+
+def count_values(
+    images: np.ndarray,  # ([n, ]height, width, 3), uint8, contiguous
+) -> np.ndarray:  # (3, 256)
+    "Count how often each value occurs in each channel."
+    return np.reshape(Image.fromarray(images.reshape(-1, *images.shape[-2:])).histogram(), (3, 256))
 
 
 def _moments(counts):
@@ -165,10 +172,8 @@ def summarize(
     return summary.facts
 
 
-def digests(
-    images: np.ndarray | Rows,  # (n, height, width, 3)
-) -> list[bytes]:
-    "Return the SHA-256 of each image, to find duplicates."
-    if hasattr(images, 'digests'):  # of images that would have to be decoded
-        return images.digests()
-    return [hashlib.sha256(np.ascontiguousarray(images[i])).digest() for i in range(len(images))]
+def digest(
+    pixels: np.ndarray,  # Of an image
+) -> bytes:
+    "Return the SHA-256 of an image."
+    return hashlib.sha256(np.ascontiguousarray(pixels)).digest()

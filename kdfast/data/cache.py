@@ -14,7 +14,7 @@ import numpy as np
 from kdfast.core.cache_home import cache_home
 from kdfast.core.errors import KdfastError
 from kdfast.core.once import create_folder_once
-from kdfast.data.arrays import digests, summarize
+from kdfast.data.arrays import digest, summarize
 from kdfast.data.augment import default_augment
 from kdfast.data.dataset import Data, presized_side
 from kdfast.data.decode_choice import EACH_EPOCH, ONCE
@@ -84,7 +84,7 @@ def fill_cache(
     train, valid, test = load_splits(folder, facts)
     if 'fingerprint' not in facts:
         facts |= summarize(facts['classes'], *((train, valid, test) if test else (train, valid)))
-    facts['notes'] += _duplicate_notes(train, valid, test)
+    facts['notes'] += _duplicate_notes(folder, train, valid, test)
     for note in [*facts['notes'], mirroring_note(default_augment(facts['classes']))]:
         print(f'kdfast: {note}', file=sys.stderr)
     facts |= dict(name=name, size=size, origin=origin(path) if path else {})
@@ -149,18 +149,24 @@ def _load_split(folder, facts, path, split):
     return FileImages(folder, split, root, table['shape'], table['side'], facts['range']), np.load(labels)
 
 
-def _duplicate_notes(train, valid, test):
+def _digests(folder, split, images):
+    "The SHA-256 of each image: found while they were decoded, or in arrays that were scaled to 8 bits afterwards"
+    file = folder / f'{split}_digests.npy'
+    return list(map(bytes, np.load(file))) if file.exists() else [digest(images[i]) for i in range(len(images))]
+
+
+def _duplicate_notes(folder, train, valid, test):
     "Notes on images that occur more than once"
-    of_train = digests(train[0])
+    of_train = _digests(folder, 'train', train[0])
     known, notes = set(of_train), []
     n = len(of_train) - len(known)
     if n:
         held_out = '' if len(valid[1]) else '; held-out images may be copies of them'
         notes.append(f'duplicates among the training images: {n:,} of {len(of_train):,}{held_out}')
-    for split_name, split in (('validation', valid), ('test', test)):
-        n = sum(digest in known for digest in digests(split[0])) if split else 0
+    for name, split in (('valid', valid), ('test', test)):
+        n = sum(one in known for one in _digests(folder, name, split[0])) if split else 0
         if n:
-            notes.append(f'{split_name} images that are also training images: {n:,} of {len(split[1]):,}')
+            notes.append(f'{SPLIT_NAMES[name]} images that are also training images: {n:,} of {len(split[1]):,}')
     return notes
 
 

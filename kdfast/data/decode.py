@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -16,7 +17,7 @@ from kdfast.core.errors import KdfastError
 from kdfast.core.notes import Notes
 from kdfast.data.archives import open_entries
 from kdfast.data.arrangement import Arrangement, arrange
-from kdfast.data.arrays import PixelSummary
+from kdfast.data.arrays import PixelSummary, count_values, digest
 from kdfast.data.bit_depth import describe_scaling
 from kdfast.data.decode_choice import decode_each_epoch
 from kdfast.data.files import read_file
@@ -133,19 +134,18 @@ def decode_arrangement(
         skipped=len(source.broken),
         about=dict(layout=arrangement.layout, validates=arrangement.validates, **statistics.summary()),
     )
-    return facts | (table_facts(writers, side) if each_epoch else {})
+    facts |= table_facts(writers['train'], side) if each_epoch else {}
+    return facts | (writers['train'].summary.facts if all(w.in_one_pass for w in writers.values()) else {})
 
 
 def _writers(source, arrangement, folder, each_epoch):
     "(what receives the images of each split: an array on the disk, or a table of their places; images of each split)"
-    splits, shared = arrangement.splits, (folder, arrangement.classes, ImageStatistics())
+    splits, classes = arrangement.splits, arrangement.classes
+    shared = (folder, classes, ImageStatistics(), PixelSummary(classes))
     if not each_epoch:
         return {split: SplitWriter(split, items, *shared) for split, items in splits.items() if items}, splits
     splits = {split: sorted(items, key=lambda item: item.name) for split, items in splits.items()}
-    summary = PixelSummary(arrangement.classes)
-    return {
-        split: SplitTable(source, summary, split, items, *shared) for split, items in splits.items() if items
-    }, splits
+    return {split: SplitTable(source, split, items, *shared) for split, items in splits.items() if items}, splits
 
 
 def _write_images(source, splits, writers, side):
@@ -153,22 +153,36 @@ def _write_images(source, splits, writers, side):
     n_images = sum(map(len, splits.values()))
     with _progress(source.path, splits) as advance:
         for split, writer in writers.items():
-            for item, image in _decoded_items(splits[split], side):
+            for item, image, found in _decoded_items(splits[split], partial(_decode_group, side, split == 'train')):
                 for remark in image.remarks:
                     source.notes.add(remark, item.name)
                 if image.problem:
                     source.reject(item.name, image.problem)
                 else:
-                    writer.write(item, image, source.path, n_images)
+                    writer.write(item, image, found, source.path, n_images)
                 advance(1)
 
 
-def _decoded_items(items, side):
-    "Yield (item, image) in order; files are read in this thread, and decoded in others"
+def _decode_group(side, is_train, group):
+    """Decode some images, and compute what is slow to find out about their pixels later.
+
+    Returns (item, image, (SHA-256, how often each value occurs)) of each; only training images are counted.
+    """
+    images = [(item, decode_image(content, side)) for item, content in group]
+    return [(item, image, () if image.problem else _find_facts(image, is_train)) for item, image in images]
+
+
+def _find_facts(image, is_train):
+    counts = count_values(np.ascontiguousarray(image.pixels)) if is_train and image.low is None else None
+    return digest(image.pixels), counts
+
+
+def _decoded_items(items, decode_group):
+    "Yield what `decode_group` returns, in order; files are read in this thread, and decoded in others"
     with ThreadPoolExecutor() as pool:
         pending, pending_bytes = deque(), 0
         for group, n_bytes in _groups(items):
-            decoded = pool.submit(lambda group: [(item, decode_image(content, side)) for item, content in group], group)
+            decoded = pool.submit(decode_group, group)
             pending.append((decoded, n_bytes))
             pending_bytes += n_bytes
             while len(pending) > MAX_PENDING or pending_bytes > MAX_PENDING_BYTES and pending:

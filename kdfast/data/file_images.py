@@ -1,6 +1,5 @@
 "Images that are decoded whenever they are needed, indexed like an array of decoded ones."
 
-import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from kdfast.core.errors import KdfastError
-from kdfast.data.arrays import Rows
+from kdfast.data.arrays import Rows, digest
 from kdfast.data.bit_depth import scale_to_8bit
 from kdfast.data.image_table import ImageTable, read_table
 from kdfast.data.pixels import decode_image
@@ -51,10 +50,6 @@ class FileImages:
         "Decode the images that an index selects, as in NumPy."
         return self.rows[index]
 
-    def digests(self) -> list[bytes]:
-        "Return the SHA-256 of each image, as decoded first."
-        return [digest.tobytes() for digest in self.table.digests]
-
     def decode(
         self,
         row: int,  # Of an image
@@ -63,8 +58,7 @@ class FileImages:
         image = decode_image(self.table.read(self.root, row), self.side)
         problem = image.problem
         if not problem:
-            digest = hashlib.sha256(np.ascontiguousarray(image.pixels)).digest()
-            if digest == self.table.digests[row].tobytes():
+            if digest(image.pixels) == self.table.digests[row].tobytes():
                 return image.pixels if image.low is None else scale_to_8bit(image.pixels, self.value_range)
             problem = 'it has other pixels'
         raise KdfastError(

@@ -1,12 +1,9 @@
 "Write where the images of one split are, instead of their pixels: to decode them in every epoch."
 
-import hashlib
-
 import numpy as np
 
-from kdfast.data.arrays import PixelSummary
 from kdfast.data.image_table import write_table
-from kdfast.data.layouts.base import Item, Source
+from kdfast.data.layouts.base import Source
 from kdfast.data.places import WHOLE, place_of
 from kdfast.data.split_writer import SplitWriter
 
@@ -20,43 +17,22 @@ class SplitTable(SplitWriter):
     def __init__(
         self,
         source: Source,  # Files of the data set
-        summary: PixelSummary,  # Of all splits; receives every image
-        split: str,  # train, valid or test
-        items: list[Item],  # All images of the split, sorted by name
-        *args,  # Others of SplitWriter
+        *args,  # Of SplitWriter
     ):
-        super().__init__(split, items, *args)
+        super().__init__(*args)
         self.source = source
-        self.items = items
-        self.summary = summary
-        self.in_one_pass = True  # whether the summary has received the split as it will be read
-        self.digests = np.zeros((len(items), hashlib.sha256().digest_size), np.uint8)
 
     def begin(self, n_images):
-        "Begin the summary of the split, as if all of its images could be read."
-        labels = self.labels.copy()
-        for row, item in enumerate(self.items):
-            self.set_label(labels, row, item)
-        self.summary.begin((len(self.items), *self.shape, 3), labels)
+        "Do nothing: no array is created."
 
-    def store(self, row, item, image):
-        "Count the pixels of an image, which then are dropped."
-        pixels = np.ascontiguousarray(image.pixels)
-        self.digests[row] = np.frombuffer(hashlib.sha256(pixels).digest(), np.uint8)
-        if image.low is None:
-            self.summary.add(pixels)
-        else:
-            self.in_one_pass = False  # the range of values is not known yet
+    def store(self, row, image):
+        "Drop the pixels."
 
-    def finish_images(self, value_range):
+    def finish_images(self, rows, value_range):
         "Write the table of the images that could be read."
-        rows = self.present_rows()
-        if len(rows) < len(self.items):
-            self.in_one_pass = False
-            self.labels, self.digests = self.labels[rows], self.digests[rows]
-        items = [self.items[row] for row in rows]
+        items, self.labels = [self.items[row] for row in rows], self.labels[rows]
         names, places = [item.name for item in items], list(map(self._place, items))
-        write_table(self.folder, self.split, names, places, self.digests, self.source.path)
+        write_table(self.folder, self.split, names, places, self.digests[rows], self.source.path)
 
     def _place(self, item):
         "Where an image is; in a folder, its name is enough"
@@ -72,10 +48,8 @@ class SplitTable(SplitWriter):
 
 
 def table_facts(
-    writers: dict[str, SplitTable],  # By split
+    train: SplitTable,  # Of the training images
     side: int | None,  # Images are scaled to squares of this side
 ) -> dict:
-    "Return what data.json has of images that are decoded in every epoch; with statistics, if one pass found them."
-    train = writers['train']
-    table = dict(root=str(train.source.path.resolve()), shape=list(train.shape), side=side)
-    return dict(table=table) | (train.summary.facts if all(writer.in_one_pass for writer in writers.values()) else {})
+    "Return what data.json has of images that are decoded in every epoch."
+    return dict(table=dict(root=str(train.source.path.resolve()), shape=list(train.shape), side=side))

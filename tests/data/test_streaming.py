@@ -23,7 +23,7 @@ from test_arrays import INDICES, outcome, random_index
 from kdfast.core.cache_home import cache_home
 from kdfast.core.errors import KdfastError
 from kdfast.data import decode_choice, from_arrays, from_frame, load
-from kdfast.data.arrays import Joined
+from kdfast.data.arrays import Joined, summarize
 from kdfast.data.dataloaders import loaders
 from kdfast.data.file_images import FileImages, is_decoded_from_files
 from kdfast.data.image_table import read_table, write_table
@@ -328,3 +328,29 @@ def test_check_predicts_and_confused_images(images, tmp_path, kdfast):
     assert done.status == 0 and '--decode each-epoch' in done.out, done.err
     data = load(str(images), decode='each-epoch')
     assert replace(data, size=8).shown(data.valid[0][np.arange(3)]).shape == (3, 8, 8, 3)
+
+
+@pytest.mark.parametrize('decode', ['once', 'each-epoch'])
+@pytest.mark.parametrize(
+    'case', ['in order', 'in another order', 'one is broken', 'more than 8 bits', 'renamed classes']
+)
+def test_facts_found_while_decoding_are_those_of_the_arrays(tmp_path, monkeypatch, case, decode):
+    "Without reading the images again, if they arrive in the order of the rows and all can be used as they are"
+    files = samples.layout_files('train, valid, test', 'PNG, 16 bits' if case == 'more than 8 bits' else 'PNG')
+    if case == 'one is broken':
+        files['train/bee/9.png'] = b'x'
+    if case == 'in another order':
+        files = dict(reversed(files.items()))
+    path = samples.to_tar(tmp_path / 'photos', files)
+    if case == 'renamed classes':
+        path = tmp_path / 'photos.tar'
+        rename = {'ape': 'zebra'}
+        monkeypatch.setattr('kdfast.data.imagenette.WORDNET', rename)
+        monkeypatch.setattr('kdfast.data.imagenette.download', lambda name: path)
+    again = []
+    monkeypatch.setattr('kdfast.data.cache.summarize', lambda *a: again.append(1) or summarize(*a))
+    source = 'imagenette' if case == 'renamed classes' else str(path)
+    data = load(source, size=8, decode=decode, skip_broken=True)
+    expected = summarize(data.classes, data.train, data.valid, data.test)
+    assert expected == {name: getattr(data, name) for name in expected}
+    assert bool(again) == (case != 'in order' and (case, decode) != ('in another order', 'each-epoch'))
