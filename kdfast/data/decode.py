@@ -179,11 +179,11 @@ def _find_facts(image, is_train):
 
 def _decoded_items(items, decode_group):
     "Yield what `decode_group` returns, in order; files are read in this thread, and decoded in others"
-    with ThreadPoolExecutor() as pool:
-        pending, pending_bytes = deque(), 0
+    pool = ThreadPoolExecutor()
+    pending, pending_bytes = deque(), 0
+    try:
         for group, n_bytes in _groups(items):
-            decoded = pool.submit(decode_group, group)
-            pending.append((decoded, n_bytes))
+            pending.append((pool.submit(decode_group, group), n_bytes))
             pending_bytes += n_bytes
             while len(pending) > MAX_PENDING or pending_bytes > MAX_PENDING_BYTES and pending:
                 decoded, n_bytes = pending.popleft()
@@ -191,6 +191,8 @@ def _decoded_items(items, decode_group):
                 yield from decoded.result()
         for decoded, _ in pending:
             yield from decoded.result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # an interrupt need not wait for what is not begun
 
 
 def _groups(items):

@@ -85,6 +85,14 @@ def test_shards_and_official_folders(name, tmp_path):
     assert not differing(*both(samples.to_tar(tmp_path / 'photos', files), size=8))
 
 
+def test_several_labels(tmp_path):
+    files = samples.layout_files('labels.csv', 'PNG')
+    table = files['labels.csv'].decode().replace(',ape,', ',ape;bee,').encode()
+    folder = samples.to_folder(tmp_path / 'photos', files | {'labels.csv': table})
+    arrays, streamed = both(folder, labels='several')
+    assert streamed.several and not differing(arrays, streamed)
+
+
 def test_a_deflated_zip(tmp_path):
     import zipfile
 
