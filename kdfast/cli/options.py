@@ -41,6 +41,10 @@ TrustOption = Annotated[
 
 # Of the data set
 
+DECODE_HELP = (
+    'Decode images once, to the disk, or in every epoch (default: once, if that fits three quarters of its space).'
+)
+
 DataOption = Annotated[
     str,
     typer.Option(
@@ -164,6 +168,9 @@ class DataOptions:
     batch_size: BatchSizeOption = None
     skip_broken: SkipBrokenOption = False
     labels: LabelsOption = None
+    decode: Annotated[
+        Optional[str], typer.Option(rich_help_panel=IMAGES, metavar='once|each-epoch', help=DECODE_HELP)
+    ] = None
 
 
 @dataclass

@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from concurrent.futures import ThreadPoolExecutor
+import math
 
 import numpy as np
+from PIL import Image
 
-BLOCK = 2**14  # values that are summed at once: few enough for the cache of a processor
 ROWS = 256  # images that are read at once
 
 
@@ -98,66 +98,82 @@ def _n_axes(part):
     return part.ndim if part.dtype == bool else 1
 
 
-def statistics(
-    images: np.ndarray | Rows,  # (n, height, width, 3) uint8
-) -> tuple[list[float], list[float]]:  # Mean and standard deviation of each channel, in 0 … 1
-    """Compute mean and standard deviation of each channel, with the bits of NumPy's own functions.
+class PixelSummary:
+    "Statistics and SHA-256 of images that pass by once, in the order of their splits and rows."
 
-    NumPy would need eight times the memory of a channel.
-    """
-    if isinstance(images, np.memmap):
-        images = np.asarray(images)  # the same memory; faster, as its slices are no memory maps of their own
-    n = len(images) * images.shape[1] * images.shape[2]
+    def __init__(
+        self,
+        classes: list[str],  # Names, in the order of the labels
+    ):
+        self.sha256 = hashlib.sha256(json.dumps(classes).encode())
+        self.counts = np.zeros((3, 256), np.int64)  # of the values of each channel, in the first split
+        self.n_splits = 0
 
-    def of_channel(channel):
-        mean = sum(int(block.sum(dtype=np.int64)) for block in _blocks(images, channel)) / n
-        return mean, float(np.sqrt(_squared_deviations(images, channel, mean, 0, n) / n))
+    def begin(
+        self,
+        shape: tuple[int, ...],  # Of all images of a split: (n, height, width, 3)
+        labels: np.ndarray,  # Of the split
+    ):
+        "Begin the next split; the first one, of the training images, decides the statistics."
+        self.n_splits += 1
+        self.sha256.update(str(shape).encode())
+        self.sha256.update(np.ascontiguousarray(labels))
 
-    with ThreadPoolExecutor() as pool:  # NumPy computes without the interpreter's lock
-        means, stds = zip(*pool.map(of_channel, range(3)))
-    return [mean / 255 for mean in means], [std / 255 or 1.0 for std in stds]
+    def add(
+        self,
+        images: np.ndarray,  # ([n, ]height, width, 3), uint8
+        counts: np.ndarray | None = None,  # From `count_values`, if they are known
+    ):
+        "Add the next images of the split."
+        images = np.ascontiguousarray(images)
+        self.sha256.update(images)
+        if self.n_splits == 1 and images.size:
+            self.counts += count_values(images) if counts is None else counts
+
+    @property
+    def facts(self) -> dict:
+        "Mean and standard deviation of each channel of the training images, in 0 … 1, and the fingerprint."
+        moments = [_moments(counts) for counts in self.counts.tolist()]
+        return dict(
+            mean=[mean / 255 for mean, _ in moments],
+            std=[std / 255 or 1.0 for _, std in moments],
+            fingerprint=self.sha256.hexdigest(),
+        )
 
 
-def _blocks(images, channel):
-    "A channel of some images at a time"
-    return (images[start : start + ROWS][..., channel] for start in range(0, len(images), ROWS))
+def count_values(
+    images: np.ndarray,  # ([n, ]height, width, 3), uint8, contiguous
+) -> np.ndarray:  # (3, 256)
+    "Count how often each value occurs in each channel."
+    return np.reshape(Image.fromarray(images.reshape(-1, *images.shape[-2:])).histogram(), (3, 256))
 
 
-def _squared_deviations(images, channel, mean, start, stop):
-    "The sum of squared deviations, halved like NumPy's pairwise sum, as its bits depend on that"
-    if stop - start <= BLOCK:
-        deviations = _values(images, channel, start, stop) - mean
-        return (deviations * deviations).sum()
-    half = (stop - start) // 2
-    middle = start + half - half % 8
-    return _squared_deviations(images, channel, mean, start, middle) + _squared_deviations(
-        images, channel, mean, middle, stop
-    )
+def _moments(counts):
+    "Mean and standard deviation, given how often each value occurs; computed with whole numbers, then rounded once"
+    n = sum(counts)
+    total = sum(value * count for value, count in enumerate(counts))
+    squares = sum(value**2 * count for value, count in enumerate(counts))
+    return total / n, math.sqrt((n * squares - total**2) / n**2)
 
 
-def _values(images, channel, start, stop):
-    "The values `start` to `stop` of a channel, of one image after the other"
-    pixels = images.shape[1] * images.shape[2]
-    first = start // pixels
-    return images[first : -(-stop // pixels)][..., channel].reshape(-1)[start - first * pixels : stop - first * pixels]
-
-
-def fingerprint(
+def summarize(
     classes: list[str],  # Names, in the order of the labels
-    *splits: tuple,  # (images, labels) of each
-) -> str:
-    "Return the SHA-256 of classes, labels and pixels, equal for a folder and its archive."
-    sha256 = hashlib.sha256(json.dumps(classes).encode())
+    *splits: tuple,  # (images, labels) of each, the training images first
+) -> dict:  # mean, std, fingerprint
+    """Return the statistics of the first split, and the SHA-256 of classes, labels and pixels of all.
+
+    The SHA-256 is equal for a folder and its archive. Each image is read once.
+    """
+    summary = PixelSummary(classes)
     for images, labels in splits:
-        sha256.update(str(images.shape).encode())
-        sha256.update(np.ascontiguousarray(labels))
+        summary.begin(images.shape, labels)
         for start in range(0, len(images), ROWS):
-            sha256.update(np.ascontiguousarray(images[start : start + ROWS]))
-    return sha256.hexdigest()
+            summary.add(images[start : start + ROWS])
+    return summary.facts
 
 
-def digests(
-    images: np.ndarray | Rows,  # (n, height, width, 3)
-) -> list[bytes]:
-    "Return the SHA-256 of each image, to find duplicates."
-    return [hashlib.sha256(np.ascontiguousarray(images[i])).digest() for i in range(len(images))]
+def digest(
+    pixels: np.ndarray,  # Of an image
+) -> bytes:
+    "Return the SHA-256 of an image."
+    return hashlib.sha256(np.ascontiguousarray(pixels)).digest()

@@ -14,9 +14,13 @@ import numpy as np
 from kdfast.core.cache_home import cache_home
 from kdfast.core.errors import KdfastError
 from kdfast.core.once import create_folder_once
-from kdfast.data.arrays import digests
+from kdfast.data.arrays import digest, summarize
 from kdfast.data.augment import default_augment
-from kdfast.data.dataset import Data, assemble, presized_side
+from kdfast.data.dataset import Data, presized_side
+from kdfast.data.decode_choice import EACH_EPOCH, ONCE
+from kdfast.data.file_images import FileImages
+from kdfast.data.layouts.base import SPLIT_NAMES
+from kdfast.data.layouts.rows import is_table
 from kdfast.data.naming import run_name, source_stamp
 
 CACHE_VERSION = 3
@@ -35,12 +39,37 @@ def load_or_decode(
     decode_into: Callable,  # Decode into a folder, given the folder and a side, and return facts
     size: int | None,  # Side of the squares that networks receive
     path: Path | None = None,  # The source, to find out later whether it has changed
+    how: str | None = None,  # once or each-epoch; None: by the space on the disk
 ) -> Data:
     "Return the data set of an identity, decoded on first use into a folder of the cache."
     key = f'{CACHE_VERSION} {identity}' + (f' size={size}' if size else '')
-    folder = cache_home() / short_digest(key)
+    folder = choose_folder(key, how)
+    if is_table_folder(folder):
+        print(
+            f'kdfast: the images of {name} are decoded from their files in every epoch '
+            f'(--decode {ONCE} writes them to the disk)',
+            file=sys.stderr,
+        )
     create_folder_once(folder, partial(fill_cache, name=name, decode_into=decode_into, size=size, path=path))
-    return load_cached(folder, size)
+    return load_cached(folder, size, path)
+
+
+def choose_folder(
+    key: str,  # Of the images
+    how: str | None,  # once or each-epoch; None: as they are, or as the space on the disk decides
+) -> Path:
+    "Return the folder of a key. What was chosen by the user and not by the space on the disk may be in another one."
+    folder = cache_home() / short_digest(key)
+    if how is None or folder.exists() and is_table_folder(folder) == (how == EACH_EPOCH):
+        return folder
+    return cache_home() / short_digest(f'{key} decode={how}') if folder.exists() or how == EACH_EPOCH else folder
+
+
+def is_table_folder(
+    folder: Path,  # Of the cache; it may not exist
+) -> bool:
+    "Return whether a folder of the cache has the places of images instead of their pixels."
+    return (folder / 'train_places.npy').exists()
 
 
 def fill_cache(
@@ -52,20 +81,15 @@ def fill_cache(
 ) -> str:  # Fingerprint of the images
     "Decode into a folder, and write the facts about the images to data.json; print notes."
     facts = decode_into(folder, size and presized_side(size))
-    data = assemble(name, facts['classes'], *(_load_split(folder, split) for split in ('train', 'valid', 'test')))
-    facts['notes'] += _duplicate_notes(data)
-    for note in [*facts['notes'], mirroring_note(data.augment)]:
+    train, valid, test = load_splits(folder, facts)
+    if 'fingerprint' not in facts:
+        facts |= summarize(facts['classes'], *((train, valid, test) if test else (train, valid)))
+    facts['notes'] += _duplicate_notes(folder, train, valid, test)
+    for note in [*facts['notes'], mirroring_note(default_augment(facts['classes']))]:
         print(f'kdfast: {note}', file=sys.stderr)
-    facts |= dict(
-        name=name,
-        size=size,
-        origin=origin(path) if path else {},
-        mean=data.mean,
-        std=data.std,
-        fingerprint=data.fingerprint,
-    )
+    facts |= dict(name=name, size=size, origin=origin(path) if path else {})
     (folder / 'data.json').write_text(json.dumps(facts, indent=1))
-    return data.fingerprint
+    return facts['fingerprint']
 
 
 def origin(
@@ -78,6 +102,7 @@ def origin(
 def load_cached(
     folder: Path,  # Of the cache
     size: int | None,  # For which it was decoded
+    path: Path | None = None,  # The source, if its images are decoded in every epoch; default: where it was
 ) -> Data:
     "Return the data set in a folder of the cache. Raises KdfastError if it was decoded for another size."
     facts = json.loads((folder / 'data.json').read_text())
@@ -91,7 +116,8 @@ def load_cached(
         )
     with suppress(OSError):
         os.utime(folder)  # last use; the cache may be read-only
-    train, valid, test = (_load_split(folder, split) for split in ('train', 'valid', 'test'))
+    train, valid, test = load_splits(folder, facts, path)
+    facts.pop('table', None)
     return Data(
         run_name(name, size),
         train=train,
@@ -103,24 +129,44 @@ def load_cached(
     )
 
 
-def _load_split(folder, split):
-    "(images, memory-mapped; labels), or None if there is no such split"
-    file = folder / f'{split}_images.npy'
-    return (np.load(file, mmap_mode='r'), np.load(folder / f'{split}_labels.npy')) if file.exists() else None
+def load_splits(
+    folder: Path,  # Of the cache
+    facts: dict,  # Content of data.json
+    path: Path | None = None,  # As of `load_cached`
+) -> list[tuple | None]:
+    "Return (images, labels) of train, valid and test: memory-mapped, or decoded in every epoch; None for no split."
+    return [_load_split(folder, facts, path, split) for split in SPLIT_NAMES]
 
 
-def _duplicate_notes(data):
+def _load_split(folder, facts, path, split):
+    labels = folder / f'{split}_labels.npy'
+    if not labels.exists():
+        return None
+    if 'table' not in facts:
+        return np.load(folder / f'{split}_images.npy', mmap_mode='r'), np.load(labels)
+    table = facts['table']
+    root = Path(table['root']) if path is None else path.parent if is_table(path) else path
+    return FileImages(folder, split, root, table['shape'], table['side'], facts['range']), np.load(labels)
+
+
+def _digests(folder, split, images):
+    "The SHA-256 of each image: found while they were decoded, or in arrays that were scaled to 8 bits afterwards"
+    file = folder / f'{split}_digests.npy'
+    return list(map(bytes, np.load(file))) if file.exists() else [digest(images[i]) for i in range(len(images))]
+
+
+def _duplicate_notes(folder, train, valid, test):
     "Notes on images that occur more than once"
-    train = digests(data.train[0])
-    known, notes = set(train), []
-    n = len(train) - len(known)
+    of_train = _digests(folder, 'train', train[0])
+    known, notes = set(of_train), []
+    n = len(of_train) - len(known)
     if n:
-        held_out = '' if len(data.valid[1]) else '; held-out images may be copies of them'
-        notes.append(f'duplicates among the training images: {n:,} of {len(train):,}{held_out}')
-    for split_name, split in (('validation', data.valid), ('test', data.test)):
-        n = sum(digest in known for digest in digests(split[0])) if split else 0
+        held_out = '' if len(valid[1]) else '; held-out images may be copies of them'
+        notes.append(f'duplicates among the training images: {n:,} of {len(of_train):,}{held_out}')
+    for name, split in (('valid', valid), ('test', test)):
+        n = sum(one in known for one in _digests(folder, name, split[0])) if split else 0
         if n:
-            notes.append(f'{split_name} images that are also training images: {n:,} of {len(split[1]):,}')
+            notes.append(f'{SPLIT_NAMES[name]} images that are also training images: {n:,} of {len(split[1]):,}')
     return notes
 
 

@@ -1,5 +1,6 @@
 "Crop, shift, mirror and scale batches of images."
 
+import numpy as np
 import torch
 from torch.nn.functional import interpolate, pad
 
@@ -54,6 +55,27 @@ def take_crops(
     margin_y, margin_x = _margins(x.shape[1:3], size)
     padded = pad(x, (0, 0, margin_x, margin_x, margin_y, margin_y)) if margin_y or margin_x else x
     return padded[torch.arange(len(x), device=x.device)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def copy_crops(
+    images: np.ndarray,  # (batch, height, width, channels)
+    size: int | None,  # As of `crop_indices`
+    rows: torch.Tensor,  # (batch, height of the crops), as of `crop_indices`
+    columns: torch.Tensor,  # (batch, width of the crops), likewise
+) -> np.ndarray:  # (batch, height of the crops, width of the crops, channels)
+    "Return what `take_crops` does, copied by rows of pixels: several times as fast, and without PyTorch's threads."
+    margin_y, margin_x = _margins(images.shape[1:3], size)
+    rows, columns = rows.numpy(), columns.numpy()  # PyTorch would use all cores in a background thread, too
+    tops, lefts = rows[:, 0] - margin_y, columns.min(1) - margin_x
+    mirrored = columns[:, 0] > columns[:, -1]
+    (height, width), crops = images.shape[1:3], np.zeros((len(images), rows.shape[1], columns.shape[1], 3), np.uint8)
+    for image, crop, top, left, mirror in zip(images, crops, tops.tolist(), lefts.tolist(), mirrored.tolist()):
+        if mirror:
+            crop = crop[:, ::-1]
+        inside = image[max(0, top) : min(height, top + len(crop)), max(0, left) : min(width, left + crop.shape[1])]
+        y, x = max(0, -top), max(0, -left)
+        crop[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
+    return crops
 
 
 def resize(

@@ -1,107 +1,28 @@
 "DataLoaders whose order and augmentation follow from seed and epoch alone."
 
-from collections.abc import Callable
+from itertools import islice
+from math import prod
 
-import numpy as np
 import torch
 from fastai.data.core import DataLoaders, TfmdDL
-from fastai.data.transforms import (
-    Category,
-    CategoryMap,
-    MultiCategory,
-    Normalize,
-    TensorCategory,
-    TensorMultiCategory,
-)
+from fastai.data.transforms import Normalize
 from fastai.torch_core import TensorImage, default_device, to_detach
 from fastai.vision.core import IntToFloatTensor  # registers how image tensors become floats
 
 from kdfast.core import distributed
 from kdfast.core.errors import KdfastError
-from kdfast.data.augment import mirrors, trivial_augment
-from kdfast.data.crops import crop_indices, resize, take_crops
-from kdfast.data.dataset import LARGEST_BATCH, Data, center_crop, usual_batch_size
+from kdfast.data.augment import trivial_augment
+from kdfast.data.crops import copy_crops, crop_indices, resize, take_crops
+from kdfast.data.dataset import LARGEST_BATCH, Data, usual_batch_size
 from kdfast.data.device_transfer import make_resident, move_to_device
-from kdfast.data.labels import has_several
+from kdfast.data.file_images import is_decoded_from_files
+from kdfast.data.image_split import Images, target
+from kdfast.data.prefetch import map_ahead
 from kdfast.data.random_streams import generator
 
-
-class Images:
-    "One split as a fastai data set; a list of indices gives a whole batch, as uint8."
-
-    n_inp = 1
-
-    def __init__(
-        self,
-        images: np.ndarray | torch.Tensor,  # (n, height, width, 3), uint8; or rows of such
-        labels: np.ndarray,  # (n,)
-        vocab: list[str],  # Names of the classes, in the order of the labels
-        seed: int = 0,  # Decides, with the epoch, order and augmentation
-        augment: str | None = None,  # Augmentation: shift, flip or strong; None shows images unchanged
-        size: int | None = None,  # Side of the squares to crop: at random with augmentation, else from the center
-        shape_at: Callable | None = None,  # Height and width to scale to, given the fraction of finished epochs
-    ):
-        self.images = images
-        self.labels = labels
-        self.seed = seed
-        self.augment = augment
-        self.size = size
-        self.shape_at = shape_at
-        self.mirror = mirrors(augment, vocab)
-        self.vocab = CategoryMap(vocab, sort=False)  # fastai takes a plain list for several vocabularies
-        self.c = len(vocab)
-
-    def __len__(self):
-        return len(self.labels)
-
-    def __getitem__(self, i):
-        "Image (3, height, width) and label at `i`, or a batch of them if `i` is a list"
-        return TensorImage(self.pixels(i).movedim(-1, -3)), target(torch.as_tensor(self.labels[i]), self.several)
-
-    def pixels(
-        self,
-        i,  # An index, or a list of them
-    ) -> torch.Tensor:  # ([batch, ]height, width, 3), uint8
-        "Return an image or a batch; cropped to the center if there is a size and no augmentation."
-        images = self.images[i]
-        if self.size and self.augment is None:
-            images = center_crop(images, self.size)
-        if isinstance(images, torch.Tensor):
-            return images
-        return torch.from_numpy(np.array(images))  # a copy, as the file is mapped read-only
-
-    def decode(
-        self,
-        item,  # Image and label
-        full=True,  # Ignored
-    ):
-        "Return an image and the name of its class, for `show_batch`."
-        x, y = item
-        if self.several:
-            return x, MultiCategory(self.vocab[i] for i in y.nonzero()[:, 0])
-        return x, Category(self.vocab[y])
-
-    @property
-    def several(self) -> bool:
-        "Whether images have several labels."
-        return has_several(self.labels)
-
-    def plain(self) -> 'Images':
-        "Return the same images without augmentation."
-        return Images(self.images, self.labels, self.vocab, size=self.size)
-
-    def new_empty(self) -> 'Images':
-        "Return a data set without images, for `learn.export`."
-        no_images = np.empty((0, *self.images.shape[1:]), np.uint8)
-        return Images(no_images, self.labels[:0], self.vocab, self.seed, self.augment, self.size)
-
-
-def target(
-    labels: torch.Tensor,  # Of an image or a batch
-    several: bool,  # Whether images have several labels
-) -> TensorCategory:
-    "Return labels as fastai has them: numbers of classes; for several labels 0.0 or 1.0 per class."
-    return TensorMultiCategory(labels.float()) if several else TensorCategory(labels)
+# Bytes of a batch that a background thread reads. Smaller ones are copied in a millisecond or two: less than the delay
+# by Python's lock, and by a thread that competes with the training's own for the processors.
+AHEAD_BYTES = 2**22
 
 
 class ImageBatches(TfmdDL):
@@ -115,10 +36,11 @@ class ImageBatches(TfmdDL):
     the epochs that are finished, decides the image size in progressive resizing. `kdfast.training.learner.SeededOrder`
     sets both during a fit. `batch_idx` holds the indices in the data set of the last batch of this process: (images,),
     int64, on the device of the batch. Random numbers are drawn on the CPU, so that a seed gives the same on every
-    device. Everything that a step needs is copied to the device at once.
+    device. Everything that a step needs is copied to the device at once. A background thread reads the next batches, if
+    they are large and the images are not on the device.
     """
 
-    epoch, progress, batch_idx = 0, 1.0, None
+    epoch, progress, batch_idx, skipped = 0, 1.0, None, 0
 
     def after_iter(self):
         "Count the epoch, for code that does not set it."
@@ -139,24 +61,48 @@ class ImageBatches(TfmdDL):
             return list(range(self.n))
         return torch.randperm(self.n, generator=generator(self.dataset.seed, self.epoch, 0)).tolist()
 
+    def skip_batches(
+        self,
+        n: int,  # Batches
+    ) -> int:  # n
+        "Leave out the first batches of the next epoch, without reading their images."
+        self.skipped = n
+        return n
+
     def create_batches(
         self,
         samps,  # Iterator of the indices of this epoch
     ):
-        "Yield the batches of an epoch, on the device."
+        "Yield the batches of an epoch, on the device; images in memory or on disk are read ahead."
         draws = generator(self.dataset.seed, self.epoch, 1)
-        for idxs in self.chunkify(samps):
-            x, y = self.read(idxs, draws)
+        drawn = (self.draw(idxs, draws) for idxs in self.chunkify(samps))
+        first, self.skipped = self.skipped, 0
+        map_batches = map_ahead if self.reads_ahead else map
+        for index, y, x, seeds in map_batches(self.read, islice(drawn, first, None)):
+            if not isinstance(self.dataset.images, torch.Tensor):
+                index, y, x = move_to_device(self.device, index, y, x)
+            self.batch_idx = index
+            # PyTorch's operators stay in this thread: in another one they would start as many threads again
+            x = x.movedim(-1, 1)
+            x = TensorImage(trivial_augment(x, seeds) if seeds else x)
             if self.dataset.shape_at:
                 x = resize(x, self.dataset.shape_at(self.progress))
-            yield x, y
+            yield x, target(y, self.dataset.several)
 
-    def read(
+    @property
+    def reads_ahead(self) -> bool:
+        "Whether a background thread reads the next batches."
+        images = self.dataset.images
+        if isinstance(images, torch.Tensor):
+            return False
+        return self.bs * prod(images.shape[1:]) >= AHEAD_BYTES or is_decoded_from_files(images)
+
+    def draw(
         self,
         idxs: list[int],  # Of the whole batch
         draws: torch.Generator,  # Advances as for the whole batch
-    ) -> tuple[TensorImage, TensorCategory]:  # (images, 3, height, width), uint8, and (images,), on the device
-        "Read this process's rank_slice of a batch, augmented."
+    ) -> tuple:  # (indices, (rows and columns of the crops) or (), seeds or None), of this process's share
+        "Draw the random numbers of a batch."
         data = self.dataset
         rank_slice = distributed.rank_slice() if self.shuffle else slice(None)
         crops, seeds = (), None
@@ -164,21 +110,23 @@ class ImageBatches(TfmdDL):
             crops = crop_indices(len(idxs), data.images.shape[1:3], data.mirror, draws, data.size)
         if data.augment == 'strong':
             seeds = torch.randint(2**62, (len(idxs),), generator=draws)[rank_slice].tolist()
-        index = torch.tensor(idxs)[rank_slice]
-        crops = [part[rank_slice] for part in crops]
-        y = torch.as_tensor(data.labels[index.numpy()])
-        if isinstance(data.images, torch.Tensor):  # on the device, and cropped there
-            index, y, *crops = move_to_device(data.images.device, index, y, *crops)
-            x = self._cropped_pixels(index, crops)
-        else:
-            index, y, x = move_to_device(self.device, index, y, self._cropped_pixels(index.numpy(), crops))
-        self.batch_idx = index
-        x = x.movedim(-1, 1)
-        return TensorImage(trivial_augment(x, seeds) if seeds else x), target(y, data.several)
+        return torch.tensor(idxs)[rank_slice], [part[rank_slice] for part in crops], seeds
 
-    def _cropped_pixels(self, index, crops):
-        pixels = self.dataset.pixels(index)
-        return take_crops(pixels, self.dataset.size, *crops) if crops else pixels
+    def read(
+        self,
+        drawn: tuple,  # From `draw`
+    ) -> tuple:  # (indices, labels, pixels (images, height, width, 3), seeds): on the device if the images are
+        "Read and crop the images of a batch."
+        data = self.dataset
+        index, crops, seeds = drawn
+        y = torch.as_tensor(data.labels[index.numpy()])
+        if isinstance(data.images, torch.Tensor):
+            index, y, *crops = move_to_device(data.images.device, index, y, *crops)
+            x = data.pixels(index)
+            return index, y, take_crops(x, data.size, *crops) if crops else x, seeds
+        if crops:
+            return index, y, torch.from_numpy(copy_crops(data.images[index.numpy()], data.size, *crops)), seeds
+        return index, y, data.pixels(index.numpy()), seeds
 
 
 def batch_size(

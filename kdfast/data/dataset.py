@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from kdfast.core.errors import KdfastError
-from kdfast.data.arrays import fingerprint, statistics
+from kdfast.data.arrays import summarize
 from kdfast.data.augment import default_augment
 from kdfast.data.labels import has_several
 from kdfast.data.naming import run_name
@@ -138,8 +138,5 @@ def assemble(
     size: int | None = None,  # Side of the squares that networks receive
 ) -> Data:
     "Return a data set, with the statistics and the fingerprint of its images."
-    mean, std = statistics(train[0])
-    splits = (train, valid, test) if test else (train, valid)
-    return Data(
-        name, classes, train, valid, mean, std, default_augment(classes), fingerprint(classes, *splits), test, size=size
-    )
+    facts = summarize(classes, *((train, valid, test) if test else (train, valid)))
+    return Data(name, classes, train, valid, augment=default_augment(classes), test=test, size=size, **facts)

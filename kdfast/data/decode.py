@@ -17,7 +17,9 @@ from kdfast.core.errors import KdfastError
 from kdfast.core.notes import Notes
 from kdfast.data.archives import open_entries
 from kdfast.data.arrangement import Arrangement, arrange
+from kdfast.data.arrays import PixelSummary, count_values, digest
 from kdfast.data.bit_depth import describe_scaling
+from kdfast.data.decode_choice import decode_each_epoch
 from kdfast.data.files import read_file
 from kdfast.data.image_statistics import ImageStatistics
 from kdfast.data.labels import ONE
@@ -25,6 +27,7 @@ from kdfast.data.layouts import registry
 from kdfast.data.layouts.base import SPLIT_NAMES, Source
 from kdfast.data.layouts.rows import is_table
 from kdfast.data.pixels import decode_image
+from kdfast.data.split_table import SplitTable, table_facts
 from kdfast.data.split_writer import SplitWriter
 
 MAX_PENDING, MAX_PENDING_BYTES = 16, 2**26  # groups of images, and bytes of files, that are read but not yet written
@@ -39,6 +42,7 @@ class Reading:
     range: str | None = None  # LOW:HIGH, values of black and white, for images of more than 8 bits
     skip_broken: bool = False  # Skip images and rows that cannot be read
     labels: str | None = None  # one, several, or spaces: several, separated by spaces
+    decode: str | None = None  # once: to arrays on the disk; each-epoch: from the files; None: by the space on the disk
 
     @property
     def key(self) -> str:
@@ -109,31 +113,39 @@ def decode_arrangement(
     side: int | None,  # Scale images to squares of this side
 ) -> dict:  # As `decode`
     "Decode the images of each split. Raises KdfastError as `decode` does."
-    statistics = ImageStatistics()
-    writers = {
-        split: SplitWriter(folder, split, items, arrangement.classes, statistics)
-        for split, items in arrangement.splits.items()
-        if items
-    }
-    _write_images(source, arrangement.splits, writers, side)
+    each_epoch = decode_each_epoch(reading.decode, source, arrangement, folder, side)
+    writers, splits = _writers(source, arrangement, folder, each_epoch)
+    _write_images(source, splits, writers, side)
     source.check()
+    statistics = writers['train'].statistics
     value_range = statistics.value_range(reading.range)
     for writer in writers.values():
         writer.finish(value_range, source)
     if 'valid' not in writers:
-        np.save(folder / 'valid_images.npy', np.load(folder / 'train_images.npy', mmap_mode='r')[:0])
-        np.save(folder / 'valid_labels.npy', writers['train'].labels[:0])
+        writers['train'].write_empty('valid')
     for name in statistics.deep:
         source.notes.add(describe_scaling(value_range, statistics.kind), name)
     if reading.range and not statistics.deep:
         source.notes.add('--range has no effect: no image has more than 8 bits', '')
-    return dict(
+    facts = dict(
         classes=arrangement.classes,
         notes=source.notes.messages(),
         range=value_range if statistics.deep else None,
         skipped=len(source.broken),
         about=dict(layout=arrangement.layout, validates=arrangement.validates, **statistics.summary()),
     )
+    facts |= table_facts(writers['train'], side) if each_epoch else {}
+    return facts | (writers['train'].summary.facts if all(w.in_one_pass for w in writers.values()) else {})
+
+
+def _writers(source, arrangement, folder, each_epoch):
+    "(what receives the images of each split: an array on the disk, or a table of their places; images of each split)"
+    splits, classes = arrangement.splits, arrangement.classes
+    shared = (folder, classes, ImageStatistics(), PixelSummary(classes))
+    if not each_epoch:
+        return {split: SplitWriter(split, items, *shared) for split, items in splits.items() if items}, splits
+    splits = {split: sorted(items, key=lambda item: item.name) for split, items in splits.items()}
+    return {split: SplitTable(source, split, items, *shared) for split, items in splits.items() if items}, splits
 
 
 def _write_images(source, splits, writers, side):
@@ -141,23 +153,37 @@ def _write_images(source, splits, writers, side):
     n_images = sum(map(len, splits.values()))
     with _progress(source.path, splits) as advance:
         for split, writer in writers.items():
-            for item, image in _decoded_items(splits[split], side):
+            for item, image, found in _decoded_items(splits[split], partial(_decode_group, side, split == 'train')):
                 for remark in image.remarks:
                     source.notes.add(remark, item.name)
                 if image.problem:
                     source.reject(item.name, image.problem)
                 else:
-                    writer.write(item, image, source.path, n_images)
+                    writer.write(item, image, found, source.path, n_images)
                 advance(1)
 
 
-def _decoded_items(items, side):
-    "Yield (item, image) in order; files are read in this thread, and decoded in others"
-    with ThreadPoolExecutor() as pool:
-        pending, pending_bytes = deque(), 0
+def _decode_group(side, is_train, group):
+    """Decode some images, and compute what is slow to find out about their pixels later.
+
+    Returns (item, image, (SHA-256, how often each value occurs)) of each; only training images are counted.
+    """
+    images = [(item, decode_image(content, side)) for item, content in group]
+    return [(item, image, () if image.problem else _find_facts(image, is_train)) for item, image in images]
+
+
+def _find_facts(image, is_train):
+    counts = count_values(np.ascontiguousarray(image.pixels)) if is_train and image.low is None else None
+    return digest(image.pixels), counts
+
+
+def _decoded_items(items, decode_group):
+    "Yield what `decode_group` returns, in order; files are read in this thread, and decoded in others"
+    pool = ThreadPoolExecutor()
+    pending, pending_bytes = deque(), 0
+    try:
         for group, n_bytes in _groups(items):
-            decoded = pool.submit(lambda group: [(item, decode_image(content, side)) for item, content in group], group)
-            pending.append((decoded, n_bytes))
+            pending.append((pool.submit(decode_group, group), n_bytes))
             pending_bytes += n_bytes
             while len(pending) > MAX_PENDING or pending_bytes > MAX_PENDING_BYTES and pending:
                 decoded, n_bytes = pending.popleft()
@@ -165,6 +191,8 @@ def _decoded_items(items, side):
                 yield from decoded.result()
         for decoded, _ in pending:
             yield from decoded.result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # an interrupt need not wait for what is not begun
 
 
 def _groups(items):

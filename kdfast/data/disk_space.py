@@ -21,7 +21,8 @@ def check_disk_space(
     if n_bytes > free:
         raise KdfastError(
             f'the decoded images need {gigabytes(n_bytes)} in {folder.parent}, {gigabytes(free)} are free: '
-            'make room, use a smaller --size, or set XDG_CACHE_HOME to a folder on a larger disk'
+            'make room, use a smaller --size, set XDG_CACHE_HOME to a folder on a larger disk, or decode image files '
+            'in every epoch (--decode each-epoch; archives that are compressed as a whole have to be unpacked)'
         )
     if n_bytes > LARGE:
         print(f'kdfast: the decoded images take {gigabytes(n_bytes)} in {folder.parent}', file=sys.stderr)

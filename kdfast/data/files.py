@@ -1,5 +1,6 @@
 "Walk folders, read files within a size limit, and recognize system files."
 
+import io
 import os
 import re
 import tarfile
@@ -82,6 +83,17 @@ def list_folders(
     if not path.is_dir():
         return []
     return sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and not SYSTEM_NAME.match(entry.name))
+
+
+def read_part(
+    open_file: Callable,  # Return the file, opened for binary reading
+    start: int,  # Offset of the part, in bytes
+    size: int,  # Of the part
+) -> io.BytesIO:
+    "Return a part of a file, as a file."
+    with open_file() as file:
+        file.seek(start)
+        return io.BytesIO(file.read(size))
 
 
 def read_file(

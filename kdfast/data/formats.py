@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from functools import cache
-from pathlib import PurePosixPath
+from posixpath import splitext  # many times as fast as pathlib, for a million files
 from typing import NamedTuple
 
 from PIL import Image
@@ -112,7 +112,7 @@ def is_image(
     open_file: Callable,  # Return the file, opened for binary reading; called if the name is not enough
 ) -> bool:
     "Return whether a file is an image: by its suffix, else by its first bytes."
-    suffix = PurePosixPath(name).suffix.lower()
+    suffix = splitext(name)[1].lower()
     if suffix in COMMON_SUFFIXES:
         return True
     if suffix in REMEDY_OF_SUFFIX:

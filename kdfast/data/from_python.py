@@ -9,9 +9,10 @@ from pathlib import Path
 
 from kdfast.core.cache_home import cache_home
 from kdfast.core.once import NEW
-from kdfast.data.cache import CACHE_VERSION, fill_cache, load_cached, short_digest
+from kdfast.data.cache import CACHE_VERSION, fill_cache, is_table_folder, load_cached, short_digest
 from kdfast.data.dataset import Data
 from kdfast.data.decode import Reading, decode_listing
+from kdfast.data.decode_choice import EACH_EPOCH, check_choice
 from kdfast.data.labels import check_kind
 from kdfast.data.layouts import datasets, table
 from kdfast.data.layouts.arrays import ArrayPair
@@ -81,11 +82,13 @@ def _decode_into_cache(
     skip_broken=False,
     labels=None,
     resplit=None,
+    decode=None,
 ):
     "Decode into a folder of the cache, which --data accepts as a path"
     check_options(holdout, size, grow, augment, batch_size)
     check_kind(labels)
-    reading = Reading(columns, range, skip_broken, labels)
+    check_choice(decode)
+    reading = Reading(columns, range, skip_broken, labels, decode)
 
     def decode_into(folder, side):
         return decode_listing(Path(name), listing, reading, folder, side)
@@ -101,6 +104,7 @@ def _decode_into_cache(
         batch_size=batch_size,
         skip_broken=skip_broken,
         resplit=resplit,
+        decode=decode,
     )
     return replace(data, load_arguments=arguments)
 
@@ -114,7 +118,8 @@ def _fill_folder(name, decode_into, size):
     new.mkdir()
     try:
         fingerprint = fill_cache(new, name, decode_into, size)
-        folder = home / short_digest(f'{CACHE_VERSION} {name} {fingerprint} size={size}')
+        kind = f' decode={EACH_EPOCH}' if is_table_folder(new) else ''
+        folder = home / short_digest(f'{CACHE_VERSION} {name} {fingerprint} size={size}{kind}')
         if not folder.exists():
             os.replace(new, folder)
     finally:

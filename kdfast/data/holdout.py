@@ -8,9 +8,9 @@ import numpy as np
 
 from kdfast.core.errors import KdfastError
 from kdfast.core.once import compute_once
-from kdfast.data.arrays import Rows
+from kdfast.data.arrays import Rows, summarize
 from kdfast.data.cache import short_digest
-from kdfast.data.dataset import Data, assemble
+from kdfast.data.dataset import Data
 from kdfast.data.labels import has_class, has_several
 
 DEFAULT_FRACTION = 0.2  # of the training images, if there are no validation images
@@ -38,12 +38,12 @@ def hold_out(
     train, valid = ((Rows(images, np.flatnonzero(rows)), labels[rows]) for rows in (~held_out, held_out))
 
     def find_facts():  # slow for many images
-        split = assemble(data.name, data.classes, train, valid, data.test)
-        return dict(mean=split.mean, std=split.std, fingerprint=split.fingerprint)
+        return summarize(data.classes, *((train, valid, data.test) if data.test else (train, valid)))
 
     key = short_digest(data.fingerprint + hashlib.sha256(held_out.tobytes()).hexdigest())
-    if isinstance(images, np.memmap):
-        facts = compute_once(Path(images.filename).parent / f'holdout-{key}.json', find_facts)
+    folder = Path(images.filename).parent if isinstance(images, np.memmap) else getattr(images, 'folder', None)
+    if folder:
+        facts = compute_once(folder / f'holdout-{key}.json', find_facts)
     else:
         facts = find_facts()
     is_default = fraction == DEFAULT_FRACTION and not len(data.valid[1])

@@ -68,4 +68,5 @@ def decode_with_class_names(
 ) -> dict:  # As `decode`
     "Decode the archive, with names of classes instead of WordNet numbers. Raises KdfastError."
     facts = decode(path, reading, folder, side)
+    facts.pop('fingerprint', None)  # it depends on the names of the classes
     return facts | dict(classes=[WORDNET.get(name, name) for name in facts['classes']])

@@ -14,10 +14,9 @@ from kdfast.data.augment import MEANING
 from kdfast.data.cache import mirroring_note
 from kdfast.data.dataset import presized_side
 from kdfast.data.decode import Reading, open_source
-from kdfast.data.files import READ_ERRORS
+from kdfast.data.decode_choice import size_of
 from kdfast.data.labels import class_counts
 from kdfast.data.layouts.base import SPLIT_NAMES
-from kdfast.data.pixels import read_size
 from kdfast.data.sources import load
 from kdfast.data.split_writer import SizesDiffer
 
@@ -80,16 +79,9 @@ def _suggest_size(source, options):
     )
     with open_source(Path(source).expanduser(), reading) as (_, arrangement):
         items = arrangement.splits['train']
-        sizes = map(_size_of, items[:: max(1, len(items) // N_MEASURED)])
+        sizes = map(size_of, items[:: max(1, len(items) // N_MEASURED)])
         sides = [min(size) for size in sizes if size]
     return max((size for size in SIZES if not sides or size <= median(sides)), default=SIZES[0])
-
-
-def _size_of(item):
-    try:
-        return read_size(item.open())
-    except READ_ERRORS:
-        return None  # decoding will report it
 
 
 def _describe_training(data, requested_size, size):

@@ -14,7 +14,9 @@ from kdfast.data.augment import AUGMENTS
 from kdfast.data.built_in import PHOTOGRAPHS, PHOTOGRAPHS_FILE
 from kdfast.data.cache import load_cached, load_or_decode
 from kdfast.data.dataset import Data, digits, usual_batch_size
-from kdfast.data.decode import Reading, decode
+from kdfast.data.decode import Reading
+from kdfast.data.decode import decode as decode_files
+from kdfast.data.decode_choice import check_choice
 from kdfast.data.holdout import DEFAULT_FRACTION, hold_out, no_validation_note
 from kdfast.data.labels import ONE, check_kind
 from kdfast.data.layouts.rows import is_table
@@ -36,6 +38,7 @@ def load(
     skip_broken: bool = False,  # Skip images that cannot be read
     labels: str | None = None,  # one, several, or spaces: several, separated by spaces; default: one
     resplit: int | None = None,  # Seed of a split of its own; default: the split that all seeds have
+    decode: str | None = None,  # once (to arrays on the disk) or each-epoch; default: once, if the disk has the space
 ) -> Data:
     """Load a data set. It is decoded on first use, and memory-mapped from a cache afterwards.
 
@@ -43,15 +46,17 @@ def load(
     `size`, images are presized as in fastai: scaled until the shorter side is 8/7 of the size, and cut to the central
     square. Training takes random crops of `size` from them, validation the central one. With `grow`, training starts
     with smaller images, and has full ones for the last quarter of the epochs (progressive resizing). The cache is in
-    `$XDG_CACHE_HOME/kdfast`
-    (`~/.cache/kdfast`). Its key is the size with the SHA-256 of an archive, or with names, sizes and times of the
-    files of a folder. Raises KdfastError, with the name of the file, for a missing path, an unknown layout, a class
-    without training images, and an image that cannot be decoded or has another size.
+    `$XDG_CACHE_HOME/kdfast` (`~/.cache/kdfast`). Its key is the size with the SHA-256 of an archive, or with names,
+    sizes and times of the files of a folder. Images that would take more than three quarters of the free space of the
+    disk are decoded in every epoch instead, to the same pixels. Raises KdfastError, with the name of the file, for a
+    missing path, an unknown layout, a class without training images, and an image that cannot be decoded or has another
+    size.
     """
     arguments = dict(locals())
     check_options(holdout, size, grow, augment, batch_size)
     check_kind(labels)
-    data = _find_dataset(source, size, Reading(columns, range, skip_broken, labels))
+    check_choice(decode)
+    data = _find_dataset(source, size, Reading(columns, range, skip_broken, labels, decode))
     if data.skipped and not skip_broken:
         raise KdfastError(
             f'{source}: cannot read {data.skipped:,} images: replace or remove them, or skip them with --skip-broken'
@@ -133,31 +138,44 @@ def _find_dataset(source, size, reading):
     if source == 'digits':
         return digits(size)
     if source == PHOTOGRAPHS:
-        decode_into = partial(decode, PHOTOGRAPHS_FILE, reading)
-        return load_or_decode(source, sha256(PHOTOGRAPHS_FILE) + reading.key, decode_into, size, PHOTOGRAPHS_FILE)
+        decode_into = partial(decode_files, PHOTOGRAPHS_FILE, reading)
+        return load_or_decode(
+            source, sha256(PHOTOGRAPHS_FILE) + reading.key, decode_into, size, PHOTOGRAPHS_FILE, reading.decode
+        )
     if source in published.NAMES:
         return load_or_decode(
-            source, published.cache_identity(source), partial(published.decode, source, reading), size
+            source,
+            published.cache_identity(source),
+            partial(published.decode, source, reading),
+            size,
+            how=reading.decode,
         )
     if source in imagenette.URLS:
         if size is None:
             raise KdfastError(f'{source} has photographs of any size: scale them to one size, such as --size 128')
         path = imagenette.download(source)
         decode_into = partial(imagenette.decode_with_class_names, path, reading)
-        return load_or_decode(source, f'{source} {sha256(path)}{reading.key}', decode_into, size)
+        return load_or_decode(source, f'{source} {sha256(path)}{reading.key}', decode_into, size, how=reading.decode)
     path = Path(source).expanduser()
     if not path.exists():
         raise KdfastError(f'no data at {source}: expected the path of a folder or an archive, or {", ".join(BUILT_IN)}')
     if (path / 'data.json').is_file() and path.resolve().parent == cache_home().resolve():
-        data = load_cached(path, size)
-        if reading.labels and data.several != (reading.labels != ONE):
-            raise KdfastError(
-                f'--labels {reading.labels}: the images in {path} were decoded with '
-                f'{"several labels" if data.several else "one label"} each; pass the path of the original images'
-            )
-        return data
+        return _load_from_cache(path, size, reading)
     identity = source_stamp(path) if path.is_dir() or is_table(path) else sha256(path)
-    return load_or_decode(dataset_name(path), identity + reading.key, partial(decode, path, reading), size, path)
+    return load_or_decode(
+        dataset_name(path), identity + reading.key, partial(decode_files, path, reading), size, path, reading.decode
+    )
+
+
+def _load_from_cache(folder, size, reading):
+    "The data set in a folder of the cache. Raises KdfastError if it has another kind of labels"
+    data = load_cached(folder, size)
+    if reading.labels and data.several != (reading.labels != ONE):
+        raise KdfastError(
+            f'--labels {reading.labels}: the images in {folder} were decoded with '
+            f'{"several labels" if data.several else "one label"} each; pass the path of the original images'
+        )
+    return data
 
 
 def with_own_name(

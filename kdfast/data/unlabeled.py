@@ -8,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from kdfast.core.cache_home import cache_home
 from kdfast.core.errors import KdfastError
 from kdfast.core.notes import Notes
 from kdfast.core.once import create_folder_once
 from kdfast.data.archives import open_entries
 from kdfast.data.arrangement import Arrangement
-from kdfast.data.arrays import Joined, fingerprint
-from kdfast.data.cache import CACHE_VERSION, origin, short_digest
+from kdfast.data.arrays import Joined, summarize
+from kdfast.data.cache import CACHE_VERSION, choose_folder, load_splits, origin
 from kdfast.data.dataloaders import batch_size
 from kdfast.data.dataset import Data, presized_side
 from kdfast.data.decode import Reading, decode_arrangement
@@ -49,12 +48,15 @@ def load_unlabeled(
     if not path.exists():
         raise KdfastError(f'--unlabeled {path}: no such folder or archive')
     value_range = ':'.join(f'{value:g}' for value in like.range) if like.range else None
-    reading = Reading(range=value_range, skip_broken=bool((like.load_arguments or {}).get('skip_broken')))
+    options = like.load_arguments or {}
+    how = options.get('decode')
+    reading = Reading(range=value_range, skip_broken=bool(options.get('skip_broken')), decode=how)
     stamp = source_stamp(path) if path.is_dir() else f'{path.resolve()} {source_stamp(path)}'
     key = f'{CACHE_VERSION} unlabeled {stamp}{reading.key} size={like.size} broken={reading.skip_broken}'
-    folder = cache_home() / short_digest(key)
+    folder = choose_folder(key, how)
     create_folder_once(folder, partial(fill, path=path, reading=reading, size=like.size))
-    images = np.load(folder / 'train_images.npy', mmap_mode='r')
+    facts = json.loads((folder / 'data.json').read_text())
+    images = load_splits(folder, facts, path)[0][0]
     expected = like.train[0].shape[1:3]
     if images.shape[1:3] != expected:
         (height, width), (own_height, own_width) = images.shape[1:3], expected
@@ -62,7 +64,7 @@ def load_unlabeled(
             f'--unlabeled {path}: the images are {width}×{height}, those of {like.name} {own_width}×{own_height}: '
             'bring both to one size, such as --size 128'
         )
-    return images, json.loads((folder / 'data.json').read_text())['fingerprint']
+    return images, facts['fingerprint']
 
 
 def fill(
@@ -82,7 +84,7 @@ def fill(
         facts = decode_arrangement(source, arrangement, reading, folder, size and presized_side(size))
     for note in facts['notes']:
         print(f'kdfast: {path}: {note}', file=sys.stderr)
-    images, labels = (np.load(folder / f'train_{what}.npy', mmap_mode='r') for what in ('images', 'labels'))
     described = dict(name=f'{dataset_name(path)}, without labels', size=size, origin=origin(path))
-    described['fingerprint'] = fingerprint([], (images, labels))
+    described |= {name: facts[name] for name in ('table', 'range') if name in facts}
+    described['fingerprint'] = summarize([], load_splits(folder, facts, path)[0])['fingerprint']
     (folder / 'data.json').write_text(json.dumps(described))

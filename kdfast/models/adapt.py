@@ -96,7 +96,8 @@ def adapt_teacher(
     parts = OrderedDict()
     if trained_on['size'] != list(data.shape):
         parts['scale'] = Scale(trained_on['size'])
-    if [trained_on['mean'], trained_on['std']] != [data.mean, data.std]:
+    before, now = (torch.tensor(values) for values in ((trained_on['mean'], trained_on['std']), (data.mean, data.std)))
+    if not torch.equal(before, now):  # as float32: versions of kdfast differ in the last bit of a double
         parts['normalize'] = Renormalize(data.mean, data.std, trained_on['mean'], trained_on['std'])
     parts['network'] = network
     if trained_on['classes'] != data.classes:

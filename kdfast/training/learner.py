@@ -92,11 +92,11 @@ class RunLearner(Learner):
             return self.other_batches()
         pending = self.checkpoints.pending
         first = pending.step if pending else 0
-        done = 0
+        done = self.dl.skip_batches(first) if isinstance(self.dl, ImageBatches) else 0
         self.n_iter = len(self.dl)
         if first == 0:
             self.checkpoints.between_steps(self, 0)
-        for i, batch in enumerate(self.dl):
+        for i, batch in enumerate(self.dl, done):
             if i >= first:
                 if i:
                     self.checkpoints.between_steps(self, i)

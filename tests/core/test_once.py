@@ -11,7 +11,7 @@ from conftest import draw
 from kdfast.core import distributed
 from kdfast.core.cache_home import cache_home
 from kdfast.core.once import compute_once, create_folder_once
-from kdfast.data import dataset, load
+from kdfast.data import holdout, load
 
 ABANDONED = '''
 import os, signal, sys
@@ -89,8 +89,7 @@ def test_the_first_of_several_processes_fills_it(tmp_path, monkeypatch, rank):
 
 def test_a_holdouts_facts_are_found_once(folder, monkeypatch):
     first = load(str(folder), holdout=0.25)
-    for slow in ('statistics', 'fingerprint'):
-        monkeypatch.setattr(dataset, slow, None)
+    monkeypatch.setattr(holdout, 'summarize', None)
     again = load(str(folder), holdout=0.25)
     assert (again.mean, again.std, again.fingerprint, again.name) == (
         first.mean,

@@ -54,9 +54,9 @@ def _array_pairs(names):
     "Names of (images, labels) by split; the split is None if the names do not contain one"
     roles = {}
     for name in names:
-        path = PurePosixPath(name)
-        if path.suffix.lower() != '.npy':
+        if not name.lower().endswith('.npy'):
             continue
+        path = PurePosixPath(name)
         words = [word.lower() for word in WORD.findall(UNNAMED.get(path.stem, path.stem))]
         role = next((role for role, role_words in ROLE_WORDS.items() if role_words & set(words)), None)
         split = next(filter(None, map(split_of, words)), None)

@@ -3,7 +3,7 @@
 import gzip
 import re
 from collections.abc import Callable, Sequence
-from pathlib import PurePosixPath
+from posixpath import basename  # many times as fast as pathlib, for a million files
 
 import numpy as np
 
@@ -36,7 +36,7 @@ def read(
 
 def _find(source, *names):
     "The first file of one of these names, in any folder; None if there is none"
-    return next((name for name in source.files if PurePosixPath(name).name in names), None)
+    return next((name for name in source.files if basename(name) in names), None)
 
 
 def _read_all(open_file):
@@ -53,7 +53,7 @@ def _read_class_names(source, name):
 
 
 def _idx_files(source):
-    return {name: match for name in source.files if (match := IDX.fullmatch(PurePosixPath(name).name))}
+    return {name: match for name in source.files if (match := IDX.fullmatch(basename(name)))}
 
 
 def _read_idx(source):

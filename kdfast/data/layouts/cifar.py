@@ -1,7 +1,7 @@
 "CIFAR-10 and CIFAR-100 as published for Python: pickles, which are read without running code."
 
 from collections.abc import Sequence
-from pathlib import PurePosixPath
+from posixpath import basename
 
 import numpy as np
 
@@ -46,7 +46,7 @@ def read(
 
 
 def _by_file_name(source):
-    return {PurePosixPath(name).name: open_file for name, open_file in source.files.items()}
+    return {basename(name): open_file for name, open_file in source.files.items()}
 
 
 def _class_names(files, meta_file, key, source):

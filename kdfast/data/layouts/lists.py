@@ -55,9 +55,9 @@ def _lists_by_split(source):
         return [int(part) if part.isdigit() else part for part in re.split(r'(\d+)', name)]
 
     lists = {}
-    for name in sorted(source.files, key=natural_order):
-        path = PurePosixPath(name)
-        split = path.suffix.lower() in ('.txt', '.lst') and split_of(re.sub(r'\d', '', path.stem))
+    found = [name for name in source.files if name.lower().endswith(('.txt', '.lst'))]
+    for name in sorted(found, key=natural_order):
+        split = split_of(re.sub(r'\d', '', PurePosixPath(name).stem))
         if split:
             lists.setdefault(split, name)
     return lists

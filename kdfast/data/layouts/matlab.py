@@ -1,6 +1,6 @@
 "Official files with MATLAB arrays: SVHN, Oxford 102 Flowers."
 
-from pathlib import PurePosixPath
+from posixpath import basename
 
 import numpy as np
 
@@ -30,7 +30,7 @@ def read(
 
 def _full_names(source):
     "Names in the source by the name of the file alone"
-    return {PurePosixPath(name).name: name for name in source.files}
+    return {basename(name): name for name in source.files}
 
 
 def _load_variables(source, name, *variables):

@@ -44,7 +44,7 @@ def read(
 
 
 def _file_names(source):
-    return [name for name in source.files if PurePosixPath(name).suffix.lower() in SUFFIXES]
+    return [name for name in source.files if name.lower().endswith(SUFFIXES)]
 
 
 def _open_image(file, column, i):

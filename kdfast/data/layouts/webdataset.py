@@ -1,6 +1,5 @@
 "Shards of WebDataset: tar files with 000.jpg and 000.cls or 000.json."
 
-import io
 import json
 import tarfile
 from functools import partial
@@ -8,7 +7,7 @@ from pathlib import PurePosixPath
 
 from kdfast.core.errors import KdfastError, listed
 from kdfast.core.paths import is_unsafe_path
-from kdfast.data.files import find_system_file
+from kdfast.data.files import find_system_file, read_part
 from kdfast.data.formats import image_suffixes
 from kdfast.data.labels import QUESTION
 from kdfast.data.layouts.base import Item, Listing, Source, split_of_file
@@ -78,16 +77,10 @@ def _shard_files(source, shard):
     if outside:
         raise KdfastError(f'{source.path}: {shard}: {outside[0]!r} is a path outside the archive')
     return {
-        name.removeprefix('./'): partial(_read_part, source.files[shard], start, size)
+        name.removeprefix('./'): partial(read_part, source.files[shard], start, size)
         for name, start, size in members
         if not find_system_file(name.removeprefix('./'))
     }
-
-
-def _read_part(open_file, start, size):
-    with open_file() as file:
-        file.seek(start)
-        return io.BytesIO(file.read(size))
 
 
 def _samples(files):
