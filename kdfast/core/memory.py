@@ -12,7 +12,7 @@ UNLIMITED = 2**31 - 1  # bytes
 
 
 def keep_freed_memory(
-    environment: Mapping[str, str] = os.environ,
+    environment: Mapping[str, str] = os.environ,  # In which the user may have settings
 ) -> bool:  # Whether it will be kept
     """Let the GNU C library keep freed memory for the next allocation; elsewhere do nothing.
 

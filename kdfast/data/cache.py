@@ -58,7 +58,10 @@ def choose_folder(
     key: str,  # Of the images
     how: str | None,  # once or each-epoch; None: as they are, or as the space on the disk decides
 ) -> Path:
-    "Return the folder of a key. What was chosen by the user and not by the space on the disk may be in another one."
+    """Return the folder of a key.
+
+    What was chosen by the user and not by the space on the disk may be in another one.
+    """
     folder = cache_home() / short_digest(key)
     if how is None or folder.exists() and is_table_folder(folder) == (how == EACH_EPOCH):
         return folder
@@ -134,7 +137,10 @@ def load_splits(
     facts: dict,  # Content of data.json
     path: Path | None = None,  # As of `load_cached`
 ) -> list[tuple | None]:
-    "Return (images, labels) of train, valid and test: memory-mapped, or decoded in every epoch; None for no split."
+    """Return (images, labels) of train, valid and test; None for no split.
+
+    The images are memory-mapped, or decoded in every epoch.
+    """
     return [_load_split(folder, facts, path, split) for split in SPLIT_NAMES]
 
 

@@ -63,7 +63,10 @@ def copy_crops(
     rows: torch.Tensor,  # (batch, height of the crops), as of `crop_indices`
     columns: torch.Tensor,  # (batch, width of the crops), likewise
 ) -> np.ndarray:  # (batch, height of the crops, width of the crops, channels)
-    "Return what `take_crops` does, copied by rows of pixels: several times as fast, and without PyTorch's threads."
+    """Return what `take_crops` does, copied by rows of pixels.
+
+    That is several times as fast, and takes none of PyTorch's threads.
+    """
     margin_y, margin_x = _margins(images.shape[1:3], size)
     rows, columns = rows.numpy(), columns.numpy()  # PyTorch would use all cores in a background thread, too
     tops, lefts = rows[:, 0] - margin_y, columns.min(1) - margin_x

@@ -32,7 +32,10 @@ def decode_each_epoch(
     folder: Path,  # Of the cache
     side: int | None,  # Scale images to squares of this side
 ) -> bool:
-    "Return whether to decode images in every epoch; prints why. Raises KdfastError if that is impossible."
+    """Return whether to decode images in every epoch, and print why.
+
+    Raises KdfastError if that is wanted and impossible.
+    """
     if decode == ONCE:
         return False
     items = [item for split in arrangement.splits.values() for item in split]

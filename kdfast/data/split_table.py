@@ -4,6 +4,7 @@ import numpy as np
 
 from kdfast.data.image_table import write_table
 from kdfast.data.layouts.base import Source
+from kdfast.data.pixels import DecodedImage
 from kdfast.data.places import WHOLE, place_of
 from kdfast.data.split_writer import SplitWriter
 
@@ -22,13 +23,24 @@ class SplitTable(SplitWriter):
         super().__init__(*args)
         self.source = source
 
-    def begin(self, n_images):
+    def begin(
+        self,
+        n_images: int,  # Of all splits
+    ):
         "Do nothing: no array is created."
 
-    def store(self, row, image):
+    def store(
+        self,
+        row: int,  # Of the image
+        image: DecodedImage,  # Its pixels
+    ):
         "Drop the pixels."
 
-    def finish_images(self, rows, value_range):
+    def finish_images(
+        self,
+        rows: np.ndarray,  # Of the images that could be read
+        value_range: tuple[float, float] | None,  # Values of black and white for images of more than 8 bits
+    ):
         "Write the table of the images that could be read."
         items, self.labels = [self.items[row] for row in rows], self.labels[rows]
         names, places = [item.name for item in items], list(map(self._place, items))
@@ -40,7 +52,10 @@ class SplitTable(SplitWriter):
         known = place.packing == WHOLE and self.source.files.get(item.name) is item.open
         return place._replace(path='') if known else place
 
-    def write_empty(self, split):
+    def write_empty(
+        self,
+        split: str,  # train, valid or test
+    ):
         "Write a split without images."
         self.summary.begin((0, *self.shape, 3), self.labels[:0])
         write_table(self.folder, split, [], [], self.digests[:0], self.source.path)

@@ -90,7 +90,10 @@ class SplitWriter:
         sha256: bytes,  # Of the pixels
         counts: np.ndarray | None,  # Of their values, if they are needed
     ):
-        "Add an image to the summary, unless another one should come first or its range of values is not known yet."
+        """Add an image to the summary.
+
+        Not if another one should come first, or if its range of values is not known yet.
+        """
         self.digests[row] = np.frombuffer(sha256, np.uint8)
         self.in_one_pass &= image.low is None and row == self.n_written
         self.n_written += 1

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from runpy import run_module
 
 from kdfast.study.plan import KDFAST
 from kdfast.study.process import Process, environment, failure_of, has_gpu
@@ -29,9 +30,9 @@ POLL_SECONDS = 0.1  # between looks for forks that have ended
 
 @contextmanager
 def run_starter() -> Iterator:  # A function of a command of kdfast and its threads, which returns a Fork or a Process
-    """Provide the function that starts runs for the time of the `with`: as forks where possible, else as new processes.
+    """Provide the function that starts runs, as forks where possible, else as new processes.
 
-    The number of threads is that of the first run for all.
+    All forks have the number of threads of the first one.
     """
     if sys.platform != 'linux' or has_gpu():
         yield Process
@@ -156,7 +157,10 @@ class Fork:
 def serve(
     fd: int,  # File descriptor of the socket whose other end the study holds
 ):
-    "Fork, send signals and report exit statuses until the study closes its end. Every fork returns from here, too."
+    """Fork, send signals and report exit statuses until the study closes its end.
+
+    Every fork returns from here, too.
+    """
     for name in IMPORTED:
         import_module(name)
     connection = socket.socket(fileno=fd)
@@ -200,15 +204,13 @@ def run(
     "Run a command of kdfast in this fork, as in a new process."
     import numpy as np
 
-    from kdfast.cli import main
-
     os.setsid()
     for fd, standard in ((stdin, 0), (stderr, 2)):
         os.dup2(fd, standard)
         os.close(fd)
     np.random.seed()  # else all forks would draw the same numbers; Python's own generator is seeded after each fork
     sys.argv = ['kdfast', *words]
-    main()
+    run_module('kdfast', run_name='__main__', alter_sys=True)
 
 
 def receive(

@@ -62,7 +62,7 @@ def failure_of(
     status: int | None,  # Of a process that has ended
     stderr: IO[str],  # What it wrote
 ) -> str:
-    "Return the last line of stderr if the process failed, or the signal that ended it; else an empty string."
+    "Return why a process failed: the last line of stderr, or the signal that ended it; else nothing."
     if status == 0:
         return ''
     if status is not None and status < 0:
