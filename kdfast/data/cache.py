@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -111,16 +112,25 @@ def _load_split(folder, split):
 
 def _duplicate_notes(data):
     "Notes on images that occur more than once"
-    train = digests(data.train[0])
+    splits = dict(training=data.train, validation=data.valid, test=data.test)
+    found = {name: digests(split[0]) for name, split in splits.items() if split}
+    train = found.pop('training')
     known, notes = set(train), []
     n = len(train) - len(known)
     if n:
         held_out = '' if len(data.valid[1]) else '; held-out images may be copies of them'
         notes.append(f'duplicates among the training images: {n:,} of {len(train):,}{held_out}')
-    for split_name, split in (('validation', data.valid), ('test', data.test)):
-        n = sum(digest in known for digest in digests(split[0])) if split else 0
+    for split_name, held in found.items():
+        n = sum(digest in known for digest in held)
         if n:
-            notes.append(f'{split_name} images that are also training images: {n:,} of {len(split[1]):,}')
+            notes.append(f'{split_name} images that are also training images: {n:,} of {len(held):,}')
+    labels = defaultdict(set)
+    for split_name, images in dict(training=train, **found).items():
+        for digest, label in zip(images, splits[split_name][1]):
+            labels[digest].add(label.tobytes())
+    n = sum(len(different) > 1 for different in labels.values())
+    if n:
+        notes.append(f'images that occur with different labels: {n:,}')
     return notes
 
 

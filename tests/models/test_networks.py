@@ -74,6 +74,7 @@ def test_names_of_no_network(name, said):
     [
         ('tinny', 'did you mean tiny'),
         ('words', 'gave str, expected an nn.Module'),
+        ('soft', 'returns probabilities .they sum to 1., expected logits'),
         ('flat', 'gives 2×192 for two images, expected 2×3'),
     ],
 )
