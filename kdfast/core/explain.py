@@ -16,7 +16,7 @@ def errors_explained(
     doing: str,  # The current step, for the error
     project: object | None,  # The `Project` whose code runs
 ) -> Iterator[None]:
-    "Convert any exception of the user's code, but not a signal, to a KdfastError that names file and line."
+    "Convert any exception of the user's code, but no signal, to a KdfastError with file and line."
     try:
         yield
     except (KdfastError, Interrupted):

@@ -22,6 +22,7 @@ from kdfast.data.augment import mirrors, trivial_augment
 from kdfast.data.crops import crop_indices, resize, take_crops
 from kdfast.data.dataset import LARGEST_BATCH, Data, center_crop, usual_batch_size
 from kdfast.data.device_transfer import make_resident, move_to_device
+from kdfast.data.given_images import decode_given
 from kdfast.data.labels import has_several
 from kdfast.data.random_streams import generator
 
@@ -90,6 +91,14 @@ class Images:
         "Return the same images without augmentation."
         return Images(self.images, self.labels, self.vocab, size=self.size)
 
+    def other(
+        self,
+        items: list,  # As `kdfast.data.given_images.decode_given` takes them
+    ) -> 'Images':
+        "Return other images, decoded as these. They have no labels; the first class stands for them."
+        images = decode_given(items, self.images.shape[1:3], self.size)
+        return Images(images, np.zeros((len(images), *self.labels.shape[1:]), self.labels.dtype), self.vocab)
+
     def new_empty(self) -> 'Images':
         "Return a data set without images, for `learn.export`."
         no_images = np.empty((0, *self.images.shape[1:]), np.uint8)
@@ -119,6 +128,17 @@ class ImageBatches(TfmdDL):
     """
 
     epoch, progress, batch_idx = 0, 1.0, None
+
+    def new(
+        self,
+        dataset=None,  # Another data set, or a list of images, as `predict` and `test_dl` of fastai pass it
+        cls=None,  # Class of the new loader; default: this one
+        **kwargs,  # Other arguments of the new loader
+    ):
+        "Return a loader of the same settings."
+        if dataset is not None and not isinstance(dataset, Images):
+            dataset = self.dataset.other(list(dataset))
+        return super().new(dataset, cls, **kwargs)
 
     def after_iter(self):
         "Count the epoch, for code that does not set it."

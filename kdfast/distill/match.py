@@ -30,7 +30,7 @@ from kdfast.distill.teacher import Teacher
 from kdfast.models.feature_maps import Arranged
 from kdfast.models.front import full_name
 from kdfast.models.inference import as_module, is_compiled, only, unwrapped, watched
-from kdfast.runs.options import layer_pairs
+from kdfast.runs.options import checked_layer_pairs
 
 
 class Match(FitCallback):
@@ -50,10 +50,9 @@ class Match(FitCallback):
     callback may set it before. In validation a module is evaluated as a copy in evaluation mode, so that it remembers
     nothing, and a loss with `index` is not evaluated.
 
-    Raises ValueError for malformed pairs of layers or a negative weight. Raises KdfastError, before the first step, if
-    a layer does not exist, is not computed once per batch, or returns neither a feature map nor a vector; if a loss of
-    class logits meets other outputs; if a loss that needs `y` or `index` meets MixUp or CutMix; and if a loss that is a
-    module is used in several processes.
+    Raises ValueError for wrong options, and KdfastError, before the first step, if a layer does not exist, is not
+    computed once per batch, or gives neither a map nor a vector; if a loss of class logits meets other outputs; if a
+    loss that needs `y` or `index` meets MixUp or CutMix; and if a loss that is a module is used in several processes.
     """
 
     order = 3  # after Distill (2), to whose loss it adds; before GradientAccumulation (6) and MixedPrecision (10)
@@ -73,9 +72,7 @@ class Match(FitCallback):
         self.active_loss = loss  # in validation a copy in evaluation mode; None if that is impossible
         self.weight = weight
         self.which = logits
-        self.pairs = layer_pairs(layers) if layers else []
-        if layers and not self.pairs:
-            raise ValueError(f'layers={layers!r}: expected TEACHER_LAYER:STUDENT_LAYER,…')
+        self.pairs = checked_layer_pairs(layers) if layers else []
         self.extra_inputs = extra_inputs(loss)
         self.inference_teacher = None
         self.parts = {}

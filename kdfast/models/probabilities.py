@@ -11,7 +11,7 @@ def are_probabilities(
     outputs: Tensor,  # Of a network
     axis: int = 1,  # Dimension of the classes
 ) -> bool:
-    "Return whether all outputs are at least 0 and sum to 1 over the classes; vectors of 0 and 1 are not counted."
+    "Return whether all outputs are at least 0 and sum to 1, and are not only 0 and 1."
     if outputs.dim() <= axis or outputs.shape[axis] < 2 or not outputs.numel():
         return False
     x = outputs.detach().float()

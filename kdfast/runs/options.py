@@ -138,6 +138,16 @@ def layer_pairs(
     return pairs if all(len(pair) == 2 and all(pair) for pair in pairs) else []
 
 
+def checked_layer_pairs(
+    layers: str,  # TEACHER_LAYER:STUDENT_LAYER,…
+) -> list:  # (teacher's, student's) of each
+    "Parse pairs of layers. Raises ValueError if they are malformed."
+    pairs = layer_pairs(layers)
+    if not pairs:
+        raise ValueError(f'layers={layers!r}: expected TEACHER_LAYER:STUDENT_LAYER,…')
+    return pairs
+
+
 def check_value(
     recipe: str,  # Name of the recipe, for the error
     name: str,  # Of the option
