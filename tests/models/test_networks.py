@@ -248,6 +248,13 @@ def test_a_wrong_network_leaves_no_folder(kdfast, images, mine, tmp_path):
     assert not (tmp_path / 'runs').exists()
 
 
+def test_a_default_pair_of_layers_that_is_not_in_the_network_names_the_option(kdfast, images, mine, tmp_path):
+    done = kdfast('run', 'exp2', '--student', mine, '--data', images, '--runs', tmp_path / 'runs')
+    said = 'the pair stage2:stage2 (teacher:student) is set by --hint or --layers'
+    assert done.status == 2 and 'has no layer stage2' in done.err and said in done.err, done.err
+    assert not (tmp_path / 'runs').exists()
+
+
 TWO_STAGES = '''from torch import nn
 
 class Net(nn.Module):

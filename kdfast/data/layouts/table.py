@@ -101,6 +101,8 @@ def list_frame(
     items, problems, seen = [], [], set()
     for row, cells in table.rows:
         name = cells[columns.name]
+        if not (folder / name).is_file():
+            name = name.replace('\\', '/')  # written on Windows
         label, label_problem = columns.label_of(cells)
         split, split_problem = columns.split_of(cells)
         problem = _name_problem(name, folder, seen) or label_problem or split_problem
