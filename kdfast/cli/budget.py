@@ -43,9 +43,9 @@ def looks_within(
     first = seconds_needed(study.tasks(LOOKS[0]), costs, study.jobs)
     if n < LOOKS[0]:
         raise KdfastError(
-            f'--budget {budget} is enough for {n} seeds, and the first look is at {LOOKS[0]} seeds, which take about '
-            f'{long_time(first)}: expected --budget {int((used + first / PLANNED) / 60) + 1}min or more, fewer '
-            '--epochs, or a smaller --size'
+            f'--budget {budget} is enough for {n} seed{"s" * (n != 1)}, and the first look is at {LOOKS[0]} seeds, '
+            f'which take about {long_time(first)}: expected --budget {int((used + first / PLANNED) / 60) + 1}min or '
+            'more, fewer --epochs, or a smaller --size'
         )
     print_note(f'{n} seeds fit into the budget; {LOOKS[0]} seeds take about {long_time(first)}')
     return (*(look for look in LOOKS if look < n), n)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from kdfast.core.errors import KdfastError
+from kdfast.core.signals import Interrupted
 
 PREFIX = 'kdfast_user_'  # of the private names of the user's modules
 
@@ -15,10 +16,10 @@ def errors_explained(
     doing: str,  # The current step, for the error
     project: object | None,  # The `Project` whose code runs
 ) -> Iterator[None]:
-    "Convert any exception of the user's code to a KdfastError that names file and line."
+    "Convert any exception of the user's code, but no signal, to a KdfastError with file and line."
     try:
         yield
-    except KdfastError:
+    except (KdfastError, Interrupted):
         raise
     except SyntaxError as e:
         raise KdfastError(f'{e.filename or doing}, line {e.lineno}: {e.msg}') from e

@@ -11,6 +11,8 @@ from kdfast.data.labels import names_of
 from kdfast.data.layouts.base import SPLIT_NAMES, Item, Listing, Source, table_hint
 
 RARE = 1 / 10  # of the images of an average class: a class with fewer is rare
+MISSING = frozenset('nan <na> na n/a #n/a null none nil ? -'.split())  # how programs write that a label is missing
+NUMBER = re.compile(r'0*(\d+?)(\.0*)?')  # 1, 01 and 1.0
 SEPARATORS = re.compile(r'\s*[|;,/+&]\s*|\s+')  # between the labels of one image
 
 
@@ -107,7 +109,13 @@ def _note_unusual_classes(notes: Notes, names, counts, several):
     for name, n in Counter(unicodedata.normalize('NFC', name).casefold() for name in names).items():
         if n > 1:
             notes.add('classes whose names differ only in case or accents', name)
+    numbers = Counter(match[1] for name in names if (match := NUMBER.fullmatch(name)))
+    for number, n in numbers.items():
+        if n > 1:
+            notes.add('classes whose names are the same number', number)
     for name in names:
+        if name.casefold() in MISSING:
+            notes.add('classes whose names may mean that the label is missing', f'{name}: {train[name]:,} images')
         if not train[name]:
             notes.add('classes without images', name)
         elif train[name] < RARE * train.total() / len(train):

@@ -163,16 +163,25 @@ def _digests(folder, split, images):
 
 def _duplicate_notes(folder, train, valid, test):
     "Notes on images that occur more than once"
-    of_train = _digests(folder, 'train', train[0])
-    known, notes = set(of_train), []
-    n = len(of_train) - len(known)
+    splits = {name: split for name, split in dict(train=train, valid=valid, test=test).items() if split}
+    found = {name: _digests(folder, name, images) for name, (images, _) in splits.items()}
+    known, notes = set(found['train']), []
+    n = len(found['train']) - len(known)
     if n:
         held_out = '' if len(valid[1]) else '; held-out images may be copies of them'
-        notes.append(f'duplicates among the training images: {n:,} of {len(of_train):,}{held_out}')
-    for name, split in (('valid', valid), ('test', test)):
-        n = sum(one in known for one in _digests(folder, name, split[0])) if split else 0
+        notes.append(f'duplicates among the training images: {n:,} of {len(found["train"]):,}{held_out}')
+    for name in [name for name in splits if name != 'train']:
+        n = sum(one in known for one in found[name])
         if n:
-            notes.append(f'{SPLIT_NAMES[name]} images that are also training images: {n:,} of {len(split[1]):,}')
+            notes.append(f'{SPLIT_NAMES[name]} images that are also training images: {n:,} of {len(found[name]):,}')
+    label_of, conflicting = {}, set()
+    for name, digests in found.items():
+        for one, label in zip(digests, splits[name][1]):
+            if label_of.setdefault(one, label.tobytes()) != label.tobytes():
+                conflicting.add(one)
+    n = len(conflicting)
+    if n:
+        notes.append(f'images that occur with different labels: {n:,}')
     return notes
 
 

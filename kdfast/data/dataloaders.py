@@ -42,6 +42,17 @@ class ImageBatches(TfmdDL):
 
     epoch, progress, batch_idx, skipped = 0, 1.0, None, 0
 
+    def new(
+        self,
+        dataset=None,  # Another data set, or a list of images, as `predict` and `test_dl` of fastai pass it
+        cls=None,  # Class of the new loader; default: this one
+        **kwargs,  # Other arguments of the new loader
+    ):
+        "Return a loader of the same settings."
+        if dataset is not None and not isinstance(dataset, Images):
+            dataset = self.dataset.other(list(dataset))
+        return super().new(dataset, cls, **kwargs)
+
     def after_iter(self):
         "Count the epoch, for code that does not set it."
         self.epoch += 1

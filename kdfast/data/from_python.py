@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from kdfast.core.cache_home import cache_home
+from kdfast.core.errors import KdfastError
 from kdfast.core.once import NEW
 from kdfast.data.cache import CACHE_VERSION, fill_cache, is_table_folder, load_cached, short_digest
 from kdfast.data.dataset import Data
@@ -40,11 +41,15 @@ def from_arrays(
     **options,  # Others of `kdfast.data.load`
 ) -> Data:
     "Load arrays of images and labels. Raises KdfastError for arrays that do not match."
+    given = _present(train, valid, test)
+    for split, arrays in given.items():
+        if not isinstance(arrays, tuple | list) or len(arrays) != 2:
+            raise KdfastError(f'{name}: {split} is {type(arrays).__name__}, expected a pair ({split}_images, labels)')
 
     def listing(source):
         pairs = {
             split: ArrayPair(*arrays, f'{source.path}: {split}', source.notes, source.several)
-            for split, arrays in _present(train, valid, test).items()
+            for split, arrays in given.items()
         }
         return datasets.list_datasets(pairs, classes, source)
 

@@ -9,6 +9,7 @@ from fastai.torch_core import TensorImage
 
 from kdfast.data.augment import mirrors
 from kdfast.data.dataset import center_crop
+from kdfast.data.given_images import decode_given
 from kdfast.data.labels import has_several
 
 
@@ -75,6 +76,14 @@ class Images:
     def plain(self) -> 'Images':
         "Return the same images without augmentation."
         return Images(self.images, self.labels, self.vocab, size=self.size)
+
+    def other(
+        self,
+        items: list,  # As `kdfast.data.given_images.decode_given` takes them
+    ) -> 'Images':
+        "Return other images, decoded as these. They have no labels; the first class stands for them."
+        images = decode_given(items, self.images.shape[1:3], self.size)
+        return Images(images, np.zeros((len(images), *self.labels.shape[1:]), self.labels.dtype), self.vocab)
 
     def new_empty(self) -> 'Images':
         "Return a data set without images, for `learn.export`."

@@ -32,7 +32,7 @@ class Distill(FitCallback):
 
     Raises TypeError if the teacher is not a network, ValueError if T or alpha is out of range, and KdfastError,
     before the first step, if the Learner's loss is unknown or the two networks do not return logits of the same
-    classes.
+    classes; probabilities are no logits.
     """
 
     order = 2  # after MixUp (0), which changes the batch; before GradientAccumulation (6) and MixedPrecision (10)
@@ -80,6 +80,8 @@ class Distill(FitCallback):
         pred = logits_of(self.pred, self.which)
         if self.target is None:
             self.target = check_same_shape(pred, *self.inference_teacher(self.xb))
+        if self.iter == 0:
+            self.task.check_logits(pred, self.target)
         hard = self.loss_so_far
         soft = self.task.soft_loss(pred, self.target, self.T)
         precise = torch.promote_types(hard.dtype, soft.dtype)  # the network or autocast may use half precision

@@ -16,6 +16,7 @@ from kdfast.distill.loss_inputs import extra_inputs, knows_indices, sample_indic
 from kdfast.distill.loss_module import evaluation_copy, trained_with_model
 from kdfast.distill.tasks import (
     CLASS,
+    Task,
     Which,
     check_same_shape,
     described,
@@ -29,7 +30,7 @@ from kdfast.distill.teacher import Teacher
 from kdfast.models.feature_maps import Arranged
 from kdfast.models.front import full_name
 from kdfast.models.inference import as_module, is_compiled, only, unwrapped, watched
-from kdfast.runs.options import layer_pairs
+from kdfast.runs.options import checked_layer_pairs
 
 
 class Match(FitCallback):
@@ -49,9 +50,9 @@ class Match(FitCallback):
     callback may set it before. In validation a module is evaluated as a copy in evaluation mode, so that it remembers
     nothing, and a loss with `index` is not evaluated.
 
-    Raises KdfastError, before the first step, if a layer does not exist, is not computed once per batch, or returns
-    neither a feature map nor a vector; if a loss of class logits meets other outputs; if a loss that needs `y` or
-    `index` meets MixUp or CutMix; and if a loss that is a module is used in several processes.
+    Raises ValueError for wrong options, and KdfastError, before the first step, if a layer does not exist, is not
+    computed once per batch, or gives neither a map nor a vector; if a loss of class logits meets other outputs; if a
+    loss that needs `y` or `index` meets MixUp or CutMix; and if a loss that is a module is used in several processes.
     """
 
     order = 3  # after Distill (2), to whose loss it adds; before GradientAccumulation (6) and MixedPrecision (10)
@@ -65,11 +66,13 @@ class Match(FitCallback):
         logits: Which = None,  # Which part of the networks' output is the logits: index, name or function; default: all
     ):
         self.teacher = as_module(teacher)
+        if not 0 <= weight < float('inf'):
+            raise ValueError(f'the weight of the loss must be a finite number, at least 0, found {weight}')
         self.loss_fn = loss
         self.active_loss = loss  # in validation a copy in evaluation mode; None if that is impossible
         self.weight = weight
         self.which = logits
-        self.pairs = layer_pairs(layers) if layers else []
+        self.pairs = checked_layer_pairs(layers) if layers else []
         self.extra_inputs = extra_inputs(loss)
         self.inference_teacher = None
         self.parts = {}
@@ -221,6 +224,8 @@ class Match(FitCallback):
             raise KdfastError(
                 f'{name_of(self.loss_fn)} compares logits (images, classes), found {dimensions(pred)}: use Distill'
             )
+        if self.compares_classes and self.iter == 0:
+            Task(CLASS).check_logits(pred, self.target)
         return [pred], [self.target]
 
     def compare(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kdfast.core.errors import KdfastError
 from kdfast.distill.losses.logits import kd_loss
+from kdfast.models.probabilities import reject_probabilities
 
 LIBRARIES = 'torch', 'torchvision', 'fastai', 'timm'
 CLASS = 'class'
@@ -64,6 +65,16 @@ class Task:
             f'outputs of shape {dimensions(outputs)} have a single class, from which nothing can be learned: '
             'use a loss for two classes, or BCEWithLogitsLossFlat for a binary label'
         )
+
+    def check_logits(
+        self,
+        student: Tensor,  # Outputs
+        teacher: Tensor,  # Outputs
+    ):
+        "Raise KdfastError for probabilities of classes."
+        if self.kind == CLASS:
+            reject_probabilities(student, 'the student', self.axis)
+            reject_probabilities(teacher, 'the teacher', self.axis)
 
 
 def label_kd_loss(

@@ -24,6 +24,7 @@ from kdfast.models.build import create_network, fill_weights, fit_to_size
 from kdfast.models.description import with_description
 from kdfast.models.preparation import best_preparation, described_as, own_description, possible_preparations
 from kdfast.models.pretrained import published_classes
+from kdfast.models.probabilities import reject_probabilities
 from kdfast.models.saved import recorded_name
 from kdfast.models.weights_config import read_weights_config
 
@@ -48,7 +49,7 @@ def as_given(
     """Load a trained classifier whose classes are the data's, and find out how to prepare its images.
 
     Raises KdfastError if the name gives no weights, if they have no classifier for the classes, and if the network
-    cannot process images of any of the sizes.
+    cannot process images of any of the sizes or returns probabilities.
     """
     named = parse(name)
     if data.several:
@@ -158,6 +159,7 @@ def on_training_images(
                 logits = adapted((images / 255 - mean) / std).float()
         except (RuntimeError, ValueError, AssertionError):  # images of another size than it accepts
             return math.inf, 0.0
+        reject_probabilities(logits, name)
         losses.append(cross_entropy(logits, labels, reduction='none'))
         right.append(logits.argmax(1) == labels)
     return float(torch.cat(losses).mean()), float(torch.cat(right).float().mean())

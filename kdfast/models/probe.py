@@ -14,6 +14,7 @@ from kdfast.core.explain import error_reason
 from kdfast.data.dataset import Data
 from kdfast.models import state
 from kdfast.models.feature_maps import times
+from kdfast.models.probabilities import reject_probabilities
 
 STEP = 0.02  # standard deviation of what is added to parameters, in place of training
 
@@ -78,11 +79,13 @@ def check_logits(
     shape: tuple[int, int],  # Height and width of the images
     n_classes: int,  # Expected columns
 ):
-    "Raise KdfastError unless the output is (images, classes), in both modes, also for one image."
+    "Raise KdfastError unless the output is logits (images, classes), in both modes, also for one image."
     modes = [(True, 2), (False, 2), (False, 1)]
     for (training, n), output in zip(modes, try_forward(network, name, modes, shape)):
         is_tensor = isinstance(output, Tensor)
         if is_tensor and output.shape == (n, n_classes) and output.is_floating_point():
+            if n > 1:
+                reject_probabilities(output, name)
             continue
         gives = times(output.shape) if is_tensor else type(output).__name__
         if is_tensor and not output.is_floating_point():

@@ -90,10 +90,19 @@ def read_checkpoint(
             unknown = UNKNOWN_CLASS.search(str(e))
             names = {unknown[1], f'builtins.{unknown[1]}'} if unknown else set()  # torch omits the module builtins
             if not names - ignored:
-                reason = REASON.search(str(e))
-                text = reason[0] if reason else (str(e) or type(e).__name__).splitlines()[0]
-                raise no_state(file, f' ({text})') from e
+                raise no_state(file, f' ({reason_of(e)})') from e
             ignored |= names
+
+
+def reason_of(
+    error: Exception,  # Of torch.load
+) -> str:
+    "Return the first sentence about what is wrong with a file, without advice to load it unsafely."
+    text = str(error) or type(error).__name__
+    if 'TorchScript' in text:
+        return 'it is a TorchScript archive; save torch.jit.load(…).state_dict()'
+    found = REASON.search(text)
+    return (found[0] if found else text.splitlines()[0]).partition('. ')[0]
 
 
 def no_state(

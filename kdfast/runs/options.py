@@ -17,6 +17,7 @@ PRECISIONS = 'auto', 'float32', 'bfloat16'
 CLASS_WEIGHTS = 'none', 'auto'  # besides files
 NETWORK_OPTIONS = ('network', 'teacher', 'student')  # options of any recipe whose values are networks
 TYPES = dict(int=int, float=float, str=str, bool=bool)
+WEIGHT_SUFFIXES = '.pth', '.pt', '.ckpt', '.bin', '.safetensors', '.pkl'
 RANGES = {  # of an option, in any recipe: a test, and the allowed values
     'epochs': (lambda v: v >= 1, 'at least 1'),
     'teacher_epochs': (lambda v: v >= 0, '0 or more'),
@@ -133,8 +134,18 @@ def layer_pairs(
     layers: str,  # TEACHER_LAYER:STUDENT_LAYER,…
 ) -> list:  # (teacher's, student's) of each; empty if malformed
     "Parse pairs of layers."
-    pairs = [tuple(pair.split(':')) for pair in layers.split(',')]
+    pairs = [tuple(name.strip() for name in pair.split(':')) for pair in layers.split(',')]
     return pairs if all(len(pair) == 2 and all(pair) for pair in pairs) else []
+
+
+def checked_layer_pairs(
+    layers: str,  # TEACHER_LAYER:STUDENT_LAYER,…
+) -> list:  # (teacher's, student's) of each
+    "Parse pairs of layers. Raises ValueError if they are malformed."
+    pairs = layer_pairs(layers)
+    if not pairs:
+        raise ValueError(f'layers={layers!r}: expected TEACHER_LAYER:STUDENT_LAYER,…')
+    return pairs
 
 
 def check_value(
@@ -149,6 +160,18 @@ def check_value(
     if isinstance(value, float) and not math.isfinite(value):
         in_range, expected = (lambda v: False), 'a finite number'
     if not in_range(value):
-        bare = name in NETWORK_OPTIONS and str(value).isidentifier()  # resnet18
-        hint = f'; did you mean torchvision:{value} or timm:{value}?' if bare else ''
+        hint = network_hint(str(value)) if name in NETWORK_OPTIONS else ''
         raise KdfastError(f'{option_flag(name)} {value} of {recipe} is out of range: expected {expected}{hint}')
+
+
+def network_hint(
+    value: str,  # That names no network
+) -> str:
+    "Return what the user may have meant, for the end of an error message."
+    if value.isidentifier():  # resnet18
+        return f'; did you mean torchvision:{value} or timm:{value}?'
+    if value.endswith('.py'):
+        return f'; add the function that builds the network, {value}:FUNCTION'
+    if value.endswith(WEIGHT_SUFFIXES):
+        return f'; a file of weights needs the name of its network, such as torchvision:resnet18@{value}'
+    return ''

@@ -48,9 +48,12 @@ class RunLayers:
         teacher,  # Network
         layers,  # TEACHER_LAYER:STUDENT_LAYER
     ):
-        "Return the fronts of student and teacher for one pair of layers."
+        "Return the fronts of student and teacher for a pair of layers. Raises KdfastError without them."
         ((hint, guided),) = layer_pairs(layers)
-        return front(student, guided), front(teacher, hint)
+        try:
+            return front(student, guided), front(teacher, hint)
+        except KdfastError as e:
+            raise KdfastError(f'{e.message}; the pair {layers} (teacher:student) is set by --hint or --layers') from e
 
     def regressor(
         self,

@@ -118,6 +118,8 @@ def test_another_margin_for_the_same_study_is_refused(kdfast, images, tmp_path, 
     'arguments,said',
     [
         (['worth', '--student', 'resnet18'], 'did you mean torchvision:resnet18 or timm:resnet18?'),
+        (['worth', '--student', './nets.py'], 'add the function that builds the network, ./nets.py:FUNCTION'),
+        (['worth', '--teacher', 'a.pth'], 'such as torchvision:resnet18@a.pth'),
         (['worth', '--out', 'no/where.html'], 'no is not a directory'),
         (['worth', '--metric', 'f1'], '--metric f1: the images of tiny have one label each'),
         (['plan', '--margin', '0'], '--margin 0.0: expected more than 0 points'),

@@ -10,6 +10,8 @@ from fastai.basics import Callback
 from interruptions import same
 
 from kdfast.core import signals
+from kdfast.core.errors import KdfastError
+from kdfast.core.explain import errors_explained
 from kdfast.runs.recipes import find_recipe
 from kdfast.runs.run_dir import RunDir
 from kdfast.training.execute import train
@@ -111,3 +113,10 @@ def test_a_study_that_ends_leaves_no_process(images, tmp_path, number, status, s
     while any(folder.is_locked for folder in folders):
         pass  # each holds its folder as long as it lives
     assert [folder.run['status'] for folder in folders] == ['interrupted'] * len(seeds)
+
+
+def test_a_signal_in_the_users_code_is_no_error_of_that_code():
+    with pytest.raises(signals.Interrupted), errors_explained('kd.py', None):
+        raise signals.Interrupted(signal.SIGTERM)
+    with pytest.raises(KdfastError, match='kd.py: SystemExit: 3'), errors_explained('kd.py', None):
+        sys.exit(3)

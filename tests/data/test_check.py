@@ -76,6 +76,10 @@ def test_check_reports_duplicates(kdfast, tmp_path):
         'duplicates among the training images: 1 of 13',
         'validation images that are also training images: 1 of 10',
     ]
+    shutil.copy(tmp_path / 'train' / 'ape' / '001.png', tmp_path / 'train' / 'bee' / 'copy.png')
+    shutil.copy(tmp_path / 'train' / 'ape' / '002.png', tmp_path / 'valid' / 'bee' / 'copy2.png')
+    notes = json.loads(kdfast('check', tmp_path, '--json').out)['notes']
+    assert notes[-1] == 'images that occur with different labels: 2'
 
 
 def test_check_shows_largest_and_smallest_classes(kdfast, tmp_path):

@@ -193,3 +193,26 @@ def test_names_that_look_like_several_labels_give_a_note(tmp_path, names, n_note
     draw_folders(tmp_path / 'photos', 5, *names)
     notes = [note for note in load(str(tmp_path / 'photos')).notes if 'several labels' in note]
     assert len(notes) == bool(n_noted) and all(f': {n_noted} (' in note for note in notes)
+
+
+def test_folders_without_images_give_a_note(tmp_path):
+    draw_folders(tmp_path / 'photos', 5, 'cat', 'dog')
+    (tmp_path / 'photos' / 'eel' / 'later').mkdir(parents=True)
+    (tmp_path / 'photos' / '@eaDir').mkdir()
+    notes = load(str(tmp_path / 'photos')).notes
+    assert 'folders without images, which are no classes: 1 (eel)' in notes
+
+
+@pytest.mark.parametrize(
+    'names,note',
+    [
+        (('cat', 'dog', 'NaN'), 'classes whose names may mean that the label is missing: 1 (NaN: 5 images)'),
+        (('1', '01', '2'), 'classes whose names are the same number: 1 (1)'),
+        (('0', '0.0', '10'), 'classes whose names are the same number: 1 (0)'),
+        (('1', '10', '100'), ''),
+    ],
+)
+def test_names_of_classes_that_look_like_a_mistake_give_a_note(tmp_path, names, note):
+    draw_folders(tmp_path / 'photos', 5, *names)
+    notes = [n for n in load(str(tmp_path / 'photos')).notes if n.startswith('classes whose')]
+    assert notes == ([note] if note else [])

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 import torch
 from fastai.vision.all import Callback, CrossEntropyLossFlat, Learner, ProgressCallback, load_learner, noop
+from PIL import Image
 
 from kdfast.core import distributed
+from kdfast.core.errors import KdfastError
 from kdfast.data import load
 from kdfast.data.crops import crop_and_flip
 from kdfast.data.dataloaders import (
@@ -14,6 +16,7 @@ from kdfast.data.dataloaders import (
     loaders,
 )
 from kdfast.data.device_transfer import make_resident
+from kdfast.data.given_images import decode_given
 from kdfast.data.random_streams import MEMORY, NEGATIVES, PROCESSES, generator
 from kdfast.models.study_networks import thin
 from kdfast.training.learner import SeededOrder
@@ -244,3 +247,45 @@ def test_fit_sets_progress(data):
         (True, 3, 8),
         *((False, epoch, 8) for epoch in range(4)),
     }  # 4 + 4·(epoch/4)/0.75, in fours
+
+
+@pytest.mark.parametrize('size', [None, 14])
+def test_fastai_predicts_files_pictures_arrays_and_items(images, tmp_path, size):
+    "The same probabilities as for the same images in the validation set; also after export"
+    data = load(str(images), size=size)
+    torch.manual_seed(0)
+    learn = Learner(loaders(data), thin(3), CrossEntropyLossFlat(), path=tmp_path)
+    learn.export('x.pkl')
+    file = sorted((images / 'valid').rglob('*.png'))[0]
+    first = next(i for i, (x, _) in enumerate(learn.dls.valid_ds) if names_image(x, file, size))
+    for learner in (learn, load_learner(tmp_path / 'x.pkl')):
+        with learner.no_bar():
+            expected = learn.get_preds()[0][first]
+            picture = Image.open(file).convert('RGB')
+            for item in (file, str(file), picture, np.array(picture), learn.dls.valid_ds[first][0]):
+                name, label, found = learner.predict(item)
+                torch.testing.assert_close(found, expected)
+                assert name == data.classes[int(label)] == data.classes[int(expected.argmax())]
+            found = learner.get_preds(dl=learner.dls.test_dl([file, file]))[0]
+            torch.testing.assert_close(found, expected.expand(2, -1))
+
+
+def names_image(x, file, size):
+    "Whether an item of a data set is the image of a file"
+    expected = decode_given([file], x.shape[1:], size)[0]
+    return (x.movedim(0, -1).numpy() == expected).all()
+
+
+@pytest.mark.parametrize(
+    'item,said',
+    [
+        ('gone.png', 'cannot read gone.png'),
+        (np.zeros((5, 6, 3), np.uint8), 'image 0 is 6×5, expected 8×8'),
+        (torch.zeros(3, 16, 16), 'torch.float32 tensor'),
+        (3, 'found int, expected the name of a file'),
+    ],
+)
+def test_what_cannot_be_predicted_is_refused(data, item, said):
+    learn = Learner(loaders(data), thin(3), CrossEntropyLossFlat())
+    with learn.no_bar(), pytest.raises(KdfastError, match=said):
+        learn.predict(item)

@@ -118,6 +118,10 @@ def test_frame_of_paths(frame, tmp_path, reference):
     assert same(
         from_frame(frame.assign(path=[str(tmp_path / name) for name in frame.path])), reference
     )  # absolute ones
+    moved = frame.assign(path=[rf'{tmp_path.name}\{name}' for name in frame.path])
+    assert same(from_frame(moved, tmp_path.parent), reference)  # written on Windows
+    found = from_frame(moved.rename(columns=dict(set='fold')).assign(fold=1), tmp_path.parent, name='folds')
+    assert any(note.endswith('do not say train, valid or test: 1 (fold)') for note in found.notes)
     assert same(
         from_frame(
             frame.rename(columns=dict(path='where', category='what', set='which')),
@@ -185,6 +189,8 @@ class Endless(IterableDataset):
         ),
         (lambda: from_arrays((TRAIN[0], TRAIN[1][:5])), '12 images, but 5 labels'),
         (lambda: from_arrays((TRAIN[0], np.ones((12, 4)))), '4 labels per image: expected one class per image'),
+        (lambda: from_arrays(*TRAIN), r'train is ndarray, expected a pair \(train_images, labels\)'),
+        (lambda: from_arrays(TRAIN, TRAIN[0]), 'valid is ndarray'),
         (lambda: from_arrays(TRAIN, holdout=2.0), 'from 0 to below 1'),
         (lambda: from_arrays(TRAIN, size=3), '--size 3: expected 8'),
         (lambda: from_arrays((np.full((12, 4, 4), np.nan), TRAIN[1])), 'are not finite'),

@@ -2,6 +2,7 @@
 
 import shutil
 import tarfile
+import unicodedata
 import zipfile
 
 import pytest
@@ -108,6 +109,53 @@ def test_skipped_images_give_notes(folder):
     )
 
 
+@pytest.mark.parametrize(
+    'rename,note',
+    [
+        (lambda name: f'/home/ann/pets/{name}', 'by a path elsewhere, and found by its last parts'),
+        (lambda name: 'D:\\pets\\' + name.replace('/', '\\'), 'by a path elsewhere, and found by its last parts'),
+        (lambda name: name.upper(), 'without their folder or suffix'),
+        (lambda name: unicodedata.normalize('NFD', name.replace('.png', 'é.png')), 'without their folder or suffix'),
+    ],
+)
+def test_names_from_another_computer_are_found(folder, same, rename, note):
+    header, *rows = (folder / 'labels.csv').read_text().splitlines()
+    if 'e\u0301' in rename('.png'):
+        for file in (folder / 'pictures').iterdir():
+            file.rename(file.with_name(file.name.replace('.png', 'é.png')))
+    cells = [row.split(',') for row in rows]
+    (folder / 'labels.csv').write_text('\n'.join([header, *(','.join([rename(c[0]), *c[1:]]) for c in cells)]))
+    found = load(str(folder))
+    assert found.fingerprint == same.fingerprint
+    assert [n.partition(':')[0] for n in found.notes] == [f'named in the table {note}']
+
+
+def test_absolute_names_inside_the_folder_are_complete(folder, same):
+    text = (folder / 'labels.csv').read_text().replace('pictures/', f'{folder}/pictures/')
+    (folder / 'labels.csv').write_text(text)
+    found = load(str(folder))
+    assert found.fingerprint == same.fingerprint and found.notes == []
+
+
+def test_column_of_folds_gives_a_note(folder):
+    rows = (folder / 'labels.csv').read_text().replace('True', '1').replace('False', '2').splitlines()
+    (folder / 'labels.csv').write_text('\n'.join(['fname,label,fold', *rows[1:]]))
+    found = load(str(folder))
+    assert 'columns that are not used, because they do not say train, valid or test: 1 (fold)' in found.notes
+
+
+def test_kinds_of_wrong_rows_are_listed_once_each(folder):
+    rows = (folder / 'labels.csv').read_text().splitlines()
+    rows[1:4] = [row.replace(',ape', ',') for row in rows[1:4]]
+    (folder / 'labels.csv').write_text('\n'.join([*rows, 'gone/1.png,ape,True', 'gone/2.png,ape,True']))
+    with pytest.raises(KdfastError) as e:
+        load(str(folder))
+    assert e.value.message.endswith(
+        'labels.csv: line 2: pictures/ape-000.png has no label (3 such rows); '
+        'line 17: there is no file gone/1.png (2 such rows)'
+    )
+
+
 def test_folders_of_classes_and_splits_take_precedence_over_a_table(images, tmp_path):
     "The samples of fastai have both, and a table without splits"
     shutil.copytree(images, tmp_path / 'tiny')
@@ -189,7 +237,7 @@ GOOD = 'pictures/ape-000.png,ape,False\n'
         (HEADER + '\\\\host\\x.png,ape,True\n', 'is outside'),
         (HEADER + GOOD + 'pictures/ape-001.png,"ape,True\n', 'line 3: unexpected end of data'),
         (HEADER + 'x' * 200_000 + ',ape,True\n', 'line 2: field larger than field limit'),
-        (HEADER + ''.join(f'{i}.png,ape,True\n' for i in range(12)), 'line 11: there is no file 9.png and 2 more'),
+        (HEADER + ''.join(f'{i}.png,ape,True\n' for i in range(12)), 'line 2: there is no file 0.png (12 such rows)'),
     ],
 )
 def test_errors_of_tables_name_the_line(folder, content, message):

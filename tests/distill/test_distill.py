@@ -154,6 +154,31 @@ def test_a_teacher_of_other_classes_is_refused_and_both_sides_are_named(data, ki
         student(data).fit(1, cbs=kind(other))
 
 
+@pytest.mark.parametrize('kind', [Distill, lambda teacher: Match(teacher, kd_loss)])
+def test_probabilities_are_refused_as_logits(data, kind):
+    "A softmax of probabilities is nearly uniform, so that the student would learn nothing from the teacher"
+    with pytest.raises(KdfastError, match='the teacher returns probabilities'):
+        student(data).fit(1, cbs=kind(nn.Sequential(teacher(), nn.Softmax(1))))
+    learn = student(data)
+    learn.model = nn.Sequential(learn.model, nn.Softmax(1))
+    with pytest.raises(KdfastError, match='the student returns probabilities'):
+        learn.fit(1, cbs=kind(teacher()))
+    student(data).fit(1, cbs=kind(nn.Sequential(teacher(), nn.LogSoftmax(1))))
+
+
+@pytest.mark.parametrize(
+    'options', [dict(weight=-1.0), dict(weight=float('nan')), dict(layers='stage2'), dict(layers='a:b:c')]
+)
+def test_options_of_match_out_of_range(options):
+    "Without a colon no pair was found, and logits were matched"
+    with pytest.raises(ValueError):
+        Match(teacher(), kd_loss, **options)
+
+
+def test_pairs_may_have_spaces():
+    assert Match(teacher(), kd_loss, 1.0, 'a : b, c:d').pairs == [('a', 'b'), ('c', 'd')]
+
+
 def test_the_teacher_sees_the_mixed_image(data):
     inputs = []
 

@@ -27,6 +27,7 @@ from torchvision.ops import sigmoid_focal_loss
 from kdfast.core.errors import KdfastError
 from kdfast.distill.distill import Distill
 from kdfast.distill.tasks import CLASS, LABELS, NUMBERS, Task, task_of
+from kdfast.models.probabilities import are_probabilities
 
 
 @pytest.mark.parametrize(
@@ -157,3 +158,19 @@ def test_one_output_of_classes_is_refused():
         learner(net(classes=1), loss=lambda pred, y: pred.mean()).fit(
             1, cbs=Distill(net(classes=1), task=nn.CrossEntropyLoss())
         )
+
+
+@pytest.mark.parametrize(
+    'outputs,expected',
+    [
+        ([[0.2, 0.8], [0.5, 0.5]], True),
+        ([[0.2, 0.8], [0.5, 0.6]], False),
+        ([[-0.2, 1.2], [0.5, 0.5]], False),
+        ([[0.0, 1.0], [1.0, 0.0]], False),  # of a test, or labels
+        ([[1.0], [1.0]], False),
+    ],
+)
+def test_probabilities_are_told_from_logits(outputs, expected):
+    assert are_probabilities(torch.tensor(outputs)) is expected
+    pixels = torch.tensor(outputs)[:, :, None, None].expand(-1, -1, 2, 2)
+    assert are_probabilities(pixels) is expected and are_probabilities(pixels.movedim(1, -1), -1) is expected

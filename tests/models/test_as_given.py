@@ -145,6 +145,16 @@ def test_a_network_that_takes_no_such_images_is_refused(tmp_path, photos):
         as_given(f'{tmp_path / "nets.py"}:net(side=16)@{tmp_path / "net.pth"}', photos)
 
 
+def test_a_network_that_returns_probabilities_is_refused(tmp_path, photos):
+    soft = CODE.replace('n_classes))', 'n_classes), nn.Softmax(1))')
+    (tmp_path / 'nets.py').write_text(soft)
+    space = {}
+    exec(soft, space)
+    torch.save(space['net'](3, 16).state_dict(), tmp_path / 'net.pth')
+    with pytest.raises(KdfastError, match='returns probabilities'):
+        as_given(f'{tmp_path / "nets.py"}:net(side=16)@{tmp_path / "net.pth"}', photos)
+
+
 @pytest.mark.parametrize('shares', [[0.5, 0.5], [0.9, 0.1], [0.7, 0.1, 0.1, 0.1], [0.1] * 10])
 def test_predictions_by_chance_are_noticed_whatever_the_shares_of_the_classes(shares):
     "At a level of 1 %, also where most predictions are right because most images are of one class"

@@ -74,6 +74,7 @@ def test_names_of_no_network(name, said):
     [
         ('tinny', 'did you mean tiny'),
         ('words', 'gave str, expected an nn.Module'),
+        ('soft', 'returns probabilities .they sum to 1., expected logits'),
         ('flat', 'gives 2×192 for two images, expected 2×3'),
     ],
 )
@@ -244,6 +245,13 @@ def test_a_wrong_network_leaves_no_folder(kdfast, images, mine, tmp_path):
     ):
         done = kdfast('run', 'baseline', '--student', name, '--data', images, '--runs', tmp_path / 'runs')
         assert done.status == 2 and said in done.err, done.err
+    assert not (tmp_path / 'runs').exists()
+
+
+def test_a_default_pair_of_layers_that_is_not_in_the_network_names_the_option(kdfast, images, mine, tmp_path):
+    done = kdfast('run', 'exp2', '--student', mine, '--data', images, '--runs', tmp_path / 'runs')
+    said = 'the pair stage2:stage2 (teacher:student) is set by --hint or --layers'
+    assert done.status == 2 and 'has no layer stage2' in done.err and said in done.err, done.err
     assert not (tmp_path / 'runs').exists()
 
 

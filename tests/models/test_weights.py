@@ -239,3 +239,15 @@ def test_a_width_that_is_the_number_of_classes_is_no_classifier(tmp_path):
     wide = build_network(f'{tmp_path}/nets.py:net(width=16)', 16)
     with pytest.raises(KdfastError, match='0.weight is 16×3×3×3, expected 8×3×3×3'):
         filled(f'{tmp_path}/nets.py:net(width=8)', saved(tmp_path / 'w.pth', wide.state_dict()), 8)
+
+
+def test_files_that_torch_cannot_read_are_described_in_one_sentence(tmp_path, state):
+    torch.jit.save(torch.jit.script(nn.Linear(2, 2)), tmp_path / 'jit.pt')
+    with pytest.raises(KdfastError, match=r'it is a TorchScript archive; save torch.jit.load\(…\).state_dict\(\)'):
+        filled('thin', tmp_path / 'jit.pt')
+    whole = saved(tmp_path / 'w.pth', state).read_bytes()
+    (tmp_path / 'half.pth').write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(KdfastError) as e:
+        filled('thin', tmp_path / 'half.pth')
+    assert 'failed reading zip archive' in e.value.message and 'weights_only' not in e.value.message
+    assert '. ' not in e.value.message.partition(': expected')[0]

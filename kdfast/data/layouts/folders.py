@@ -10,6 +10,7 @@ from kdfast.data.formats import describe_suffix
 from kdfast.data.layouts.base import FILLER_WORDS, Item, Listing, Source, split_of, table_hint
 
 PRIORITY = 90  # last: matches everything, and explains what is expected where it finds no classes
+BY_SPLIT = 'folders of classes in folders of splits'
 EXPECTED = (
     'expected <class>/<image>, train/<class>/<image> beside valid/ or test/, '
     'or a table of names and labels (docs/data.md)'
@@ -36,13 +37,15 @@ def read(
 ) -> Listing:
     "List the images by their folders. Raises KdfastError without images or folders of classes."
     images = _image_paths(source)
-    places, layout = _split_then_class(images), 'folders of classes in folders of splits'
+    places, layout = _split_then_class(images), BY_SPLIT
     if places:
         _check_empty_classes(source, places)
     else:
         places, layout = _class_then_split(images), 'folders of splits in folders of classes'
     if not places:
         places, layout = _class_only(source, images), 'folders of classes'
+    if layout != BY_SPLIT:
+        _note_empty_folders(source, images, places)
     return _listing(source, images, places, layout)
 
 
@@ -114,6 +117,15 @@ def _check_empty_classes(source, places):
     empty = ['/'.join(folder) for folder in class_folders if folder not in used]
     if empty:
         raise KdfastError(f'{source.path}: no images in {listed(empty)}: add images or remove the folder')
+
+
+def _note_empty_folders(source, images, places):
+    "Add a note on folders beside those of classes that hold no image, such as a class that is still to be filled"
+    for root in sorted({parts[: place.depth] for parts, place in places.items()}):
+        used = {parts[len(root)] for parts in images if parts[: len(root)] == root}
+        for name in list_folders(source.path.joinpath(*root)):
+            if name not in used:
+                source.notes.add('folders without images, which are no classes', '/'.join((*root, name)))
 
 
 def _class_then_split(images):

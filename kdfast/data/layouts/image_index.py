@@ -1,5 +1,6 @@
 "Find the image that a cell of a table or a line of a list names."
 
+import unicodedata
 from collections import defaultdict
 from pathlib import PurePosixPath
 
@@ -8,7 +9,11 @@ from kdfast.data.layouts.base import Source, split_of
 
 
 class ImageIndex:
-    "The images of a source by name: with or without their folder, with or without their suffix."
+    """The images of a source by name: with or without their folder, with or without their suffix.
+
+    Paths of another computer count by their last parts. Case and the encoding of accents may differ, as on Windows and
+    macOS, if no name is equal.
+    """
 
     def __init__(
         self,
@@ -23,6 +28,9 @@ class ImageIndex:
             path = PurePosixPath(name)
             for file_name in {path.name, path.stem}:
                 self.by_file_name[file_name].append(name)
+        self.by_folded_name = defaultdict(list)
+        for file_name, names in self.by_file_name.items():
+            self.by_folded_name[_folded(file_name)] += names
 
     def find(
         self,
@@ -31,13 +39,13 @@ class ImageIndex:
         split: str | None = None,  # Of several candidates, take the one in a folder of this split
     ) -> str | None:
         "Return the name of the only image that the cell can mean, or None."
-        if not cell or self.is_outside(cell):
+        if not cell or '\0' in cell or '..' in PurePosixPath(cell).parts:
             return None
-        wanted = PurePosixPath(self._relative(cell) or cell.replace('\\', '/'))
+        wanted = _path(self._relative(cell) or cell)
         beside_table = (PurePosixPath(table).parent / wanted).as_posix()
         if beside_table in self.known:
             return beside_table
-        candidates = self.by_file_name.get(wanted.name, [])
+        candidates = self._candidates(wanted)
         if len(candidates) > 1:
             candidates = _longest_match(candidates, wanted)
         if len(candidates) > 1 and split:
@@ -49,8 +57,7 @@ class ImageIndex:
         cell: str,  # Name of an image
     ) -> bool:
         "Return whether several images match the cell equally well."
-        candidates = self.by_file_name.get(PurePosixPath(cell.replace('\\', '/')).name, [])
-        return len(_longest_match(candidates, PurePosixPath(cell))) > 1
+        return len(_longest_match(self._candidates(_path(cell)), _path(cell))) > 1
 
     def is_outside(
         self,
@@ -58,6 +65,19 @@ class ImageIndex:
     ) -> bool:
         "Return whether the cell is a path outside the source."
         return is_unsafe_path(cell) and not self._relative(cell)
+
+    def is_complete(
+        self,
+        cell: str,  # Name of an image
+        table: str,  # Name of the table that has the cell
+        image: str,  # Name of the image in the source
+    ) -> bool:
+        "Return whether the cell is the whole name of the image, relative to the table or absolute."
+        return image in (self._relative(cell), (PurePosixPath(table).parent / cell).as_posix())
+
+    def _candidates(self, wanted):
+        "The images with the file name of a path"
+        return self.by_file_name.get(wanted.name) or self.by_folded_name.get(_folded(wanted.name), [])
 
     def _relative(self, cell):
         "The name in the source of an absolute path; None for other cells"
@@ -67,6 +87,16 @@ class ImageIndex:
             if PurePosixPath(cell).is_relative_to(root):
                 return PurePosixPath(cell).relative_to(root).as_posix()
         return None
+
+
+def _path(cell):
+    "A path with forward slashes or with those of Windows"
+    return PurePosixPath(cell.replace('\\', '/'))
+
+
+def _folded(name):
+    "A file name as file systems that ignore case compare it"
+    return unicodedata.normalize('NFC', name).casefold()
 
 
 def _longest_match(candidates, wanted):

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -44,6 +45,17 @@ def read_table(
     if suffix.startswith(('.json', '.ndjson')):
         return _from_records(where, _json_lines_records(where, text))
     return _from_delimited_text(where, text)
+
+
+def problems_by_kind(
+    problems: list[tuple[str, str, str]],  # Of each wrong row: its number in words, what is wrong, the image it names
+) -> list[str]:
+    "Return the first row of each kind of problem, with the number of such rows."
+    kinds = defaultdict(list)
+    for row, problem, name in problems:
+        kind = problem.replace(repr(name), '').replace(name, '') if name else problem
+        kinds[kind].append(f'{row}: {problem}')
+    return [first + (f' ({1 + len(more):,} such rows)' if more else '') for first, *more in kinds.values()]
 
 
 def read_lines(

@@ -7,8 +7,8 @@ from kdfast.core.errors import KdfastError, listed
 from kdfast.data.layouts.base import Item, Listing, Source, split_of
 from kdfast.data.layouts.columns import choose_columns
 from kdfast.data.layouts.image_index import ImageIndex
-from kdfast.data.layouts.rows import SUFFIXES, read_frame, read_table
-from kdfast.data.layouts.table_rows import TableReader, add_header
+from kdfast.data.layouts.rows import SUFFIXES, problems_by_kind, read_frame, read_table
+from kdfast.data.layouts.table_rows import TableReader, add_header, note_unused
 
 PRIORITY = 80  # before folders, whose names are then only places
 USUAL_NAMES = ('labels', 'metadata', 'annotations')  # tables of labels, whatever else is there
@@ -97,9 +97,12 @@ def list_frame(
     columns = choose_columns(
         table, source.columns, lambda cell: bool(cell) and (folder / cell).is_file(), source.labels
     )
+    note_unused(columns, source.notes)
     items, problems, seen = [], [], set()
     for row, cells in table.rows:
         name = cells[columns.name]
+        if not (folder / name).is_file():
+            name = name.replace('\\', '/')  # written on Windows
         label, label_problem = columns.label_of(cells)
         split, split_problem = columns.split_of(cells)
         problem = _name_problem(name, folder, seen) or label_problem or split_problem
@@ -108,12 +111,12 @@ def list_frame(
         if problem and source.skip_broken:
             source.notes.add('skipped, rows that cannot be read', f'row {row}: {problem}')
         elif problem:
-            problems.append(f'row {row}: {problem}')
+            problems.append((f'row {row}', problem, name))
         else:
             items.append(Item(name, split, label, partial(open, folder / name, 'rb')))
         seen.add(name)
     if problems:
-        raise KdfastError(f'{table.where}: {listed(problems, "; ")}')
+        raise KdfastError(f'{table.where}: {listed(problems_by_kind(problems), "; ")}')
     return Listing('images by a DataFrame', items)
 
 

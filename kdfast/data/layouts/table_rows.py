@@ -4,10 +4,11 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from kdfast.core.errors import KdfastError, listed
+from kdfast.core.notes import Notes
 from kdfast.data.layouts.base import Item, Source, split_of
-from kdfast.data.layouts.columns import choose_columns
+from kdfast.data.layouts.columns import SPLIT_COLUMNS, Columns, choose_columns, normalize_name
 from kdfast.data.layouts.image_index import ImageIndex
-from kdfast.data.layouts.rows import Table, read_table
+from kdfast.data.layouts.rows import Table, problems_by_kind, read_table
 
 
 class Row(NamedTuple):
@@ -48,23 +49,25 @@ class TableReader:
                 raise
             self.source.notes.add('skipped, test images without labels', name)
             return
+        note_unused(columns, self.source.notes)
         problems, completed = [], []
         for line, cells in table.rows:
             row = self._check_duplicate(self._read_row(line, cells, columns, table, name, split))
             if row.problem and self.source.skip_broken:
                 self.source.notes.add('skipped, rows that cannot be read', f'{table.row} {line}: {row.problem}')
             elif row.problem:
-                problems.append(f'{table.row} {line}: {row.problem}')
+                problems.append((f'{table.row} {line}', row.problem, ''.join(cells[columns.name : columns.name + 1])))
             elif row.label == '':
                 self.source.notes.add('skipped, test images without labels', row.image)
             else:
                 self.rows[row.image] = row
-                if (PurePosixPath(name).parent / cells[columns.name]).as_posix() != row.image:
-                    completed.append(row.image)
+                if not self.index.is_complete(cells[columns.name], name, row.image):
+                    completed.append((self.index.is_outside(cells[columns.name]), row.image))
         if problems:
-            raise KdfastError(f'{table.where}: {listed(problems, "; ")}')
-        for image in completed:
-            self.source.notes.add('named in the table without their folder or suffix', image)
+            raise KdfastError(f'{table.where}: {listed(problems_by_kind(problems), "; ")}')
+        for outside, image in completed:
+            how = 'by a path elsewhere, and found by its last parts' if outside else 'without their folder or suffix'
+            self.source.notes.add(f'named in the table {how}', image)
 
     def _read_row(self, line, cells, columns, table, name, split):
         if len(cells) != len(table.header):
@@ -83,10 +86,10 @@ class TableReader:
         "What is wrong with the name of an image, or nothing"
         if not cell:
             return 'no name'
-        if self.index.is_outside(cell):
-            return f'{cell!r} is outside the folder: names are relative to the table'
         if image:
             return ''
+        if self.index.is_outside(cell):
+            return f'{cell!r} is outside the folder: names are relative to the table'
         if self.index.is_ambiguous(cell):
             return f'several files are called {cell}: add their folders'
         if (PurePosixPath(name).parent / cell).as_posix() in self.source.files:
@@ -137,6 +140,17 @@ class TableReader:
         if 'train' in folders.values() and len(folders) == len(self.rows) and all(folders.values()):
             return {name: row._replace(split=folders[name]) for name, row in self.rows.items()}
         return self.rows
+
+
+def note_unused(
+    columns: Columns,  # Of a table
+    notes: Notes,  # Receives the note
+):
+    "Add a note on columns that are named like splits, such as fold, and hold something else."
+    labels = [columns.label] if isinstance(columns.label, int) else columns.label
+    for i, name in enumerate(columns.header):
+        if normalize_name(name) in SPLIT_COLUMNS and i not in (columns.name, columns.split, *labels):
+            notes.add('columns that are not used, because they do not say train, valid or test', name)
 
 
 def add_header(
