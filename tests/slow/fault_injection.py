@@ -277,20 +277,27 @@ def start_study(bench, kept_in):
     )
 
 
+def descendants(pid):
+    "Processes that a process or its descendants have started"
+    found = subprocess.run(['pgrep', '-P', str(pid)], capture_output=True, text=True).stdout.split()
+    return [one for child in map(int, found) for one in (child, *descendants(child))]
+
+
 def killed_studies(bench, n):
-    "Kill the study or one of its runs; after a second start each run is there once, and equal."
+    "Kill the study or one of its processes; after a second start each run is there once, and equal."
 
     def trial():
         kept_in = bench.beside('kd')
         first = start_study(bench, kept_in)
         while not list(kept_in.glob('tiny/[!t]*/0/run.json')) and first.poll() is None:
             time.sleep(0.01)  # until the first run begins
-        after = time.perf_counter() + bench.random.uniform(0, 8)
+        after = time.perf_counter() + bench.random.uniform(0, bench.seconds('kd') / 2)  # both train that long, at least
         while time.perf_counter() < after and first.poll() is None:
             time.sleep(0.01)
-        of_runs = subprocess.run(['pgrep', '-P', str(first.pid)], capture_output=True, text=True).stdout.split()
-        if of_runs and bench.random.random() < 0.5:
-            os.kill(int(bench.random.choice(of_runs)), signal.SIGKILL)
+        processes = descendants(first.pid)  # runs, and what forks them
+        if processes and bench.random.random() < 0.5:
+            with contextlib.suppress(ProcessLookupError):  # it may be over by now
+                os.kill(bench.random.choice(processes), signal.SIGKILL)
         else:
             first.kill()
         first.wait()

@@ -144,12 +144,12 @@ def begun_is_finished(bench):
 
 
 MUTANTS = {  # of an ordeal: what is broken, how, and how many trials, where the ordeal counts any
-    'kill': ('the network is not restored', no_network, 6),
+    'kill': ('the network is not restored', no_network, 25),
     'checkpoint': ('the optimizer is not restored', no_optimizer, 6),
     'stages': ('finished is said before the numbers are there', finished_at_once, 8),
     'recipes': ('the record is not restored', no_record, 1),
     'failures': ('the checkpoints of a failed run are not used', failed_starts_over, 3),
-    'studies': ('what has begun is taken for finished', begun_is_finished, 3),
+    'studies': ('what has begun is taken for finished', begun_is_finished, 8),
     'controls': ('nothing is compared', no_comparison, 1),
     'disk': ('what cannot be written is left out', silent_disk, 9),  # every ninth call
     'damage': ('no hash is compared', no_hash, 20),
