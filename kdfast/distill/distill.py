@@ -80,7 +80,7 @@ class Distill(FitCallback):
         pred = logits_of(self.pred, self.which)
         if self.target is None:
             self.target = check_same_shape(pred, *self.inference_teacher(self.xb))
-        if self.iter == 0:
+        if self.training and self.epoch == self.iter == 0:  # on a GPU it waits for the outputs
             self.task.check_logits(pred, self.target)
         hard = self.loss_so_far
         soft = self.task.soft_loss(pred, self.target, self.T)

@@ -224,7 +224,7 @@ class Match(FitCallback):
             raise KdfastError(
                 f'{name_of(self.loss_fn)} compares logits (images, classes), found {dimensions(pred)}: use Distill'
             )
-        if self.compares_classes and self.iter == 0:
+        if self.compares_classes and self.training and self.epoch == self.iter == 0:
             Task(CLASS).check_logits(pred, self.target)
         return [pred], [self.target]
 

@@ -66,8 +66,7 @@ def test_a_deadline_stops_running_tasks_so_that_they_can_be_resumed(tmp_path, mo
         def __init__(self, command, threads):
             self.recipe = command[5]
 
-    monkeypatch.setattr(schedule, 'Process', Endless)
     monkeypatch.setattr(schedule, 'stop_processes', lambda running: stopped.extend(p.recipe for p in running))
     with pytest.raises(OutOfTime):
-        run_tasks(tasks(tmp_path, 1), [], 2, 1, Console(quiet=True), deadline=time.monotonic() + 0.1)
+        run_tasks(tasks(tmp_path, 1), [], 2, 1, Console(quiet=True), Endless, deadline=time.monotonic() + 0.1)
     assert stopped == ['teacher', 'baseline']
