@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from runpy import run_module
 
@@ -37,11 +37,12 @@ def run_starter() -> Iterator:  # A function of a command of kdfast and its thre
     if sys.platform != 'linux' or has_gpu():
         yield Process
         return
-    servers = []  # one, when the first run starts
+    servers = []  # the last one forks: the first run starts one, and so does the next after one has died
 
     def start(command, threads):
-        servers[:] = servers or [ForkServer(threads)]
-        return Fork(servers[0], command)
+        if not servers or servers[-1].ended:
+            servers.append(ForkServer(threads))
+        return Fork(servers[-1], command)
 
     try:
         yield start
@@ -71,15 +72,21 @@ class ForkServer:
                 start_new_session=True,  # Ctrl-C of the terminal reaches the study alone
             )
 
+    @property
+    def ended(self) -> bool:
+        "Whether the server has died."
+        return self.process.poll() is not None
+
     def fork(
         self,
         words: list[str],  # Arguments of kdfast
         stdin: int,  # File descriptor
         stderr: int,  # File descriptor
     ) -> int:  # Number of the fork
-        "Run a command in a fork."
+        "Run a command in a fork. If the server has died, the fork has ended with its status."
         self.n_forks += 1
-        socket.send_fds(self.socket, [json.dumps([self.n_forks, words]).encode()], [stdin, stderr])
+        with suppress(ConnectionError):
+            socket.send_fds(self.socket, [json.dumps([self.n_forks, words]).encode()], [stdin, stderr])
         return self.n_forks
 
     def send_signal(
@@ -89,7 +96,8 @@ class ForkServer:
     ):
         "Send a signal to a fork, unless it has ended."
         if self.status(fork) is None:
-            self.socket.send(json.dumps([fork, number]).encode())
+            with suppress(ConnectionError):  # the server has just died
+                self.socket.send(json.dumps([fork, number]).encode())
 
     def status(
         self,
@@ -176,8 +184,8 @@ def serve(
                     os.kill(forks[number], wanted)
             elif pid := os.fork():
                 forks[number] = pid
-                for fd in fds:
-                    os.close(fd)
+                for of_fork in fds:
+                    os.close(of_fork)
             else:
                 connection.close()
                 return run(wanted, *fds)

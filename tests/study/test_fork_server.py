@@ -97,6 +97,19 @@ def test_if_the_server_dies_its_runs_have_failed():
     server.close()
 
 
+def test_after_a_server_died_runs_are_started_by_another_one():
+    with run_starter() as start:
+        first = start([*KDFAST, '--version'], 1)
+        os.kill(first.server.process.pid, signal.SIGKILL)
+        first.server.process.wait()
+        late = Fork(first.server, [*KDFAST, '--version'])  # asked for before its death was noticed
+        late.wait()
+        assert 'signal 9' in first.failure and 'signal 9' in late.failure
+        next_one = start([*KDFAST, '--version'], 1)
+        next_one.wait()
+        assert next_one.server is not first.server and next_one.failure == ''
+
+
 def test_without_runs_no_server_is_started(monkeypatch):
     monkeypatch.setattr('kdfast.study.fork_server.ForkServer', None)
     with run_starter():

@@ -25,11 +25,11 @@ def geometries(n):
             yield (images, channels, height, width), kernel, stride, padding, dilation
 
 
-@pytest.mark.parametrize('shape, kernel, stride, padding, dilation', geometries(200))
+@pytest.mark.parametrize('shape, kernel, stride, padding, dilation', list(geometries(200)))
 def test_joined_images_have_the_same_weight_gradient(shape, kernel, stride, padding, dilation):
     torch.manual_seed(0)
     x = torch.randn(shape, dtype=torch.float64).to(
-        memory_format=random.choice([torch.channels_last, torch.preserve_format])
+        memory_format=torch.channels_last if sum(shape) % 2 else torch.preserve_format
     )
     weight = torch.randn(5, shape[1], *kernel, dtype=torch.float64, requires_grad=True)
     out = conv2d(x, weight, None, stride, padding, dilation)
