@@ -287,11 +287,12 @@ def killed_studies(bench, n):
     "Kill the study or one of its processes; after a second start each run is there once, and equal."
 
     def trial():
+        pause = bench.random.uniform(0, bench.seconds('kd') / 4)  # a fork is over much sooner than a run alone
         kept_in = bench.beside('kd')
         first = start_study(bench, kept_in)
         while not list(kept_in.glob('tiny/[!t]*/0/run.json')) and first.poll() is None:
             time.sleep(0.01)  # until the first run begins
-        after = time.perf_counter() + bench.random.uniform(0, bench.seconds('kd') / 2)  # both train that long, at least
+        after = time.perf_counter() + pause
         while time.perf_counter() < after and first.poll() is None:
             time.sleep(0.01)
         processes = descendants(first.pid)  # runs, and what forks them
