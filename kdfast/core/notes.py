@@ -1,6 +1,12 @@
-"Notes on what was done to the data: counted, with one example each."
+"Notes on what was done to the data: counted, with one example each; and printed once."
 
+import sys
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+LISTED = ContextVar('listed', default=False)  # whether the caller of `load` lists all notes itself
 
 
 class Notes:
@@ -26,3 +32,21 @@ class Notes:
         if not names[0]:
             return what
         return f'{what}: {len(names):,} ({names[0]}{", …" if len(names) > 1 else ""})'
+
+
+def print_note(
+    note: str,  # One line
+):
+    "Print a note to stderr, unless it will be listed."
+    if not LISTED.get():
+        print(f'kdfast: {note}', file=sys.stderr)
+
+
+@contextmanager
+def notes_listed() -> Iterator[None]:
+    "Print no notes in the context: whoever opened it lists them all."
+    token = LISTED.set(True)
+    try:
+        yield
+    finally:
+        LISTED.reset(token)

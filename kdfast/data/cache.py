@@ -3,16 +3,17 @@
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 
+from kdfast.core.atomic import sha256
 from kdfast.core.cache_home import cache_home
 from kdfast.core.errors import KdfastError
+from kdfast.core.notes import print_note
 from kdfast.core.once import create_folder_once
 from kdfast.data.arrays import digest, summarize
 from kdfast.data.augment import default_augment
@@ -24,6 +25,7 @@ from kdfast.data.layouts.rows import is_table
 from kdfast.data.naming import run_name, source_stamp
 
 CACHE_VERSION = 3
+LARGE_ARCHIVE = 2**26  # bytes; hashing more at every start would be felt
 
 
 def short_digest(
@@ -45,10 +47,9 @@ def load_or_decode(
     key = f'{CACHE_VERSION} {identity}' + (f' size={size}' if size else '')
     folder = choose_folder(key, how)
     if is_table_folder(folder):
-        print(
-            f'kdfast: the images of {name} are decoded from their files in every epoch '
-            f'(--decode {ONCE} writes them to the disk)',
-            file=sys.stderr,
+        print_note(
+            f'the images of {name} are decoded from their files in every epoch '
+            f'(--decode {ONCE} writes them to the disk)'
         )
     create_folder_once(folder, partial(fill_cache, name=name, decode_into=decode_into, size=size, path=path))
     return load_cached(folder, size, path)
@@ -89,8 +90,8 @@ def fill_cache(
         facts |= summarize(facts['classes'], *((train, valid, test) if test else (train, valid)))
     facts['notes'] += _duplicate_notes(folder, train, valid, test)
     for note in [*facts['notes'], mirroring_note(default_augment(facts['classes']))]:
-        print(f'kdfast: {note}', file=sys.stderr)
-    facts |= dict(name=name, size=size, origin=origin(path) if path else {})
+        print_note(note)
+    facts |= dict(name=name, size=size, origin=recorded_origin(path) if path else {})
     (folder / 'data.json').write_text(json.dumps(facts, indent=1))
     return facts['fingerprint']
 
@@ -100,6 +101,35 @@ def origin(
 ) -> dict:
     "Return where decoded images come from, and a stamp that tells later whether they have changed."
     return dict(source=str(path.resolve()), stamp=short_digest(source_stamp(path)))
+
+
+def recorded_origin(
+    path: Path,  # Of the images
+) -> dict:
+    "Return the origin of decoded images, of an archive with its SHA-256."
+    is_archive = not path.is_dir() and not is_table(path)
+    return origin(path) | (dict(sha256=archive_sha256(path)) if is_archive else {})
+
+
+def archive_sha256(
+    path: Path,  # An archive
+) -> str:  # 64 hexadecimal digits
+    """Return the SHA-256 of an archive.
+
+    A large one that was decoded before is not read again, as long as its size and time are the same.
+    """
+    return sha256(path) if path.stat().st_size < LARGE_ARCHIVE else _large_sha256(path, **origin(path))
+
+
+@cache
+def _large_sha256(path, source, stamp):
+    "As recorded when the archive was decoded; else computed, once in a process"
+    for file in cache_home().glob('*/data.json'):
+        with suppress(OSError, ValueError, AttributeError):
+            known = json.loads(file.read_text())['origin']
+            if (known.get('source'), known.get('stamp')) == (source, stamp) and known.get('sha256'):
+                return known['sha256']
+    return sha256(path)
 
 
 def load_cached(

@@ -9,6 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from kdfast.core.notes import notes_listed
 from kdfast.data import imagenette
 from kdfast.data.augment import MEANING
 from kdfast.data.cache import mirroring_note
@@ -36,13 +37,14 @@ def facts(
     Raises KdfastError as `load` does.
     """
     requested_size = options.get('size')
-    try:
-        if source in imagenette.URLS and not requested_size:
-            options['size'] = SIZES[-1]
-        data = load(source, **options)
-    except SizesDiffer:
-        options['size'] = _suggest_size(source, options)
-        data = load(source, **options)
+    if source in imagenette.URLS and not requested_size:
+        options['size'] = SIZES[-1]
+    with notes_listed():
+        try:
+            data = load(source, **options)
+        except SizesDiffer:
+            options['size'] = _suggest_size(source, options)
+            data = load(source, **options)
     labels = {SPLIT_NAMES[split]: getattr(data, split)[1] for split in SPLIT_NAMES if getattr(data, split) is not None}
     counts = {split: class_counts(y, len(data.classes)) for split, y in labels.items()}
     about = data.about or {}

@@ -1,18 +1,17 @@
 "Load a data set by its path or name, and apply options to it."
 
 import json
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from kdfast.core.atomic import sha256
 from kdfast.core.cache_home import cache_home
 from kdfast.core.errors import KdfastError
+from kdfast.core.notes import print_note
 from kdfast.data import imagenette, published
 from kdfast.data.augment import AUGMENTS
 from kdfast.data.built_in import PHOTOGRAPHS, PHOTOGRAPHS_FILE
-from kdfast.data.cache import load_cached, load_or_decode
+from kdfast.data.cache import archive_sha256, load_cached, load_or_decode
 from kdfast.data.dataset import Data, digits, usual_batch_size
 from kdfast.data.decode import Reading
 from kdfast.data.decode import decode as decode_files
@@ -103,7 +102,7 @@ def apply_options(
             'others from its training images, such as --holdout 0.2'
         )
     if not holdout and not has_validation:
-        print(f'kdfast: {no_validation_note(data, DEFAULT_FRACTION)}', file=sys.stderr)
+        print_note(no_validation_note(data, DEFAULT_FRACTION))
     if holdout or not has_validation:
         data = hold_out(data, holdout or DEFAULT_FRACTION, resplit)
     if grow < 1:
@@ -129,10 +128,7 @@ def located(
 def _find_dataset(source, size, reading):
     "The data set without any options applied"
     if source in BUILT_IN and Path(source).exists():
-        print(
-            f'kdfast: {source} is the built-in data set; write ./{source} for the folder or file of that name',
-            file=sys.stderr,
-        )
+        print_note(f'{source} is the built-in data set; write ./{source} for the folder or file of that name')
     if reading.labels not in (None, ONE) and source in BUILT_IN:
         raise KdfastError(f'--labels {reading.labels}: the images of {source} have one label each')
     if source == 'digits':
@@ -140,7 +136,7 @@ def _find_dataset(source, size, reading):
     if source == PHOTOGRAPHS:
         decode_into = partial(decode_files, PHOTOGRAPHS_FILE, reading)
         return load_or_decode(
-            source, sha256(PHOTOGRAPHS_FILE) + reading.key, decode_into, size, PHOTOGRAPHS_FILE, reading.decode
+            source, archive_sha256(PHOTOGRAPHS_FILE) + reading.key, decode_into, size, PHOTOGRAPHS_FILE, reading.decode
         )
     if source in published.NAMES:
         return load_or_decode(
@@ -155,13 +151,14 @@ def _find_dataset(source, size, reading):
             raise KdfastError(f'{source} has photographs of any size: scale them to one size, such as --size 128')
         path = imagenette.download(source)
         decode_into = partial(imagenette.decode_with_class_names, path, reading)
-        return load_or_decode(source, f'{source} {sha256(path)}{reading.key}', decode_into, size, how=reading.decode)
+        identity = f'{source} {archive_sha256(path)}{reading.key}'
+        return load_or_decode(source, identity, decode_into, size, path, reading.decode)
     path = Path(source).expanduser()
     if not path.exists():
         raise KdfastError(f'no data at {source}: expected the path of a folder or an archive, or {", ".join(BUILT_IN)}')
     if (path / 'data.json').is_file() and path.resolve().parent == cache_home().resolve():
         return _load_from_cache(path, size, reading)
-    identity = source_stamp(path) if path.is_dir() or is_table(path) else sha256(path)
+    identity = source_stamp(path) if path.is_dir() or is_table(path) else archive_sha256(path)
     return load_or_decode(
         dataset_name(path), identity + reading.key, partial(decode_files, path, reading), size, path, reading.decode
     )

@@ -1,7 +1,6 @@
 "Images without labels, to train features on besides a data set's own images."
 
 import json
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from kdfast.core.errors import KdfastError
-from kdfast.core.notes import Notes
+from kdfast.core.notes import Notes, print_note
 from kdfast.core.once import create_folder_once
 from kdfast.data.archives import open_entries
 from kdfast.data.arrangement import Arrangement
@@ -83,7 +82,7 @@ def fill(
         arrangement = Arrangement(dict(train=items, valid=[]), [''], 'images without labels', '')
         facts = decode_arrangement(source, arrangement, reading, folder, size and presized_side(size))
     for note in facts['notes']:
-        print(f'kdfast: {path}: {note}', file=sys.stderr)
+        print_note(f'{path}: {note}')
     described = dict(name=f'{dataset_name(path)}, without labels', size=size, origin=origin(path))
     described |= {name: facts[name] for name in ('table', 'range') if name in facts}
     described['fingerprint'] = summarize([], load_splits(folder, facts, path)[0])['fingerprint']

@@ -4,9 +4,11 @@ from collections import namedtuple
 from dataclasses import replace
 
 import numpy as np
+import torch
 from fastai.basics import tuplify
 from fastai.data.core import DataLoaders
 
+from kdfast.core.errors import KdfastError
 from kdfast.data.dataloaders import ImageBatches
 from kdfast.data.dataset import SMALLEST_BATCH, Data
 from kdfast.distill.fit import FitCallback
@@ -27,7 +29,7 @@ class ShortLearner(RunLearner):
     ):
         self.run = run  # RehearsalRun
         super().__init__(*args, **kwargs)
-        self.add_cb(NoStep())
+        self.add_cbs([NoStep(), RefuseNaN()])
 
     def fit(
         self,
@@ -74,6 +76,22 @@ class NoStep(FitCallback):
 
     def before_step(self):
         self.opt.set_hyper('lr', 0.0)
+
+
+class RefuseNaN(FitCallback):
+    "Raise KdfastError for a network that returns NaN before any step: no learning rate can help."
+
+    order = -100  # before callbacks that compute with the outputs
+
+    def after_pred(self):
+        if not self.training:
+            return
+        outputs = self.pred if isinstance(self.pred, (tuple, list)) else [self.pred]
+        if any(torch.isnan(output).any() for output in outputs if isinstance(output, torch.Tensor)):
+            raise KdfastError(
+                f'{type(self.model).__name__} returns NaN for training images before its first step: '
+                'look for a division by zero, or the root or logarithm of a negative number'
+            )
 
 
 class FewBatches(ImageBatches):

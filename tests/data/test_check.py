@@ -10,7 +10,8 @@ import samples
 from conftest import draw, make
 from PIL import Image
 
-from kdfast.data import cache_entries
+from kdfast.core.atomic import sha256
+from kdfast.data import cache, cache_entries
 from kdfast.data.naming import run_name
 from kdfast.data.sources import load, with_own_name
 from kdfast.study import schedule
@@ -53,6 +54,13 @@ def test_check_describes_photographs(kdfast, photos):
         'training mirrors images at random',
     ):
         assert words in done.out, words
+
+
+def test_check_lists_notes_once(kdfast, photos, monkeypatch, tmp_path):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    done = kdfast('check', photos)
+    assert done.out.count('no validation images') == 1 and done.out.count('training mirrors') == 1
+    assert 'validates' not in done.err and 'mirrors' not in done.err  # though the images are decoded now
 
 
 def test_check_as_json(kdfast, tmp_path):
@@ -161,6 +169,28 @@ def test_changed_archive_is_stale(home):
     assert [entry.state for entry in cache_entries.entries()] == ['current']
     samples.to_zip(home / 'photos', samples.layout_files('class', 'BMP'))
     assert [entry.state for entry in cache_entries.entries()] == ['stale']
+
+
+def test_large_archive_is_hashed_once(home, monkeypatch):
+    archive = samples.to_zip(home / 'photos', samples.layout_files('class', 'PNG'))
+    hashed = []
+    monkeypatch.setattr(cache, 'sha256', lambda path: hashed.append(path) or sha256(path))
+
+    def hashes():
+        "How often another process would read the whole archive"
+        cache._large_sha256.cache_clear()
+        hashed.clear()
+        return load(str(archive)).fingerprint, len(hashed)
+
+    first = hashes()
+    assert first[1] and hashes() == (first[0], 1)  # a small one always
+    monkeypatch.setattr(cache, 'LARGE_ARCHIVE', 0)
+    assert hashes() == (first[0], 0)
+    samples.to_zip(home / 'photos', samples.layout_files('class', 'BMP'))  # of other pixels
+    fingerprint, n = hashes()
+    assert n == 1 and hashes() == (fingerprint, 0)
+    copy = shutil.copy(archive, home / 'copy.zip')
+    assert load(str(copy)).fingerprint == fingerprint and len(hashed) == 1
 
 
 # Names of data sets

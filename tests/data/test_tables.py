@@ -32,6 +32,7 @@ def same(folder, tmp_path):
         ('name,class,split\n', ('valid', 'train'), 'utf-8-sig'),
         (' File , Category , SPLIT \n', ('VAL', 'Train'), 'utf-8'),
         ('image,label,split\n', ('test', 'train'), 'utf-8'),
+        ('image,label,split\n', ('valid', 'train'), 'utf-16'),
     ],
 )
 def test_table_equals_folders_of_classes(folder, same, header, words, encoding):
@@ -254,7 +255,7 @@ def test_errors_of_tables_name_the_line(folder, content, message):
     'content,message',
     [
         ((HEADER + GOOD + 'pictures/\xe4ffe.png,ape,True\n').encode('latin-1'), 'line 3: not UTF-8'),
-        ((HEADER + GOOD).encode('utf-16'), 'line 1: not UTF-8'),
+        ((HEADER + GOOD).encode('utf-16')[:-1], 'line 2: not UTF-16'),
         (b'\x89PNG\r\n\x1a\n', 'line 1: not UTF-8'),
     ],
 )

@@ -71,18 +71,28 @@ def check(
 
 
 def confirmed_otherwise(name, side, net, found, listed, doubtful):
-    "Yield how layers are confirmed whose cells do not show, and these layers: larger images, then new weights"
+    """Yield how layers are confirmed whose cells do not show, and these layers: by larger images, then by new weights
+
+    New weights are also tried with larger images: a last batch norm that begins with zeros gives no change of any cell,
+    and attention over four cells changes all of them.
+    """
+    seen = {1: (net, listed, found)}  # by how many times larger images are
     for factor in 2, 4:
         if doubtful:
-            _, _, same, clear = examined(name, factor * side)
+            *seen[factor], clear = examined(name, factor * side)
+            same = seen[factor][2]
             shown = [layer for layer in doubtful if alike(found[layer], same.get(layer)) and clear[layer] >= SHOWN]
             doubtful = [layer for layer in doubtful if layer not in shown]
             yield 'larger images', shown
-    if doubtful:
-        new, arrange = with_new_weights(net), {layer: found[layer].arrange for layer in doubtful}
-        modules = {layer: new.get_submodule(layer) for layer in doubtful}
-        clear = cells(new, modules, arrange, {layer: listed[layer] for layer in doubtful}, side)
-        yield 'new weights', [layer for layer in doubtful if clear[layer] >= SHOWN]
+    for factor, (net, listed, layouts) in seen.items():
+        tried = [layer for layer in doubtful if alike(found[layer], layouts.get(layer))]
+        if tried:
+            new, arrange = with_new_weights(net), {layer: layouts[layer].arrange for layer in tried}
+            modules = {layer: new.get_submodule(layer) for layer in tried}
+            clear = cells(new, modules, arrange, {layer: listed[layer] for layer in tried}, factor * side)
+            shown = [layer for layer in tried if clear[layer] >= SHOWN]
+            doubtful = [layer for layer in doubtful if layer not in shown]
+            yield 'new weights', shown
 
 
 def examined(name, side):

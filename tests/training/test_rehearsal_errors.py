@@ -34,6 +34,7 @@ WRONG = [
     ('kd --teacher NETS:forgets', 'has different outputs'),
     ('baseline --student NETS:breaks', 'nets.py, line 27: RuntimeError: eight images'),
     ('kd --teacher NETS:breaks', 'nets.py, line 27: RuntimeError: eight images'),
+    ('kd --student NETS:undefined', 'Undefined returns NaN for training images before its first step'),
     ('exp2 --student NETS:detached --hint stage2:body.0', 'RuntimeError: element 0 of tensors does not require grad'),
 ]
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -13,6 +14,7 @@ from kdfast.data.files import read_file
 
 SUFFIXES = ('.csv', '.tsv', '.jsonl', '.ndjson', '.json', '.txt')
 DELIMITERS = ',;\t|'
+BOMS = BOM_UTF16_LE, BOM_UTF16_BE  # begin a text that Excel saves as "Unicode Text"
 LIST_SEPARATOR = '\x1f'  # between the labels of a list
 
 
@@ -74,11 +76,13 @@ def _read_text(where, open_file):
     content = read_file(open_file)
     if isinstance(content, Exception):
         raise KdfastError(f'cannot read {where} ({content})') from content
+    codec, name = ('utf-16', 'UTF-16') if content.startswith(BOMS) else ('utf-8-sig', 'UTF-8')
     try:
-        return content.decode('utf-8-sig')
+        return content.decode(codec)
     except UnicodeDecodeError as e:
         line = content.count(b'\n', 0, e.start) + 1
-        raise KdfastError(f'{where}, line {line}: not UTF-8 ({e.reason}): save it as UTF-8') from e
+        remedy = 'save it as UTF-8, in Excel as "CSV UTF-8"'
+        raise KdfastError(f'{where}, line {line}: not {name} ({e.reason}): {remedy}') from e
 
 
 def _from_delimited_text(where, text):
