@@ -122,7 +122,7 @@ class PixelSummary:
     def add(
         self,
         images: np.ndarray,  # ([n, ]height, width, 3), uint8
-        counts: np.ndarray | None = None,  # From `count_values`, if they are known
+        counts: np.ndarray | int | None = None,  # From `count_values`, if they are known; 0 if they were added before
     ):
         "Add the next images of the split."
         images = np.ascontiguousarray(images)

@@ -1,7 +1,12 @@
 "Export the network of a run as one file, and verify it against the run's predictions."
 
+import io
 import json
 import re
+import warnings
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -23,6 +28,7 @@ from kdfast.runs.run_dir import RunDir
 from kdfast.stats.labels import THRESHOLD
 
 ATTENTION = functional.scaled_dot_product_attention
+CLOSE = 1e-3  # largest difference of a probability
 MAX_CHANGED = 0.001  # fraction of the validation images whose predicted class may change
 
 
@@ -80,8 +86,9 @@ def to_onnx(
     """Write a network as ONNX.
 
     The input `images` is (n, 3, height, width), RGB from 0 to 1; the output `probabilities` is (n, classes).
-    Normalization is part of the model; classes and image size are in its metadata, under `kdfast`. Raises KdfastError
-    if a network cannot be converted.
+    Normalization is part of the model; classes and image size are in its metadata, under `kdfast`. PyTorch has several
+    ways to convert a network, each with gaps of its own: the first one that gives the network's outputs counts. Raises
+    KdfastError if there is none.
     """
     try:
         import onnx
@@ -89,23 +96,79 @@ def to_onnx(
         import onnxscript  # noqa: F401
     except ImportError as e:
         raise KdfastError("ONNX needs packages that are not installed: pip install 'kdfast[onnx]'") from e
-    images = torch.zeros(2, 3, *network.build_info['size'])
-    try:
-        with patch.object(functional, 'scaled_dot_product_attention', attention_in_4d):
-            program = torch.onnx.export(
-                InferenceModel(network).eval(),
-                (images,),
-                input_names=['images'],
-                output_names=['probabilities'],
-                dynamo=True,
-                verbose=False,
-                dynamic_shapes=dict(images={0: torch.export.Dim('n')}),
-            )
-    except torch.onnx.OnnxExporterError as e:
-        raise KdfastError(f'{network.build_info["network"]} cannot be written as ONNX: {first_cause(e)}') from e
-    model = program.model_proto
-    onnx.helper.set_model_props(model, dict(kdfast=json.dumps(network.build_info)))
-    write(file, model.SerializeToString())
+    failures = []
+    for convert in CONVERSIONS:
+        try:
+            content = converted(convert, network)
+        except Exception as e:  # those of the exporters and of ONNX Runtime have no common base class
+            failures.append(e)
+            continue
+        model = onnx.load_from_string(content)
+        onnx.helper.set_model_props(model, dict(kdfast=json.dumps(network.build_info)))
+        return write(file, model.SerializeToString())
+    cause = first_cause(failures[0])
+    raise KdfastError(f'{network.build_info["network"]} cannot be written as ONNX: {cause}') from failures[0]
+
+
+def converted(
+    convert: Callable,  # One of CONVERSIONS
+    network: nn.Module,  # Of a run
+) -> bytes:  # An ONNX model
+    """Convert a network, and compare its outputs for one and for three images.
+
+    Raises any exception if a conversion fails, and AssertionError for other outputs.
+    """
+    from onnxruntime import InferenceSession
+
+    model, size = InferenceModel(network).eval(), network.build_info['size']
+    with (
+        patch.object(functional, 'scaled_dot_product_attention', attention_in_4d),
+        warnings.catch_warnings(action='ignore'),
+        redirect_stdout(io.StringIO()),  # a failed conversion prints the whole graph
+    ):
+        content = convert(model, torch.zeros(2, 3, *size))
+    session = InferenceSession(content, providers=['CPUExecutionProvider'])
+    for n in 1, 3:
+        images = torch.rand(n, 3, *size, generator=torch.Generator().manual_seed(n))
+        with torch.no_grad():
+            expected = model(images)
+        torch.testing.assert_close(
+            torch.from_numpy(session.run(None, dict(images=images.numpy()))[0]), expected, rtol=0, atol=CLOSE
+        )
+    return content
+
+
+def by_graph(
+    model: nn.Module,  # An InferenceModel
+    images: torch.Tensor,  # Two of them
+    optimize: bool = True,  # Whether the exporter simplifies the model
+) -> bytes:  # An ONNX model
+    "Convert a model by the graph that `torch.export` captures."
+    program = torch.onnx.export(
+        model,
+        (images,),
+        **NAMES,
+        dynamo=True,
+        verbose=False,
+        optimize=optimize,
+        dynamic_shapes=dict(images={0: torch.export.Dim('n')}),
+    )
+    return program.model_proto.SerializeToString()
+
+
+def by_tracing(
+    model: nn.Module,  # An InferenceModel
+    images: torch.Tensor,  # Two of them
+) -> bytes:  # An ONNX model
+    "Convert a model by the operations that it does for some images."
+    content = io.BytesIO()
+    axes = {name: {0: 'n'} for names in NAMES.values() for name in names}
+    torch.onnx.export(model, (images,), content, **NAMES, dynamo=False, dynamic_axes=axes)
+    return content.getvalue()
+
+
+NAMES = dict(input_names=['images'], output_names=['probabilities'])
+CONVERSIONS = (by_graph, partial(by_graph, optimize=False), by_tracing)
 
 
 def attention_in_4d(

@@ -38,15 +38,15 @@ class InferenceModel(nn.Module):
         super().__init__()
         self.network = network
         self.several = has_several_labels(network.build_info)
-        for name in ('mean', 'std'):
-            self.register_buffer(name, torch.tensor(network.build_info[name]).view(3, 1, 1))
+        for name in ('mean', 'std'):  # named unlike what exporters call results of operations
+            self.register_buffer(f'{name}_of_images', torch.tensor(network.build_info[name]).view(3, 1, 1))
 
     def forward(
         self,
         images: Tensor,  # (n, 3, height, width), from 0 to 1
     ) -> Tensor:  # (n, classes)
         "Compute probabilities."
-        logits = self.network((images - self.mean) / self.std)
+        logits = self.network((images - self.mean_of_images) / self.std_of_images)
         return logits.sigmoid() if self.several else logits.softmax(1)
 
 

@@ -233,3 +233,41 @@ def test_an_attention_over_five_dimensions_is_exported(tmp_path, data):
     session, images = onnxruntime.InferenceSession(tmp_path / 'x.onnx'), np.random.rand(3, 3, 8, 8).astype(np.float32)
     (found,) = session.run(None, dict(images=images))
     assert np.allclose(found, predict.from_network(network)(images), atol=1e-5)
+
+
+def test_the_first_conversion_with_the_networks_outputs_counts(tmp_path, data, monkeypatch):
+    def network(seed):
+        torch.manual_seed(seed)
+        found = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 3))
+        found.build_info = dict(network='flat', mean=data.mean, std=data.std, size=[8, 8], classes=data.classes)
+        return found
+
+    def fails(model, images):
+        print('a graph of ten thousand lines')
+        raise RuntimeError('no such operation\n  in line 7')
+
+    def converts_another(model, images):
+        return export.by_graph(predict.InferenceModel(network(1)).eval(), images)
+
+    tried = []
+    ways = [
+        lambda *given, way=way: tried.append(way) or way(*given) for way in (fails, converts_another, export.by_tracing)
+    ]
+    monkeypatch.setattr(export, 'CONVERSIONS', ways)
+    export.to_onnx(network(0), tmp_path / 'x.onnx')
+    assert tried == [fails, converts_another, export.by_tracing]
+    classify, _ = predict.classifier(tmp_path / 'x.onnx')
+    images = np.random.rand(5, 3, 8, 8).astype(np.float32)
+    assert np.allclose(classify(images), predict.from_network(network(0))(images), atol=1e-5)
+    monkeypatch.setattr(export, 'CONVERSIONS', ways[:2])
+    with pytest.raises(KdfastError, match='^flat cannot be written as ONNX: no such operation$'):
+        export.to_onnx(network(0), tmp_path / 'y.onnx')
+    assert not (tmp_path / 'y.onnx').exists()
+
+
+@pytest.mark.parametrize('convert', export.CONVERSIONS)
+def test_all_conversions_take_any_number_of_images(data, convert):
+    "And names of the network's own weights and operations do not collide with those of the normalization"
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    network.build_info = dict(network='mean', mean=data.mean, std=data.std, size=[8, 8], classes=list('abcd'))
+    export.converted(convert, network)
