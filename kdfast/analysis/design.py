@@ -4,12 +4,13 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 
 from kdfast.core.atomic import write_json
 from kdfast.core.errors import KdfastError
 from kdfast.runs.run_dir import locate_run, utc_now
-from kdfast.stats.sequential import Design
+from kdfast.stats.sequential import LOOKS, Design, by_union_bound
 
 FOLDER = 'designs'  # beside the recipes of a data set
 
@@ -20,21 +21,24 @@ class Declared:
 
     against: str  # The baseline, as its directory is called
     recipes: tuple[str, ...]  # Compared with it, likewise; of the matrix question all of its recipes
-    looks: tuple[int, ...]  # Seeds at each look
+    looks: tuple[int, ...]  # Seeds at each look; none: those of an earlier declaration, else the default
     margin: float  # Smallest difference that matters, as a fraction
     declared: str = ''  # When, UTC
     finished_before: int = 0  # Runs of these recipes that were finished then, and may have been looked at
     metric: str = 'accuracy'  # What verdicts judge, by its name in kdfast.analysis.metrics
     contrasts: tuple[str, ...] = ()  # Of the matrix question: the primary one, which decides, then the secondary one
     arguments: dict = field(default_factory=dict)  # Of the matrix question: those of all its runs
+    confidences: tuple[float, ...] = ()  # Of the intervals at each look, once it is declared
+
+    @property
+    def comparisons(self) -> int:
+        "Number of differences that share the 5 %: all recipes; each contrast of the matrix question has its own."
+        return 1 if self.contrasts else len(self.recipes)
 
     @property
     def design(self) -> Design:
-        """The looks and their confidence.
-
-        All recipes share the 5 %; each contrast of the matrix question has 5 % of its own.
-        """
-        return Design(self.looks, 1 if self.contrasts else len(self.recipes))
+        "The looks and their confidence."
+        return Design(self.looks or LOOKS, self.comparisons, self.confidences)
 
 
 def design_file(
@@ -57,24 +61,27 @@ def declare(
 
     Raises KdfastError if the same study was declared with other looks or another margin.
     """
-    wanted.design  # refuse what is no design before anything is written
+    design = wanted.design  # raises KdfastError for what is none, before anything is written
     file = design_file(runs_dir, data, wanted.against, wanted.recipes)
     if file.exists():
         known = read_design(file)
-        if (known.looks, known.margin, known.metric) != (wanted.looks, wanted.margin, wanted.metric):
+        looks = wanted.looks or known.looks
+        if (known.looks, known.margin, known.metric) != (looks, wanted.margin, wanted.metric):
             raise KdfastError(
                 f'this study was declared on {known.declared[:10]} with looks at {listed_looks(known.looks)} seeds, a '
                 f'margin of {100 * known.margin:g} points and --metric {known.metric} ({file}), and its error rate '
-                'holds for that alone. Leave the options out or give them the same values, or start a study of its own '
+                'holds for that alone. Give the same margin and metric and no other looks, or start a study of its own '
                 'with --runs'
             )
         return known
     finished = sum(
         locate_run(runs_dir, data, name, seed).finished
         for name in (wanted.against, *wanted.recipes)
-        for seed in range(wanted.looks[-1])
+        for seed in range(design.last)
     )
-    made = replace(wanted, declared=utc_now(), finished_before=finished)
+    made = replace(
+        wanted, looks=design.looks, confidences=design.confidences, declared=utc_now(), finished_before=finished
+    )
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, asdict(made))
     return made
@@ -86,8 +93,9 @@ def read_design(
     "Read a design. Raises KdfastError if the file has none."
     try:
         found = json.loads(file.read_text())
-        lists = {name: tuple(found.get(name, ())) for name in ('recipes', 'looks', 'contrasts')}
-        return Declared(**found | lists)
+        lists = {name: tuple(found.get(name, ())) for name in ('recipes', 'looks', 'contrasts', 'confidences')}
+        design = Declared(**found | lists)
+        return replace(design, confidences=design.confidences or by_union_bound(design.looks, design.comparisons))
     except (OSError, ValueError, TypeError, AttributeError) as e:
         raise KdfastError(
             f'{file} is not the design of a study: {e}. Move it away, and the study can be declared'
@@ -116,5 +124,7 @@ def parse_looks(
 def listed_looks(
     looks: Sequence[int],  # At least one
 ):
-    "Format numbers of seeds for a sentence, for example: 3, 5 and 8."
-    return f'{", ".join(map(str, looks[:-1]))} and {looks[-1]}' if len(looks) > 1 else str(looks[0])
+    "Format numbers of seeds for a sentence, for example: 3, 5 and 8; or 4 to 10, 12, 14 and 16."
+    runs = [[n for _, n in run] for _, run in groupby(enumerate(looks), key=lambda pair: pair[1] - pair[0])]
+    parts = [part for run in runs for part in ([f'{run[0]} to {run[-1]}'] if len(run) > 2 else map(str, run))]
+    return f'{", ".join(parts[:-1])} and {parts[-1]}' if len(parts) > 1 else parts[0]

@@ -8,6 +8,7 @@ from kdfast.cli.designs import train_until_decided
 from kdfast.cli.planned import PlannedStudy
 from kdfast.core.errors import KdfastError
 
+FEWEST = 3  # seeds of a study
 PLANNED = 0.9  # of the budget: a forecast may be too low
 UNITS = dict(s=1, sec=1, m=60, min=60, h=3600, d=86400)
 
@@ -40,15 +41,16 @@ def looks_within(
     costs = study.costs(LOOKS[-1])
     used = time.monotonic() - began
     n = seeds_within(PLANNED * (seconds - used), study.tasks, costs, study.jobs, LOOKS[-1])
-    first = seconds_needed(study.tasks(LOOKS[0]), costs, study.jobs)
-    if n < LOOKS[0]:
+    looks = (*(look for look in LOOKS if look < n), max(n, FEWEST))
+    first = seconds_needed(study.tasks(looks[0]), costs, study.jobs)
+    if n < FEWEST:
         raise KdfastError(
-            f'--budget {budget} is enough for {n} seed{"s" * (n != 1)}, and the first look is at {LOOKS[0]} seeds, '
+            f'--budget {budget} is enough for {n} seed{"s" * (n != 1)}, and the first look is at {FEWEST} seeds, '
             f'which take about {long_time(first)}: expected --budget {int((used + first / PLANNED) / 60) + 1}min or '
             'more, fewer --epochs, or a smaller --size'
         )
-    print_note(f'{n} seeds fit into the budget; {LOOKS[0]} seeds take about {long_time(first)}')
-    return (*(look for look in LOOKS if look < n), n)
+    print_note(f'{n} seeds fit into the budget; {looks[0]} seeds take about {long_time(first)}')
+    return looks
 
 
 def hopeless_note(

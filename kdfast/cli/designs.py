@@ -60,14 +60,14 @@ def chosen_looks(
     max_seeds: int | None,  # Seeds at the last look
     training: StudyOptions,  # As given
 ) -> tuple[int, ...]:
-    "Return the numbers of seeds of all looks. Raises KdfastError for --seeds beside them."
+    "Return the numbers of seeds of all looks, none if they are not given. Raises KdfastError for --seeds beside them."
     from kdfast.analysis.design import parse_looks
     from kdfast.stats.sequential import LOOKS
 
     if training.seeds != StudyOptions.seeds:
         raise KdfastError(f'--seeds {training.seeds} with --until-decided: the looks decide how many; use --max-seeds')
-    numbers = parse_looks(looks) if looks else LOOKS
-    return (*(n for n in numbers if n < max_seeds), max_seeds) if max_seeds else numbers
+    numbers = parse_looks(looks) if looks else ()
+    return (*(n for n in numbers or LOOKS if n < max_seeds), max_seeds) if max_seeds else numbers
 
 
 def refuse_looks(

@@ -107,6 +107,8 @@ def planned(
     before = declared_before(design, training.runs, data.name)
     if before and (before.margin, before.metric) == (design.margin, design.metric):
         design = before
+    else:
+        design = replace(design, looks=design.design.looks)
     study = PlannedStudy(wanted, data, images, training)
     known = spreads(find_runs(training.runs, data.name), design, study.class_sizes, error)
     costs, last = study.costs(design.looks[-1]), study.tasks(design.looks[-1])

@@ -51,7 +51,7 @@ UntilDecidedOption = Annotated[
 LooksOption = Annotated[
     Optional[str],
     typer.Option(
-        metavar='N,N,…', help='Numbers of seeds at which to look, for --until-decided (default: 3,5,8,12,20).'
+        metavar='N,N,…', help='Numbers of seeds at which to look, for --until-decided (default: 4 to 10, 12, … 20).'
     ),
 ]
 MaxSeedsOption = Annotated[

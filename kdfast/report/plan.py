@@ -11,6 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from kdfast.analysis.design import listed_looks
 from kdfast.core.errors import listed
 from kdfast.core.format import duration
 from kdfast.stats.planning import SHARE
@@ -22,7 +23,7 @@ def plan_view(
     found: dict,  # See above
 ) -> Group:
     "Return the seeds, the minutes and the disk space that a study is expected to need."
-    looks = listed(list(map(str, found['looks'])))
+    looks = listed_looks(found['looks'])
     known = f', declared on {found["declared"]}' if found['declared'] else ''
     title = f'\n{listed(found["recipes"])} on {found["data"]}: looks at {looks} seeds{known}\n'
     meaning = (

@@ -8,6 +8,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from kdfast.analysis.design import listed_looks
 from kdfast.analysis.metrics import METRICS
 from kdfast.analysis.worth import NO, YES, chosen_row
 from kdfast.core.errors import listed
@@ -195,7 +196,7 @@ def remarks(
     "Return what the intervals are about."
     confidences = sorted({row['confidence'] for row in found['recipes']})
     said = [
-        f'intervals of a declared design (looks at {listed(list(map(str, found["looks"])))} seeds, '
+        f'intervals of a declared design (looks at {listed_looks(found["looks"])} seeds, '
         f'{len(found["recipes"])} recipes; confidence {", ".join(f"{100 * c:.2f} %" for c in confidences)}): they hold '
         'together, so that at most 5 % of such answers are wrong, however the best recipe is chosen',
         'about these validation images, this teacher and these epochs; points are means, which are too high on '

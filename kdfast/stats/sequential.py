@@ -2,20 +2,23 @@
 
 Whoever looks at a fixed-n interval again and again, and stops when it decides, is wrong more often than it promises:
 14 % instead of 5 % with five looks (Armitage, McPherson & Rowe 1969, https://doi.org/10.2307/2343787). Here every look
-has an interval of higher confidence. The errors of the looks, and of the recipes that are compared with one baseline,
-add up to 5 % at most (union bound), whatever depends on what and whenever the study ends. Look k spends the share of
-the 5 % that its new seeds are of all seeds (linear spending: Lan & DeMets 1983, https://doi.org/10.1093/biomet/70.3.659).
-Imports no torch.
+has an interval of higher confidence. Look k may end as many studies wrongly as its new seeds are of all seeds (linear
+spending: Lan & DeMets 1983, https://doi.org/10.1093/biomet/70.3.659), so that all looks together do so in 5 % of
+studies; the boundaries are exact for normal values (`kdfast.stats.boundaries`). Recipes that are compared with one
+baseline share the 5 % equally, whatever depends on what (Bonferroni). Imports no torch.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from scipy.special import stdtr
+
 from kdfast.core.errors import KdfastError
+from kdfast.stats.boundaries import boundaries
 from kdfast.stats.intervals import CONFIDENCE, MARGIN, Difference, over_seeds
 
-LOOKS = 3, 5, 8, 12, 20
+LOOKS = 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 18, 20
 MOST_LOOKS = 50
 
 
@@ -28,6 +31,7 @@ class Design:
 
     looks: tuple[int, ...] = LOOKS  # Seeds at each look
     comparisons: int = 1  # Recipes that are compared with the baseline
+    declared: tuple[float, ...] = ()  # Confidence of the intervals at each look, if it was written down before
 
     def __post_init__(self):
         looks = self.looks
@@ -35,8 +39,10 @@ class Design:
         if not rising or len(looks) > MOST_LOOKS:
             raise KdfastError(
                 f'looks {",".join(map(str, looks)) or "none"}: expected numbers of seeds that increase, 2 or more, '
-                'such as 3,5,8,12,20'
+                'such as 5,10,20'
             )
+        if self.declared and len(self.declared) != len(looks):
+            raise KdfastError(f'{len(self.declared)} confidences for {len(looks)} looks: expected one for each look')
         if self.comparisons < 1:
             raise KdfastError('a design needs a recipe to compare with the baseline')
 
@@ -49,16 +55,24 @@ class Design:
         self,
         look: int,  # One of `looks`
     ) -> float:
-        "Return the share of wrong verdicts that one comparison may have at this look."
+        "Return the share of studies that one comparison may end wrongly at this look."
         before = max((n for n in self.looks if n < look), default=0)
         return (1 - CONFIDENCE) * (look - before) / self.last / self.comparisons
+
+    @property
+    def confidences(self) -> tuple[float, ...]:
+        "Confidence that an interval of each look would have as the only one."
+        if self.declared:
+            return self.declared
+        limits = boundaries(self.looks, tuple(map(self.alpha, self.looks)))
+        return tuple(float(1 - 2 * stdtr(n - 1, -limit)) for n, limit in zip(self.looks, limits))
 
     def confidence(
         self,
         look: int,  # One of `looks`
     ) -> float:
         "Return the confidence of the intervals at this look."
-        return 1 - self.alpha(look)
+        return self.confidences[self.looks.index(look)]
 
     def reached(
         self,
@@ -73,6 +87,15 @@ class Design:
     ) -> int | None:
         "Return the number of seeds at the next look; None after the last one."
         return next((look for look in self.looks if look > n), None)
+
+
+def by_union_bound(
+    looks: tuple[int, ...],  # Seeds at each look
+    comparisons: int,  # Recipes that are compared with the baseline
+) -> tuple[float, ...]:
+    "Return the confidence at each look of designs that do not record it: every look pays for itself alone."
+    design = Design(looks, comparisons)
+    return tuple(1 - design.alpha(look) for look in looks)
 
 
 def decide(

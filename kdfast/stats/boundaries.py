@@ -1,0 +1,97 @@
+"""Boundaries of Student's t for a study that is looked at several times, exact for normal values.
+
+Let x be the differences of n seeds, less their true mean, and u = sum(x) / |x|. The direction of x is uniform on the
+sphere and independent of its length, and t = u · sqrt((n − 1) / (n − u²)). One more seed turns the direction by an
+angle φ whose density is proportional to cos(φ)^(n − 1), so that u becomes u · cos φ + sin φ: a Markov chain of one
+dimension, whatever the standard deviation is. Its density, without the studies that earlier looks have ended, is
+followed on a grid from seed to seed, as Armitage, McPherson & Rowe (1969, https://doi.org/10.2307/2343787) do for a
+known deviation. Imports no torch.
+"""
+
+from functools import cache
+from math import asin, atan, pi, sqrt
+
+import numpy as np
+from numpy.polynomial.legendre import leggauss
+from scipy.special import beta, stdtrit
+
+CELLS, NODES = 400, 64  # of the grid of u; of the Gauss–Legendre quadrature over φ
+
+
+@cache
+def boundaries(
+    looks: tuple[int, ...],  # Seeds at each look, increasing
+    alphas: tuple[float, ...],  # Probability that |t| exceeds the boundary of each look and none before
+) -> tuple[float, ...]:  # Of |t|, one for each look
+    """Return the boundary of each look.
+
+    Looks at two seeds, whose density is infinite at its ends, are not followed: the later looks count as if those had
+    ended no study, which errs on the safe side.
+    """
+    found, running = [], None  # values of u, and the density of the studies that no look has ended
+    for before, n, alpha in zip((0, *looks), looks, alphas):
+        if running is None:
+            edge = u_of(float(stdtrit(n - 1, 1 - alpha / 2)), n)
+            kept = grid_to(edge, n)
+            running = (kept, first_density(kept, n)) if n > 2 else None
+        else:
+            for seeds in range(before, n):
+                running = add_seed(*running, seeds)
+            edge = upper_point(*running, alpha)
+            kept = grid_to(edge, n)
+            running = kept, np.interp(kept, *running)
+        found.append(edge * sqrt((n - 1) / (n - edge**2)))
+    return tuple(found)
+
+
+def u_of(
+    t: float,  # Of Student's t
+    n: int,  # Seeds
+) -> float:
+    "Return the u at which Student's t has a value."
+    return t * sqrt(n / (n - 1 + t**2))
+
+
+def grid_to(
+    edge: float,  # Largest u
+    n: int,  # Seeds
+) -> np.ndarray:  # (CELLS + 1,)
+    "Return values of u from 0, denser near sqrt(n), where t becomes infinite."
+    return sqrt(n) * np.sin(np.linspace(0, asin(edge / sqrt(n)), CELLS + 1))
+
+
+def first_density(
+    u: np.ndarray,  # From 0 to less than sqrt(n)
+    n: int,  # Seeds, at least 3
+) -> np.ndarray:
+    "Return the density of u if no study has ended: that of a coordinate on the sphere."
+    return (1 - u**2 / n) ** ((n - 3) / 2) / (sqrt(n) * beta(0.5, (n - 1) / 2))
+
+
+def add_seed(
+    grid: np.ndarray,  # Values of u, from 0 to the largest
+    density: np.ndarray,  # At these values; the same below 0
+    n: int,  # Seeds
+) -> tuple[np.ndarray, np.ndarray]:  # The same for one more seed
+    "Return the density of u · cos φ + sin φ, integrated over the φ for which |u| is in the grid."
+    edge = grid[-1]
+    after = grid_to(sqrt(1 + edge**2), n + 1)[:, None]
+    turn, reach = np.arcsin((after / sqrt(1 + edge**2)).clip(max=1)), atan(edge)
+    low, high = turn - reach, np.minimum(turn + reach, pi - turn - reach)
+    nodes, weights = leggauss(NODES)
+    angles = (low + high) / 2 + (high - low) / 2 * nodes
+    cosines = np.cos(angles)
+    before = np.interp(abs((after - np.sin(angles)) / cosines), grid, density)
+    values = before * cosines ** (n - 2) / beta(0.5, n / 2)
+    return after[:, 0], (values * weights).sum(1) * (high - low)[:, 0] / 2
+
+
+def upper_point(
+    grid: np.ndarray,  # Values of u, from 0 to the largest
+    density: np.ndarray,  # At these values; the same below 0
+    alpha: float,  # Probability
+) -> float:
+    "Return the u that |u| exceeds with a probability."
+    cells = (density[1:] + density[:-1]) / 2 * np.diff(grid)
+    beyond = 2 * np.append(np.cumsum(cells[::-1])[::-1], 0.0)
+    return float(np.interp(-alpha, -beyond, grid))
