@@ -32,7 +32,7 @@ class Declared:
 
     @property
     def comparisons(self) -> int:
-        "Number of differences that share the 5 %: all recipes; each contrast of the matrix question has its own."
+        "Number of differences that share the 5 %; each contrast of the matrix question has its own."
         return 1 if self.contrasts else len(self.recipes)
 
     @property

@@ -2,10 +2,11 @@
 
 import re
 import time
+from dataclasses import replace
 
 from kdfast.cli.app import print_note
 from kdfast.cli.designs import train_until_decided
-from kdfast.cli.planned import PlannedStudy
+from kdfast.cli.planned import PlannedStudy, declared_before
 from kdfast.core.errors import KdfastError
 
 FEWEST = 3  # seeds of a study
@@ -80,20 +81,24 @@ def hopeless_note(
 
 def train_within(
     study: PlannedStudy,  # To train
-    design,  # kdfast.analysis.design.Declared
-    measured: bool,  # Whether its costs were measured in this call, which rehearses the recipes
-    deadline: float,  # Value of time.monotonic()
+    design,  # kdfast.analysis.design.Declared, without its looks
+    began: float,  # Value of time.monotonic() when the budget began
+    seconds: float,  # The budget
     budget: str,  # As given
-) -> list:  # Tasks without a result
+) -> tuple:  # The design with its looks, as declared before if it was; tasks without a result
     "Train until there is an answer, or the time is over and the runs are saved."
     from kdfast.analysis.worth import UNDECIDED, answer_of
     from kdfast.study.schedule import OutOfTime
 
-    train = study.trainer(measured, deadline)
+    declared = declared_before(design, study.training.runs, study.data.name)
+    design = replace(design, looks=declared.looks if declared else looks_within(study, began, seconds, budget))
+    if not declared and (note := hopeless_note(study, design)):
+        print_note(note)
+    train = study.trainer(not declared, began + seconds)  # measuring its costs has rehearsed the recipes
     try:
-        return train_until_decided(
+        return design, train_until_decided(
             design, study.training.runs, study.data.name, train, lambda rows: answer_of(rows) != UNDECIDED
         )
     except OutOfTime:
         print_note(f'the budget of {budget} is over; the runs are saved, and the same command continues')
-        return []
+        return design, []

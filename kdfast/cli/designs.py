@@ -60,7 +60,10 @@ def chosen_looks(
     max_seeds: int | None,  # Seeds at the last look
     training: StudyOptions,  # As given
 ) -> tuple[int, ...]:
-    "Return the numbers of seeds of all looks, none if they are not given. Raises KdfastError for --seeds beside them."
+    """Return the numbers of seeds of all looks, none if they are not given.
+
+    Raises KdfastError for --seeds beside them.
+    """
     from kdfast.analysis.design import parse_looks
     from kdfast.stats.sequential import LOOKS
 

@@ -75,7 +75,7 @@ def plan_study(
     given = without_none(vars(arguments)) | changed_values(SETTINGS, settings)
     wanted = with_arguments(chosen_recipes(recipe, all_), given)
     design = design_of(wanted, looks, max_seeds, to_fraction(margin), training)
-    found, study = planned(wanted, design, metric, None if error is None else error / 100, images, training)
+    found = planned(wanted, design, metric, None if error is None else error / 100, images, training)
     words = [*(recipe or []), *(['--all'] if all_ else []), *option_flags(given), *study_flags(images, training)]
     asked = option_flags(without_none(dict(metric=metric, looks=looks, max_seeds=max_seeds)))
     found['next'] = next_command(found, words, asked, baseline_words(wanted, images, training))
@@ -95,23 +95,22 @@ def planned(
     images,  # Options of the data set
     training,  # As given
 ):
-    "Return what `kdfast.report.plan` shows, and the study."
+    "Return what `kdfast.report.plan` shows."
     from kdfast.analysis.metrics import metric_of_kind
     from kdfast.analysis.spread import spreads
     from kdfast.runs.find import find_runs
     from kdfast.study.forecast import bytes_needed, seconds_needed
+    from kdfast.study.fork_server import run_starter
     from kdfast.training.room import free_space
 
     data = load_data(images, training.runs)
-    design = replace(design, metric=metric_of_kind(data.several, metric, data.name).name)
-    before = declared_before(design, training.runs, data.name)
-    if before and (before.margin, before.metric) == (design.margin, design.metric):
-        design = before
-    else:
-        design = replace(design, looks=design.design.looks)
-    study = PlannedStudy(wanted, data, images, training)
+    design = declared_or_default(
+        replace(design, metric=metric_of_kind(data.several, metric, data.name).name), training.runs, data.name
+    )
+    with run_starter() as start:
+        study = PlannedStudy(wanted, data, images, training, start)
+        costs, last = study.costs(design.looks[-1]), study.tasks(design.looks[-1])
     known = spreads(find_runs(training.runs, data.name), design, study.class_sizes, error)
-    costs, last = study.costs(design.looks[-1]), study.tasks(design.looks[-1])
     return dict(
         data=data.name,
         images=sum(study.class_sizes),
@@ -126,7 +125,19 @@ def planned(
         seconds=seconds_needed(last, costs, study.jobs),
         bytes=bytes_needed(last, costs, study.jobs),
         free=free_space(training.runs),
-    ), study
+    )
+
+
+def declared_or_default(
+    design,  # kdfast.analysis.design.Declared
+    runs_dir,  # Directory of the runs
+    data,  # Name of the data set
+):
+    "Return the design as it was declared before; else with the default looks, if it has none."
+    before = declared_before(design, runs_dir, data)
+    if before and (before.margin, before.metric) == (design.margin, design.metric):
+        return before
+    return replace(design, looks=design.design.looks)
 
 
 def spread_outlook(

@@ -18,6 +18,8 @@ class PlannedStudy:
     data: Any  # kdfast.data.dataset.Data, which imports numpy
     images: DataOptions  # As given
     training: StudyOptions  # As given
+    start: Callable  # Starts its processes, from `run_starter`
+    start_run: Callable | None = None  # Starts its runs, if not as other processes
 
     @property
     def jobs(self) -> int:
@@ -29,7 +31,7 @@ class PlannedStudy:
     @property
     def common(self) -> list[str]:
         "Options of all runs."
-        return [*changed_flags(self.images), *changed_flags(self.training, only=['trust_code', 'runs'])]
+        return [*changed_flags(self.images), *changed_flags(self.training, only=['trust_code', 'runs', 'resplit'])]
 
     @property
     def class_sizes(self) -> list[int]:
@@ -56,11 +58,11 @@ class PlannedStudy:
         from kdfast.study.timing import measure_costs
 
         with status('timing a few steps of each recipe'):
-            return measure_costs(self.tasks(seeds), self.common, self.training.threads)
+            return measure_costs(self.tasks(seeds), self.common, self.training.threads, self.start)
 
     def trainer(
         self,
-        measured: bool,  # Whether `costs` has rehearsed the recipes in this call
+        measured: bool = False,  # Whether `costs` has rehearsed the recipes in this call
         deadline: float = inf,  # Value of time.monotonic() at which runs are stopped
     ) -> Callable:  # Trains the first seeds, as `train_until_decided` needs it
         "Return the function that trains the study."
@@ -72,8 +74,8 @@ class PlannedStudy:
             tasks = self.tasks(seeds)
             if not (rehearsed or measured):
                 with status('rehearsing the recipes'):
-                    schedule.rehearse_tasks(tasks, common, jobs, threads)
-            return schedule.run_tasks(tasks, common, jobs, threads, err, deadline=deadline)
+                    schedule.rehearse_tasks(tasks, common, jobs, threads, self.start)
+            return schedule.run_tasks(tasks, common, jobs, threads, err, self.start_run or self.start, deadline)
 
         return train
 

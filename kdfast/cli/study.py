@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from kdfast.cli.app import TRAIN, SectionedCommand, app, err, status
+from kdfast.cli.app import TRAIN, SectionedCommand, app
 from kdfast.cli.designs import baseline_names, design_of, refuse_looks, train_until_decided
 from kdfast.cli.options import (
     DEFAULT_RUNS,
@@ -21,10 +21,10 @@ from kdfast.cli.options import (
     TeacherEpochsOption,
     TrustOption,
     UnlabeledOption,
-    changed_flags,
     expand_groups,
     to_fraction,
 )
+from kdfast.cli.planned import PlannedStudy
 from kdfast.cli.recipes import check_names, setting_parameters
 from kdfast.cli.results import UncorrectedOption, compare
 from kdfast.cli.run import load_data, quiet_imports, trust_runs
@@ -181,33 +181,34 @@ def train_all(
     if distributed.env_world_size() > 1:
         raise KdfastError('this command cannot run under torchrun or accelerate launch; use --jobs')
     from kdfast.analysis.metrics import metric_of_kind
-    from kdfast.study import process, schedule
-    from kdfast.study.plan import plan
+    from kdfast.study.fork_server import run_starter
 
     loaded = load_data(images, training.runs, resplit=training.resplit)
-    data = loaded.name
-    judged = metric_of_kind(loaded.several, metric, data).name
-    backend, start = process, None
-    if training.ray:
-        from kdfast.data.sources import located
+    judged = metric_of_kind(loaded.several, metric, loaded.name).name
+    with run_starter() as start:
+        study = PlannedStudy(wanted, loaded, images, training, start)
+        if training.ray:
+            study = on_cluster(study)
+        train = study.trainer()
+        if design is None:
+            return loaded.name, train(training.seeds)
+        return loaded.name, train_until_decided(replace(design, metric=judged), training.runs, loaded.name, train)
 
-        backend = connect_to_ray(training.ray)
-        start = backend.Task
-        training = replace(training, runs=training.runs.resolve())  # valid on other machines, too
-        images = replace(images, data=located(images.data))
-    common = [*changed_flags(images), *changed_flags(training, only=['trust_code', 'runs', 'resplit'])]
+
+def on_cluster(
+    study: PlannedStudy,  # To train
+) -> PlannedStudy:
+    "Return a study whose runs are tasks of a Ray cluster; its paths are valid on other machines, too."
+    from kdfast.data.sources import located
+
+    backend, training = connect_to_ray(study.training.ray), study.training
     jobs = training.jobs or backend.default_jobs(training.threads)
-
-    def train(seeds, rehearsed=False):
-        tasks = plan(wanted, range(seeds), data, training.runs)
-        if not rehearsed:
-            with status('rehearsing the recipes'):
-                schedule.rehearse_tasks(tasks, common, jobs, training.threads)
-        return schedule.run_tasks(tasks, common, jobs, training.threads, err, start)
-
-    if design is None:
-        return data, train(training.seeds)
-    return data, train_until_decided(replace(design, metric=judged), training.runs, data, train)
+    return replace(
+        study,
+        images=replace(study.images, data=located(study.images.data)),
+        training=replace(training, runs=training.runs.resolve(), jobs=jobs),
+        start_run=backend.Task,
+    )
 
 
 def connect_to_ray(

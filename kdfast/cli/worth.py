@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 from kdfast.cli.app import TRAIN, SectionedCommand, app, out, print_json, print_note
-from kdfast.cli.budget import hopeless_note, looks_within, parse_budget, train_within
+from kdfast.cli.budget import parse_budget, train_within
 from kdfast.cli.designs import design_of
 from kdfast.cli.options import (
     DataOptions,
@@ -24,7 +24,7 @@ from kdfast.cli.options import (
     expand_groups,
     to_fraction,
 )
-from kdfast.cli.planned import PlannedStudy, declared_before
+from kdfast.cli.planned import PlannedStudy
 from kdfast.cli.recipes import setting_parameters
 from kdfast.cli.run import load_data, quiet_imports, trust_runs
 from kdfast.cli.study import StudentOption, TeacherOption, raise_if_failed, with_arguments, without_none
@@ -67,12 +67,11 @@ def worth(
     check_options(file)
     given = dict(student=student, teacher=teacher, epochs=epochs, teacher_epochs=teacher_epochs)
     given = without_none(given) | changed_values(SETTINGS, settings)
-    study, design = prepare(given, to_fraction(margin), metric, images, training)
-    declared = declared_before(design, training.runs, study.data.name)
-    design = replace(design, looks=declared.looks if declared else looks_within(study, began, seconds, budget))
-    if not declared and (note := hopeless_note(study, design)):
-        print_note(note)
-    failed = train_within(study, design, not declared, began + seconds, budget)
+    from kdfast.study.fork_server import run_starter
+
+    with run_starter() as start:
+        study, design = prepare(given, to_fraction(margin), metric, images, training, start)
+        design, failed = train_within(study, design, began, seconds, budget)
     found = answered(study, design)
     found['command'] = next_command(found, study, given, budget=budget, margin=margin, metric=metric)
     (print_json if as_json else print_answer)(found)
@@ -104,6 +103,7 @@ def prepare(
     metric,  # As given
     images,  # Options of the data set
     training,  # As given
+    start,  # From `run_starter`
 ):
     "Return the study, with a feature recipe that fits its networks, and a design without its looks."
     from kdfast.analysis.metrics import metric_of_kind
@@ -118,7 +118,7 @@ def prepare(
         trust_runs((arguments['teacher'],))
     name, own = feature_recipe(arguments['student'], arguments['teacher'], data)
     wanted += [(recipe, of_all | own) for recipe, of_all in with_arguments([find_recipe(name)], given)]
-    study = PlannedStudy(wanted, data, images, training)
+    study = PlannedStudy(wanted, data, images, training, start)
     return study, replace(design_of(wanted, None, None, margin, training), metric=judged)
 
 

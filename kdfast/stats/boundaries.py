@@ -4,7 +4,7 @@ Let x be the differences of n seeds, less their true mean, and u = sum(x) / |x|.
 sphere and independent of its length, and t = u · sqrt((n − 1) / (n − u²)). One more seed turns the direction by an
 angle φ whose density is proportional to cos(φ)^(n − 1), so that u becomes u · cos φ + sin φ: a Markov chain of one
 dimension, whatever the standard deviation is. Its density, without the studies that earlier looks have ended, is
-followed on a grid from seed to seed, as Armitage, McPherson & Rowe (1969, https://doi.org/10.2307/2343787) do for a
+followed from seed to seed as a spline, as Armitage, McPherson & Rowe (1969, https://doi.org/10.2307/2343787) do for a
 known deviation. Imports no torch.
 """
 
@@ -13,9 +13,12 @@ from math import asin, atan, pi, sqrt
 
 import numpy as np
 from numpy.polynomial.legendre import leggauss
+from scipy.interpolate import CubicSpline
+from scipy.optimize import brentq
 from scipy.special import beta, stdtrit
 
-CELLS, NODES = 400, 64  # of the grid of u; of the Gauss–Legendre quadrature over φ
+CELLS, NODES = 200, 64  # of the splines over u; of the Gauss–Legendre quadrature over φ
+WIDEST = 9  # of φ · sqrt(n), beyond which the density of φ is below 1e-16 of its maximum
 
 
 @cache
@@ -28,18 +31,17 @@ def boundaries(
     Looks at two seeds, whose density is infinite at its ends, are not followed: the later looks count as if those had
     ended no study, which errs on the safe side.
     """
-    found, running = [], None  # values of u, and the density of the studies that no look has ended
+    found, density = [], None  # of u from 0 on, in the studies that no look has ended
     for before, n, alpha in zip((0, *looks), looks, alphas):
-        if running is None:
+        if density is None:
             edge = u_of(float(stdtrit(n - 1, 1 - alpha / 2)), n)
-            kept = grid_to(edge, n)
-            running = (kept, first_density(kept, n)) if n > 2 else None
+            density = first_density(edge, n) if n > 2 else None
         else:
             for seeds in range(before, n):
-                running = add_seed(*running, seeds)
-            edge = upper_point(*running, alpha)
-            kept = grid_to(edge, n)
-            running = kept, np.interp(kept, *running)
+                density = with_another_seed(density, seeds)
+            edge = upper_point(density, alpha)
+            grid = grid_to(edge, n)
+            density = CubicSpline(grid, density(grid))
         found.append(edge * sqrt((n - 1) / (n - edge**2)))
     return tuple(found)
 
@@ -61,37 +63,37 @@ def grid_to(
 
 
 def first_density(
-    u: np.ndarray,  # From 0 to less than sqrt(n)
+    edge: float,  # Largest u that ends no study
     n: int,  # Seeds, at least 3
-) -> np.ndarray:
-    "Return the density of u if no study has ended: that of a coordinate on the sphere."
-    return (1 - u**2 / n) ** ((n - 3) / 2) / (sqrt(n) * beta(0.5, (n - 1) / 2))
+) -> CubicSpline:
+    "Return the density of u before any look: that of a coordinate on the sphere."
+    grid = grid_to(edge, n)
+    return CubicSpline(grid, (1 - grid**2 / n) ** ((n - 3) / 2) / (sqrt(n) * beta(0.5, (n - 1) / 2)))
 
 
-def add_seed(
-    grid: np.ndarray,  # Values of u, from 0 to the largest
-    density: np.ndarray,  # At these values; the same below 0
+def with_another_seed(
+    density: CubicSpline,  # Of u, from 0 to the largest
     n: int,  # Seeds
-) -> tuple[np.ndarray, np.ndarray]:  # The same for one more seed
-    "Return the density of u · cos φ + sin φ, integrated over the φ for which |u| is in the grid."
-    edge = grid[-1]
+) -> CubicSpline:  # For one more seed
+    "Return the density of u · cos φ + sin φ, integrated over the φ for which u has a density."
+    edge = density.x[-1]
     after = grid_to(sqrt(1 + edge**2), n + 1)[:, None]
     turn, reach = np.arcsin((after / sqrt(1 + edge**2)).clip(max=1)), atan(edge)
-    low, high = turn - reach, np.minimum(turn + reach, pi - turn - reach)
+    most = min(pi / 2, WIDEST / sqrt(n))
+    low, high = np.maximum(turn - reach, -most), np.minimum(np.minimum(turn + reach, pi - turn - reach), most)
+    high = np.maximum(low, high)
     nodes, weights = leggauss(NODES)
     angles = (low + high) / 2 + (high - low) / 2 * nodes
     cosines = np.cos(angles)
-    before = np.interp(abs((after - np.sin(angles)) / cosines), grid, density)
+    before = density(abs(after - np.sin(angles)) / cosines)
     values = before * cosines ** (n - 2) / beta(0.5, n / 2)
-    return after[:, 0], (values * weights).sum(1) * (high - low)[:, 0] / 2
+    return CubicSpline(after[:, 0], (values * weights).sum(1) * (high - low)[:, 0] / 2)
 
 
 def upper_point(
-    grid: np.ndarray,  # Values of u, from 0 to the largest
-    density: np.ndarray,  # At these values; the same below 0
+    density: CubicSpline,  # Of u, from 0 to the largest
     alpha: float,  # Probability
 ) -> float:
     "Return the u that |u| exceeds with a probability."
-    cells = (density[1:] + density[:-1]) / 2 * np.diff(grid)
-    beyond = 2 * np.append(np.cumsum(cells[::-1])[::-1], 0.0)
-    return float(np.interp(-alpha, -beyond, grid))
+    below, edge = density.antiderivative(), density.x[-1]
+    return float(brentq(lambda u: 2 * (below(edge) - below(u)) - alpha, 0, edge))

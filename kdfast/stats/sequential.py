@@ -93,7 +93,7 @@ def by_union_bound(
     looks: tuple[int, ...],  # Seeds at each look
     comparisons: int,  # Recipes that are compared with the baseline
 ) -> tuple[float, ...]:
-    "Return the confidence at each look of designs that do not record it: every look pays for itself alone."
+    "Return the confidence at each look of designs that do not record it: each look is paid for alone."
     design = Design(looks, comparisons)
     return tuple(1 - design.alpha(look) for look in looks)
 

@@ -4,14 +4,12 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from math import inf
 
 from rich.console import Console
 
 from kdfast.core.errors import KdfastError
 from kdfast.study.board import Board
-from kdfast.study.fork_server import run_starter
 from kdfast.study.plan import KDFAST, Task
 from kdfast.study.process import Process, stop_processes
 
@@ -27,6 +25,7 @@ def rehearse_tasks(
     common: list[str],  # Options that all runs share
     jobs: int,  # Number of parallel runs
     threads: int,  # Of each run
+    start: Callable = Process,  # As of `run_tasks`
 ):
     """Rehearse every recipe once, whatever the number of seeds, in another process.
 
@@ -42,15 +41,18 @@ def rehearse_tasks(
         of_recipe.append(task.seed)
     if not seeds:
         return
-    finish_process([*KDFAST, 'rehearse', json.dumps(list(seeds.values())), '--jobs', str(jobs), *common], threads)
+    finish_process(
+        [*KDFAST, 'rehearse', json.dumps(list(seeds.values())), '--jobs', str(jobs), *common], threads, start
+    )
 
 
 def finish_process(
     command: list[str],  # The command line
     threads: int,  # For OpenMP and MKL
+    start: Callable = Process,  # As of `run_tasks`
 ):
     "Run a command in another process until it ends. Raises KdfastError with its last line if it fails."
-    process = Process(command, threads)
+    process = start(command, threads)
     try:
         while not process.ended:
             time.sleep(POLL_SECONDS)
@@ -66,7 +68,7 @@ def run_tasks(
     jobs: int,  # Number of parallel runs
     threads: int,  # Of each run. They affect the last bits of its weights; the number of jobs does not
     console: Console,  # Where the progress is shown
-    start: Callable | None = None,  # Starts a command with a number of threads: a Process, or a task of a cluster
+    start: Callable = Process,  # Starts a command with a number of threads: in a process, a fork, a task of a cluster
     deadline: float = inf,  # Value of time.monotonic() at which runs are stopped, so that they can be resumed
 ) -> list[Task]:  # Those without a result, each with its failure
     """Train every task that is not finished. Raises OutOfTime at the deadline.
@@ -75,7 +77,7 @@ def run_tasks(
     """
     queue = Queue(tasks)
     running = {}
-    with nullcontext(start) if start else run_starter() as start, Board(tasks, running, console) as board:
+    with Board(tasks, running, console) as board:
         try:
             while queue.waiting or running:
                 if time.monotonic() > deadline:

@@ -3,12 +3,13 @@
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean
 
 from kdfast.runs.cost import RunCost
 from kdfast.study.plan import KDFAST, Task
+from kdfast.study.process import Process
 from kdfast.study.schedule import finish_process
 
 
@@ -16,6 +17,7 @@ def measure_costs(
     tasks: Sequence[Task],  # From `plan`: all seeds of all recipes
     common: list[str],  # Options that all runs share
     threads: int,  # Of each run
+    start: Callable = Process,  # As of `run_tasks`
 ) -> dict[str, RunCost]:  # By the name of the recipe's directory
     """Measure the cost of each recipe that is needed next; of others, return that of finished runs.
 
@@ -24,24 +26,26 @@ def measure_costs(
     waiting = [task for task in tasks if not task.folder.finished]
     first = [task for task in waiting if task.seed == waiting[0].seed]
     costs = {name: recorded_cost(of_recipe) for name, of_recipe in finished_by_recipe(tasks).items()}
-    return costs | (timed(first, common, threads) if first else {})
+    return costs | (timed(first, common, threads, start) if first else {})
 
 
 def timed(
     tasks: Sequence[Task],  # Of one seed, each after what it needs
     common: list[str],  # Options that all runs share
     threads: int,  # Of each run
+    start: Callable = Process,  # As of `run_tasks`
 ) -> dict[str, RunCost]:
     "Time the recipes in another process; what that takes besides is the start of every run."
     listed = [(task.recipe_argument, task.given, task.seed) for task in tasks]
     with tempfile.TemporaryDirectory(prefix='kdfast-') as folder:
         file = Path(folder) / 'costs.json'
+        finish_process([*KDFAST, '--version'], threads, start)  # the first of several forks has to wait for imports
         began = time.monotonic()
-        finish_process([*KDFAST, 'probe', json.dumps(listed), str(file), *common], threads)
+        finish_process([*KDFAST, 'probe', json.dumps(listed), str(file), *common], threads, start)
         found = json.loads(file.read_text())
-        start = max(0.0, time.monotonic() - began - found['seconds'])
+        to_start = max(0.0, time.monotonic() - began - found['seconds'])
     costs = {name: RunCost(**cost) for name, cost in found['costs'].items()}
-    return {name: RunCost(start + cost.seconds, cost.kept, cost.while_trained) for name, cost in costs.items()}
+    return {name: RunCost(to_start + cost.seconds, cost.kept, cost.while_trained) for name, cost in costs.items()}
 
 
 def finished_by_recipe(

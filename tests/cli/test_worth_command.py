@@ -10,6 +10,7 @@ from kdfast.cli.budget import parse_budget
 from kdfast.cli.planned import PlannedStudy
 from kdfast.core.errors import KdfastError
 from kdfast.runs.cost import RunCost
+from kdfast.stats.sequential import LOOKS
 from kdfast.study.schedule import OutOfTime
 
 
@@ -65,20 +66,20 @@ def test_the_answer_is_two_sentences_with_numbers_and_the_command(kdfast, images
     done = worth(kdfast, images, tmp_path, '--budget', '1h', '--epochs', 5)
     assert done.status == 0, done.err
     words = ' '.join(done.out.split())
-    assert words.startswith('Yes: kd raises the accuracy of thin on tiny by 4.') and '(3 seeds)' in words
+    assert words.startswith('Yes: kd raises the accuracy of thin on tiny by 4.') and '(4 seeds)' in words
     assert 'takes 1.0 times the time of the baseline' in words
     last = done.out.splitlines()[-1]
     assert last == f'next  kdfast run kd --epochs 5 --seed 2 --data {images} --runs {tmp_path} --threads 1'
     assert '20 seeds fit into the budget' in done.err and fast.rehearsals == [False]  # timing has rehearsed them
     (design,) = find_designs(tmp_path, 'tiny')
-    assert design.looks == (3, 5, 8, 12, 20) and design.recipes == ('kd,epochs=5', 'exp2,epochs=5')
+    assert design.looks == LOOKS and design.recipes == ('kd,epochs=5', 'exp2,epochs=5')
 
 
 def test_a_budget_chooses_the_last_look_before_the_first_one_and_for_good(kdfast, images, tmp_path, fast, monkeypatch):
     "0.9 · 12 min are 6 seeds; the next call goes on with the same looks, whatever its budget"
     fast.gains, fast.seeds = dict(kd=0.01), 4
     done = worth(kdfast, images, tmp_path, '--budget', '12min', '--margin', 1)
-    assert done.status == 0 and find_designs(tmp_path, 'tiny')[0].looks == (3, 5, 6)
+    assert done.status == 0 and find_designs(tmp_path, 'tiny')[0].looks == (4, 5, 6)
     assert 'the budget of 12min is over' in done.err and done.out.lstrip().startswith('Not decided: ')
     assert 'The next look is at 5 seeds, about 60 s' in ' '.join(done.out.split())
     again = f'kdfast worth --budget 12min --margin 1 --data {images} --jobs 1 --runs {tmp_path}'
@@ -87,7 +88,7 @@ def test_a_budget_chooses_the_last_look_before_the_first_one_and_for_good(kdfast
     monkeypatch.setattr('kdfast.report.page.render_page', lambda folders, *_: f'<html> of {len(folders)} runs')
     done = worth(kdfast, images, tmp_path, '--budget', '9h', '--margin', 1, '--json', '--out', tmp_path / 'page.html')
     found = json.loads(done.out)
-    assert done.status == 0 and found['looks'] == [3, 5, 6] and found['n'] == 6 and found['answer'] == 'undecided'
+    assert done.status == 0 and found['looks'] == [4, 5, 6] and found['n'] == 6 and found['answer'] == 'undecided'
     assert found['next'] is None and found['needed']['images'] > 36 and len(found['sentences']) == 2
     assert fast.rehearsals == [False, False, True, False, False]  # nothing was timed in the second call
     assert (tmp_path / 'page.html').read_text() == '<html> of 18 runs'
@@ -171,4 +172,4 @@ def test_the_last_line_of_a_plan_is_the_next_command(kdfast, images, tmp_path, f
 def test_a_plan_knows_a_declared_design(kdfast, images, tmp_path, fast):
     assert worth(kdfast, images, tmp_path, '--budget', '12min').status == 0
     done = kdfast('plan', 'baseline', 'kd', 'exp2', '--data', images, '--runs', tmp_path, '--jobs', 1, '--json')
-    assert done.status == 0 and json.loads(done.out)['looks'] == [3, 5, 6] and json.loads(done.out)['declared']
+    assert done.status == 0 and json.loads(done.out)['looks'] == [4, 5, 6] and json.loads(done.out)['declared']

@@ -110,7 +110,9 @@ def spread(error, source, look, remedies=None):
 
 def test_a_plan_fits_80_columns_and_says_where_its_spread_is_from():
     text = printed(plan_view(plan(spread(None, 'paired differences of 6 runs', 5), declared='2026-11-26')))
-    assert max(map(len, text.splitlines())) <= 80 and text.lstrip().startswith('baseline, kd on photos: looks at 3, 5')
+    assert max(map(len, text.splitlines())) <= 80 and text.lstrip().startswith(
+        'baseline, kd on photos: looks at 3 and 5'
+    )
     for part in ('1.23', '5 seeds', '3.4', '10.0 min', 'declared on 2026-11-26', 'baseline 60 s, teacher 2.5 h'):
         assert part in text
     words = ' '.join(text.split())

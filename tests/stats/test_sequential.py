@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from scipy.stats import t
+from scipy.stats import multivariate_normal, norm, t
 
 from kdfast.core.errors import KdfastError
 from kdfast.stats.intervals import MARGIN
-from kdfast.stats.sequential import LOOKS, Design, decide
+from kdfast.stats.sequential import LOOKS, Design, by_union_bound, decide
 
 
 @pytest.mark.parametrize('looks', [LOOKS, (2, 20), (5,), tuple(range(2, 21))])
@@ -13,6 +13,41 @@ def test_all_looks_and_comparisons_together_spend_5_percent(looks, comparisons):
     design = Design(looks, comparisons)
     spent = sum(comparisons * design.alpha(look) for look in looks)
     assert spent == pytest.approx(0.05) and all(design.alpha(look) > 0 for look in looks)
+
+
+@pytest.mark.parametrize('looks', [LOOKS, (2, 5, 6), (3, 5, 8, 12, 20), (5, 10, 50)])
+@pytest.mark.parametrize('comparisons', [1, 5])
+def test_each_look_ends_its_share_of_studies(looks, comparisons):
+    "Of normal values, |t| exceeds the boundary of a look and none before with the probability that the look spends"
+    design, studies = Design(looks, comparisons), 200_000
+    values = np.random.default_rng(len(looks)).standard_normal((studies, looks[-1]), np.float32) * 3
+    running = np.ones(studies, bool)
+    for look, confidence in zip(looks, design.confidences):
+        of_look = values[:, :look]
+        ends = abs(of_look.mean(1)) / of_look.std(1, ddof=1) * look**0.5 > t.ppf((1 + confidence) / 2, look - 1)
+        spent = design.alpha(look)
+        sampling = 4 * (spent / studies) ** 0.5
+        assert spent * (0.93 if looks[0] == 2 else 1) - sampling < (running & ends).mean() < spent + sampling, look
+        running &= ~ends
+
+
+def test_a_single_look_is_students_interval():
+    assert Design((7,)).confidences == pytest.approx((0.95,)) and Design((7,), 4).confidence(7) == pytest.approx(0.9875)
+
+
+def test_two_looks_by_the_bivariate_normal():
+    "With hundreds of seeds t is nearly normal; its values at two looks have a correlation of sqrt(200 / 400)"
+    both = multivariate_normal(cov=[[1, 0.5**0.5], [0.5**0.5, 1]])
+    first, second = (norm.ppf((1 + confidence) / 2) for confidence in Design((200, 400)).confidences)
+    within = sum(a * b * both.cdf([a * first, b * second]) for a in (1, -1) for b in (1, -1))
+    assert first == pytest.approx(norm.ppf(1 - 0.0125), rel=1e-6) and within == pytest.approx(0.95, abs=2e-4)
+    assert second < norm.ppf(1 - 0.0125)  # less strict than the union bound
+
+
+def test_designs_without_confidences_keep_the_union_bound():
+    assert by_union_bound((3, 5, 10), 2) == pytest.approx((1 - 0.0075, 1 - 0.005, 1 - 0.0125))
+    with pytest.raises(KdfastError, match='1 confidences for 2 looks'):
+        Design((3, 5), 1, (0.95,))
 
 
 def test_an_interval_by_hand():

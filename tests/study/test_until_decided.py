@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from io import StringIO
 
@@ -12,6 +13,7 @@ from kdfast.analysis.worth import UNDECIDED, answer_of
 from kdfast.core.errors import KdfastError
 from kdfast.report.differences import difference_remarks, difference_table
 from kdfast.runs.find import find_runs
+from kdfast.stats.sequential import LOOKS, Design, by_union_bound
 from kdfast.study.until_decided import run_until_decided
 
 ASKED = Declared('baseline', ('kd', 'exp2'), (2, 4, 6), 0.008)
@@ -101,6 +103,25 @@ def test_a_design_is_written_once_and_never_changed(tmp_path):
     assert file.read_bytes() == content
     declare(tmp_path, 'pets', replace(ASKED, recipes=('kd',), looks=(2, 4)))  # another study
     assert len(find_designs(tmp_path, 'pets')) == 2
+
+
+def test_a_design_without_looks_has_those_of_its_declaration(tmp_path):
+    first = declare(tmp_path, 'pets', ASKED)
+    assert declare(tmp_path, 'pets', replace(ASKED, looks=())) == first
+    other = declare(tmp_path, 'dogs', replace(ASKED, looks=()))
+    assert other.looks == LOOKS and other.confidences == Design(LOOKS, len(ASKED.recipes)).confidences
+
+
+def test_a_design_of_an_earlier_version_keeps_its_intervals(tmp_path):
+    "Its file has no confidences: every look then had the share of the 5 % that it spent, as if it were alone"
+    declare(tmp_path, 'pets', ASKED)
+    file = next((tmp_path / 'pets' / 'designs').glob('*.json'))
+    content = json.loads(file.read_text())
+    recorded = tuple(content.pop('confidences'))
+    file.write_text(json.dumps(content))
+    (found,) = find_designs(tmp_path, 'pets')
+    assert found.design.confidences == by_union_bound(ASKED.looks, len(ASKED.recipes)) != recorded
+    assert declare(tmp_path, 'pets', replace(ASKED, looks=())) == found
 
 
 def test_runs_that_were_there_before_are_counted(tmp_path):
