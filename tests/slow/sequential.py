@@ -138,10 +138,10 @@ def savings(studies):
                 values = differences(random, studies, 1, design.last, images, discordance, true * MARGIN)
                 _, seeds, decided = look_at(values, design, images, MARGIN, true * MARGIN)
                 fixed = fixed_design(random, studies, images, discordance, true * MARGIN, decided.mean())
-                saved = 100 * (1 - seeds.mean() / fixed) if fixed else 0
+                more = f'{100 * (seeds.mean() / fixed - 1):+.0f} %' if fixed else ''
                 print(
                     f'{images:6,} images, {discordance:.0%} differ, effect {true:g} margins: {seeds.mean():4.1f} '
-                    f'seeds, decided {decided.mean():.0%}; fixed {fixed}: {abs(saved):.0f} % {"fewer" if saved >= 0 else "more"}'
+                    f'seeds, decided {decided.mean():.0%}; fixed {fixed}: {more}'
                 )
 
 

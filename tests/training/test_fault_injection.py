@@ -13,7 +13,7 @@ NAMES = ('kill', 'failures', 'damage', 'starters', 'disk')
 
 def test_faults_at_random_moments_change_no_result():
     done = subprocess.run(
-        [sys.executable, Path(__file__).parents[1] / 'slow' / 'fault_injection.py', *NAMES, '--share', '.02'],
+        [sys.executable, Path(__file__).parents[1] / 'slow' / 'fault_injection.py', *NAMES, '--share', '.01'],
         capture_output=True,
         text=True,
     )
