@@ -10,7 +10,7 @@ from kdfast.cli.budget import parse_budget
 from kdfast.cli.planned import PlannedStudy
 from kdfast.core.errors import KdfastError
 from kdfast.runs.cost import RunCost
-from kdfast.stats.sequential import LOOKS
+from kdfast.stats.sequential import LOOKS, by_union_bound
 from kdfast.study.schedule import OutOfTime
 
 
@@ -92,6 +92,19 @@ def test_a_budget_chooses_the_last_look_before_the_first_one_and_for_good(kdfast
     assert found['next'] is None and found['needed']['images'] > 36 and len(found['sentences']) == 2
     assert fast.rehearsals == [False, False, True, False, False]  # nothing was timed in the second call
     assert (tmp_path / 'page.html').read_text() == '<html> of 18 runs'
+
+
+def test_an_answer_has_the_intervals_that_were_declared(kdfast, images, tmp_path, fast):
+    "Also of an earlier version, which did not write down their confidence"
+    fast.gains = dict(kd=0.01)  # undecided at every look
+    assert worth(kdfast, images, tmp_path, '--budget', '12min', '--margin', 1).status == 0
+    file = next(tmp_path.glob('*/designs/*.json'))
+    content = json.loads(file.read_text())
+    del content['confidences']
+    file.write_text(json.dumps(content))
+    found = json.loads(worth(kdfast, images, tmp_path, '--margin', 1, '--json').out)
+    shown = {row['confidence'] for row in found['recipes']}
+    assert shown and shown <= set(by_union_bound(tuple(content['looks']), 2)) and found['looks'] == content['looks']
 
 
 def test_a_budget_without_a_verdict_is_refused_with_the_one_that_is_needed(kdfast, images, tmp_path, fast):
