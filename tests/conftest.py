@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import warnings
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -59,6 +60,26 @@ def draw(folder, n, seed):
 @pytest.fixture(scope='session', autouse=True)
 def cache(tmp_path_factory):
     os.environ['XDG_CACHE_HOME'] = str(tmp_path_factory.mktemp('cache'))
+
+
+@pytest.fixture(scope='session', autouse=True)
+def one_fork_server():
+    "Studies in these processes fork one server, as long as it has their environment: it imports PyTorch once"
+    from kdfast.study import fork_server
+
+    servers = {}
+
+    def start(command, threads):
+        key = os.getcwd(), os.environ['XDG_CACHE_HOME'], threads
+        if key not in servers or servers[key].ended:
+            servers[key] = fork_server.ForkServer(threads)
+        return fork_server.Fork(servers[key], command)
+
+    if sys.platform == 'linux':
+        fork_server.run_starter = lambda: nullcontext(start)
+    yield
+    for server in servers.values():
+        server.close()
 
 
 @pytest.fixture(scope='session')
