@@ -91,9 +91,12 @@ def train_within(
     from kdfast.study.schedule import OutOfTime
 
     declared = declared_before(design, study.training.runs, study.data.name)
-    design = replace(design, looks=declared.looks if declared else looks_within(study, began, seconds, budget))
-    if not declared and (note := hopeless_note(study, design)):
-        print_note(note)
+    if declared:
+        design = replace(design, looks=declared.looks, confidences=declared.confidences)
+    else:
+        design = replace(design, looks=looks_within(study, began, seconds, budget))
+        if note := hopeless_note(study, design):
+            print_note(note)
     train = study.trainer(not declared, began + seconds)  # measuring its costs has rehearsed the recipes
     try:
         return design, train_until_decided(

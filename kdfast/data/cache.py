@@ -125,10 +125,10 @@ def archive_sha256(
 def _large_sha256(path, source, stamp):
     "As recorded when the archive was decoded; else computed, once in a process"
     for file in cache_home().glob('*/data.json'):
-        with suppress(OSError, ValueError, AttributeError):
+        with suppress(OSError, ValueError, TypeError, LookupError):  # damaged, or of other images
             known = json.loads(file.read_text())['origin']
-            if (known.get('source'), known.get('stamp')) == (source, stamp) and known.get('sha256'):
-                return known['sha256']
+            if (known['source'], known['stamp']) == (source, stamp):
+                return bytes.fromhex(known['sha256']).hex()
     return sha256(path)
 
 

@@ -256,6 +256,10 @@ def test_errors_of_tables_name_the_line(folder, content, message):
     [
         ((HEADER + GOOD + 'pictures/\xe4ffe.png,ape,True\n').encode('latin-1'), 'line 3: not UTF-8'),
         ((HEADER + GOOD).encode('utf-16')[:-1], 'line 2: not UTF-16'),
+        ((HEADER + GOOD + '\u0a0a').encode('utf-16') + b'\x00\xd8', 'line 3: not UTF-16'),
+        ((HEADER + GOOD).encode('utf-16-le'), r'line 1: not UTF-8 \(it has a NUL\)'),
+        ((HEADER + GOOD).encode('utf-16-be'), r'line 1: not UTF-8 \(it has a NUL\)'),
+        ((HEADER + GOOD).encode('utf-32'), r'line 1: not UTF-16 \(it has a NUL\)'),
         (b'\x89PNG\r\n\x1a\n', 'line 1: not UTF-8'),
     ],
 )

@@ -78,11 +78,14 @@ def _read_text(where, open_file):
         raise KdfastError(f'cannot read {where} ({content})') from content
     codec, name = ('utf-16', 'UTF-16') if content.startswith(BOMS) else ('utf-8-sig', 'UTF-8')
     try:
-        return content.decode(codec)
+        text, reason, cause = content.decode(codec), 'it has a NUL', None
     except UnicodeDecodeError as e:
-        line = content.count(b'\n', 0, e.start) + 1
-        remedy = 'save it as UTF-8, in Excel as "CSV UTF-8"'
-        raise KdfastError(f'{where}, line {line}: not {name} ({e.reason}): {remedy}') from e
+        text, reason, cause = content[: e.start].decode(codec, 'ignore') + '\0', e.reason, e
+    before, nul, _ = text.partition('\0')  # as of UTF-16 and UTF-32 that do not begin as expected
+    if not nul:
+        return text
+    remedy = 'save it as UTF-8, in Excel as "CSV UTF-8"'
+    raise KdfastError(f'{where}, line {before.count(chr(10)) + 1}: not {name} ({reason}): {remedy}') from cause
 
 
 def _from_delimited_text(where, text):
