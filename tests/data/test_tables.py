@@ -1,5 +1,7 @@
 "Tables of labels: splits, classes, errors by line."
 
+import csv
+import json
 import shutil
 import tarfile
 import unicodedata
@@ -44,6 +46,16 @@ def test_table_equals_folders_of_classes(folder, same, header, words, encoding):
         and (len(found.train[1]), len(found.valid[1])) == (9, 6)
         and found.notes == []
     )
+
+
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-16'])
+def test_json_lines_end_at_line_ends_alone(folder, same, encoding):
+    "A caption may have other separators, such as U+2028"
+    with (folder / 'labels.csv').open() as f:
+        rows = [json.dumps(row | dict(caption='a\u2028b\x85c'), ensure_ascii=False) for row in csv.DictReader(f)]
+    (folder / 'labels.csv').unlink()
+    (folder / 'labels.jsonl').write_bytes('\r\n'.join(rows).encode(encoding))
+    assert load(str(folder)).fingerprint == same.fingerprint
 
 
 def test_quotes_spaces_and_line_ends(folder, same):

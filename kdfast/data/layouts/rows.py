@@ -67,7 +67,7 @@ def read_lines(
     "Read the lines of a text file, without empty lines and comments."
     return [
         (number, line.strip())
-        for number, line in enumerate(_read_text(where, open_file).splitlines(), 1)
+        for number, line in enumerate(_lines(_read_text(where, open_file)), 1)
         if line.strip() and not line.startswith('#')
     ]
 
@@ -88,9 +88,14 @@ def _read_text(where, open_file):
     raise KdfastError(f'{where}, line {before.count(chr(10)) + 1}: not {name} ({reason}): {remedy}') from cause
 
 
+def _lines(text):
+    "Lines as files have them: `str.splitlines` also ends them at characters within a text, such as U+2028"
+    return io.StringIO(text, newline=None)
+
+
 def _from_delimited_text(where, text):
     "The delimiter is the one that occurs most in the first line that is not empty"
-    first = next((line for line in text.splitlines() if line.strip()), '')
+    first = next((line for line in _lines(text) if line.strip()), '')
     delimiter = max(DELIMITERS, key=first.count) if any(map(first.count, DELIMITERS)) else ' '  # lists have spaces
     reader = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter, strict=True, skipinitialspace=True)
     rows = []
@@ -115,9 +120,7 @@ def _json_records(where, text):
 
 def _json_lines_records(where, text):
     "(line number, value) of each line that is not empty"
-    return [
-        (number, _parse_json(where, line, number)) for number, line in enumerate(text.splitlines(), 1) if line.strip()
-    ]
+    return [(number, _parse_json(where, line, number)) for number, line in enumerate(_lines(text), 1) if line.strip()]
 
 
 def _parse_json(where, text, line):
