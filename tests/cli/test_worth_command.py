@@ -10,7 +10,7 @@ from kdfast.cli.budget import parse_budget
 from kdfast.cli.planned import PlannedStudy
 from kdfast.core.errors import KdfastError
 from kdfast.runs.cost import RunCost
-from kdfast.stats.sequential import LOOKS
+from kdfast.stats.sequential import LOOKS, by_union_bound
 from kdfast.study.schedule import OutOfTime
 
 
@@ -167,6 +167,20 @@ def test_the_last_line_of_a_plan_is_the_next_command(kdfast, images, tmp_path, f
     assert done.status == 0, done.err
     flags = f'--data {images} --jobs 1 --runs {tmp_path}'
     assert done.out.splitlines()[-1] == f'next  kdfast {expected}'.format(flags, data=images, runs=tmp_path)
+
+
+def test_an_answer_has_the_confidences_of_its_design(kdfast, images, tmp_path, fast, monkeypatch):
+    "Those of a design that does not record them, too, for what a decision would need"
+    fast.gains = dict(kd=0.01)
+    assert worth(kdfast, images, tmp_path, '--budget', '12min', '--margin', 1).status == 0
+    file = next((tmp_path / 'tiny' / 'designs').glob('*.json'))
+    content = json.loads(file.read_text())
+    del content['confidences']
+    file.write_text(json.dumps(content))
+    used = []
+    monkeypatch.setattr('kdfast.cli.worth.answered', lambda study, design: used.append(design) or {})
+    worth(kdfast, images, tmp_path, '--budget', '12min', '--margin', 1)
+    assert used[0].design.confidences == by_union_bound((4, 5, 6), 2)
 
 
 def test_a_plan_knows_a_declared_design(kdfast, images, tmp_path, fast):
