@@ -137,8 +137,8 @@ def load_cached(
     size: int | None,  # For which it was decoded
     path: Path | None = None,  # The source, if its images are decoded in every epoch; default: where it was
 ) -> Data:
-    "Return the data set in a folder of the cache. Raises KdfastError if it was decoded for another size."
-    facts = json.loads((folder / 'data.json').read_text())
+    "Return the data set in a folder of the cache. Raises KdfastError if it is damaged or for another size."
+    facts = read_facts(folder)
     if 'classes' not in facts:
         raise KdfastError(f'{folder} holds images without labels: expected a data set with classes')
     name, decoded_size = facts.pop('name'), facts.pop('size')
@@ -160,6 +160,18 @@ def load_cached(
         size=size,
         **facts,
     )
+
+
+def read_facts(
+    folder: Path,  # Of the cache
+) -> dict:
+    "Read the facts about decoded images. Raises KdfastError if the file is damaged."
+    try:
+        return dict(json.loads((folder / 'data.json').read_text()))
+    except (ValueError, TypeError) as e:
+        raise KdfastError(
+            f'{folder / "data.json"} is damaged ({e}): delete {folder}, and the images are decoded again'
+        ) from e
 
 
 def load_splits(
