@@ -5,14 +5,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
+from math import isfinite
 from pathlib import Path
 
+from kdfast.analysis.metrics import METRICS
 from kdfast.core.atomic import write_json
 from kdfast.core.errors import KdfastError
 from kdfast.runs.run_dir import locate_run, utc_now
 from kdfast.stats.sequential import LOOKS, Design, by_union_bound
 
 FOLDER = 'designs'  # beside the recipes of a data set
+KINDS = dict(against=str, margin=(int, float), declared=str, finished_before=int, metric=str, arguments=dict)
+ITEMS = dict(recipes=str, looks=int, contrasts=str, confidences=float)  # of lists
 
 
 @dataclass(frozen=True)
@@ -93,13 +97,32 @@ def read_design(
     "Read a design. Raises KdfastError if the file has none."
     try:
         found = json.loads(file.read_text())
-        lists = {name: tuple(found.get(name, ())) for name in ('recipes', 'looks', 'contrasts', 'confidences')}
-        design = Declared(**found | lists)
-        return replace(design, confidences=design.confidences or by_union_bound(design.looks, design.comparisons))
-    except (OSError, ValueError, TypeError, AttributeError) as e:
+        design = Declared(**found | {name: tuple(found.get(name, ())) for name in ITEMS})
+        check_values(found)
+        if 'confidences' not in found:  # written before they were recorded
+            design = replace(design, confidences=by_union_bound(design.looks, design.comparisons))
+        Design(design.looks, design.comparisons, design.confidences)
+        return design
+    except (OSError, ValueError, TypeError, AttributeError, KdfastError) as e:
         raise KdfastError(
             f'{file} is not the design of a study: {e}. Move it away, and the study can be declared'
         ) from e
+
+
+def check_values(
+    found: dict,  # Content of a file
+):
+    "Raise ValueError for values that `declare` never writes."
+    wrong = [name for name, kind in KINDS.items() if name in found and not isinstance(found[name], kind)]
+    lists = {name: found[name] for name in ITEMS if name in found}
+    wrong += [name for name, of in lists.items() if type(of) is not list or not all(type(v) is ITEMS[name] for v in of)]
+    wrong += [name for name in ('recipes', 'looks', 'confidences') if lists.get(name) == []]
+    if not wrong and not isfinite(found['margin']):
+        wrong = ['margin']
+    if not wrong and found.get('metric', Declared.metric) not in METRICS:
+        wrong = ['metric']
+    if wrong:
+        raise ValueError(f'{wrong[0]} is {found[wrong[0]]!r}')
 
 
 def find_designs(

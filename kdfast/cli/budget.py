@@ -95,8 +95,8 @@ def train_within(
         design = replace(design, looks=declared.looks, confidences=declared.confidences)
     else:
         design = replace(design, looks=looks_within(study, began, seconds, budget))
-    if not declared and (note := hopeless_note(study, design)):
-        print_note(note)
+        if note := hopeless_note(study, design):
+            print_note(note)
     train = study.trainer(not declared, began + seconds)  # measuring its costs has rehearsed the recipes
     try:
         return design, train_until_decided(

@@ -69,7 +69,7 @@ def chosen_looks(
 
     if training.seeds != StudyOptions.seeds:
         raise KdfastError(f'--seeds {training.seeds} with --until-decided: the looks decide how many; use --max-seeds')
-    numbers = parse_looks(looks) if looks else ()
+    numbers = () if looks is None else parse_looks(looks)
     return (*(n for n in numbers or LOOKS if n < max_seeds), max_seeds) if max_seeds else numbers
 
 
@@ -79,7 +79,7 @@ def refuse_looks(
     max_seeds: int | None,  # --max-seeds
 ):
     "Raise KdfastError for options of a design without one."
-    if not until_decided and (looks or max_seeds):
+    if not until_decided and (looks, max_seeds) != (None, None):
         raise KdfastError('--looks and --max-seeds are for --until-decided')
 
 

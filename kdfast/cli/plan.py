@@ -133,9 +133,10 @@ def declared_or_default(
     runs_dir,  # Directory of the runs
     data,  # Name of the data set
 ):
-    "Return the design as it was declared before; else with the default looks, if it has none."
+    "Return the design as it was declared before; if it is another one, with the default looks unless it has some."
     before = declared_before(design, runs_dir, data)
-    if before and (before.margin, before.metric) == (design.margin, design.metric):
+    looks = design.looks or before and before.looks
+    if before and (before.looks, before.margin, before.metric) == (looks, design.margin, design.metric):
         return before
     return replace(design, looks=design.design.looks)
 

@@ -125,10 +125,10 @@ def archive_sha256(
 def _large_sha256(path, source, stamp):
     "As recorded when the archive was decoded; else computed, once in a process"
     for file in cache_home().glob('*/data.json'):
-        with suppress(OSError, ValueError, AttributeError):
+        with suppress(OSError, ValueError, TypeError, LookupError):  # damaged, or of other images
             known = json.loads(file.read_text())['origin']
-            if (known.get('source'), known.get('stamp')) == (source, stamp) and known.get('sha256'):
-                return known['sha256']
+            if (known['source'], known['stamp']) == (source, stamp):
+                return bytes.fromhex(known['sha256']).hex()
     return sha256(path)
 
 
@@ -137,8 +137,8 @@ def load_cached(
     size: int | None,  # For which it was decoded
     path: Path | None = None,  # The source, if its images are decoded in every epoch; default: where it was
 ) -> Data:
-    "Return the data set in a folder of the cache. Raises KdfastError if it was decoded for another size."
-    facts = json.loads((folder / 'data.json').read_text())
+    "Return the data set in a folder of the cache. Raises KdfastError if it is damaged or for another size."
+    facts = read_facts(folder)
     if 'classes' not in facts:
         raise KdfastError(f'{folder} holds images without labels: expected a data set with classes')
     name, decoded_size = facts.pop('name'), facts.pop('size')
@@ -160,6 +160,18 @@ def load_cached(
         size=size,
         **facts,
     )
+
+
+def read_facts(
+    folder: Path,  # Of the cache
+) -> dict:
+    "Read the facts about decoded images. Raises KdfastError if the file is damaged."
+    try:
+        return dict(json.loads((folder / 'data.json').read_text()))
+    except (ValueError, TypeError) as e:
+        raise KdfastError(
+            f'{folder / "data.json"} is damaged ({e}): delete {folder}, and the images are decoded again'
+        ) from e
 
 
 def load_splits(

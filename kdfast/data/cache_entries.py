@@ -53,8 +53,8 @@ def _read_entry(folder):
     n_bytes = sum(file.stat().st_size for file in folder.rglob('*') if file.is_file())
     used = folder.stat().st_mtime
     try:
-        facts = json.loads((folder / 'data.json').read_text())
-    except (OSError, ValueError):
+        facts = dict(json.loads((folder / 'data.json').read_text()))
+    except (OSError, ValueError, TypeError):
         facts = {}
     if not facts:
         return Entry(folder, folder.name, '', 0, n_bytes, used, _state_without_facts(folder))

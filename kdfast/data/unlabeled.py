@@ -13,7 +13,7 @@ from kdfast.core.once import create_folder_once
 from kdfast.data.archives import open_entries
 from kdfast.data.arrangement import Arrangement
 from kdfast.data.arrays import Joined, summarize
-from kdfast.data.cache import CACHE_VERSION, choose_folder, load_splits, origin
+from kdfast.data.cache import CACHE_VERSION, choose_folder, load_splits, origin, read_facts
 from kdfast.data.dataloaders import batch_size
 from kdfast.data.dataset import Data, presized_side
 from kdfast.data.decode import Reading, decode_arrangement
@@ -54,7 +54,7 @@ def load_unlabeled(
     key = f'{CACHE_VERSION} unlabeled {stamp}{reading.key} size={like.size} broken={reading.skip_broken}'
     folder = choose_folder(key, how)
     create_folder_once(folder, partial(fill, path=path, reading=reading, size=like.size))
-    facts = json.loads((folder / 'data.json').read_text())
+    facts = read_facts(folder)
     images = load_splits(folder, facts, path)[0][0]
     expected = like.train[0].shape[1:3]
     if images.shape[1:3] != expected:

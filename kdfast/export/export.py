@@ -4,10 +4,10 @@ import io
 import json
 import re
 import warnings
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch.nn import functional
 from kdfast.core.atomic import write
 from kdfast.core.errors import KdfastError
 from kdfast.core.explain import error_reason
+from kdfast.core.silence import silenced
 from kdfast.data import load
 from kdfast.data.dataset import Data
 from kdfast.export.predict import BATCH, InferenceModel, classifier, from_network, probabilities
@@ -41,13 +42,13 @@ def export(
     predicted = folder.arrays('predictions.npz')['predicted']
     data = images_of(folder, source)
     network = load_network(folder)
+    if file.suffix == '.onnx':
+        to_onnx(network, file)
+    else:
+        to_safetensors(folder, file)
     try:
-        if file.suffix == '.onnx':
-            to_onnx(network, file)
-        else:
-            to_safetensors(folder, file)
         return *check(file, network, data, predicted), len(predicted)
-    except KdfastError:
+    except BaseException:  # Ctrl-C, too: what is not verified does not stay
         file.unlink(missing_ok=True)
         raise
 
@@ -116,7 +117,7 @@ def converted(
 ) -> bytes:  # An ONNX model
     """Convert a network, and compare its outputs for one and for three images.
 
-    Raises any exception if a conversion fails, and AssertionError for other outputs.
+    Raises any exception if a conversion fails, and ValueError for other outputs.
     """
     from onnxruntime import InferenceSession
 
@@ -124,18 +125,27 @@ def converted(
     with (
         patch.object(functional, 'scaled_dot_product_attention', attention_in_4d),
         warnings.catch_warnings(action='ignore'),
-        redirect_stdout(io.StringIO()),  # a failed conversion prints the whole graph
+        silenced(),  # a failed conversion prints the whole graph
     ):
         content = convert(model, torch.zeros(2, 3, *size))
-    session = InferenceSession(content, providers=['CPUExecutionProvider'])
+        session = InferenceSession(content, providers=['CPUExecutionProvider'])
+        compare(session, model, size)
+    return content
+
+
+def compare(
+    session: Any,  # An onnxruntime.InferenceSession
+    model: nn.Module,  # The InferenceModel that was converted
+    size: Sequence[int],  # Height and width of the images
+):
+    "Raise ValueError if the converted model has other outputs for one or for three images."
     for n in 1, 3:
         images = torch.rand(n, 3, *size, generator=torch.Generator().manual_seed(n))
         with torch.no_grad():
             expected = model(images)
-        torch.testing.assert_close(
-            torch.from_numpy(session.run(None, dict(images=images.numpy()))[0]), expected, rtol=0, atol=CLOSE
-        )
-    return content
+        found = torch.from_numpy(session.run(None, dict(images=images.numpy()))[0])
+        if found.shape != expected.shape or not torch.allclose(found, expected, rtol=0, atol=CLOSE):
+            raise ValueError(f'the converted network has other outputs for {n} image{"s" * (n > 1)}')
 
 
 def by_graph(

@@ -18,7 +18,7 @@ from scipy.optimize import brentq
 from scipy.special import beta, stdtrit
 
 CELLS, NODES = 200, 64  # of the splines over u; of the Gauss–Legendre quadrature over φ
-WIDEST = 9  # of φ · sqrt(n), beyond which the density of φ is below 1e-16 of its maximum
+WIDEST = 9  # of φ · sqrt(n) and of u, beyond which their densities are below 1e-16 of their maxima
 
 
 @cache
@@ -34,15 +34,16 @@ def boundaries(
     found, density = [], None  # of u from 0 on, in the studies that no look has ended
     for before, n, alpha in zip((0, *looks), looks, alphas):
         if density is None:
-            edge = u_of(float(stdtrit(n - 1, 1 - alpha / 2)), n)
-            density = first_density(edge, n) if n > 2 else None
+            limit = float(stdtrit(n - 1, 1 - alpha / 2))
+            density = first_density(u_of(limit, n), n) if n > 2 else None
         else:
             for seeds in range(before, n):
                 density = with_another_seed(density, seeds)
             edge = upper_point(density, alpha)
             grid = grid_to(edge, n)
             density = CubicSpline(grid, density(grid))
-        found.append(edge * sqrt((n - 1) / (n - edge**2)))
+            limit = edge * sqrt((n - 1) / (n - edge**2))
+        found.append(limit)
     return tuple(found)
 
 
@@ -58,8 +59,8 @@ def grid_to(
     edge: float,  # Largest u
     n: int,  # Seeds
 ) -> np.ndarray:  # (CELLS + 1,)
-    "Return values of u from 0, denser near sqrt(n), where t becomes infinite."
-    return sqrt(n) * np.sin(np.linspace(0, asin(edge / sqrt(n)), CELLS + 1))
+    "Return values of u from 0 up to WIDEST, denser near sqrt(n), where t becomes infinite."
+    return sqrt(n) * np.sin(np.linspace(0, asin(min(edge, WIDEST) / sqrt(n)), CELLS + 1))
 
 
 def first_density(

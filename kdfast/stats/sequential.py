@@ -19,14 +19,15 @@ from kdfast.stats.boundaries import boundaries
 from kdfast.stats.intervals import CONFIDENCE, MARGIN, Difference, over_seeds
 
 LOOKS = 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 18, 20
-MOST_LOOKS = 50
+MOST_LOOKS, MOST_SEEDS = 50, 1000  # the boundaries of more seeds take long, and lose digits
+ROUNDING = 1e-6  # of a confidence
 
 
 @dataclass(frozen=True)
 class Design:
     """Numbers of seeds at which a study is looked at, declared before its first run.
 
-    Raises KdfastError for looks that do not increase, or begin below two seeds.
+    Raises KdfastError for looks that do not increase, or are not within 2 and MOST_SEEDS, and for too many.
     """
 
     looks: tuple[int, ...] = LOOKS  # Seeds at each look
@@ -35,14 +36,16 @@ class Design:
 
     def __post_init__(self):
         looks = self.looks
-        rising = looks and looks[0] >= 2 and all(a < b for a, b in pairwise(looks))
+        rising = looks and 2 <= looks[0] and looks[-1] <= MOST_SEEDS and all(a < b for a, b in pairwise(looks))
         if not rising or len(looks) > MOST_LOOKS:
             raise KdfastError(
-                f'looks {",".join(map(str, looks)) or "none"}: expected numbers of seeds that increase, 2 or more, '
-                'such as 5,10,20'
+                f'looks {",".join(map(str, looks)) or "none"}: expected up to {MOST_LOOKS} numbers of seeds that '
+                f'increase, from 2 to {MOST_SEEDS:,}, such as 5,10,20'
             )
         if self.declared and len(self.declared) != len(looks):
             raise KdfastError(f'{len(self.declared)} confidences for {len(looks)} looks: expected one for each look')
+        if not all(CONFIDENCE - ROUNDING <= confidence < 1 for confidence in self.declared):
+            raise KdfastError(f'confidences {self.declared}: expected {CONFIDENCE} to below 1')
         if self.comparisons < 1:
             raise KdfastError('a design needs a recipe to compare with the baseline')
 

@@ -6,7 +6,7 @@ from fastai.basics import Learner, set_seed
 from torch import nn
 
 from kdfast.core import distributed, signals
-from kdfast.core.errors import Diverged, KdfastError, reason, resource_failure
+from kdfast.core.errors import Diverged, KdfastError, reason, resource_failure, users_line
 from kdfast.core.projects import project_of_file
 from kdfast.runs import trust
 from kdfast.runs.recipes import Recipe
@@ -25,7 +25,15 @@ def call_main(
 ) -> Learner | nn.Module:
     "Call `main`; return the Learner to evaluate or the network to save. Raises KdfastError otherwise."
     set_seed(run.seed)
-    outcome = recipe.main()(run, **recipe.of_main(arguments))
+    try:
+        outcome = recipe.main()(run, **recipe.of_main(arguments))
+    except signals.Interrupted:
+        raise
+    except SystemExit as e:  # else the run ends as if it were finished
+        raise KdfastError(
+            f'{users_line(e) or recipe.file}: SystemExit: {e}, expected main to return the Learner to evaluate, or a '
+            'network to save'
+        ) from e
     if isinstance(outcome, Learner | nn.Module) or not run.metrics_log.epochs:
         return outcome
     raise KdfastError(

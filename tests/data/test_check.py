@@ -193,6 +193,41 @@ def test_large_archive_is_hashed_once(home, monkeypatch):
     assert load(str(copy)).fingerprint == fingerprint and len(hashed) == 1
 
 
+@pytest.mark.parametrize('content', ['', '[]', '{}', '{"origin": null}', '{"origin": {"source": 1}}'])
+def test_damaged_facts_of_other_images_are_skipped(home, monkeypatch, content):
+    monkeypatch.setattr(cache, 'LARGE_ARCHIVE', 0)
+    archive = samples.to_zip(home / 'photos', samples.layout_files('class', 'PNG'))
+    other = cache.cache_home() / 'other'
+    other.mkdir(parents=True)
+    (other / 'data.json').write_text(content)
+    cache._large_sha256.cache_clear()
+    assert cache.archive_sha256(archive) == sha256(archive)
+
+
+@pytest.mark.parametrize('content', ['', '{"name"', '5', b'\xff\xfe'])
+def test_damaged_facts_of_the_images_themselves_are_named(home, kdfast, content):
+    archive = samples.to_zip(home / 'photos', samples.layout_files('class', 'PNG'))
+    load(str(archive))
+    (file,) = cache.cache_home().glob('*/data.json')
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+    done = kdfast('check', archive)
+    assert done.status == 2 and f'{file} is damaged' in done.err and done.err.count('\n') == 1
+    assert [entry.state for entry in cache_entries.entries()] == ['unknown']
+    shutil.rmtree(file.parent)
+    assert kdfast('check', archive).status == 0
+
+
+@pytest.mark.parametrize('recorded', [None, 5, 'of the archive'])
+def test_a_damaged_hash_is_computed_again(home, monkeypatch, recorded):
+    monkeypatch.setattr(cache, 'LARGE_ARCHIVE', 0)
+    archive = samples.to_zip(home / 'photos', samples.layout_files('class', 'PNG'))
+    other = cache.cache_home() / 'other'
+    other.mkdir(parents=True)
+    (other / 'data.json').write_text(json.dumps(dict(origin=cache.origin(archive) | dict(sha256=recorded))))
+    cache._large_sha256.cache_clear()
+    assert cache.archive_sha256(archive) == sha256(archive)
+
+
 # Names of data sets
 
 

@@ -1,5 +1,7 @@
 "Tables of labels: splits, classes, errors by line."
 
+import csv
+import json
 import shutil
 import tarfile
 import unicodedata
@@ -44,6 +46,16 @@ def test_table_equals_folders_of_classes(folder, same, header, words, encoding):
         and (len(found.train[1]), len(found.valid[1])) == (9, 6)
         and found.notes == []
     )
+
+
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-16'])
+def test_json_lines_end_at_line_ends_alone(folder, same, encoding):
+    "A caption may have other separators, such as U+2028"
+    with (folder / 'labels.csv').open() as f:
+        rows = [json.dumps(row | dict(caption='a\u2028b\x85c'), ensure_ascii=False) for row in csv.DictReader(f)]
+    (folder / 'labels.csv').unlink()
+    (folder / 'labels.jsonl').write_bytes('\r\n'.join(rows).encode(encoding))
+    assert load(str(folder)).fingerprint == same.fingerprint
 
 
 def test_quotes_spaces_and_line_ends(folder, same):
@@ -256,6 +268,10 @@ def test_errors_of_tables_name_the_line(folder, content, message):
     [
         ((HEADER + GOOD + 'pictures/\xe4ffe.png,ape,True\n').encode('latin-1'), 'line 3: not UTF-8'),
         ((HEADER + GOOD).encode('utf-16')[:-1], 'line 2: not UTF-16'),
+        ((HEADER + GOOD + '\u0a0a').encode('utf-16') + b'\x00\xd8', 'line 3: not UTF-16'),
+        ((HEADER + GOOD).encode('utf-16-le'), r'line 1: not UTF-8 \(it has a NUL\)'),
+        ((HEADER + GOOD).encode('utf-16-be'), r'line 1: not UTF-8 \(it has a NUL\)'),
+        ((HEADER + GOOD).encode('utf-32'), r'line 1: not UTF-16 \(it has a NUL\)'),
         (b'\x89PNG\r\n\x1a\n', 'line 1: not UTF-8'),
     ],
 )

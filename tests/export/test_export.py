@@ -265,6 +265,24 @@ def test_the_first_conversion_with_the_networks_outputs_counts(tmp_path, data, m
     assert not (tmp_path / 'y.onnx').exists()
 
 
+def test_a_network_that_no_way_converts_is_refused_in_one_sentence(tmp_path, data, capfd):
+    class Singular(torch.nn.Module):
+        def forward(self, x):
+            return torch.linalg.svdvals(x[:, 0])[:, :3]  # the exporter prints the graph, in C++
+
+    class Random(torch.nn.Module):
+        def forward(self, x):
+            return x.mean((2, 3)) + 9 * torch.rand(3)
+
+    (tmp_path / 'x.onnx').write_text('of another run')
+    for network, cause in (Singular(), 'No ONNX function found.*'), (Random(), 'the converted .* outputs for 1 image'):
+        network.build_info = dict(network='odd', mean=data.mean, std=data.std, size=[8, 8], classes=data.classes)
+        with pytest.raises(KdfastError, match=f'^odd cannot be written as ONNX: {cause}$'):
+            export.to_onnx(network, tmp_path / 'x.onnx')
+    assert capfd.readouterr() == ('', '') and [file.name for file in tmp_path.iterdir()] == ['x.onnx']
+    assert (tmp_path / 'x.onnx').read_text() == 'of another run'
+
+
 @pytest.mark.parametrize('convert', export.CONVERSIONS)
 def test_all_conversions_take_any_number_of_images(data, convert):
     "And names of the network's own weights and operations do not collide with those of the normalization"

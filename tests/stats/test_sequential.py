@@ -31,6 +31,13 @@ def test_each_look_ends_its_share_of_studies(looks, comparisons):
         running &= ~ends
 
 
+@pytest.mark.parametrize('comparisons', [1, 40])
+def test_a_first_look_that_ends_few_studies_changes_nothing(comparisons):
+    "After hundreds of seeds, too: the last look spends between its share and all of the 5 %"
+    design = Design((3, 600), comparisons)
+    assert design.alpha(600) < 1 - design.confidence(600) < 0.05 / comparisons
+
+
 def test_a_single_look_is_students_interval():
     assert Design((7,)).confidences == pytest.approx((0.95,)) and Design((7,), 4).confidence(7) == pytest.approx(0.9875)
 
@@ -78,9 +85,9 @@ def test_seeds_behind_the_last_look_are_not_used():
     assert decide(Design((3,)), [*values, 9.0]) == decide(Design((3,)), values)
 
 
-@pytest.mark.parametrize('looks', [(), (1, 5), (5, 5), (8, 3), tuple(range(2, 60))])
+@pytest.mark.parametrize('looks', [(), (1, 5), (5, 5), (8, 3), (5, 1001), tuple(range(2, 60))])
 def test_what_is_no_design_is_refused(looks):
-    with pytest.raises(KdfastError, match='expected numbers of seeds that increase'):
+    with pytest.raises(KdfastError, match='up to 50 numbers of seeds that increase, from 2 to 1,000'):
         Design(looks)
 
 

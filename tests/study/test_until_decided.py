@@ -130,7 +130,7 @@ def test_runs_that_were_there_before_are_counted(tmp_path):
 
 
 def test_what_is_no_design_is_refused_before_it_is_written(tmp_path):
-    with pytest.raises(KdfastError, match='expected numbers of seeds that increase'):
+    with pytest.raises(KdfastError, match='expected up to 50 numbers of seeds that increase, from 2 to 1,000'):
         declare(tmp_path, 'pets', replace(ASKED, looks=(4, 2)))
     with pytest.raises(KdfastError, match='--looks 3,x: expected numbers'):
         parse_looks('3,x')
@@ -144,6 +144,33 @@ def test_a_damaged_design_is_named(tmp_path):
         file.write_text(content)
         with pytest.raises(KdfastError, match='is not the design of a study'):
             find_designs(tmp_path, 'pets')
+
+
+@pytest.mark.parametrize(
+    'name,value',
+    [
+        ('confidences', []),
+        ('confidences', [0.98, 0.98]),
+        ('confidences', ['0.98', '0.98', '0.98']),
+        ('confidences', [float('nan')] * 3),
+        ('confidences', [0.98, 0.98, 0.5]),
+        ('confidences', None),
+        ('looks', ['2', '4', '6']),
+        ('looks', [2, 4, 6000]),
+        ('recipes', 'kd'),
+        ('margin', float('nan')),
+        ('margin', '0.008'),
+        ('metric', 'beauty'),
+        ('declared', None),
+        ('arguments', []),
+    ],
+)
+def test_values_that_no_design_has_are_refused(tmp_path, name, value):
+    declare(tmp_path, 'pets', ASKED)
+    file = next((tmp_path / 'pets' / 'designs').glob('*.json'))
+    file.write_text(json.dumps(json.loads(file.read_text()) | {name: value}))
+    with pytest.raises(KdfastError, match=f'{file.name} is not the design of a study: .*Move it away'):
+        find_designs(tmp_path, 'pets')
 
 
 def test_designs_are_no_runs(tmp_path):

@@ -62,6 +62,7 @@ FAULTS = [
     ('learn.fit(1); learn.no_such_thing()', "line 7: AttributeError"),
     ('learn.fit(1); return 5', 'mine.py: main returns int, expected'),
     ('pass', 'trained nothing'),
+    ('import sys; sys.exit(0)', 'line 7: SystemExit: 0, expected main to return the Learner'),
     ('run.needs("techer")', 'no recipe techer; did you mean teacher?'),
     ('run.needs("teacher", epochs=0)', 'wide is not trained'),
     ('import nowhere', "ModuleNotFoundError: No module named 'nowhere'"),

@@ -67,7 +67,7 @@ def read_lines(
     "Read the lines of a text file, without empty lines and comments."
     return [
         (number, line.strip())
-        for number, line in enumerate(_read_text(where, open_file).splitlines(), 1)
+        for number, line in enumerate(_lines(_read_text(where, open_file)), 1)
         if line.strip() and not line.startswith('#')
     ]
 
@@ -78,16 +78,24 @@ def _read_text(where, open_file):
         raise KdfastError(f'cannot read {where} ({content})') from content
     codec, name = ('utf-16', 'UTF-16') if content.startswith(BOMS) else ('utf-8-sig', 'UTF-8')
     try:
-        return content.decode(codec)
+        text, reason, cause = content.decode(codec), 'it has a NUL', None
     except UnicodeDecodeError as e:
-        line = content.count(b'\n', 0, e.start) + 1
-        remedy = 'save it as UTF-8, in Excel as "CSV UTF-8"'
-        raise KdfastError(f'{where}, line {line}: not {name} ({e.reason}): {remedy}') from e
+        text, reason, cause = content[: e.start].decode(codec, 'ignore') + '\0', e.reason, e
+    before, nul, _ = text.partition('\0')  # as of UTF-16 and UTF-32 that do not begin as expected
+    if not nul:
+        return text
+    remedy = 'save it as UTF-8, in Excel as "CSV UTF-8"'
+    raise KdfastError(f'{where}, line {before.count(chr(10)) + 1}: not {name} ({reason}): {remedy}') from cause
+
+
+def _lines(text):
+    "Lines as files have them: `str.splitlines` also ends them at characters within a text, such as U+2028"
+    return io.StringIO(text, newline=None)
 
 
 def _from_delimited_text(where, text):
     "The delimiter is the one that occurs most in the first line that is not empty"
-    first = next((line for line in text.splitlines() if line.strip()), '')
+    first = next((line for line in _lines(text) if line.strip()), '')
     delimiter = max(DELIMITERS, key=first.count) if any(map(first.count, DELIMITERS)) else ' '  # lists have spaces
     reader = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter, strict=True, skipinitialspace=True)
     rows = []
@@ -112,9 +120,7 @@ def _json_records(where, text):
 
 def _json_lines_records(where, text):
     "(line number, value) of each line that is not empty"
-    return [
-        (number, _parse_json(where, line, number)) for number, line in enumerate(text.splitlines(), 1) if line.strip()
-    ]
+    return [(number, _parse_json(where, line, number)) for number, line in enumerate(_lines(text), 1) if line.strip()]
 
 
 def _parse_json(where, text, line):
