@@ -15,7 +15,9 @@ from kdfast.runs.run_dir import locate_run, utc_now
 from kdfast.stats.sequential import LOOKS, Design, by_union_bound
 
 FOLDER = 'designs'  # beside the recipes of a data set
-KINDS = dict(against=str, margin=(int, float), declared=str, finished_before=int, metric=str, arguments=dict)
+KINDS: dict[str, type | tuple[type, ...]] = dict(
+    against=str, margin=(int, float), declared=str, finished_before=int, metric=str, arguments=dict
+)
 ITEMS = dict(recipes=str, looks=int, contrasts=str, confidences=float)  # of lists
 
 
