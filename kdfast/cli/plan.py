@@ -133,7 +133,7 @@ def declared_or_default(
     runs_dir,  # Directory of the runs
     data,  # Name of the data set
 ):
-    "Return the design as it was declared before; if it is another one, with the default looks unless it has some."
+    "Return the design as it was declared; one that was not, with the default looks unless it has some."
     before = declared_before(design, runs_dir, data)
     looks = design.looks or before and before.looks
     if before and (before.looks, before.margin, before.metric) == (looks, design.margin, design.metric):

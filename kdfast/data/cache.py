@@ -137,7 +137,7 @@ def load_cached(
     size: int | None,  # For which it was decoded
     path: Path | None = None,  # The source, if its images are decoded in every epoch; default: where it was
 ) -> Data:
-    "Return the data set in a folder of the cache. Raises KdfastError if it is damaged or for another size."
+    "Return the data set in a cache folder. Raises KdfastError if it is damaged or of another size."
     facts = read_facts(folder)
     if 'classes' not in facts:
         raise KdfastError(f'{folder} holds images without labels: expected a data set with classes')
