@@ -106,9 +106,15 @@ def origin(
 def recorded_origin(
     path: Path,  # Of the images
 ) -> dict:
-    "Return the origin of decoded images, of an archive with its SHA-256."
-    is_archive = not path.is_dir() and not is_table(path)
-    return origin(path) | (dict(sha256=archive_sha256(path)) if is_archive else {})
+    "Return the origin of decoded images, of a large archive with its SHA-256."
+    return origin(path) | (dict(sha256=archive_sha256(path)) if is_large_archive(path) else {})
+
+
+def is_large_archive(
+    path: Path,  # Of images
+) -> bool:
+    "Return whether images are in an archive that takes long to hash."
+    return not path.is_dir() and not is_table(path) and path.stat().st_size >= LARGE_ARCHIVE
 
 
 def archive_sha256(
@@ -118,7 +124,7 @@ def archive_sha256(
 
     A large one that was decoded before is not read again, as long as its size and time are the same.
     """
-    return sha256(path) if path.stat().st_size < LARGE_ARCHIVE else _large_sha256(path, **origin(path))
+    return _large_sha256(path, **origin(path)) if is_large_archive(path) else sha256(path)
 
 
 @cache

@@ -28,6 +28,7 @@ from kdfast.runs import trust
 from kdfast.runs.run_dir import RunDir
 from kdfast.stats.labels import THRESHOLD
 
+NAMES = dict(input_names=['images'], output_names=['probabilities'])
 ATTENTION = functional.scaled_dot_product_attention
 CLOSE = 1e-3  # largest difference of a probability
 MAX_CHANGED = 0.001  # fraction of the validation images whose predicted class may change
@@ -177,7 +178,6 @@ def by_tracing(
     return content.getvalue()
 
 
-NAMES = dict(input_names=['images'], output_names=['probabilities'])
 CONVERSIONS = (by_graph, partial(by_graph, optimize=False), by_tracing)
 
 

@@ -94,19 +94,6 @@ def test_a_budget_chooses_the_last_look_before_the_first_one_and_for_good(kdfast
     assert (tmp_path / 'page.html').read_text() == '<html> of 18 runs'
 
 
-def test_an_answer_has_the_intervals_that_were_declared(kdfast, images, tmp_path, fast):
-    "Also of an earlier version, which did not write down their confidence"
-    fast.gains = dict(kd=0.01)  # undecided at every look
-    assert worth(kdfast, images, tmp_path, '--budget', '12min', '--margin', 1).status == 0
-    file = next(tmp_path.glob('*/designs/*.json'))
-    content = json.loads(file.read_text())
-    del content['confidences']
-    file.write_text(json.dumps(content))
-    found = json.loads(worth(kdfast, images, tmp_path, '--margin', 1, '--json').out)
-    shown = {row['confidence'] for row in found['recipes']}
-    assert shown and shown <= set(by_union_bound(tuple(content['looks']), 2)) and found['looks'] == content['looks']
-
-
 def test_a_budget_without_a_verdict_is_refused_with_the_one_that_is_needed(kdfast, images, tmp_path, fast):
     done = worth(kdfast, images, tmp_path / 'runs', '--budget', '5min')
     assert done.status == 2 and not (tmp_path / 'runs').exists()

@@ -19,13 +19,14 @@ import numpy as np
 from scipy.special import stdtrit
 
 from kdfast.stats.intervals import MARGIN, MORE_IMAGES, more_images
-from kdfast.stats.sequential import LOOKS, Design
+from kdfast.stats.sequential import LOOKS, Design, by_union_bound
 
 IMAGES = 100, 250, 1000, 10000
 RECIPES = 1, 4, 15
 SCHEDULES = LOOKS, (2, 3, 4, 5, 6, 7, 8, 9, 10), (5, 10), (2, 20)
 DISCORDANCES = 0.02, 0.06, 0.2  # share of the images that one network alone has right
 TRUE = 0.0, 1.0, -1.0, 1.2  # margins
+FORMER = 3, 5, 8, 12, 20  # the default looks of earlier versions
 SAMPLING = 4  # standard errors: the largest of some hundred estimates lies above what it estimates
 
 
@@ -128,9 +129,10 @@ def question_rates(studies, limit):
 
 
 def savings(studies):
-    "Seeds against the fixed design that decides as often, where the true effect is 0 or twice the margin"
-    print(f'\nmean seeds of looks {",".join(map(str, LOOKS))}, and of the fixed design that decides as often')
-    design = Design()
+    "Seeds against other designs, where the true effect is 0 or twice the margin"
+    print(f'\nmean seeds of looks {",".join(map(str, LOOKS))}; of the fixed design that decides as often;')
+    print(f'and of the looks {",".join(map(str, FORMER))} by the union bound, as before')
+    design, former = Design(), Design(FORMER, 1, by_union_bound(FORMER, 1))
     for images in 1000, 10000:
         for discordance in 0.06, 0.2:
             for true in 0.0, 2.0:
@@ -138,10 +140,13 @@ def savings(studies):
                 values = differences(random, studies, 1, design.last, images, discordance, true * MARGIN)
                 _, seeds, decided = look_at(values, design, images, MARGIN, true * MARGIN)
                 fixed = fixed_design(random, studies, images, discordance, true * MARGIN, decided.mean())
-                more = f'{100 * (seeds.mean() / fixed - 1):+.0f} %' if fixed else ''
+                _, before, _ = look_at(values, former, images, MARGIN, true * MARGIN)
+                more, less = (
+                    f'{100 * (seeds.mean() / other - 1):+.0f} %' for other in (fixed or np.nan, before.mean())
+                )
                 print(
                     f'{images:6,} images, {discordance:.0%} differ, effect {true:g} margins: {seeds.mean():4.1f} '
-                    f'seeds, decided {decided.mean():.0%}; fixed {fixed}: {more}'
+                    f'seeds, decided {decided.mean():.0%}; fixed {fixed}: {more}; before {before.mean():.1f}: {less}'
                 )
 
 
