@@ -17,6 +17,7 @@ from kdfast.cli.options import DataOptions, RunOptions, changed_flags
 from kdfast.cli.recipes import RecipeGroup
 from kdfast.core import distributed, signals
 from kdfast.core.errors import KdfastError
+from kdfast.core.imports import without_collection
 from kdfast.core.memory import keep_freed_memory
 from kdfast.runs.options import option_flags
 from kdfast.runs.recipes import Recipe, find_recipe, recipe_names
@@ -41,6 +42,7 @@ def run_recipe(
         print_note(f'{run_dir} is finished; nothing to train')
     keep_freed_memory()
     with quiet_imports():
+        import kdfast.all  # noqa: F401 (as recipes do)
         from kdfast.training.execute import train
         from kdfast.training.other_load import OtherLoad
         from kdfast.training.progress import ConsoleProgress, live_bars
@@ -155,7 +157,8 @@ def load_data(
     """
     if seed < 0:
         raise KdfastError(f'--seed {seed}: expected 0 or more')
-    from kdfast.data.sources import load, with_own_name
+    with without_collection():
+        from kdfast.data.sources import load, with_own_name
 
     settings = dict(vars(images))
     data = load(settings.pop('data'), **settings, resplit=seed if resplit else None)
@@ -171,7 +174,7 @@ def load_data(
 def quiet_imports():
     "Show that imports take a while, and hide warnings from torch that users cannot act on."
     warnings.filterwarnings('ignore', category=FutureWarning, module='torch')
-    with status('importing fastai'):
+    with status('importing fastai'), without_collection():
         yield
 
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from runpy import run_module
 
+from kdfast.core.imports import without_collection
 from kdfast.study.plan import KDFAST
 from kdfast.study.process import Process, environment, failure_of, has_gpu
 
@@ -169,8 +170,9 @@ def serve(
 
     Every fork returns from here, too.
     """
-    for name in IMPORTED:
-        import_module(name)
+    with without_collection():
+        for name in IMPORTED:
+            import_module(name)
     connection = socket.socket(fileno=fd)
     forks: dict[int, int] = {}  # process ids of those that run, by number
     while True:
