@@ -19,7 +19,10 @@ import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from kdfast.data import load
+import torchvision  # noqa: E402, F401 (as recipes do, with fastai)
+
+from kdfast.core.memory import keep_freed_memory  # noqa: E402
+from kdfast.data import load  # noqa: E402
 
 SIZES = {  # of the files, and the side of the squares to which they are scaled
     'photographs of 500×375, to 96×96': ((500, 375), 96),
@@ -75,6 +78,7 @@ def main():
     parser.add_argument('--images', type=int, default=2000)
     parser.add_argument('--rounds', type=int, default=3)
     options = parser.parse_args()
+    keep_freed_memory()  # as the command line does; the processes of Pillow inherit it
     for name, (shape, side) in SIZES.items():
         with tempfile.TemporaryDirectory() as home:
             folder = Path(home) / 'photos'

@@ -1,9 +1,10 @@
 "Decode all images of a folder, an archive or a data set into arrays, before anything is trained."
 
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,7 @@ from kdfast.data.bit_depth import describe_scaling
 from kdfast.data.decode_choice import decode_each_epoch
 from kdfast.data.files import read_file
 from kdfast.data.image_statistics import ImageStatistics
+from kdfast.data.jpeg import prepare
 from kdfast.data.labels import ONE
 from kdfast.data.layouts import registry
 from kdfast.data.layouts.base import SPLIT_NAMES, Source
@@ -34,6 +36,7 @@ from kdfast.data.split_writer import SplitWriter
 MAX_PENDING, MAX_PENDING_BYTES = 16, 2**26  # groups of images, and bytes of files, that are read but not yet written
 GROUP, GROUP_BYTES = 16, 2**20  # images, and bytes of files, that a thread decodes at once: fewer switches of threads
 SMALL_IMAGE = 2**14  # bytes of pixels; each call of Pillow takes longer than their computation
+SMALL_FILE = 2**12  # bytes; threads would wait for Python's lock longer than they decode
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,7 @@ def _writers(source, arrangement, folder, each_epoch):
 def _write_images(source, splits, writers, side):
     "Decode and write all images; those that cannot be read are recorded in the source"
     n_images = sum(map(len, splits.values()))
+    prepare(n_images)
     with _progress(source.path, splits) as advance:
         for split, writer in writers.items():
             for item, image, found in _decoded_items(splits[split], partial(_decode_group, side, split == 'train')):
@@ -188,12 +192,13 @@ def _count_once(pixels, is_train):
 
 
 def _decoded_items(items, decode_group):
-    "Yield what `decode_group` returns, in order; files are read in this thread, and decoded in others"
-    pool = ThreadPoolExecutor()
+    "Yield what `decode_group` returns, in order; files are read in this thread, and decoded in others unless small"
+    pool = ThreadPoolExecutor(os.cpu_count())  # more threads would wait for Python's lock more often
     pending, pending_bytes = deque(), 0
     try:
         for group, n_bytes in _groups(items):
-            pending.append((pool.submit(decode_group, group), n_bytes))
+            is_small = 0 < n_bytes < SMALL_FILE * len(group)
+            pending.append((_done(decode_group(group)) if is_small else pool.submit(decode_group, group), n_bytes))
             pending_bytes += n_bytes
             while len(pending) > MAX_PENDING or pending_bytes > MAX_PENDING_BYTES and pending:
                 decoded, n_bytes = pending.popleft()
@@ -203,6 +208,13 @@ def _decoded_items(items, decode_group):
             yield from decoded.result()
     finally:
         pool.shutdown(cancel_futures=True)  # an interrupt need not wait for what is not begun
+
+
+def _done(result):
+    "What a pool returns for work that is done"
+    future = Future()
+    future.set_result(result)
+    return future
 
 
 def _groups(items):

@@ -52,6 +52,7 @@ class SplitWriter:
         several = any(not isinstance(item.label, str) for item in items)
         self.labels = np.full((len(items), len(classes)), -1, np.int8) if several else np.full(len(items), -1, np.int64)
         # -1: not written
+        self.file = folder / f'{split}_images.npy'
         self.deep_file = folder / f'{split}_deep.bin'
         self.deep_rows = []  # (row, shape) of each image in that file
 
@@ -120,10 +121,9 @@ class SplitWriter:
         "Create the file of the images. Raises KdfastError for a full disk."
         if self.statistics.first is None:
             check_disk_space(self.folder, n_images * prod(self.shape) * 3)
-        self.images = np.lib.format.open_memmap(
-            self.folder / f'{self.split}_images.npy', 'w+', np.uint8, (len(self.row_of), *self.shape, 3)
-        )
-        self.rows = np.asarray(self.images)  # the same memory; faster, as its rows are no memory maps of their own
+        images = np.lib.format.open_memmap(self.file, 'w+', np.uint8, (len(self.row_of), *self.shape, 3))
+        self.offset, self.row_bytes = images.offset, images[:1].nbytes
+        self.stream = open(self.file, 'r+b')  # written: a memory map would fault on each new page
 
     def store(
         self,
@@ -132,7 +132,8 @@ class SplitWriter:
     ):
         "Write the pixels of an image. Raises KdfastError for a full disk."
         if image.low is None:
-            self.rows[row] = image.pixels
+            self.stream.seek(self.offset + row * self.row_bytes)
+            self.stream.write(np.ascontiguousarray(image.pixels))
             return
         if not self.deep_rows:
             check_disk_space(self.folder, len(self.row_of) * image.pixels.nbytes)
@@ -172,6 +173,8 @@ class SplitWriter:
         value_range: tuple[float, float] | None,  # As of `finish`
     ):
         "Scale images of more than 8 bits, remove missing rows, and save the SHA-256 of each image."
+        self.stream.close()
+        self.images = np.load(self.file, mmap_mode='r+')
         if self.deep_rows:
             self._scale_deep_images(value_range)
         if len(rows) < len(self.labels):
@@ -189,13 +192,12 @@ class SplitWriter:
         self.deep_file.unlink()
 
     def _keep_rows(self, rows):
-        file = self.folder / f'{self.split}_images.npy'
-        new_file = file.with_suffix('.new')
+        new_file = self.file.with_suffix('.new')
         images = np.lib.format.open_memmap(new_file, 'w+', np.uint8, (len(rows), *self.images.shape[1:]))
         for start in range(0, len(rows), ROWS_COPIED):
             images[start : start + ROWS_COPIED] = self.images[rows[start : start + ROWS_COPIED]]
         images.flush()
-        new_file.replace(file)
+        new_file.replace(self.file)
         self.images, self.labels = images, self.labels[rows]
 
     def write_empty(
