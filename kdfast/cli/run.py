@@ -40,7 +40,6 @@ def run_recipe(
     run_dir = locate_run(options.runs, data.name, recipe.folder_name(arguments), options.seed)
     if run_dir.finished:
         print_note(f'{run_dir} is finished; nothing to train')
-    keep_freed_memory()
     with quiet_imports():
         import kdfast.all  # noqa: F401 (as recipes do)
         from kdfast.training.execute import train
@@ -157,6 +156,7 @@ def load_data(
     """
     if seed < 0:
         raise KdfastError(f'--seed {seed}: expected 0 or more')
+    keep_freed_memory()
     with without_collection():
         from kdfast.data.sources import load, with_own_name
 

@@ -83,13 +83,16 @@ def fill_cache(
     size: int | None,  # Side of the squares that networks receive
     path: Path | None = None,  # The source
 ) -> str:  # Fingerprint of the images
-    "Decode into a folder, and write the facts about the images to data.json; print notes."
+    """Decode into a folder, and write the facts about the images to data.json; print notes.
+
+    If images were skipped, `check_skipped` prints them: at every start.
+    """
     facts = decode_into(folder, size and presized_side(size))
     train, valid, test = load_splits(folder, facts)
     if 'fingerprint' not in facts:
         facts |= summarize(facts['classes'], *((train, valid, test) if test else (train, valid)))
     facts['notes'] += _duplicate_notes(folder, train, valid, test)
-    for note in [*facts['notes'], mirroring_note(default_augment(facts['classes']))]:
+    for note in [*([] if facts['skipped'] else facts['notes']), mirroring_note(default_augment(facts['classes']))]:
         print_note(note)
     facts |= dict(name=name, size=size, origin=recorded_origin(path) if path else {})
     (folder / 'data.json').write_text(json.dumps(facts, indent=1))

@@ -1,7 +1,6 @@
 "Decode all images of a folder, an archive or a data set into arrays, before anything is trained."
 
 import os
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,22 +11,21 @@ from itertools import chain, repeat
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kdfast.core.errors import KdfastError
+from kdfast.core.errors import KdfastError, listed
 from kdfast.core.notes import Notes
 from kdfast.data.archives import open_entries
 from kdfast.data.arrangement import Arrangement, arrange
 from kdfast.data.arrays import PixelSummary, count_values, digest
 from kdfast.data.bit_depth import describe_scaling
 from kdfast.data.decode_choice import decode_each_epoch
+from kdfast.data.decode_progress import show_progress
 from kdfast.data.files import read_file
 from kdfast.data.image_statistics import ImageStatistics
 from kdfast.data.jpeg import prepare
 from kdfast.data.labels import ONE
 from kdfast.data.layouts import registry
-from kdfast.data.layouts.base import SPLIT_NAMES, Source
+from kdfast.data.layouts.base import Source
 from kdfast.data.layouts.rows import is_table
 from kdfast.data.pixels import decode_image
 from kdfast.data.split_table import SplitTable, table_facts
@@ -64,8 +62,9 @@ def decode(
 ) -> dict:  # Facts about the data set: classes, notes, range, skipped, about
     """Decode every image of a folder or an archive.
 
-    Raises KdfastError, with the names of the files, for an unknown layout, a class without training images, images
-    that cannot be decoded or differ in size, an archive that could do harm, and a full disk.
+    Images that cannot be decoded are left out; `skipped` and `about` tell of them. Raises KdfastError, with the names
+    of the files, for an unknown layout, a class without training images, images that differ in size, an archive that
+    could do harm, and a full disk.
     """
     with open_source(path, reading) as (source, arrangement):
         return decode_arrangement(source, arrangement, reading, folder, side)
@@ -121,11 +120,14 @@ def decode_arrangement(
     each_epoch = decode_each_epoch(reading.decode, source, arrangement, folder, side)
     writers, splits = _writers(source, arrangement, folder, each_epoch)
     _write_images(source, splits, writers, side)
-    source.check()
     statistics = writers['train'].statistics
     value_range = statistics.value_range(reading.range)
-    for writer in writers.values():
-        writer.finish(value_range, source)
+    try:
+        for writer in writers.values():
+            writer.finish(value_range, source)
+    except KdfastError:
+        source.check()  # names the images that cannot be read, which may be why
+        raise
     if 'valid' not in writers:
         writers['train'].write_empty('valid')
     for name in statistics.deep:
@@ -137,7 +139,12 @@ def decode_arrangement(
         notes=source.notes.messages(),
         range=value_range if statistics.deep else None,
         skipped=len(source.broken),
-        about=dict(layout=arrangement.layout, validates=arrangement.validates, **statistics.summary()),
+        about=dict(
+            layout=arrangement.layout,
+            validates=arrangement.validates,
+            broken=listed(source.broken, '; '),
+            **statistics.summary(),
+        ),
     )
     facts |= table_facts(writers['train'], side) if each_epoch else {}
     return facts | (writers['train'].summary.facts if all(w.in_one_pass for w in writers.values()) else {})
@@ -157,7 +164,7 @@ def _write_images(source, splits, writers, side):
     "Decode and write all images; those that cannot be read are recorded in the source"
     n_images = sum(map(len, splits.values()))
     prepare(n_images)
-    with _progress(source.path, splits) as advance:
+    with show_progress(source.path, splits) as advance:
         for split, writer in writers.items():
             for item, image, found in _decoded_items(splits[split], partial(_decode_group, side, split == 'train')):
                 for remark in image.remarks:
@@ -229,25 +236,3 @@ def _groups(items):
             group, n_bytes = [], 0
     if group:
         yield group, n_bytes
-
-
-@contextmanager
-def _progress(path, splits):
-    "Show a bar on a terminal, else a line per split. Yields a function that advances it"
-    console = Console(stderr=True, highlight=False)
-    if not console.is_terminal:
-        for split, items in splits.items():
-            if items:
-                message = f'kdfast: reading {len(items):,} {SPLIT_NAMES[split]} images from {path}'
-                print(message, file=sys.stderr, flush=True)
-        yield lambda n: None
-        return
-    columns = (
-        TextColumn('reading {task.description}'),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(compact=True),
-    )
-    with Progress(*columns, console=console, transient=True, expand=True) as bar:
-        task = bar.add_task(path.name, total=sum(map(len, splits.values())))
-        yield partial(bar.advance, task)

@@ -17,7 +17,7 @@ from kdfast.data.decode_choice import EACH_EPOCH, check_choice
 from kdfast.data.labels import check_kind
 from kdfast.data.layouts import datasets, table
 from kdfast.data.layouts.arrays import ArrayPair
-from kdfast.data.sources import apply_options, check_options
+from kdfast.data.sources import apply_options, check_options, check_skipped
 
 
 def from_frame(
@@ -99,7 +99,9 @@ def _decode_into_cache(
         return decode_listing(Path(name), listing, reading, folder, side)
 
     folder = _fill_folder(name, decode_into, size)
-    data = apply_options(load_cached(folder, size), holdout, grow, augment, batch_size, resplit)
+    data = load_cached(folder, size)
+    check_skipped(data, name, skip_broken)
+    data = apply_options(data, holdout, grow, augment, batch_size, resplit)
     arguments = dict(
         source=str(folder),
         holdout=holdout,

@@ -18,6 +18,7 @@ from kdfast.data.decode import decode as decode_files
 from kdfast.data.decode_choice import check_choice
 from kdfast.data.holdout import DEFAULT_FRACTION, hold_out, no_validation_note
 from kdfast.data.labels import ONE, check_kind
+from kdfast.data.layouts.base import unreadable
 from kdfast.data.layouts.rows import is_table
 from kdfast.data.naming import dataset_name, source_stamp
 
@@ -56,10 +57,7 @@ def load(
     check_kind(labels)
     check_choice(decode)
     data = _find_dataset(source, size, Reading(columns, range, skip_broken, labels, decode))
-    if data.skipped and not skip_broken:
-        raise KdfastError(
-            f'{source}: cannot read {data.skipped:,} images: replace or remove them, or skip them with --skip-broken'
-        )
+    check_skipped(data, source, skip_broken)
     arguments['source'] = located(source)
     return replace(apply_options(data, holdout, grow, augment, batch_size, resplit), load_arguments=arguments)
 
@@ -82,6 +80,18 @@ def check_options(
         raise KdfastError(f'--augment {augment}: expected {", ".join(AUGMENTS)}')
     if batch_size is not None and batch_size < 2:
         raise KdfastError(f'--batch-size {batch_size}: expected at least 2 images, which batch norm needs')
+
+
+def check_skipped(
+    data: Data,  # Decoded images
+    source: str,  # Where they are from
+    skip_broken: bool,  # Whether images that cannot be read may be skipped
+):
+    "Print the notes on a data set of which images were skipped. Raises KdfastError if they must not be."
+    if data.skipped and not skip_broken:
+        raise unreadable(source, (data.about or {}).get('broken') or f'{data.skipped:,} images')
+    for note in data.notes if data.skipped else ():
+        print_note(note)
 
 
 def apply_options(

@@ -17,7 +17,7 @@ from kdfast.data.cache import CACHE_VERSION, choose_folder, load_splits, origin,
 from kdfast.data.dataloaders import batch_size
 from kdfast.data.dataset import Data, presized_side
 from kdfast.data.decode import Reading, decode_arrangement
-from kdfast.data.layouts.base import Item, Source
+from kdfast.data.layouts.base import Item, Source, unreadable
 from kdfast.data.naming import dataset_name, source_stamp
 
 
@@ -51,10 +51,12 @@ def load_unlabeled(
     how = options.get('decode')
     reading = Reading(range=value_range, skip_broken=bool(options.get('skip_broken')), decode=how)
     stamp = source_stamp(path) if path.is_dir() else f'{path.resolve()} {source_stamp(path)}'
-    key = f'{CACHE_VERSION} unlabeled {stamp}{reading.key} size={like.size} broken={reading.skip_broken}'
+    key = f'{CACHE_VERSION} unlabeled {stamp}{reading.key} size={like.size}'
     folder = choose_folder(key, how)
     create_folder_once(folder, partial(fill, path=path, reading=reading, size=like.size))
     facts = read_facts(folder)
+    if facts.get('broken') and not reading.skip_broken:
+        raise unreadable(f'--unlabeled {path}', facts['broken'])
     images = load_splits(folder, facts, path)[0][0]
     expected = like.train[0].shape[1:3]
     if images.shape[1:3] != expected:
@@ -84,6 +86,7 @@ def fill(
     for note in facts['notes']:
         print_note(f'{path}: {note}')
     described = dict(name=f'{dataset_name(path)}, without labels', size=size, origin=origin(path))
+    described['broken'] = facts['about']['broken']
     described |= {name: facts[name] for name in ('table', 'range') if name in facts}
     described['fingerprint'] = summarize([], load_splits(folder, facts, path)[0])['fingerprint']
     (folder / 'data.json').write_text(json.dumps(described))

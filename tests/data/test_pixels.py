@@ -10,6 +10,7 @@ from conftest import draw
 from PIL import Image
 
 from kdfast.core.errors import KdfastError
+from kdfast.data import decode as scan
 from kdfast.data import load, pixels
 from kdfast.data.pixels import decode_8bit, decode_image, resize_center_crop
 
@@ -127,7 +128,7 @@ def damaged(folder):
     return folder
 
 
-def test_broken_images_can_be_skipped(tmp_path, kdfast):
+def test_broken_images_can_be_skipped(tmp_path, monkeypatch, capsys):
     folder = damaged(tmp_path / 'pets')
     with pytest.raises(
         KdfastError,
@@ -135,10 +136,13 @@ def test_broken_images_can_be_skipped(tmp_path, kdfast):
         r'replace or remove these files, or skip them with --skip-broken',
     ):
         load(str(folder))
-    data = load(str(folder), skip_broken=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(scan, 'decode_image', lambda *_: pytest.fail('decoded again'))
+        data = load(str(folder), skip_broken=True)
+    assert 'skipped, cannot be read: 2 (ape/001.png (' in capsys.readouterr().err
     assert data.skipped == 2 and len(data.train[1]) + len(data.valid[1]) == 13
     assert any('skipped, cannot be read: 2 (ape/001.png (' in note for note in data.notes)
-    with pytest.raises(KdfastError, match='cannot read 2 images: .* --skip-broken'):
+    with pytest.raises(KdfastError, match='cannot read ape/001.png .*; bee/003.png .* --skip-broken'):
         load(str(folder))  # the cache does not hide them
     for file in ('ape/001.png', 'bee/003.png'):
         (folder / file).unlink()

@@ -73,20 +73,24 @@ class Source:
         name: str,  # Of the image
         reason: str,  # Why it cannot be read
     ):
-        "Record an image that cannot be read; `check` raises the error for all of them."
+        "Record an image that cannot be read, with a note; all images are decoded before any error is raised."
         self.broken.append(f'{name} ({reason})')
+        self.notes.add('skipped, cannot be read', self.broken[-1])
 
     def check(self):
-        "Raise KdfastError if images cannot be read; with `skip_broken`, add a note instead."
-        if not self.broken:
-            return
-        if not self.skip_broken:
-            raise KdfastError(
-                f'{self.path}: cannot read {listed(self.broken, "; ")}: '
-                'replace or remove these files, or skip them with --skip-broken'
-            )
-        for image in self.broken:
-            self.notes.add('skipped, cannot be read', image)
+        "Raise KdfastError if images cannot be read and must not be skipped."
+        if self.broken and not self.skip_broken:
+            raise unreadable(self.path, listed(self.broken, '; '))
+
+
+def unreadable(
+    source: Path | str,  # Of the images
+    broken: str,  # Names of those that cannot be read, with the reasons
+) -> KdfastError:
+    "Return the error for images that cannot be read."
+    return KdfastError(
+        f'{source}: cannot read {broken}: replace or remove these files, or skip them with --skip-broken'
+    )
 
 
 def split_of(
