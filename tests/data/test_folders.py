@@ -1,5 +1,7 @@
 "Splits and classes by the names of folders."
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,6 +9,7 @@ from PIL import Image
 from kdfast.core.errors import KdfastError
 from kdfast.data import load
 from kdfast.data.layouts.base import split_of
+from kdfast.data.naming import source_stamp
 
 
 @pytest.mark.parametrize(
@@ -216,3 +219,13 @@ def test_names_of_classes_that_look_like_a_mistake_give_a_note(tmp_path, names, 
     draw_folders(tmp_path / 'photos', 5, *names)
     notes = [n for n in load(str(tmp_path / 'photos')).notes if n.startswith('classes whose')]
     assert notes == ([note] if note else [])
+
+
+def test_a_stamp_has_names_sizes_and_times_of_all_files(tmp_path):
+    names = ['a/1.jpg', 'a/é "x"\\.png', 'a b/\u2028\t.jpg', 'a.txt']
+    for i, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(bytes(i))
+    stats = [(name, (tmp_path / name).stat()) for name in names]
+    expected = [str(tmp_path), *([name, stat.st_size, stat.st_mtime_ns] for name, stat in stats)]
+    assert source_stamp(tmp_path) == json.dumps(expected)
