@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, partial
@@ -15,12 +16,13 @@ from kdfast.core.cache_home import cache_home
 from kdfast.core.errors import KdfastError
 from kdfast.core.notes import print_note
 from kdfast.core.once import create_folder_once
-from kdfast.data.arrays import digest, summarize
+from kdfast.data.arrays import summarize
 from kdfast.data.augment import default_augment
 from kdfast.data.dataset import Data, presized_side
 from kdfast.data.decode_choice import EACH_EPOCH, ONCE
+from kdfast.data.duplicates import duplicate_notes
 from kdfast.data.file_images import FileImages
-from kdfast.data.layouts.base import SPLIT_NAMES
+from kdfast.data.layouts.base import SPLIT_NAMES, unreadable
 from kdfast.data.layouts.rows import is_table
 from kdfast.data.naming import run_name, source_stamp
 
@@ -42,16 +44,26 @@ def load_or_decode(
     size: int | None,  # Side of the squares that networks receive
     path: Path | None = None,  # The source, to find out later whether it has changed
     how: str | None = None,  # once or each-epoch; None: by the space on the disk
+    skip_broken: bool = False,  # Skip images that cannot be read
 ) -> Data:
-    "Return the data set of an identity, decoded on first use into a folder of the cache."
+    """Return the data set of an identity, decoded on first use into a folder of the cache.
+
+    Raises KdfastError for images that cannot be read. Then the others are kept for `skip_broken`, but all of them are
+    tried again without it: the reason may have gone, such as a missing plugin.
+    """
     key = f'{CACHE_VERSION} {identity}' + (f' size={size}' if size else '')
-    folder = choose_folder(key, how)
+    folder, readable = choose_folder(key, how), choose_folder(f'{key} readable', how)
+    if skip_broken and not folder.exists():
+        folder = readable
     if is_table_folder(folder):
         print_note(
             f'the images of {name} are decoded from their files in every epoch '
             f'(--decode {ONCE} writes them to the disk)'
         )
-    create_folder_once(folder, partial(fill_cache, name=name, decode_into=decode_into, size=size, path=path))
+    readable = None if skip_broken else readable
+    create_folder_once(
+        folder, partial(fill_cache, name=name, decode_into=decode_into, size=size, path=path, readable=readable)
+    )
     return load_cached(folder, size, path)
 
 
@@ -82,20 +94,27 @@ def fill_cache(
     decode_into: Callable,  # As of `load_or_decode`
     size: int | None,  # Side of the squares that networks receive
     path: Path | None = None,  # The source
+    readable: Path | None = None,  # Where the others go if images cannot be read; None: those are skipped
 ) -> str:  # Fingerprint of the images
     """Decode into a folder, and write the facts about the images to data.json; print notes.
 
-    If images were skipped, `check_skipped` prints them: at every start.
+    If images were skipped, `check_skipped` prints them: at every start. Raises KdfastError for images that cannot be
+    read, if there is a folder for the others.
     """
     facts = decode_into(folder, size and presized_side(size))
     train, valid, test = load_splits(folder, facts)
     if 'fingerprint' not in facts:
         facts |= summarize(facts['classes'], *((train, valid, test) if test else (train, valid)))
-    facts['notes'] += _duplicate_notes(folder, train, valid, test)
-    for note in [*([] if facts['skipped'] else facts['notes']), mirroring_note(default_augment(facts['classes']))]:
-        print_note(note)
+    facts['notes'] += duplicate_notes(folder, train, valid, test)
     facts |= dict(name=name, size=size, origin=recorded_origin(path) if path else {})
     (folder / 'data.json').write_text(json.dumps(facts, indent=1))
+    if facts['skipped'] and readable:
+        shutil.rmtree(readable, ignore_errors=True)
+        with suppress(OSError):  # of Windows, where the arrays are open: they are decoded again
+            os.replace(folder, readable)
+        raise unreadable(path or name, facts['about']['broken'])
+    for note in [*([] if facts['skipped'] else facts['notes']), mirroring_note(default_augment(facts['classes']))]:
+        print_note(note)
     return facts['fingerprint']
 
 
@@ -204,36 +223,6 @@ def _load_split(folder, facts, path, split):
     table = facts['table']
     root = Path(table['root']) if path is None else path.parent if is_table(path) else path
     return FileImages(folder, split, root, table['shape'], table['side'], facts['range']), np.load(labels)
-
-
-def _digests(folder, split, images):
-    "The SHA-256 of each image: found while they were decoded, or in arrays that were scaled to 8 bits afterwards"
-    file = folder / f'{split}_digests.npy'
-    return list(map(bytes, np.load(file))) if file.exists() else [digest(images[i]) for i in range(len(images))]
-
-
-def _duplicate_notes(folder, train, valid, test):
-    "Notes on images that occur more than once"
-    splits = {name: split for name, split in dict(train=train, valid=valid, test=test).items() if split}
-    found = {name: _digests(folder, name, images) for name, (images, _) in splits.items()}
-    known, notes = set(found['train']), []
-    n = len(found['train']) - len(known)
-    if n:
-        held_out = '' if len(valid[1]) else '; held-out images may be copies of them'
-        notes.append(f'duplicates among the training images: {n:,} of {len(found["train"]):,}{held_out}')
-    for name in [name for name in splits if name != 'train']:
-        n = sum(one in known for one in found[name])
-        if n:
-            notes.append(f'{SPLIT_NAMES[name]} images that are also training images: {n:,} of {len(found[name]):,}')
-    label_of, conflicting = {}, set()
-    for name, digests in found.items():
-        for one, label in zip(digests, splits[name][1]):
-            if label_of.setdefault(one, label.tobytes()) != label.tobytes():
-                conflicting.add(one)
-    n = len(conflicting)
-    if n:
-        notes.append(f'images that occur with different labels: {n:,}')
-    return notes
 
 
 def mirroring_note(

@@ -10,7 +10,7 @@ from pathlib import Path
 from kdfast.core.cache_home import cache_home
 from kdfast.core.errors import KdfastError
 from kdfast.core.once import NEW
-from kdfast.data.cache import CACHE_VERSION, fill_cache, is_table_folder, load_cached, short_digest
+from kdfast.data.cache import CACHE_VERSION, fill_cache, is_table_folder, load_cached, read_facts, short_digest
 from kdfast.data.dataset import Data
 from kdfast.data.decode import Reading, decode_listing
 from kdfast.data.decode_choice import EACH_EPOCH, check_choice
@@ -126,7 +126,8 @@ def _fill_folder(name, decode_into, size):
     try:
         fingerprint = fill_cache(new, name, decode_into, size)
         kind = f' decode={EACH_EPOCH}' if is_table_folder(new) else ''
-        folder = home / short_digest(f'{CACHE_VERSION} {name} {fingerprint} size={size}{kind}')
+        broken = read_facts(new)['about']['broken']
+        folder = home / short_digest(f'{CACHE_VERSION} {name} {fingerprint} size={size}{kind}{broken}')
         if not folder.exists():
             os.replace(new, folder)
     finally:

@@ -145,9 +145,8 @@ def _find_dataset(source, size, reading):
         return digits(size)
     if source == PHOTOGRAPHS:
         decode_into = partial(decode_files, PHOTOGRAPHS_FILE, reading)
-        return load_or_decode(
-            source, archive_sha256(PHOTOGRAPHS_FILE) + reading.key, decode_into, size, PHOTOGRAPHS_FILE, reading.decode
-        )
+        identity = archive_sha256(PHOTOGRAPHS_FILE) + reading.key
+        return load_or_decode(source, identity, decode_into, size, PHOTOGRAPHS_FILE, reading.decode)
     if source in published.NAMES:
         return load_or_decode(
             source,
@@ -155,6 +154,7 @@ def _find_dataset(source, size, reading):
             partial(published.decode, source, reading),
             size,
             how=reading.decode,
+            skip_broken=reading.skip_broken,
         )
     if source in imagenette.URLS:
         if size is None:
@@ -162,16 +162,16 @@ def _find_dataset(source, size, reading):
         path = imagenette.download(source)
         decode_into = partial(imagenette.decode_with_class_names, path, reading)
         identity = f'{source} {archive_sha256(path)}{reading.key}'
-        return load_or_decode(source, identity, decode_into, size, path, reading.decode)
+        return load_or_decode(source, identity, decode_into, size, path, reading.decode, reading.skip_broken)
     path = Path(source).expanduser()
     if not path.exists():
         raise KdfastError(f'no data at {source}: expected the path of a folder or an archive, or {", ".join(BUILT_IN)}')
     if (path / 'data.json').is_file() and path.resolve().parent == cache_home().resolve():
         return _load_from_cache(path, size, reading)
     identity = source_stamp(path) if path.is_dir() or is_table(path) else archive_sha256(path)
-    return load_or_decode(
-        dataset_name(path), identity + reading.key, partial(decode_files, path, reading), size, path, reading.decode
-    )
+    decode_into = partial(decode_files, path, reading)
+    name, key = dataset_name(path), identity + reading.key
+    return load_or_decode(name, key, decode_into, size, path, reading.decode, reading.skip_broken)
 
 
 def _load_from_cache(folder, size, reading):

@@ -51,12 +51,10 @@ def load_unlabeled(
     how = options.get('decode')
     reading = Reading(range=value_range, skip_broken=bool(options.get('skip_broken')), decode=how)
     stamp = source_stamp(path) if path.is_dir() else f'{path.resolve()} {source_stamp(path)}'
-    key = f'{CACHE_VERSION} unlabeled {stamp}{reading.key} size={like.size}'
+    key = f'{CACHE_VERSION} unlabeled {stamp}{reading.key} size={like.size} broken={reading.skip_broken}'
     folder = choose_folder(key, how)
     create_folder_once(folder, partial(fill, path=path, reading=reading, size=like.size))
     facts = read_facts(folder)
-    if facts.get('broken') and not reading.skip_broken:
-        raise unreadable(f'--unlabeled {path}', facts['broken'])
     images = load_splits(folder, facts, path)[0][0]
     expected = like.train[0].shape[1:3]
     if images.shape[1:3] != expected:
@@ -83,10 +81,11 @@ def fill(
             raise KdfastError(f'--unlabeled {path}: no image found')
         arrangement = Arrangement(dict(train=items, valid=[]), [''], 'images without labels', '')
         facts = decode_arrangement(source, arrangement, reading, folder, size and presized_side(size))
+    if facts['skipped'] and not reading.skip_broken:
+        raise unreadable(f'--unlabeled {path}', facts['about']['broken'])
     for note in facts['notes']:
         print_note(f'{path}: {note}')
     described = dict(name=f'{dataset_name(path)}, without labels', size=size, origin=origin(path))
-    described['broken'] = facts['about']['broken']
     described |= {name: facts[name] for name in ('table', 'range') if name in facts}
     described['fingerprint'] = summarize([], load_splits(folder, facts, path)[0])['fingerprint']
     (folder / 'data.json').write_text(json.dumps(described))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from kdfast.core.errors import KdfastError
 from kdfast.data import decode as scan
-from kdfast.data import load, pixels
+from kdfast.data import from_frame, load, pixels
 from kdfast.data.pixels import decode_8bit, decode_image, resize_center_crop
 
 RANDOM = np.random.default_rng(0)
@@ -148,6 +148,43 @@ def test_broken_images_can_be_skipped(tmp_path, monkeypatch, capsys):
         (folder / file).unlink()
     whole = load(str(folder))
     assert whole.fingerprint == data.fingerprint and (whole.train[0][:] == data.train[0][:]).all()
+
+
+def test_images_that_can_be_read_again_are_no_longer_broken(tmp_path, monkeypatch):
+    "A plugin was installed, or the disk has recovered: names, sizes and times of the files are the same"
+    draw(tmp_path / 'pets', 5, seed=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(scan, 'decode_image', fails_once := Failing(scan.decode_image, 3))
+        with pytest.raises(KdfastError, match='cannot read .*Input/output error'):
+            load(str(tmp_path / 'pets'))
+        assert load(str(tmp_path / 'pets'), skip_broken=True).skipped == 1
+        fails_once.after = None
+        data = load(str(tmp_path / 'pets'))
+    assert not data.skipped and len(data.train[1]) + len(data.valid[1]) == 15
+    assert not load(str(tmp_path / 'pets'), skip_broken=True).skipped
+
+
+class Failing:
+    "Fail for one image"
+
+    def __init__(self, decode, after):
+        self.decode, self.after, self.n = decode, after, 0
+
+    def __call__(self, content, side=None):
+        self.n += 1
+        return self.decode(OSError(5, 'Input/output error') if self.n == self.after else content, side)
+
+
+def test_a_broken_image_of_a_frame_is_not_remembered_without_it(tmp_path):
+    pd = pytest.importorskip('pandas')
+    damaged(tmp_path / 'pets')
+    names = sorted(file.relative_to(tmp_path / 'pets').as_posix() for file in (tmp_path / 'pets').glob('*/*.png'))
+    frame = pd.DataFrame(dict(name=names, label=[name.partition('/')[0] for name in names]))
+    with pytest.raises(KdfastError, match='cannot read ape/001.png'):
+        from_frame(frame, tmp_path / 'pets', name='pets')
+    sound = frame[~frame.name.isin(['ape/001.png', 'bee/003.png'])]
+    assert not from_frame(sound, tmp_path / 'pets', name='pets').skipped
+    assert from_frame(frame, tmp_path / 'pets', name='pets', skip_broken=True).skipped == 2
 
 
 def test_result_counts_skipped_images(tmp_path, kdfast):
