@@ -51,50 +51,24 @@ class TableReader:
             return
         note_unused(columns, self.source.notes)
         problems, completed = [], []
-        for line, cells in table.rows:
-            row = self._check_duplicate(self._read_row(line, cells, columns, table, name, split))
+        names = [''.join(cells[columns.name : columns.name + 1]) for _, cells in table.rows]
+        for (line, cells), cell, image in zip(table.rows, names, self.index.find_all(names, name, split)):
+            row = self._check_duplicate(_read_row(line, cells, image, columns, split))
             if row.problem and self.source.skip_broken:
                 self.source.notes.add('skipped, rows that cannot be read', f'{table.row} {line}: {row.problem}')
             elif row.problem:
-                problems.append((f'{table.row} {line}', row.problem, ''.join(cells[columns.name : columns.name + 1])))
+                problems.append((f'{table.row} {line}', row.problem, cell))
             elif row.label == '':
                 self.source.notes.add('skipped, test images without labels', row.image)
             else:
                 self.rows[row.image] = row
-                if not self.index.is_complete(cells[columns.name], name, row.image):
-                    completed.append((self.index.is_outside(cells[columns.name]), row.image))
+                if not self.index.is_complete(cell, name, row.image):
+                    completed.append((self.index.is_outside(cell), row.image))
         if problems:
             raise KdfastError(f'{table.where}: {listed(problems_by_kind(problems), "; ")}')
         for outside, image in completed:
             how = 'by a path elsewhere, and found by its last parts' if outside else 'without their folder or suffix'
             self.source.notes.add(f'named in the table {how}', image)
-
-    def _read_row(self, line, cells, columns, table, name, split):
-        if len(cells) != len(table.header):
-            return Row(None, '', '', f'{len(cells)} columns, but the header has {len(table.header)}', line)
-        cell = cells[columns.name]
-        image = self.index.find(cell, name, split)
-        label, label_problem = columns.label_of(cells)
-        row_split, split_problem = columns.split_of(cells)
-        row_split = row_split or split
-        problem = self._name_problem(cell, image, name) or label_problem
-        if not problem and label == '' and row_split != 'test':
-            problem = f'{cell} has no label'
-        return Row(image, label, row_split, problem or split_problem, line)
-
-    def _name_problem(self, cell, image, name):
-        "What is wrong with the name of an image, or nothing"
-        if not cell:
-            return 'no name'
-        if image:
-            return ''
-        if self.index.is_outside(cell):
-            return f'{cell!r} is outside the folder: names are relative to the table'
-        if self.index.is_ambiguous(cell):
-            return f'several files are called {cell}: add their folders'
-        if (PurePosixPath(name).parent / cell).as_posix() in self.source.files:
-            return f'{cell} is not an image'
-        return f'there is no file {cell}'
 
     def _check_duplicate(self, row):
         "The row, with a problem if its image is in an earlier row"
@@ -140,6 +114,19 @@ class TableReader:
         if 'train' in folders.values() and len(folders) == len(self.rows) and all(folders.values()):
             return {name: row._replace(split=folders[name]) for name, row in self.rows.items()}
         return self.rows
+
+
+def _read_row(line, cells, image, columns, split):
+    "A row, given the (image, problem) of its name"
+    if len(cells) != len(columns.header):
+        return Row(None, '', '', f'{len(cells)} columns, but the header has {len(columns.header)}', line)
+    label, label_problem = columns.label_of(cells)
+    row_split, split_problem = columns.split_of(cells)
+    row_split = row_split or split
+    name, problem = image[0], image[1] or label_problem
+    if not problem and label == '' and row_split != 'test':
+        problem = f'{cells[columns.name]} has no label'
+    return Row(name, label, row_split, problem or split_problem, line)
 
 
 def note_unused(
