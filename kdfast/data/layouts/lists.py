@@ -2,14 +2,40 @@
 
 import re
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 from kdfast.core.errors import KdfastError
-from kdfast.data.layouts.base import Item, Listing, Source, split_of
+from kdfast.data.formats import image_suffixes
+from kdfast.data.layouts.base import SPLIT_NAMES, Item, Listing, Source, split_of
 from kdfast.data.layouts.image_index import ImageIndex
 from kdfast.data.layouts.rows import read_lines
 
 PRIORITY = 70  # before tables and folders: images/<class>/ beside the lists has no splits
 N_TESTED = 20  # lines that are tested for names of images
+NUMBERED = re.compile(r'(.*?)[_\s-]?\d+')  # Abyssinian_100 in Oxford-IIIT Pet
+
+
+class Line(NamedTuple):
+    "An image of a list."
+
+    where: str  # The list and the number of the line, for errors
+    file: str  # Name of the list
+    split: str
+    word: str  # How the list names the image
+    image: str  # Name of the image in the source
+    rest: list[str]  # What follows the name
+
+    @property
+    def folder(self) -> str:
+        "The folder that the list names, unless it is one of a split."
+        name = PurePosixPath(self.word.replace('\\', '/')).parent.name
+        return '' if split_of(name) else name
+
+    @property
+    def prefix(self) -> str:
+        "The name of the file up to its number, if it has letters."
+        numbered = NUMBERED.fullmatch(PurePosixPath(self.image).stem)
+        return numbered[1] if numbered and any(map(str.isalpha, numbered[1])) else ''
 
 
 def matches(
@@ -19,33 +45,59 @@ def matches(
     lists = _lists_by_split(source)
     if 'train' not in lists or not lists.keys() & {'valid', 'test'} or source.columns or source.table:
         return False
-    index = ImageIndex(source)
-    lines = read_lines(f'{source.path}/{lists["train"]}', source.files[lists['train']])
-    return any(index.find(line.split()[0]) for _, line in lines[:N_TESTED])
+    index, file = ImageIndex(source), lists['train']
+    lines = read_lines(f'{source.path}/{file}', source.files[file])
+    return any(index.find(_name_and_rest(line, index, file, 'train')[0], file, 'train') for _, line in lines[:N_TESTED])
 
 
 def read(
     source: Source,  # Files of the data set
 ) -> Listing:
     "List the images in the order of the source. Raises KdfastError for missing and repeated images."
-    index, items, list_of_image = ImageIndex(source), [], {}
-    position = {name: i for i, name in enumerate(source.images)}
-    for split, file in _lists_by_split(source).items():
-        for number, line in read_lines(f'{source.path}/{file}', source.files[file]):
-            where = f'{source.path}/{file}, line {number}'
-            word, *rest = line.split()
-            name = index.find(word)
-            if not name:
-                raise KdfastError(f'{where}: there is no image {word}')
-            if name in list_of_image:
-                raise KdfastError(f'{where}: {name} is also in {list_of_image[name]}')
-            list_of_image[name] = file
-            items.append(Item(name, split, _class_of(name, word, rest, where), source.files[name]))
+    items, list_of_image = [], {}
+    lines = _read_lists(source)
+    for line, label in zip(lines, _labels(source, lines)):
+        if line.image in list_of_image:
+            raise KdfastError(f'{line.where}: {line.image} is also in {list_of_image[line.image]}')
+        list_of_image[line.image] = line.file
+        if label:
+            items.append(Item(line.image, line.split, label, source.files[line.image]))
     for name in source.images:
         if name not in list_of_image:
             source.notes.add('skipped, in no list', name)
     lists = ', '.join(sorted(set(list_of_image.values())))
+    position = {name: i for i, name in enumerate(source.images)}
     return Listing(f'lists of images ({lists})', sorted(items, key=lambda item: position[item.name]))
+
+
+def _read_lists(source):
+    "The lines of all lists. Raises KdfastError for a line that names no image"
+    index, lines = ImageIndex(source), []
+    for split, file in _lists_by_split(source).items():
+        numbered = read_lines(f'{source.path}/{file}', source.files[file])
+        texts = [_name_and_rest(text, index, file, split) for _, text in numbered]
+        found = index.find_all([word for word, _ in texts], file, split)
+        for (number, _), (word, rest), (image, problem) in zip(numbered, texts, found):
+            where = f'{source.path}/{file}, line {number}'
+            if not image:
+                raise KdfastError(f'{where}: {problem}')
+            lines.append(Line(where, file, split, word, image, rest))
+    return lines
+
+
+def _name_and_rest(text, index, file, split):
+    "The name of the image in a line, the longest one that there is, as names may have spaces; and the words after it"
+    words = text.split()
+    for n_after in range(len(words)):
+        name, *rest = text.rsplit(None, n_after)
+        if index.find(name, file, split):
+            return name, rest
+    name, *rest = re.split(r'\s*[,;]\s*', text)
+    if index.find(name, file, split):
+        return name, rest
+    ends = [n for n, word in enumerate(reversed(words)) if PurePosixPath(word).suffix.lower() in image_suffixes()]
+    name, *rest = text.rsplit(None, ends[0] if ends else len(words) - 1)
+    return name, rest
 
 
 def _lists_by_split(source):
@@ -60,17 +112,51 @@ def _lists_by_split(source):
         split = split_of(re.sub(r'\d', '', PurePosixPath(name).stem))
         if split:
             lists.setdefault(split, name)
-    return lists
+    return {split: lists[split] for split in SPLIT_NAMES if split in lists}
 
 
-def _class_of(name, word, rest, where):
-    "The class of a line: the folder; else the file name up to its number; else the second word"
-    folder = PurePosixPath(word).parent.name
-    if folder and not split_of(folder):
-        return folder
-    numbered = re.fullmatch(r'(.*?)[_-]?\d+', PurePosixPath(name).stem)
-    if numbered and numbered[1] and rest:
-        return numbered[1]  # Abyssinian_100 in Oxford-IIIT Pet
-    if rest:
-        return rest[0]
-    raise KdfastError(f'{where}: {word} has no class: expected a folder named after it, or a second word')
+def _labels(source, lines):
+    """The label of each line: its second word, if there is one; None for a test image without a label
+
+    Folders or file names that say the same in words are the names of the classes. Raises KdfastError without a label
+    """
+    labelled = [line for line in lines if line.rest]
+    if not labelled:
+        names = {line.folder: line.folder for line in lines}
+        return [_label(source, line, line.folder, names) for line in lines]
+    for name_of in (lambda line: line.folder, lambda line: line.prefix):
+        names = _one_to_one([(line.rest[0], name_of(line)) for line in labelled])
+        if names:
+            names |= {name: name for name in names.values()}  # of lines without a label
+            return [_label(source, line, line.rest[0] if line.rest else name_of(line), names) for line in lines]
+    for line in labelled:
+        if len(line.rest) > 1:
+            raise KdfastError(
+                f'{line.where}: {len(line.rest)} words after {line.word}: expected one, its class; labels with spaces '
+                'and several labels of an image need a table (docs/data.md)'
+            )
+    if any(len({getattr(line, part) for line in labelled} - {''}) > 1 for part in ('folder', 'prefix')):
+        for line in labelled:
+            source.notes.add('labels by the lists; folders or file names differ from them', line.image)
+    names = {line.rest[0]: line.rest[0] for line in labelled}
+    return [_label(source, line, ''.join(line.rest), names) for line in lines]
+
+
+def _one_to_one(pairs):
+    "The name of each label; None unless each label has one name, and each name one label"
+    names = {}
+    for label, name in pairs:
+        if name and names.setdefault(label, name) != name:
+            return None
+    is_complete = len(names) == len({label for label, _ in pairs}) == len(set(names.values()))
+    return names if is_complete else None
+
+
+def _label(source, line, label, names):
+    "The name of the class of a line; None for a test image without a label"
+    if names.get(label):
+        return names[label]
+    if line.split == 'test':
+        source.notes.add('skipped, test images without labels', line.image)
+        return None
+    raise KdfastError(f'{line.where}: {line.word} has no class: expected a folder named after it, or a second word')
