@@ -1,20 +1,15 @@
 "Choose the columns of a table that hold names of images, labels and splits."
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from kdfast.core.errors import KdfastError, listed
 from kdfast.data.labels import QUESTION, SEVERAL, SPACES
 from kdfast.data.layouts.base import split_of
+from kdfast.data.layouts.name_column import choose_name_column, has_row_numbers, normalize_name
 from kdfast.data.layouts.rows import LIST_SEPARATOR, Table
 
 # Usual names of columns, the likeliest first
-NAME_COLUMNS = tuple(
-    'name fname file filename file_name filenames files image images img imgs image_id img_id image_name imagename '
-    'img_name image_file image_filename image_path img_path path paths filepath file_path filepaths picture photo '
-    'id id_code uid'.split()
-)
 LABEL_COLUMNS = tuple(
     'label labels class classes category categories cat cats target targets y tag tags diagnosis dx species breed '
     'class_name classname label_name class_id classid label_id category_id id'.split()
@@ -105,17 +100,20 @@ class Columns:
         return split, '' if split else f'{cell!r} in column {self.header[self.split]}: expected train, valid or test'
 
 
-def normalize_name(
-    column: str,  # Name of a column
-) -> str:
-    "Return the name in lower case, with an underscore for everything but letters and digits."
-    return re.sub(r'[^a-z0-9]+', '_', column.lower()).strip('_')
+def usual_labels(
+    columns: list[str],  # Names of the columns that may hold labels
+    usual: tuple[str, ...] = LABEL_COLUMNS,  # Usual names, the likeliest first
+) -> list[str]:  # The likeliest first
+    "Return the columns that are called like labels; id, which may be of images or patients, only if it is alone."
+    names = {column: normalize_name(column) for column in columns}
+    known = [column for column in columns if names[column] in usual and (names[column] != 'id' or len(columns) == 1)]
+    return sorted(known, key=lambda column: usual.index(names[column]))
 
 
 def choose_columns(
     table: Table,  # As text
     requested: dict[str, str],  # Names of columns by role (name, label, split), from the user
-    is_file: Callable,  # Whether a cell names an image
+    find: Callable,  # Return the image that a cell names, or nothing
     labels: str | None = None,  # Kind of labels, as --labels has it
 ) -> Columns:
     """Choose the columns of a table: the requested ones, else by their names and contents.
@@ -123,7 +121,7 @@ def choose_columns(
     Several labels of an image are a list, text with one of the separators ; | and , or a column of 0 and 1 for each.
     Raises KdfastError if the choice is not clear.
     """
-    columns = _ColumnChooser(table, is_file).choose(requested)
+    columns = _ColumnChooser(table, find).choose(requested)
     if labels in (SEVERAL, SPACES):
         cells = (
             []
@@ -146,10 +144,11 @@ def _separator(cells, labels):
 class _ColumnChooser:
     "Choose columns, one role after the other, each among the columns that are left."
 
-    def __init__(self, table, is_file):
+    def __init__(self, table, find):
         self.table = table
         self.header = table.header
-        self.is_file = is_file
+        self.names = [normalize_name(name) for name in table.header]
+        self.find = find
         self.taken = {}  # index of the column by role
 
     def choose(self, requested):
@@ -189,42 +188,42 @@ class _ColumnChooser:
 
     def find_column(self, column):
         exact = [i for i, name in enumerate(self.header) if name == column]
-        similar = [i for i, name in enumerate(self.header) if normalize_name(name) == normalize_name(column)]
+        similar = [i for i, name in enumerate(self.names) if name == normalize_name(column)]
         if not (exact or similar):
             raise self.error(f'no column {column}')
         return (exact or similar)[0]
 
     def name_column(self):
-        "A known name that holds names of images; else any such column; else the likeliest known name"
-        known = [i for i in self.free() if normalize_name(self.header[i]) in NAME_COLUMNS]
-        for i in (*known, *self.free()):
-            if any(map(self.is_file, self.cells(i, N_TESTED))):
-                return i
-        if not known:
+        "The column whose cells name images, else the one that is called so. Raises KdfastError if it is not clear"
+        columns = {i: self.header[i] for i in self.free()}
+        found = choose_name_column(columns, {i: self.cells(i, N_TESTED) for i in columns}, self.find)
+        if len(found) > 1:
+            raise self.error(f'found {self.listed(found)}: expected one column with names of images')
+        if not found:
             raise self.error('found no column with names of images')
-        return min(known, key=lambda i: NAME_COLUMNS.index(normalize_name(self.header[i])))
+        return found[0]
 
     def split_column(self):
         "The only column with a known name whose cells are splits; None if there is none"
-        known = [i for i in self.free() if normalize_name(self.header[i]) in SPLIT_COLUMNS and self.holds_splits(i)]
+        known = [i for i in self.free() if self.names[i] in SPLIT_COLUMNS and self.holds_splits(i)]
         if len(known) > 1:
-            raise self.error(f'found {self.names(known)}: expected one column of splits')
+            raise self.error(f'found {self.listed(known)}: expected one column of splits')
         return known[0] if known else None
 
     def holds_splits(self, i):
-        return normalize_name(self.header[i]) in CERTAIN_SPLIT_COLUMNS or any(map(split_of, self.cells(i, N_TESTED)))
+        return self.names[i] in CERTAIN_SPLIT_COLUMNS or any(map(split_of, self.cells(i, N_TESTED)))
 
     def label_columns(self):
-        "A known name; else the only column that is left; else one column per class"
-        free = self.free()
+        "A known name; else the only column that is left; else one column per class. Numbers of rows are none of these"
+        free = [i for i in self.free() if not has_row_numbers(self.header[i])] or self.free()
+        free = [i for i in free if self.names[i] != 'id'] or free
         binary = [i for i in free if all(cell in ('0', '1', '0.0', '1.0') for cell in self.cells(i))]
         one_per_class = len(binary) > 1 and binary == [i for i in free if self.header[i]]
-        names = {i: normalize_name(self.header[i]) for i in free}
-        known = [i for i in free if names[i] in LABEL_COLUMNS and not (one_per_class and names[i] == 'cat')]
+        known = [i for i in free if self.names[i] in LABEL_COLUMNS and not (one_per_class and self.names[i] == 'cat')]
         if len(known) == 1:
             return known[0]
         if known:
-            return self.named_classes(sorted(known, key=lambda i: LABEL_COLUMNS.index(names[i])))
+            return self.named_classes(sorted(known, key=lambda i: LABEL_COLUMNS.index(self.names[i])))
         if len(free) == 1:
             return free[0]
         if one_per_class:
@@ -239,7 +238,7 @@ class _ColumnChooser:
         named = [i for i, column in zip(columns, values) if not all(cell.isdigit() for cell in column)]
         if same_classes and len(named) == 1:
             return named[0]
-        raise self.error(f'found {self.names(columns)}: expected one column of labels')
+        raise self.error(f'found {self.listed(columns)}: expected one column of labels')
 
-    def names(self, columns):
-        return ' and '.join(self.header[i] for i in columns)
+    def listed(self, columns):
+        return ' and '.join(self.header[i] or 'a column without a name' for i in columns)

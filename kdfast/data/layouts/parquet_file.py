@@ -6,7 +6,7 @@ from typing import Any
 
 from kdfast.core.errors import KdfastError, listed
 from kdfast.data.labels import QUESTION
-from kdfast.data.layouts.columns import LABEL_COLUMNS, normalize_name
+from kdfast.data.layouts.columns import LABEL_COLUMNS, usual_labels
 
 LABEL_KEYS = ('label', 'labels', 'fine_label', *LABEL_COLUMNS)  # columns of labels, the likeliest first
 BATCH_ROWS = 64  # in memory at once
@@ -72,8 +72,7 @@ class ParquetFile:
             return images[0], self.requested['label']
         labels = list(self.class_names)
         if len(labels) != 1:
-            known = [name for name in fields if normalize_name(name) in LABEL_KEYS and name not in images]
-            labels = sorted(known, key=lambda name: LABEL_KEYS.index(normalize_name(name)))
+            labels = usual_labels([name for name in fields if name not in images], LABEL_KEYS)
         if not labels:
             raise KdfastError(f'{self.where} has no column of labels; {available} label=COLUMN')
         return images[0], labels[0]

@@ -6,8 +6,9 @@ from typing import NamedTuple
 from kdfast.core.errors import KdfastError, listed
 from kdfast.core.notes import Notes
 from kdfast.data.layouts.base import Item, Source, split_of
-from kdfast.data.layouts.columns import SPLIT_COLUMNS, Columns, choose_columns, normalize_name
+from kdfast.data.layouts.columns import LABEL_COLUMNS, SPLIT_COLUMNS, Columns, choose_columns
 from kdfast.data.layouts.image_index import ImageIndex
+from kdfast.data.layouts.name_column import NAME_COLUMNS, normalize_name
 from kdfast.data.layouts.rows import Table, problems_by_kind, read_table
 
 
@@ -133,11 +134,16 @@ def note_unused(
     columns: Columns,  # Of a table
     notes: Notes,  # Receives the note
 ):
-    "Add a note on columns that are named like splits, such as fold, and hold something else."
+    "Add a note on columns that are named like splits or labels, such as fold and id, and hold something else."
     labels = [columns.label] if isinstance(columns.label, int) else columns.label
+    is_usual = any(normalize_name(columns.header[i]) in LABEL_COLUMNS for i in labels)
     for i, name in enumerate(columns.header):
-        if normalize_name(name) in SPLIT_COLUMNS and i not in (columns.name, columns.split, *labels):
+        if i in (columns.name, columns.split, *labels):
+            continue
+        if normalize_name(name) in SPLIT_COLUMNS:
             notes.add('columns that are not used, because they do not say train, valid or test', name)
+        if normalize_name(name) == 'id' and not is_usual:
+            notes.add(f'columns that are not used beside {listed([columns.header[n] for n in labels])}', name)
 
 
 def add_header(
@@ -146,7 +152,10 @@ def add_header(
     name: str,  # Of the file of the table
 ) -> Table:
     "Return the table with names of columns, if its first line already names an image."
-    if not any(index.find(cell, name) for cell in table.header):
+    has_names = any(
+        normalize_name(cell) in NAME_COLUMNS for cell in table.header
+    )  # the others may be numbers of classes
+    if not any(index.find(cell, name) for cell in table.header if not (has_names and cell.isdigit())):
         return table
     n = len(table.header)
     header = ['name', 'label', 'split', *(f'column {i}' for i in range(4, n + 1))][:n]

@@ -11,7 +11,7 @@ from kdfast.data.files import find_system_file, read_part
 from kdfast.data.formats import image_suffixes
 from kdfast.data.labels import QUESTION
 from kdfast.data.layouts.base import Item, Listing, Source, split_of_file
-from kdfast.data.layouts.columns import LABEL_COLUMNS, normalize_name
+from kdfast.data.layouts.columns import usual_labels
 
 PRIORITY = 20  # before tables and folders: samples may come with .json and .txt files
 LABEL_SUFFIXES = ('.cls', '.cls.txt', '.label', '.json', '.txt')  # the first one that exists holds the label
@@ -134,10 +134,10 @@ def _label_in_json(text, where, several):
         raise KdfastError(f'{where}.json is not JSON ({e.msg})') from e
     if not isinstance(record, dict):
         record = dict(label=record)
-    keys = [key for key in record if normalize_name(key) in LABEL_COLUMNS]
+    keys = usual_labels(list(record))
     if not keys:
         return None
-    label = record[min(keys, key=lambda key: LABEL_COLUMNS.index(normalize_name(key)))]
+    label = record[keys[0]]
     if isinstance(label, list) and several:
         return [str(one) for one in label]
     if isinstance(label, (list, dict)):
