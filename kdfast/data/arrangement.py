@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from kdfast.core.errors import KdfastError, listed
 from kdfast.core.notes import Notes
 from kdfast.data.labels import names_of
-from kdfast.data.layouts.base import SPLIT_NAMES, Item, Listing, Source, table_hint
+from kdfast.data.layouts.base import Item, Listing, Source, table_hint
+from kdfast.data.layouts.splits import SPLIT_NAMES
 
 RARE = 1 / 10  # of the images of an average class: a class with fewer is rare
 MISSING = frozenset('nan <na> na n/a #n/a null none nil ? -'.split())  # how programs write that a label is missing

@@ -22,8 +22,9 @@ from kdfast.data.dataset import Data, presized_side
 from kdfast.data.decode_choice import EACH_EPOCH, ONCE
 from kdfast.data.duplicates import duplicate_notes
 from kdfast.data.file_images import FileImages
-from kdfast.data.layouts.base import SPLIT_NAMES, unreadable
+from kdfast.data.layouts.base import unreadable
 from kdfast.data.layouts.rows import is_table
+from kdfast.data.layouts.splits import SPLIT_NAMES
 from kdfast.data.naming import run_name, source_stamp
 
 CACHE_VERSION = 3

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kdfast.data.layouts.base import SPLIT_NAMES
+from kdfast.data.layouts.splits import SPLIT_NAMES
 
 
 @contextmanager

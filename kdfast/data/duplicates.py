@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from kdfast.data.arrays import digest
-from kdfast.data.layouts.base import SPLIT_NAMES
+from kdfast.data.layouts.splits import SPLIT_NAMES
 
 
 def duplicate_notes(

@@ -17,7 +17,7 @@ from kdfast.data.dataset import presized_side
 from kdfast.data.decode import Reading, open_source
 from kdfast.data.decode_choice import size_of
 from kdfast.data.labels import class_counts
-from kdfast.data.layouts.base import SPLIT_NAMES
+from kdfast.data.layouts.splits import SPLIT_NAMES
 from kdfast.data.sources import load
 from kdfast.data.split_writer import SizesDiffer
 

@@ -12,7 +12,8 @@ from kdfast.data.bit_depth import scale_to_8bit
 from kdfast.data.disk_space import check_disk_space
 from kdfast.data.image_statistics import ImageStatistics
 from kdfast.data.labels import has_class
-from kdfast.data.layouts.base import SPLIT_NAMES, Item, Source
+from kdfast.data.layouts.base import Item, Source
+from kdfast.data.layouts.splits import SPLIT_NAMES
 from kdfast.data.pixels import DecodedImage
 
 ROWS_COPIED = 256  # at once

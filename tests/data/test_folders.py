@@ -8,7 +8,7 @@ from PIL import Image
 
 from kdfast.core.errors import KdfastError
 from kdfast.data import load
-from kdfast.data.layouts.base import split_of
+from kdfast.data.layouts.splits import split_of
 from kdfast.data.naming import source_stamp
 
 

@@ -12,8 +12,9 @@ from kdfast.core.errors import KdfastError
 from kdfast.core.notes import Notes
 from kdfast.data.files import FILE_LIMIT
 from kdfast.data.labels import QUESTION, from_indicators
-from kdfast.data.layouts.base import Item, Listing, Source, split_of
+from kdfast.data.layouts.base import Item, Listing, Source
 from kdfast.data.layouts.records import Records
+from kdfast.data.layouts.splits import split_of
 
 PRIORITY = 30  # before tables: arrays may come with a table of other facts
 

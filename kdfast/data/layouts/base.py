@@ -1,6 +1,5 @@
-"What all layouts share: the types Source, Item and Listing, and the names of splits."
+"What all layouts share: the types Source, Item and Listing."
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,20 +10,6 @@ from kdfast.core.errors import KdfastError, listed
 from kdfast.core.notes import Notes
 from kdfast.data.formats import is_image
 from kdfast.data.labels import SEVERAL, SPACES
-
-SPLIT_NAMES = dict(train='training', valid='validation', test='test')  # in messages
-SPLIT_WORDS = dict(
-    train='train training trn trainval'.split(),
-    valid='valid validation validate val dev devel development eval evaluation holdout publictest'.split(),
-    test='test testing tst privatetest'.split(),
-)
-SPLIT_OF_WORD = {word: split for split, words in SPLIT_WORDS.items() for word in words}
-
-# Words that may stand beside the name of a split: train_images, Test Set
-FILLER_WORDS = frozenset(
-    'set split splits seg image images img imgs picture pictures pic pics photo photos data dataset '
-    'sample samples file files folder label labels'.split()
-)
 
 
 class Item(NamedTuple):
@@ -91,25 +76,6 @@ def unreadable(
     return KdfastError(
         f'{source}: cannot read {broken}: replace or remove these files, or skip them with --skip-broken'
     )
-
-
-def split_of(
-    word: str,  # Name of a folder or a file, or a cell of a table
-) -> str | None:  # train, valid or test
-    "Return the split that a name stands for (Training_Set, val2017, test-images), or None."
-    letters = re.sub(r'[^a-z]', '', word.lower())
-    words = [letters] if letters in SPLIT_OF_WORD else [w.lower() for w in re.findall(r'[A-Z]?[a-z]+|[A-Z]+', word)]
-    found = {SPLIT_OF_WORD.get(w) or SPLIT_OF_WORD.get(w.removesuffix('set')) for w in words if w not in FILLER_WORDS}
-    return found.pop() if len(found) == 1 else None
-
-
-def split_of_file(
-    name: str,  # Such as data/train-00000-of-00002.parquet
-    *stems: str,  # Parts of the file name to try first
-) -> str | None:  # train, valid or test
-    "Return the split by the name of a file, else by its nearest folder that is named after a split."
-    path = PurePosixPath(name)
-    return next(filter(None, map(split_of, (*stems, path.stem, *reversed(path.parent.parts)))), None)
 
 
 def table_hint(

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from kdfast.core.errors import KdfastError, listed
 from kdfast.data.labels import QUESTION, SEVERAL, SPACES
-from kdfast.data.layouts.base import split_of
 from kdfast.data.layouts.name_column import choose_name_column, has_row_numbers, normalize_name
 from kdfast.data.layouts.rows import LIST_SEPARATOR, Table
+from kdfast.data.layouts.splits import split_of
 
 # Usual names of columns, the likeliest first
 LABEL_COLUMNS = tuple(

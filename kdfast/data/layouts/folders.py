@@ -7,7 +7,8 @@ from typing import NamedTuple
 from kdfast.core.errors import KdfastError, listed
 from kdfast.data.files import list_folders
 from kdfast.data.formats import describe_suffix
-from kdfast.data.layouts.base import FILLER_WORDS, Item, Listing, Source, split_of, table_hint
+from kdfast.data.layouts.base import Item, Listing, Source, table_hint
+from kdfast.data.layouts.splits import FILLER_WORDS, find_folder_splits, split_of
 
 PRIORITY = 90  # last: matches everything, and explains what is expected where it finds no classes
 BY_SPLIT = 'folders of classes in folders of splits'
@@ -37,16 +38,17 @@ def read(
 ) -> Listing:
     "List the images by their folders. Raises KdfastError without images or folders of classes."
     images = _image_paths(source)
-    places, layout = _split_then_class(images), BY_SPLIT
+    splits = find_folder_splits(images)
+    places, layout = _split_then_class(images, splits), BY_SPLIT
     if places:
         _check_empty_classes(source, places)
     else:
-        places, layout = _class_then_split(images), 'folders of splits in folders of classes'
+        places, layout = _class_then_split(source, images, splits), 'folders of splits in folders of classes'
     if not places:
-        places, layout = _class_only(source, images), 'folders of classes'
+        places, layout = _class_only(source, images, splits), 'folders of classes'
     if layout != BY_SPLIT:
         _note_empty_folders(source, images, places)
-    return _listing(source, images, places, layout)
+    return _listing(source, images, places, layout, splits)
 
 
 def _image_paths(source):
@@ -74,15 +76,15 @@ def _no_images_message(source, others):
     return f'{source.path}: found no images{found}; {EXPECTED}'
 
 
-def _split_then_class(images):
+def _split_then_class(images, splits):
     "Places of the images below <split>/<class>/, by path; empty if there are none"
     roots = defaultdict(dict)
     for parts in images:
-        at = next((i for i, part in enumerate(parts[:-2]) if split_of(part)), None)
+        at = next((i for i in range(len(parts) - 2) if parts[: i + 1] in splits), None)
         if at is None:
             continue
-        root, split = parts[:at], split_of(parts[at])
-        while at + 3 < len(parts) and (split_of(parts[at + 1]) == split or parts[at + 1].lower() in FILLER_WORDS):
+        root, split = parts[:at], splits[parts[: at + 1]]
+        while at + 3 < len(parts) and (splits.get(parts[: at + 2]) == split or parts[at + 1].lower() in FILLER_WORDS):
             at += 1  # seg_train/seg_train/<class>/ or train/images/<class>/
         roots[root][parts] = Place(split, parts[at + 1], at + 1)
     complete = [root for root, places in roots.items() if {'train'} < {place.split for place in places.values()}]
@@ -91,10 +93,10 @@ def _split_then_class(images):
     merged = {parts: place for places in roots.values() for parts, place in places.items()}  # a/train beside b/test
     if {place.split for place in merged.values()} != {'train'}:
         return merged
-    return {} if any(_train_is_a_class(root, places, images) for root, places in roots.items()) else merged
+    return {} if any(_train_is_a_class(root, places, images, splits) for root, places in roots.items()) else merged
 
 
-def _train_is_a_class(root, places, images):
+def _train_is_a_class(root, places, images, splits):
     "Whether train is the name of a class: folders beside it have other folders inside than train has"
     inside = {place.label for place in places.values()}
     beside = defaultdict(set)
@@ -102,7 +104,7 @@ def _train_is_a_class(root, places, images):
         name, *below = parts[len(root) :]
         if parts[: len(root)] == root and parts not in places and len(below) > 1:
             beside[name].add(below[0])
-    return any(not split_of(name) and not folders & inside for name, folders in beside.items())
+    return any((*root, name) not in splits and not folders & inside for name, folders in beside.items())
 
 
 def _check_empty_classes(source, places):
@@ -128,18 +130,38 @@ def _note_empty_folders(source, images, places):
                 source.notes.add('folders without images, which are no classes', '/'.join((*root, name)))
 
 
-def _class_then_split(images):
-    "Places of the images if all of them are below <class>/<split>/; else empty"
+def _class_then_split(source, images, splits):
+    """Places of the images if those in folders of classes are below <class>/<split>/; else empty
+
+    Raises KdfastError if some of them are not, although all classes have training images and images of another split
+    """
     places = {
-        parts: Place(split_of(parts[-2]), parts[-3], len(parts) - 3)
+        parts: Place(splits[parts[:-1]], parts[-3], len(parts) - 3)
         for parts in images
-        if len(parts) > 2 and split_of(parts[-2])
+        if len(parts) > 2 and parts[:-1] in splits
     }
-    several_classes = len({place.label for place in places.values()}) > 1
-    return places if len(places) == len(images) and several_classes else {}
+    if len({place.label for place in places.values()}) < 2:
+        return {}
+    roots = {parts[: place.depth] for parts, place in places.items()}
+    others = [
+        parts
+        for parts in images
+        if parts not in places and any(parts[: len(root)] == root and len(parts) > len(root) + 1 for root in roots)
+    ]
+    if not others:
+        return places
+    of_class = defaultdict(set)
+    for place in places.values():
+        of_class[place.label].add(place.split)
+    if all({'train'} < found for found in of_class.values()):
+        raise KdfastError(
+            f'{source.path}: {"/".join(others[0])} is in no folder of a split, but {"/".join(next(iter(places)))} is: '
+            'expected <class>/<split>/<image> of all images: move or remove the others'
+        )
+    return {}
 
 
-def _class_only(source, images):
+def _class_only(source, images, splits):
     "Places of the images below <class>/, in the first folder that holds several folders"
     top = ()
     while True:
@@ -152,8 +174,16 @@ def _class_only(source, images):
     places = {
         parts: Place(None, parts[depth], depth)
         for parts in below
-        if len(parts) > depth + 2 or split_of(parts[depth]) not in ('valid', 'test')
+        if len(parts) > depth + 2 or splits.get(parts[: depth + 1]) not in ('valid', 'test')
     }
+    unused = sorted(
+        {parts[: depth + 1] for parts in below if parts[: depth + 1] in splits and not split_of(parts[depth])}
+    )
+    if unused:
+        raise KdfastError(
+            f'{source.path}: the names of the folders {listed(["/".join(folder) for folder in unused])} differ only in '
+            f'the split, but there is no folder of a class in them; {EXPECTED}'
+        )
     if places:
         return places  # not the images directly in test/ beside folders of classes: they have no labels
     raise KdfastError(
@@ -162,7 +192,7 @@ def _class_only(source, images):
     )
 
 
-def _listing(source, images, places, layout):
+def _listing(source, images, places, layout, splits):
     "The listing in the order of the source; adds a note on images outside the folders of classes"
     items = []
     for parts in images:
@@ -172,6 +202,6 @@ def _listing(source, images, places, layout):
             continue
         split, label, depth = places[parts]
         items.append(Item(name, split, label, source.files[name]))
-        if len(parts) > depth + 2 and not split_of(parts[-2]):
+        if len(parts) > depth + 2 and parts[:-1] not in splits:
             source.notes.add('in folders below the one of their class', name)
     return Listing(layout, items)

@@ -2,10 +2,12 @@
 
 import unicodedata
 from collections import Counter, defaultdict
+from functools import cached_property
 from pathlib import PurePosixPath
 
 from kdfast.core.paths import is_unsafe_path
-from kdfast.data.layouts.base import Source, split_of
+from kdfast.data.layouts.base import Source
+from kdfast.data.layouts.splits import find_folder_splits
 
 
 class ImageIndex:
@@ -49,7 +51,7 @@ class ImageIndex:
                 return whole.as_posix()
         candidates = self._candidates(cell)
         if len(candidates) > 1 and split:
-            candidates = [name for name in candidates if split in map(split_of, PurePosixPath(name).parts[:-1])]
+            candidates = [name for name in candidates if self._is_in_split(name, split)]
         return candidates[0] if len(candidates) == 1 else None
 
     def find_all(
@@ -112,6 +114,15 @@ class ImageIndex:
                 shared = {name: _n_shared(found, folders) for name, found in candidates.items()}
                 return [name for name, n in shared.items() if n == max(shared.values())]
         return []
+
+    @cached_property
+    def _splits(self):
+        "Splits by folder"
+        return find_folder_splits(PurePosixPath(name).parts for name in self.images)
+
+    def _is_in_split(self, name, split):
+        parts = PurePosixPath(name).parts
+        return any(self._splits.get(parts[:n]) == split for n in range(1, len(parts)))
 
     def _folders(self, cell, image):
         "The folder of a cell, and that of its image if they share a name; None without a folder or an image"

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from kdfast.core.errors import KdfastError
 from kdfast.data.formats import image_suffixes
-from kdfast.data.layouts.base import SPLIT_NAMES, Item, Listing, Source, split_of
+from kdfast.data.layouts.base import Item, Listing, Source
 from kdfast.data.layouts.image_index import ImageIndex
 from kdfast.data.layouts.rows import read_lines
+from kdfast.data.layouts.splits import SPLIT_NAMES, find_splits, split_of
 
 PRIORITY = 70  # before tables and folders: images/<class>/ beside the lists has no splits
 N_TESTED = 20  # lines that are tested for names of images
@@ -108,10 +109,11 @@ def _lists_by_split(source):
 
     lists = {}
     found = [name for name in source.files if name.lower().endswith(('.txt', '.lst'))]
+    paths = {name: PurePosixPath(re.sub(r'\d', '', name)).with_suffix('').parts for name in found}
+    splits = find_splits(paths.values())
     for name in sorted(found, key=natural_order):
-        split = split_of(re.sub(r'\d', '', PurePosixPath(name).stem))
-        if split:
-            lists.setdefault(split, name)
+        if paths[name] in splits:
+            lists.setdefault(splits[paths[name]], name)
     return {split: lists[split] for split in SPLIT_NAMES if split in lists}
 
 

@@ -2,11 +2,11 @@
 
 import io
 from functools import partial
-from pathlib import PurePosixPath
 
 from kdfast.core.errors import KdfastError
-from kdfast.data.layouts.base import Item, Listing, Source, split_of_file
+from kdfast.data.layouts.base import Item, Listing, Source
 from kdfast.data.layouts.parquet_file import ParquetFile
+from kdfast.data.layouts.splits import splits_of_files
 
 PRIORITY = 10  # before WebDataset and tables: a data set of Hugging Face may hold both beside its Parquet files
 SUFFIXES = ('.parquet', '.arrow')
@@ -28,18 +28,18 @@ def read(
     except ImportError as e:
         raise KdfastError(f"{source.path}: Parquet files need pyarrow: pip install 'kdfast[hf]'") from e
     items, classes = [], None
-    for name in sorted(_file_names(source)):
+    splits = splits_of_files(_file_names(source))
+    for name in sorted(splits):
         file = ParquetFile(source.files[name], name, f'{source.path}: {name}', source.columns, source.several)
         image_column, label_column = file.choose_columns()
         classes = classes or file.class_names.get(label_column)
-        split = split_of_file(name, PurePosixPath(name).name.split('-')[0].split('.')[0])
         for i, label in enumerate(file.iter_column(label_column)):
             row = f'{name}#{i:07}'
             if label is None or label == -1:
                 source.notes.add('skipped, without a label', row)
                 continue
             class_name = file.class_of(label, label_column, row)
-            items.append(Item(row, split, class_name, partial(_open_image, file, image_column, i)))
+            items.append(Item(row, splits[name], class_name, partial(_open_image, file, image_column, i)))
     return Listing('Parquet with images', items, classes)
 
 

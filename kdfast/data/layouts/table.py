@@ -4,10 +4,11 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from kdfast.core.errors import KdfastError, listed
-from kdfast.data.layouts.base import Item, Listing, Source, split_of
+from kdfast.data.layouts.base import Item, Listing, Source
 from kdfast.data.layouts.columns import choose_columns
 from kdfast.data.layouts.image_index import ImageIndex
 from kdfast.data.layouts.rows import SUFFIXES, problems_by_kind, read_frame, read_table
+from kdfast.data.layouts.splits import find_folder_splits, find_splits
 from kdfast.data.layouts.table_rows import TableReader, add_header, note_unused
 
 PRIORITY = 80  # before folders, whose names are then only places
@@ -23,7 +24,8 @@ def matches(
     if source.table or source.columns:
         return True
     paths = [PurePosixPath(name).parts for name in source.images]
-    if any(split_of(parts[-3]) == 'train' for parts in paths if len(parts) > 2):
+    splits = find_folder_splits(paths)
+    if any(splits.get(parts[:-2]) == 'train' for parts in paths):
         return False
     tables = _tables(source)
     if any(PurePosixPath(name).stem.lower() in USUAL_NAMES for name in tables):
@@ -60,9 +62,12 @@ def _tables(source):
     for stem in USUAL_NAMES:
         usual = [path for path in paths if path.stem.lower() == stem]
         if usual:
-            return {str(path): split_of(path.parent.name) for path in _topmost(usual)}  # train/metadata.csv
+            topmost = _topmost(usual)
+            splits = find_folder_splits(path.parts for path in topmost)
+            return {str(path): splits.get(path.parts[:-1]) for path in topmost}  # train/metadata.csv
     topmost = [path for path in _topmost(paths) if path.suffix.lower() != '.txt']
-    splits = {str(path): split_of(path.stem) for path in topmost}
+    named = find_splits(path.with_suffix('').parts for path in topmost)
+    splits = {str(path): named.get(path.with_suffix('').parts) for path in topmost}
     if 'train' in splits.values():
         return {name: split for name, split in splits.items() if split}
     return dict.fromkeys(splits)

@@ -5,11 +5,12 @@ from typing import NamedTuple
 
 from kdfast.core.errors import KdfastError, listed
 from kdfast.core.notes import Notes
-from kdfast.data.layouts.base import Item, Source, split_of
+from kdfast.data.layouts.base import Item, Source
 from kdfast.data.layouts.columns import LABEL_COLUMNS, SPLIT_COLUMNS, Columns, choose_columns
 from kdfast.data.layouts.image_index import ImageIndex
 from kdfast.data.layouts.name_column import NAME_COLUMNS, normalize_name
 from kdfast.data.layouts.rows import Table, problems_by_kind, read_table
+from kdfast.data.layouts.splits import find_folder_splits
 
 
 class Row(NamedTuple):
@@ -111,7 +112,8 @@ class TableReader:
         if any(row.split for row in self.rows.values()):
             return self.rows
         paths = {name: PurePosixPath(name).parts for name in self.rows}
-        folders = {name: split_of(parts[0]) for name, parts in paths.items() if len(parts) > 1}
+        splits = find_folder_splits(paths.values())
+        folders = {name: splits.get(parts[:1]) for name, parts in paths.items() if len(parts) > 1}
         if 'train' in folders.values() and len(folders) == len(self.rows) and all(folders.values()):
             return {name: row._replace(split=folders[name]) for name, row in self.rows.items()}
         return self.rows

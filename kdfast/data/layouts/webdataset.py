@@ -10,8 +10,9 @@ from kdfast.core.paths import is_unsafe_path
 from kdfast.data.files import find_system_file, read_part
 from kdfast.data.formats import image_suffixes
 from kdfast.data.labels import QUESTION
-from kdfast.data.layouts.base import Item, Listing, Source, split_of_file
+from kdfast.data.layouts.base import Item, Listing, Source
 from kdfast.data.layouts.columns import usual_labels
+from kdfast.data.layouts.splits import splits_of_files
 
 PRIORITY = 20  # before tables and folders: samples may come with .json and .txt files
 LABEL_SUFFIXES = ('.cls', '.cls.txt', '.label', '.json', '.txt')  # the first one that exists holds the label
@@ -40,8 +41,8 @@ def read(
         shards = {name: _shard_files(source, name) for name in _shard_names(source)}
     else:
         shards = {source.path.name: source.files}
+    splits = splits_of_files(shards)
     for shard, files in shards.items():
-        split = split_of_file(shard, PurePosixPath(shard).stem.split('-')[0])
         for key, parts in _samples(files).items():
             where = f'{shard}/{key}'
             images = [part for part in parts if f'.{part.rpartition(".")[2]}' in image_suffixes()]
@@ -53,7 +54,7 @@ def read(
             if label is None:
                 source.notes.add('skipped, samples without a label', where)
             else:
-                items.append(Item(f'{shard}/{image}', split, label, files[image]))
+                items.append(Item(f'{shard}/{image}', splits[shard], label, files[image]))
     if not items:
         raise KdfastError(
             f'{source.path}: found no image with a label in {listed(list(shards))}: '
