@@ -1,47 +1,20 @@
 "Decode one image to upright pixels, or return what is wrong with it."
 
 import io
-import struct
 import threading
 import warnings
-import zlib
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from kdfast.data.bit_depth import choose_range, describe_scaling, read_deep_channels, scale_to_8bit
-from kdfast.data.formats import identify, readable_formats
+from kdfast.data.decode_errors import DECODE_ERRORS, GIVEN_ERRORS, error_reason
+from kdfast.data.formats import readable_formats
 from kdfast.data.jpeg import decode_jpeg, is_usable, read_frame
 
 PIXEL_LIMIT = 2**26  # of an image that is kept at its own size, or decoded beside others
 ORIENTATION = 0x0112  # tag of EXIF
-
-DECODE_ERRORS = (
-    UnidentifiedImageError,
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    zlib.error,
-    Image.DecompressionBombError,
-    OverflowError,
-    IndexError,
-    KeyError,
-    TypeError,
-    struct.error,
-)
-
-# Words in the errors of Pillow for a file that is not complete
-TRUNCATED = (
-    'truncated',
-    'cannot identify',
-    'premature',
-    'unrecognized data stream',
-    'broken data stream',
-    'not enough',
-    'unexpected end',
-)
 
 LARGE_IMAGE_LOCK = threading.Lock()  # one large image in memory at a time
 
@@ -92,7 +65,7 @@ def decode_image(
     if isinstance(content, Exception):
         return DecodedImage(problem=str(content) or type(content).__name__)
     if isinstance(content, Image.Image):
-        return _decode_pil(content, side)
+        return _decode_given(content, side)
     if isinstance(content, np.ndarray):
         return _decode_array(content, side)
     if not side and is_usable() and (image := _decode_usual_jpeg(content)):
@@ -105,7 +78,7 @@ def decode_image(
         ):
             return _decode_pil(image, side, content)
     except DECODE_ERRORS as e:
-        return DecodedImage(problem=_error_reason(e, content))
+        return DecodedImage(problem=error_reason(e, content))
 
 
 def read_size(
@@ -142,21 +115,18 @@ def _decode_usual_jpeg(content):
     return None if pixels is None else DecodedImage(pixels, size=frame[:2], kind=f'JPEG {frame.mode}')
 
 
-def _error_reason(error, content):
-    "Why a file cannot be decoded, and what to do"
-    if isinstance(error, Image.DecompressionBombError):
-        return f'more than the {2 * Image.MAX_IMAGE_PIXELS:,} pixels that Pillow allows: scale it down'
-    if isinstance(error, UnidentifiedImageError):
-        return identify(content)
-    message = str(error) or type(error).__name__
-    truncated = isinstance(error, EOFError) or any(words in message.lower() for words in TRUNCATED)
-    return f'truncated: {message}' if truncated else message
+def _decode_given(image, side):
+    "Decode an image that the caller has opened, and may use again"
+    try:
+        return _decode_pil(image, side)
+    except GIVEN_ERRORS as e:
+        return DecodedImage(problem=error_reason(e))
 
 
 def _decode_pil(image, side, content=None):
     "Decode an image that Pillow has opened; a large one only if no other large one is being decoded"
     size = image.size
-    if side and image.format in ('JPEG', 'MPO'):
+    if side and content is not None and image.format in ('JPEG', 'MPO'):  # not the caller's, which would change size
         # decode at 1/8, 1/4 or 1/2 of the size, but never below twice the side
         image.draft(None, (2 * side, 2 * side))
     n_pixels = image.width * image.height

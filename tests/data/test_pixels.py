@@ -2,6 +2,7 @@
 
 import io
 import json
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -23,6 +24,33 @@ def test_large_jpeg_is_reduced_while_decoding():
     assert found.size == (3000, 2400) and found.pixels.shape == (64, 64, 3)
     whole = resize_center_crop(Image.open(io.BytesIO(content)).convert('RGB'), 64)
     assert np.abs(found.pixels.astype(int) - np.asarray(whole)).mean() < 3
+
+
+@pytest.mark.parametrize('kind', ['PNG', 'JPEG', 'MPO', 'TIFF', 'WEBP'])
+def test_images_of_the_caller_keep_their_size(kind):
+    "Pixels do not depend on the sizes that an image was decoded to before"
+    content = samples.encode(Image.effect_noise((512, 400), 80).convert('RGB'), kind)
+    image = Image.open(io.BytesIO(content))
+    first = decode_image(image, 16)
+    assert image.size == (512, 400) and first.size == (512, 400)
+    again, fresh = decode_image(image, 64), decode_image(Image.open(io.BytesIO(content)), 64)
+    assert (again.pixels == fresh.pixels).all() and (decode_image(image, 16).pixels == first.pixels).all()
+
+
+@pytest.mark.parametrize('kind', ['PNG', 'JPEG', 'GIF', 'TIFF', 'BMP'])
+def test_images_of_the_caller_never_raise(kind, tmp_path):
+    "Truncated, or closed before their pixels are read"
+    content = samples.encode(Image.effect_noise((64, 64), 80).convert('RGB'), kind)
+    for n in (1, 3, 30):
+        with suppress(OSError, SyntaxError):  # Pillow does not open it
+            found = decode_image(Image.open(io.BytesIO(content[: -len(content) * n // 31])))
+            assert found.problem
+    (tmp_path / 'image').write_bytes(content)
+    with Image.open(tmp_path / 'image') as image:
+        pass
+    assert decode_image(image).problem == (
+        'its file was closed before its pixels were read: load or copy the image first'
+    )
 
 
 def test_small_jpeg_is_not_reduced():
