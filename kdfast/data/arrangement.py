@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kdfast.core.errors import KdfastError, listed
 from kdfast.core.notes import Notes
-from kdfast.data.labels import names_of
+from kdfast.data.labels import in_order, names_of
 from kdfast.data.layouts.base import Item, Listing, Source, table_hint
 from kdfast.data.layouts.splits import SPLIT_NAMES
 
@@ -83,6 +83,8 @@ def _checked_classes(source, splits, known):
         split: Counter(name for item in items for name in names_of(item.label)) for split, items in splits.items()
     }
     train = counts['train']
+    if known:
+        _check_known(source, known, counts)
     for split, labels in counts.items():
         untrained = sorted(labels.keys() - train.keys())
         if untrained:
@@ -94,7 +96,7 @@ def _checked_classes(source, splits, known):
         raise KdfastError(
             f'{source.path}: found one class, {next(iter(train))}: expected at least two{table_hint(source)}'
         )
-    names = known or sorted(train)
+    names = known or in_order(train)
     unprintable = [repr(name) for name in names if not name.isprintable() or not name]
     if unprintable:
         raise KdfastError(
@@ -103,6 +105,21 @@ def _checked_classes(source, splits, known):
         )
     _note_unusual_classes(source.notes, names, counts, source.several)
     return names
+
+
+def _check_known(source, known, counts):
+    "Raise KdfastError if a list of classes names one twice, or lacks a label"
+    twice = [name for name, n in Counter(known).items() if n > 1]
+    if twice:
+        raise KdfastError(
+            f'{source.path}: the list of classes has {listed(twice)} twice: rename one of each, such as {twice[0]} 2'
+        )
+    unknown = in_order({name for labels in counts.values() for name in labels} - set(known))
+    if unknown:
+        raise KdfastError(
+            f'{source.path}: the labels {listed(list(map(repr, unknown)))} are not in the list of classes '
+            f'({listed(known)}): correct the labels, or the list'
+        )
 
 
 def _note_unusual_classes(notes: Notes, names, counts, several):

@@ -18,15 +18,16 @@ def class_weights(
 ) -> dict[str, float]:  # By class, in the order of the labels; empty for none
     """Return the weights of the classes; their mean over the training images is 1.
 
-    `auto` is the inverse of a class's frequency, as scikit-learn's `balanced`. Raises KdfastError for a table that
-    does not have one weight above 0 for every class.
+    `auto` is the inverse of a class's frequency, as scikit-learn's `balanced`. A class without training images, which
+    no loss is weighted by, has the weight that a single image would give it. Raises KdfastError for a table that does
+    not have one weight above 0 for every class.
     """
     if setting == 'none':
         return {}
     if data.several:
         raise KdfastError(f'--class-weights {setting}: {data.name} has several labels per image, expected one class')
     counts = np.bincount(data.train[1], minlength=len(data.classes))
-    weights = 1 / counts if setting == 'auto' else weights_in_table(setting, data.classes)
+    weights = 1 / np.maximum(counts, 1) if setting == 'auto' else weights_in_table(setting, data.classes)
     weights = weights * counts.sum() / (weights * counts).sum()
     return dict(zip(data.classes, weights.tolist()))
 

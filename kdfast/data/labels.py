@@ -1,5 +1,8 @@
 """Labels of images: one class of each, (n,) int64; or several labels of each, (n, classes) int8 of 0 and 1."""
 
+import re
+from collections.abc import Collection
+
 import numpy as np
 
 from kdfast.core.errors import KdfastError
@@ -7,6 +10,8 @@ from kdfast.core.errors import KdfastError
 ONE, SEVERAL, SPACES = 'one', 'several', 'spaces'  # values of --labels
 KINDS = ONE, SEVERAL, SPACES
 QUESTION = 'expected one class per image; if images have several labels, pass --labels several'
+
+WHOLE_NUMBER = re.compile(r'-?\d{1,18}(\.0*)?')
 
 
 def check_kind(
@@ -45,6 +50,15 @@ def names_of(
 ) -> tuple[str, ...]:
     "Return the names of the classes of an image."
     return (label,) if isinstance(label, str) else label
+
+
+def in_order(
+    names: Collection[str],  # Of classes that have no given order
+) -> list[str]:
+    "Sort the names of classes: by number if all are whole numbers, so that 2 comes before 10; else as text."
+    if all(map(WHOLE_NUMBER.fullmatch, names)):
+        return sorted(names, key=lambda name: (int(name.partition('.')[0]), name))
+    return sorted(names)
 
 
 def from_indicators(

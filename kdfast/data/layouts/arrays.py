@@ -24,6 +24,7 @@ ROLE_WORDS = dict(
     labels={'labels', 'label', 'y', 'targets', 'target', 'class', 'classes'},
 )
 WORD = re.compile(r'[A-Z](?![a-z])|[A-Z]?[a-z]+|\d+')  # train_images, x_train, trainX
+NUMBER = re.compile('0|[1-9][0-9]{0,17}')  # of a class; 01 is a name, because it is not the same class as 1
 UNNAMED = {'arr_0': 'images', 'arr_1': 'labels'}  # names that numpy.savez(file, images, labels) gives
 
 
@@ -182,7 +183,8 @@ class ArrayPair:
             self.targets = from_indicators(np.asarray(labels), where)
         else:
             names = to_class_names(np.asarray(labels), where, notes)
-            self.targets = [int(name) if name.isdigit() else name for name in names]
+            # also of text
+            self.targets = [int(name) if NUMBER.fullmatch(name) else name for name in names]
         if len(images) != len(self.targets):
             raise KdfastError(f'{where}: {len(images):,} images, but {len(self.targets):,} labels')
 

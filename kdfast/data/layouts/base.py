@@ -27,7 +27,7 @@ class Listing:
 
     layout: str  # Name of the layout, for reports
     items: list[Item]  # In any order
-    classes: list[str] | None = None  # In the order of the labels; None: sorted by name
+    classes: list[str] | None = None  # In the order of the labels; None: by number or by name
 
 
 @dataclass
