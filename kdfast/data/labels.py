@@ -1,7 +1,7 @@
 """Labels of images: one class of each, (n,) int64; or several labels of each, (n, classes) int8 of 0 and 1."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import numpy as np
 
@@ -11,6 +11,8 @@ ONE, SEVERAL, SPACES = 'one', 'several', 'spaces'  # values of --labels
 KINDS = ONE, SEVERAL, SPACES
 QUESTION = 'expected one class per image; if images have several labels, pass --labels several'
 
+ONES, ZEROS = ('1', '1.0', 'true'), ('0', '0.0', 'false')  # whether an image has a label, as text
+INDICATORS_NOTE = 'lists of 0 and 1 are read as a 0 or 1 for each class'
 WHOLE_NUMBER = re.compile(r'-?\d{1,18}(\.0*)?')
 
 
@@ -59,6 +61,47 @@ def in_order(
     if all(map(WHOLE_NUMBER.fullmatch, names)):
         return sorted(names, key=lambda name: (int(name.partition('.')[0]), name))
     return sorted(names)
+
+
+def is_missing(
+    value,  # Of a cell or an item
+) -> bool:
+    "Return whether a value stands for a label that is missing: None, NaN, and those of pandas."
+    if value is None or type(value).__name__ in ('NAType', 'NaTType'):
+        return True
+    return not getattr(value, 'shape', ()) and bool(value != value)
+
+
+def are_indicators(
+    lists: list,  # All labels of each image, as numbers or text
+    where: str,  # Of the labels, in errors
+    n_classes: int | None = None,  # Length of the list of classes, if there is one
+) -> bool:
+    """Return whether lists hold a 0 or 1 for each class, instead of numbers or names of classes.
+
+    Those do, apart from empty ones, that have one length and in which values repeat. Raises KdfastError for other lists
+    of 0 and 1 that may be either.
+    """
+    lists = [[str(value).lower() for value in one] for one in lists if len(one)]
+    if not all(value in (*ONES, *ZEROS) for one in lists for value in one):
+        return False
+    lengths, repeats = {len(one) for one in lists}, any(len(set(one)) < len(one) for one in lists)
+    n = n_classes or max(lengths, default=0)
+    if repeats and lengths == {n}:
+        return True
+    if repeats or lengths == {2} == {n}:
+        raise KdfastError(
+            f'{where}: lists of 0 and 1, such as [{", ".join(max(lists, key=len))}], may be numbers of classes, or a 0 '
+            'or 1 for each class: write the names of the classes instead'
+        )
+    return False
+
+
+def positions_of_ones(
+    values: Iterable,  # A 0 or 1 for each class, as numbers or text
+) -> list[int]:
+    "Return the numbers of the classes that an image has."
+    return [i for i, value in enumerate(values) if str(value).lower() in ONES]
 
 
 def from_indicators(

@@ -180,7 +180,8 @@ class ArrayPair:
             raise KdfastError(f'{where}: images are {type(images).__name__}: expected an array')
         self.images = images
         if several:
-            self.targets = from_indicators(np.asarray(labels), where)
+            self.targets = np.asarray(labels)
+            from_indicators(self.targets, where)  # or raise an error
         else:
             names = to_class_names(np.asarray(labels), where, notes)
             # also of text

@@ -3,18 +3,13 @@
 from functools import partial
 
 import numpy as np
-from PIL import Image
 
 from kdfast.core.errors import KdfastError
-from kdfast.data.labels import from_indicators
+from kdfast.data.labels import INDICATORS_NOTE, are_indicators, from_indicators, is_missing, positions_of_ones
+from kdfast.data.layouts.arrays import ArrayPair
 from kdfast.data.layouts.base import Item, Listing, Source
-
-# Keys of an item that is a dict
-IMAGE_KEYS = ('image', 'img', 'pixel_values', 'pixels', 'x', 'images')
-LABEL_KEYS = ('label', 'labels', 'fine_label', 'class', 'target', 'y')
-
-# Attributes of a data set that hold all labels
-LABEL_ATTRIBUTES = ('targets', '_labels', 'labels', '_targets')
+from kdfast.data.layouts.dataset_items import check_deterministic, open_image
+from kdfast.data.layouts.dataset_labels import Labels, plain, read_labels
 
 
 def list_datasets(
@@ -24,64 +19,85 @@ def list_datasets(
 ) -> Listing:
     """List every image of the data sets.
 
-    Raises KdfastError if items are not pairs of image and label, or if images change from one access to the next.
+    Raises KdfastError if items are not pairs of image and label, if images change from one access to the next, and for
+    items that cannot be read.
     """
-    classes = classes or _class_names(splits['train'])
+    labels = {split: _read_labels(split, dataset, source) for split, dataset in splits.items()}
+    source.check()
+    known = classes or labels['train'].names
+    if source.several:
+        labels = _in_lists(labels, known, source)
     items = []
-    for split, dataset in splits.items():
-        where = f'{source.path}: the {split} data set'
-        if not hasattr(dataset, '__getitem__') or not hasattr(dataset, '__len__'):
-            raise KdfastError(
-                f'{where} has no length or cannot be indexed: expected a map-style torch.utils.data.Dataset'
-            )
-        _check_deterministic(dataset, where)
-        labels = _all_labels(dataset)
-        width = len(str(len(labels)))
-        for i, label in enumerate(labels):
+    for split, of_split in labels.items():
+        names = classes or known and (None if of_split.changed else of_split.names or known)
+        for i, label in of_split.values.items():
             of_image = f'{source.path}: the label of {split} image {i} is'
-            name = _label_names(label, classes, of_image) if source.several else _class_name(label, classes, of_image)
-            items.append(Item(f'{split}/{i:0{width}}', split, name, partial(_image, dataset, i)))
-    return Listing('a data set of PyTorch', items, classes)
+            name = _label_names(label, names, of_image) if source.several else _class_name(label, names, of_image)
+            items.append(Item(_item_name(split, i, splits), split, name, partial(open_image, splits[split], i)))
+    return Listing('a data set of PyTorch', items, known)
 
 
-def _class_names(dataset):
-    "Names of the classes, if the data set defines them and each is unique"
-    if hasattr(dataset, 'features'):  # Hugging Face
-        feature = next((dataset.features[key] for key in LABEL_KEYS if key in dataset.features), None)
-        return list(getattr(feature, 'names', None) or []) or None
-    while hasattr(dataset, 'dataset') and not hasattr(dataset, 'classes'):
-        dataset = dataset.dataset  # a Subset
-    names = getattr(dataset, 'classes', None)
-    if not names:
-        return None
-    names = [', '.join(name) if isinstance(name, (tuple, list)) else str(name) for name in names]
-    return names if len(set(names)) == len(names) else None
+def _read_labels(split, dataset, source):
+    "The labels of a split, with names of classes that are right for them; adds a note on those that are not"
+    where = f'{source.path}: the {split} data set'
+    if not hasattr(dataset, '__getitem__') or not hasattr(dataset, '__len__'):
+        raise KdfastError(f'{where} has no length or cannot be indexed: expected a map-style torch.utils.data.Dataset')
+    check_deterministic(dataset, where)
+    if isinstance(dataset, ArrayPair):
+        return Labels(dict(enumerate(map(plain, dataset.targets))), None, False)
+    labels = read_labels(dataset, lambda i, reason: source.reject(_item_name(split, i, {split: dataset}), reason))
+    if not labels.changed:
+        return labels
+    if labels.names:
+        source.notes.add('data sets that change their labels, so that their names of classes are not used', split)
+    return labels._replace(names=None)
 
 
-def _all_labels(dataset):
-    "The label of every item; read without the images if the data set stores labels separately"
-    for attribute in LABEL_ATTRIBUTES:
-        labels = getattr(dataset, attribute, None)
-        if labels is not None and not callable(labels) and len(labels) == len(dataset):
-            return [_plain(label) for label in labels]
-    if hasattr(dataset, 'indices') and hasattr(dataset, 'dataset'):  # a Subset
-        labels = _all_labels(dataset.dataset)
-        return [labels[i] for i in dataset.indices]
-    return [_plain(_image_and_label(dataset[i])[1]) for i in range(len(dataset))]
+def _item_name(split, i, splits):
+    return f'{split}/{i:0{len(str(len(splits[split])))}}'
 
 
-def _plain(label):
-    "A Python value for a scalar of NumPy or PyTorch"
-    return label.item() if getattr(label, 'shape', None) in ((), (1,)) else label
+def _in_lists(labels, known, source):
+    "The labels of each image as a list of numbers or names, also of those that have a 0 or 1 for each class"
+    values = [label for of_split in labels.values() for label in of_split.values.values()]
+    where = f'{source.path}: the labels'
+    _check_arrays([np.asarray(label) for label in values if _is_vector(label)], known, where)
+    lists = [[plain(one) for one in label] for label in values if isinstance(label, list | tuple)]
+    indicators = are_indicators(lists, where, known and len(known))
+    if indicators:
+        source.notes.add(INDICATORS_NOTE, '')
+
+    def in_list(label):
+        if _is_vector(label):
+            return np.flatnonzero(np.asarray(label)).tolist()
+        return positions_of_ones(map(plain, label)) if indicators and isinstance(label, list | tuple) else label
+
+    return {
+        split: of_split._replace(values={i: in_list(label) for i, label in of_split.values.items()})
+        for split, of_split in labels.items()
+    }
+
+
+def _check_arrays(arrays, known, where):
+    "Raise KdfastError unless labels that are arrays have a 0 or 1 for each class"
+    lengths = sorted({len(array) for array in arrays})
+    if len(lengths) > 1 or known and lengths and lengths != [len(known)]:
+        found = ' and '.join(map(str, lengths)) + (f', but there are {len(known)} classes' if known else '')
+        raise KdfastError(f'{where} are arrays of length {found}: expected a 0 or 1 for each class')
+    if arrays:
+        from_indicators(np.stack(arrays), where)
+
+
+def _is_vector(label):
+    return len(getattr(label, 'shape', ())) == 1
 
 
 def _label_names(labels, classes, where):
-    "The names of all labels of an image: of a list of numbers or names, or of an array with a 0 or 1 for each class"
-    if hasattr(labels, 'shape') and len(labels.shape) == 1:
-        (labels,) = from_indicators(np.asarray(labels)[None], where)
+    "The names of all labels of an image, given their numbers or names"
     if not isinstance(labels, (list, tuple, set, frozenset)):
         raise KdfastError(f'{where} {labels!r:.60}: expected a list of labels, or a 0 or 1 for each class')
-    return tuple(dict.fromkeys(_class_name(_plain(label), classes, where) for label in labels))
+    present = [label for label in map(plain, labels) if not is_missing(label)]
+    return tuple(dict.fromkeys(_class_name(label, classes, where) for label in present))
 
 
 def _class_name(label, classes, where):
@@ -98,33 +114,3 @@ def _class_name(label, classes, where):
     if classes and not 0 <= label < len(classes):
         raise KdfastError(f'{where} {label}, but there are {len(classes)} classes')
     return classes[label] if classes else str(label)
-
-
-def _image_and_label(item):
-    "(image, label) of an item: the first two values of a tuple, or two values of a dict"
-    if isinstance(item, dict):
-        image_key = next((key for key in IMAGE_KEYS if key in item), None)
-        label_key = next((key for key in LABEL_KEYS if key in item), None)
-        if image_key is None or label_key is None:
-            raise KdfastError(f'an item of the data set has the keys {", ".join(item)}: expected image and label')
-        return item[image_key], item[label_key]
-    if not isinstance(item, (tuple, list)) or len(item) < 2:
-        raise KdfastError(f'an item of the data set is a {type(item).__name__}: expected (image, label)')
-    return item[:2]
-
-
-def _check_deterministic(dataset, where):
-    "Raise KdfastError for an empty data set, or one whose first image differs between two accesses"
-    if not len(dataset):
-        raise KdfastError(f'{where} is empty')
-    first, again = (np.asarray(_image_and_label(dataset[0])[0]) for _ in range(2))
-    if first.shape != again.shape or first.tobytes() != again.tobytes():
-        raise KdfastError(
-            f'{where} returns different pixels each time: remove its random transforms (kdfast augments by itself)'
-        )
-
-
-def _image(dataset, i):
-    "A PIL image or an array of pixels"
-    image = _image_and_label(dataset[i])[0]
-    return image if isinstance(image, Image.Image) else np.asarray(image)
