@@ -6,6 +6,8 @@ import tarfile
 
 import numpy as np
 import pytest
+from PIL import Image
+from samples.images import encode
 from samples.labels import LABELS, draw_labels, indicators, write_columns, write_lists, write_text
 
 from kdfast.core.errors import KdfastError
@@ -166,3 +168,146 @@ def test_check_counts_labels(tmp_path, rows, kdfast):
     assert found['classes']['bee']['validation'] == indicators(rows, 'valid')[:, 1].sum()
     view = kdfast('check', tmp_path / 'zoo', '--labels', 'several')
     assert 'training images by their number of labels: 0:' in view.out and '--labels several' in view.out
+
+
+INDICATORS = [[1, 0, 0, 1], [0, 1, 1, 0]] * 12 + [[1, 1, 1, 1]] * 12
+PIXELS = np.random.default_rng(0).integers(0, 255, (len(INDICATORS), 8, 8, 3), dtype=np.uint8)
+
+
+def write_json_lines(folder, lists):
+    for i, image in enumerate(PIXELS):
+        Image.fromarray(image).save(folder / f'{i:02}.png')
+    lines = [json.dumps(dict(name=f'{i:02}.png', label=one)) for i, one in enumerate(lists)]
+    (folder / 'labels.jsonl').write_text('\n'.join(lines))
+    return load(str(folder), labels='several')
+
+
+def write_texts(folder, lists):
+    write_json_lines(folder, [';'.join(map(str, one)) for one in lists])
+    return load(str(folder), labels='several')
+
+
+def write_parquet(folder, lists, names=None):
+    parquet = pytest.importorskip('pyarrow.parquet')
+    import pyarrow
+
+    images = [encode(Image.fromarray(image), 'PNG') for image in PIXELS]
+    feature = dict(_type='Sequence', feature=dict(_type='ClassLabel', names=names))
+    info = {b'huggingface': json.dumps(dict(info=dict(features=dict(label=feature)))).encode()}
+    table = pyarrow.table(dict(image=images, label=lists)).replace_schema_metadata(info if names else {})
+    parquet.write_table(table[:18], folder / 'train-0.parquet')
+    parquet.write_table(table[18:], folder / 'train-1.parquet')
+    return load(str(folder), labels='several')
+
+
+def write_shards(folder, lists):
+    with tarfile.open(folder / 'train-000.tar', 'w') as tar:
+        for i, (image, one) in enumerate(zip(PIXELS, lists)):
+            parts = dict(png=encode(Image.fromarray(image), 'PNG'), json=json.dumps(dict(labels=one)).encode())
+            for suffix, content in parts.items():
+                info = tarfile.TarInfo(f'{i:03}.{suffix}')
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    return load(str(folder), labels='several')
+
+
+def make_frame(folder, lists, cell=list):
+    pandas = pytest.importorskip('pandas')
+    write_json_lines(folder, INDICATORS)
+    names = [f'{i:02}.png' for i in range(len(lists))]
+    return from_frame(pandas.DataFrame(dict(name=names, label=list(map(cell, lists)))), folder, labels='several')
+
+
+LISTS = dict(
+    lines=write_json_lines,
+    text=write_texts,
+    parquet=write_parquet,
+    shards=write_shards,
+    frame=make_frame,
+    arrays=lambda folder, lists: make_frame(folder, lists, np.array),
+    dataset=lambda folder, lists: from_dataset(list(zip(PIXELS, lists)), labels='several'),
+)
+NOTED = 'lists of 0 and 1 are read as a 0 or 1 for each class'
+
+
+def all_labels(data):
+    return np.concatenate([data.train[1], data.valid[1]]).tolist()
+
+
+@pytest.mark.parametrize('kind', LISTS)
+@pytest.mark.parametrize('convert', [int, float, bool])
+def test_lists_with_a_value_for_each_class(kind, convert, tmp_path):
+    data = LISTS[kind](tmp_path, [list(map(convert, one)) for one in INDICATORS])
+    assert data.classes == ['0', '1', '2', '3'] and any(NOTED in note for note in data.notes)
+    assert sorted(all_labels(data)) == sorted(INDICATORS)
+
+
+@pytest.mark.parametrize('kind', LISTS)
+@pytest.mark.parametrize('lists', [[[0, 1], [1, 0]] * 18, [[0, 1, 1], [1, 0], [1, 1, 0]] * 12])
+def test_lists_that_may_mean_either_are_refused(kind, lists, tmp_path):
+    with pytest.raises(KdfastError, match='may be numbers of classes, or a 0 or 1 for each class'):
+        LISTS[kind](tmp_path, lists)
+
+
+@pytest.mark.parametrize('kind', LISTS.keys() - {'arrays'})
+def test_lists_of_numbers_remain_numbers(kind, tmp_path):
+    data = LISTS[kind](tmp_path, [[0, 1], [1], [0]] * 12)
+    assert sorted(all_labels(data)) == sorted([[1, 1], [0, 1], [1, 0]] * 12)
+    assert not any(NOTED in note for note in data.notes)
+
+
+def test_positions_have_the_names_of_a_list(tmp_path):
+    for folder in ('right', 'wrong'):
+        (tmp_path / folder).mkdir()
+    data = write_parquet(tmp_path / 'right', INDICATORS, list('abcd'))
+    assert data.classes == list('abcd') and sorted(all_labels(data)) == sorted(INDICATORS)
+    for wrong in (list('abc'), list('abcde')):
+        with pytest.raises(KdfastError, match='may be numbers of classes, or'):
+            write_parquet(tmp_path / 'wrong', INDICATORS, wrong)
+        with pytest.raises(KdfastError, match='may be numbers of classes, or'):
+            from_dataset(list(zip(PIXELS, INDICATORS)), classes=wrong, labels='several')
+        with pytest.raises(KdfastError, match=f'are arrays of length 4, but there are {len(wrong)} classes'):
+            from_arrays((PIXELS, np.array(INDICATORS)), classes=wrong, labels='several')
+
+
+@pytest.mark.parametrize('cell', [list, tuple, set, frozenset, np.array], ids=lambda cell: cell.__name__)
+def test_cells_of_a_frame_that_hold_several_labels(cell, tmp_path):
+    pandas = pytest.importorskip('pandas')
+    write_json_lines(tmp_path, INDICATORS)
+    lists = [['cat', 'dog'], ['cat'], ['emu', 'cat']] * 12
+    frame = pandas.DataFrame(dict(name=[f'{i:02}.png' for i in range(36)], label=list(map(cell, lists))))
+    data = from_frame(frame, tmp_path, labels='several')
+    assert data.classes == ['cat', 'dog', 'emu']
+    assert sorted(all_labels(data)) == sorted([[1, 1, 0], [1, 0, 0], [1, 0, 1]] * 12)
+    with pytest.raises(KdfastError, match='2 labels .cat, dog.: .*pass --labels several'):
+        from_frame(frame, tmp_path)
+
+
+def test_lists_that_were_written_as_text_are_refused(tmp_path):
+    for text in ("['cat', 'dog']", '[1, 0, 1]'):
+        with pytest.raises(KdfastError, match='are a list written as text: separate labels by ;'):
+            write_json_lines(tmp_path, [text] * 36)
+
+
+@pytest.mark.parametrize('missing', [None, float('nan'), np.float32('nan'), 'NA', 'NaT'])
+def test_missing_labels_of_a_frame(missing, tmp_path):
+    pandas = pytest.importorskip('pandas')
+    missing = dict(NA=pandas.NA, NaT=pandas.NaT).get(missing, missing) if isinstance(missing, str) else missing
+    write_json_lines(tmp_path, INDICATORS)
+    names = [f'{i:02}.png' for i in range(36)]
+    frame = pandas.DataFrame(dict(name=names, label=pandas.Series(['cat', 'dog', missing] * 12, dtype=object)))
+    with pytest.raises(KdfastError, match='row 2: 02.png has no label .12 such rows'):
+        from_frame(frame, tmp_path)
+    assert from_frame(frame, tmp_path, skip_broken=True).classes == ['cat', 'dog']
+    frame = frame.assign(label=[['cat', 'dog'] if i % 2 else ['cat', missing] for i in range(36)])
+    assert from_frame(frame, tmp_path, labels='several').classes == ['cat', 'dog']
+
+
+def test_missing_labels_of_hubs(tmp_path):
+    for name, write in dict(parquet=write_parquet, shards=write_shards).items():
+        (tmp_path / name).mkdir()
+        with pytest.raises(KdfastError, match='if images have several labels|one label'):
+            write(tmp_path / name, [0.0, 1.0, float('nan')] * 12)
+        assert {label.split('.')[0] for label in load(str(tmp_path / name)).classes} == {'0', '1'}
+        data = write(tmp_path / name, [['cat', 'dog'], ['cat', None]] * 18)
+        assert data.classes == ['cat', 'dog'] and sorted(all_labels(data)) == sorted([[1, 1], [1, 0]] * 18)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kdfast.core.errors import KdfastError, listed
-from kdfast.data.labels import QUESTION, SEVERAL, SPACES
+from kdfast.data.labels import ONES, QUESTION, SEVERAL, SPACES, ZEROS, are_indicators, positions_of_ones
 from kdfast.data.layouts.name_column import choose_name_column, has_row_numbers, normalize_name
 from kdfast.data.layouts.rows import LIST_SEPARATOR, Table
 from kdfast.data.layouts.splits import split_of
@@ -31,7 +31,6 @@ SPLITS_BY_TRUTH = dict(
     is_train=('train', 'valid'),
 )
 CERTAIN_SPLIT_COLUMNS = ('split', *SPLITS_BY_TRUTH)  # columns of splits, whatever their cells hold
-ONES, ZEROS = ('1', '1.0', 'true'), ('0', '0.0', 'false')  # in a column per class
 SEPARATORS = ';|,'  # between the labels of a cell, the likeliest first
 N_TESTED = 50  # rows that are tested for names of images and splits
 
@@ -45,6 +44,7 @@ class Columns:
     split: int | None
     header: list[str]
     separator: str | None = None  # Between the labels of an image; None: an image has one
+    indicators: bool = False  # Whether what is separated is a 0 or 1 for each class
 
     def label_of(
         self,
@@ -69,8 +69,10 @@ class Columns:
     ):
         "Return all labels of a row, and what is wrong with them"
         if isinstance(self.label, int):
-            names = (name.strip() for name in cells[self.label].split(self.separator))
-            return tuple(dict.fromkeys(filter(None, names))), ''
+            parts = separate(cells[self.label], self.separator)
+            if self.indicators:
+                return tuple(map(str, positions_of_ones(parts))), ''
+            return tuple(dict.fromkeys(filter(None, parts))), ''
         unclear = [self.header[i] for i in self.label if cells[i].lower() not in (*ONES, *ZEROS)]
         return tuple(self.ones(cells)), f'{unclear[0]} is neither 0 nor 1' if unclear else ''
 
@@ -121,15 +123,26 @@ def choose_columns(
     Several labels of an image are a list, text with one of the separators ; | and , or a column of 0 and 1 for each.
     Raises KdfastError if the choice is not clear.
     """
-    columns = _ColumnChooser(table, find).choose(requested)
+    chooser = _ColumnChooser(table, find)
+    columns = chooser.choose(requested)
     if labels in (SEVERAL, SPACES):
-        cells = (
-            []
-            if isinstance(columns.label, list)
-            else [row[columns.label] for _, row in table.rows if columns.label < len(row)]
-        )
+        cells = [] if isinstance(columns.label, list) else list(filter(None, chooser.cells(columns.label)))
         columns.separator = _separator(cells, labels)
+        if cells and all(cell[0] + cell[-1] == '[]' for cell in cells):
+            raise KdfastError(
+                f'{table.where}: the labels {cells[0]:.60} are a list written as text: separate labels by ;, without '
+                'brackets and quotes'
+            )
+        columns.indicators = are_indicators([separate(cell, columns.separator) for cell in cells], table.where)
     return columns
+
+
+def separate(
+    cell: str,  # Of a column of labels
+    separator: str,  # Between the labels
+) -> list[str]:
+    "Return the labels of a cell."
+    return [part.strip() for part in cell.split(separator)]
 
 
 def _separator(cells, labels):

@@ -4,6 +4,7 @@ import io
 from functools import partial
 
 from kdfast.core.errors import KdfastError
+from kdfast.data.labels import INDICATORS_NOTE, are_indicators, is_missing, positions_of_ones
 from kdfast.data.layouts.base import Item, Listing, Source
 from kdfast.data.layouts.parquet_file import ParquetFile
 from kdfast.data.layouts.splits import splits_of_files
@@ -27,20 +28,34 @@ def read(
         import pyarrow  # noqa: F401
     except ImportError as e:
         raise KdfastError(f"{source.path}: Parquet files need pyarrow: pip install 'kdfast[hf]'") from e
-    items, classes = [], None
+    files, items, classes, labels = {}, [], None, {}
     splits = splits_of_files(_file_names(source))
     for name in sorted(splits):
-        file = ParquetFile(source.files[name], name, f'{source.path}: {name}', source.columns, source.several)
+        files[name] = ParquetFile(source.files[name], name, f'{source.path}: {name}', source.columns, source.several)
+        label_column = files[name].choose_columns()[1]
+        classes = classes or files[name].class_names.get(label_column)
+        labels[name] = list(files[name].iter_column(label_column))
+    indicators = _are_indicators(source, labels, classes)
+    for name, file in files.items():
         image_column, label_column = file.choose_columns()
-        classes = classes or file.class_names.get(label_column)
-        for i, label in enumerate(file.iter_column(label_column)):
+        for i, label in enumerate(labels[name]):
             row = f'{name}#{i:07}'
-            if label is None or label == -1:
+            if is_missing(label) or label == -1:
                 source.notes.add('skipped, without a label', row)
                 continue
+            label = positions_of_ones(label) if indicators and isinstance(label, list) else label
             class_name = file.class_of(label, label_column, row)
             items.append(Item(row, splits[name], class_name, partial(_open_image, file, image_column, i)))
     return Listing('Parquet with images', items, classes)
+
+
+def _are_indicators(source, labels, classes):
+    "Whether the lists of all files hold a 0 or 1 for each class"
+    lists = [label for of_file in labels.values() for label in of_file if isinstance(label, list)]
+    if not source.several or not are_indicators(lists, str(source.path), classes and len(classes)):
+        return False
+    source.notes.add(INDICATORS_NOTE, '')
+    return True
 
 
 def _file_names(source):

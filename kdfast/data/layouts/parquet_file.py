@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from kdfast.core.errors import KdfastError, listed
-from kdfast.data.labels import QUESTION
+from kdfast.data.labels import QUESTION, is_missing
 from kdfast.data.layouts.columns import LABEL_COLUMNS, usual_labels
 
 LABEL_KEYS = ('label', 'labels', 'fine_label', *LABEL_COLUMNS)  # columns of labels, the likeliest first
@@ -120,7 +120,7 @@ class ParquetFile:
     ) -> str | tuple[str, ...]:  # Of a list, if images have several labels, all of its names
         "Return the name of a class. Raises KdfastError for other values, and for a number without a name."
         if isinstance(label, list) and self.several:
-            return tuple(dict.fromkeys(self.class_of(one, column, row) for one in label))
+            return tuple(dict.fromkeys(self.class_of(one, column, row) for one in label if not is_missing(one)))
         if isinstance(label, (list, dict)):
             raise KdfastError(f'{self.where}: {row} has {label!r:.60} in column {column}: {QUESTION}')
         if isinstance(label, int) and column in self.class_names:

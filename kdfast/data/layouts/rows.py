@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from kdfast.core.errors import KdfastError
 from kdfast.data.files import read_file
+from kdfast.data.labels import is_missing
 
 SUFFIXES = ('.csv', '.tsv', '.jsonl', '.ndjson', '.json', '.txt')
 DELIMITERS = ',;\t|'
@@ -155,12 +156,14 @@ def read_frame(
 
 def _to_cell(value):
     "The text that a delimited file would have for a value"
-    if value is None or isinstance(value, float) and value != value:
+    if is_missing(value):
         return ''
-    if hasattr(value, 'item') and not getattr(value, 'shape', ()):
-        value = value.item()  # a scalar of NumPy
+    if hasattr(value, 'tolist'):
+        value = value.tolist()  # a scalar or an array of NumPy
     if isinstance(value, float) and value.is_integer():
         value = int(value)
+    if isinstance(value, (set, frozenset)):
+        value = sorted(map(_to_cell, value))
     if isinstance(value, (list, tuple)):
         return LIST_SEPARATOR.join(map(_to_cell, value))
     return str(value).strip()

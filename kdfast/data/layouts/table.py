@@ -9,7 +9,7 @@ from kdfast.data.layouts.columns import choose_columns
 from kdfast.data.layouts.image_index import ImageIndex
 from kdfast.data.layouts.rows import SUFFIXES, problems_by_kind, read_frame, read_table
 from kdfast.data.layouts.splits import find_folder_splits, find_splits
-from kdfast.data.layouts.table_rows import TableReader, add_header, note_unused
+from kdfast.data.layouts.table_rows import TableReader, add_header, note_columns
 
 PRIORITY = 80  # before folders, whose names are then only places
 USUAL_NAMES = ('labels', 'metadata', 'annotations')  # tables of labels, whatever else is there
@@ -102,7 +102,7 @@ def list_frame(
     columns = choose_columns(
         table, source.columns, lambda cell: bool(cell) and (folder / cell).is_file(), source.labels
     )
-    note_unused(columns, source.notes)
+    note_columns(columns, source.notes)
     items, problems, seen = [], [], set()
     for row, cells in table.rows:
         name = cells[columns.name]

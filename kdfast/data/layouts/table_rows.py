@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from kdfast.core.errors import KdfastError, listed
 from kdfast.core.notes import Notes
+from kdfast.data.labels import INDICATORS_NOTE
 from kdfast.data.layouts.base import Item, Source
 from kdfast.data.layouts.columns import LABEL_COLUMNS, SPLIT_COLUMNS, Columns, choose_columns
 from kdfast.data.layouts.image_index import ImageIndex
@@ -51,7 +52,7 @@ class TableReader:
                 raise
             self.source.notes.add('skipped, test images without labels', name)
             return
-        note_unused(columns, self.source.notes)
+        note_columns(columns, self.source.notes)
         problems, completed = [], []
         names = [''.join(cells[columns.name : columns.name + 1]) for _, cells in table.rows]
         for (line, cells), cell, image in zip(table.rows, names, self.index.find_all(names, name, split)):
@@ -132,11 +133,13 @@ def _read_row(line, cells, image, columns, split):
     return Row(name, label, row_split, problem or split_problem, line)
 
 
-def note_unused(
+def note_columns(
     columns: Columns,  # Of a table
-    notes: Notes,  # Receives the note
+    notes: Notes,  # Receives the notes
 ):
-    "Add a note on columns that are named like splits or labels, such as fold and id, and hold something else."
+    "Add notes on lists of 0 and 1, and on columns that are named like splits or labels and hold something else."
+    if columns.indicators:
+        notes.add(INDICATORS_NOTE, '')
     labels = [columns.label] if isinstance(columns.label, int) else columns.label
     is_usual = any(normalize_name(columns.header[i]) in LABEL_COLUMNS for i in labels)
     for i, name in enumerate(columns.header):

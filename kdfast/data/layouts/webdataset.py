@@ -9,7 +9,7 @@ from kdfast.core.errors import KdfastError, listed
 from kdfast.core.paths import is_unsafe_path
 from kdfast.data.files import find_system_file, read_part
 from kdfast.data.formats import image_suffixes
-from kdfast.data.labels import QUESTION
+from kdfast.data.labels import INDICATORS_NOTE, QUESTION, are_indicators, is_missing, positions_of_ones
 from kdfast.data.layouts.base import Item, Listing, Source
 from kdfast.data.layouts.columns import usual_labels
 from kdfast.data.layouts.splits import splits_of_files
@@ -36,7 +36,7 @@ def read(
     source: Source,  # Files of the data set
 ) -> Listing:
     "List the samples that have one image and a label. Raises KdfastError for shards that cannot be read."
-    classes, items = _class_names(source), []
+    classes, samples = _class_names(source), []
     if _shard_names(source) and not source.images:
         shards = {name: _shard_files(source, name) for name in _shard_names(source)}
     else:
@@ -50,17 +50,37 @@ def read(
                 source.notes.add('skipped, samples with no image or several', where)
                 continue
             image = parts[images[0]]
-            label = _label_of(parts, files, classes, f'{source.path}: {where}', source.several)
+            label = _label_of(parts, files, f'{source.path}: {where}', source.several)
             if label is None:
                 source.notes.add('skipped, samples without a label', where)
             else:
-                items.append(Item(f'{shard}/{image}', splits[shard], label, files[image]))
-    if not items:
+                samples.append(
+                    (f'{source.path}: {where}', Item(f'{shard}/{image}', splits[shard], label, files[image]))
+                )
+    if not samples:
         raise KdfastError(
             f'{source.path}: found no image with a label in {listed(list(shards))}: '
             'expected files such as 000.jpg and 000.cls'
         )
-    return Listing('shards of WebDataset', items, classes)
+    return Listing('shards of WebDataset', _with_class_names(source, samples, classes), classes)
+
+
+def _with_class_names(source, samples, classes):
+    "The items of (name of the sample in errors, item with a text or a list of texts as its label)"
+    lists = [item.label for _, item in samples if isinstance(item.label, list)]
+    indicators = are_indicators(lists, str(source.path), classes and len(classes))
+    if indicators:
+        source.notes.add(INDICATORS_NOTE, '')
+    items = []
+    for where, item in samples:
+        label = item.label
+        if isinstance(label, list):
+            numbers = map(str, positions_of_ones(label)) if indicators else label
+            label = tuple(dict.fromkeys(_class_name(one, classes, where) for one in numbers))
+        else:
+            label = _class_name(label, classes, where)
+        items.append(item._replace(label=label))
+    return items
 
 
 def _shard_names(source):
@@ -104,23 +124,21 @@ def _class_names(source):
         return [line.strip() for line in file.read().decode().splitlines() if line.strip()]
 
 
-def _label_of(parts, files, classes, where, several):
-    "The class of a sample, or all of its labels; None if it has none"
+def _label_of(parts, files, where, several):
+    "The class of a sample as text, or a list of all of its labels; None if it has none"
     suffix = next((suffix for suffix in LABEL_SUFFIXES if suffix in parts), None)
     if suffix is None:
         return None
     with files[parts[suffix]]() as file:
         text = file.read().decode(errors='replace').strip()
     if suffix == '.json':
-        text = _label_in_json(text, where, several)
-        if isinstance(text, list):
-            return tuple(dict.fromkeys(_class_name(label, classes, where) for label in text))
-    return _class_name(text, classes, where) if text else None
+        return _label_in_json(text, where, several)
+    return text or None
 
 
 def _class_name(text, classes, where):
     "The name of a class, given its number or its name"
-    if classes and text.isdigit():
+    if classes and text.isdecimal():
         if int(text) >= len(classes):
             raise KdfastError(f'{where} has label {text}, but there are {len(classes)} classes')
         return classes[int(text)]
@@ -140,7 +158,7 @@ def _label_in_json(text, where, several):
         return None
     label = record[keys[0]]
     if isinstance(label, list) and several:
-        return [str(one) for one in label]
+        return [str(one) for one in label if not is_missing(one)]
     if isinstance(label, (list, dict)):
         raise KdfastError(f'{where} has the label {label!r:.60}: {QUESTION}')
-    return None if label is None else str(label)
+    return None if is_missing(label) else str(label) or None
