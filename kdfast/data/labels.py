@@ -57,7 +57,7 @@ def names_of(
 def in_order(
     names: Collection[str],  # Of classes that have no given order
 ) -> list[str]:
-    "Sort the names of classes: by number if all are whole numbers, so that 2 comes before 10; else as text."
+    "Sort names of classes: by number if all are whole numbers (2 before 10), else as text."
     if all(map(WHOLE_NUMBER.fullmatch, names)):
         return sorted(names, key=lambda name: (int(name.partition('.')[0]), name))
     return sorted(names)

@@ -137,7 +137,7 @@ def note_columns(
     columns: Columns,  # Of a table
     notes: Notes,  # Receives the notes
 ):
-    "Add notes on lists of 0 and 1, and on columns that are named like splits or labels and hold something else."
+    "Add notes on lists of 0 and 1, and on columns whose names promise splits or labels in vain."
     if columns.indicators:
         notes.add(INDICATORS_NOTE, '')
     labels = [columns.label] if isinstance(columns.label, int) else columns.label
