@@ -50,15 +50,15 @@ def entries() -> list[Entry]:
 
 
 def _read_entry(folder):
-    n_bytes = sum(file.stat().st_size for file in folder.rglob('*') if file.is_file())
+    n_bytes = sum(file.lstat().st_size for file in folder.rglob('*') if not file.is_dir())
     used = folder.stat().st_mtime
     try:
         facts = dict(json.loads((folder / 'data.json').read_text()))
     except (OSError, ValueError, TypeError):
         facts = {}
-    if not facts:
-        return Entry(folder, folder.name, '', 0, n_bytes, used, _state_without_facts(folder))
     origin = facts.get('origin') or {}
+    if not facts or origin and not _is_origin(origin):
+        return Entry(folder, folder.name, '', 0, n_bytes, used, _state_without_facts(folder))
     name = facts.get('name', folder.name) + (f',size={facts["size"]}' if facts.get('size') else '')
     return Entry(folder, name, origin.get('source', ''), _count_images(folder), n_bytes, used, _state(origin))
 
@@ -69,10 +69,19 @@ def _state_without_facts(folder):
     return 'unfinished' if folder.name.startswith(NEW) else 'unknown'
 
 
+def _is_origin(origin):
+    "Whether the record of the original images is whole"
+    return isinstance(origin, dict) and all(isinstance(origin.get(key), str) for key in ('source', 'stamp'))
+
+
 def _count_images(folder):
+    "The number of images; 0 if their labels are damaged, because a damaged entry can be cleared, too"
     from numpy import load
 
-    return sum(len(load(file, mmap_mode='r')) for file in folder.glob('*_labels.npy'))
+    try:
+        return sum(len(load(file, mmap_mode='r')) for file in folder.glob('*_labels.npy'))
+    except (OSError, ValueError, EOFError, TypeError):
+        return 0
 
 
 def _state(origin):
@@ -82,7 +91,11 @@ def _state(origin):
     path = Path(origin['source'])
     if not path.exists():
         return 'gone'
-    return 'current' if short_digest(source_stamp(path)) == origin['stamp'] else 'stale'
+    try:
+        stamp = source_stamp(path)
+    except (KdfastError, OSError):
+        return 'stale'  # such as a broken link or a folder without permission, which were not there before
+    return 'current' if short_digest(stamp) == origin['stamp'] else 'stale'
 
 
 def clear(

@@ -78,10 +78,19 @@ def decode_listing(
     side: int | None = None,  # Scale images to squares of this side
 ) -> dict:  # As `decode`
     "Decode images that are not files of a folder or an archive. Raises KdfastError as `decode` does."
+    return decode_arrangement(*arrange_listing(path, listing, reading), reading, folder, side)
+
+
+def arrange_listing(
+    path: Path,  # Name of the data set in errors
+    listing: Callable,  # Return a Listing, given a Source
+    reading: Reading,  # How to read the images
+) -> tuple[Source, Arrangement]:
+    "Return images that are not files of a folder or an archive, by split. Raises KdfastError."
     source = Source(
         path, {}, columns=parse_columns(reading.columns), skip_broken=reading.skip_broken, labels=reading.labels
     )
-    return decode_arrangement(source, arrange(source, listing(source)), reading, folder, side)
+    return source, arrange(source, listing(source))
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 "Describe a data set, what training will do with it, and the command to run next."
 
 import shlex
+from contextlib import nullcontext
 from pathlib import Path
 from statistics import median
 
@@ -10,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kdfast.core.notes import notes_listed
-from kdfast.data import imagenette
+from kdfast.data import imagenette, published
 from kdfast.data.augment import MEANING
 from kdfast.data.cache import mirroring_note
 from kdfast.data.dataset import presized_side
@@ -79,7 +80,11 @@ def _suggest_size(source, options):
     reading = Reading(
         options.get('columns'), options.get('range'), options.get('skip_broken', False), options.get('labels')
     )
-    with open_source(Path(source).expanduser(), reading) as (_, arrangement):
+    if source in published.NAMES:
+        found = nullcontext(published.find_images(source, reading))
+    else:
+        found = open_source(Path(source).expanduser(), reading)
+    with found as (_, arrangement):
         items = arrangement.splits['train']
         sizes = map(size_of, items[:: max(1, len(items) // N_MEASURED)])
         sides = [min(size) for size in sizes if size]

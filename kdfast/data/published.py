@@ -6,7 +6,9 @@ from pathlib import Path
 
 from kdfast.core.cache_home import cache_home
 from kdfast.core.errors import KdfastError
-from kdfast.data.decode import Reading, decode_listing
+from kdfast.data.arrangement import Arrangement
+from kdfast.data.decode import Reading, arrange_listing, decode_arrangement
+from kdfast.data.layouts.base import Source
 from kdfast.data.layouts.datasets import list_datasets
 
 TRAIN_TEST = dict(train=dict(train=True), test=dict(train=False))
@@ -54,10 +56,18 @@ def decode(
     side: int | None = None,  # Scale images to squares of this side
 ) -> dict:  # As kdfast.data.decode.decode
     "Download a data set on its first use, and decode it. Raises KdfastError if the download fails."
+    return decode_arrangement(*find_images(name, reading), reading, folder, side)
+
+
+def find_images(
+    name: str,  # One of NAMES
+    reading: Reading,  # How to read the images
+) -> tuple[Source, Arrangement]:
+    "Download a data set on its first use, and return its images. Raises KdfastError if the download fails."
     class_name, splits = NAMES[name]
     root = cache_home() / 'torchvision'
     datasets = {split: _download(class_name, arguments, root) for split, arguments in splits.items()}
-    return decode_listing(Path(name), partial(list_datasets, datasets, CLASSES.get(name)), reading, folder, side)
+    return arrange_listing(Path(name), partial(list_datasets, datasets, CLASSES.get(name)), reading)
 
 
 def _download(class_name, arguments, root):

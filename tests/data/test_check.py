@@ -3,6 +3,7 @@
 import json
 import shlex
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -124,6 +125,19 @@ def test_check_of_runs_as_json(kdfast, tmp_path):
     assert list(json.loads(kdfast('check', tmp_path, '--json').out)) == [str(folder)]
 
 
+def test_check_suggests_a_size_for_published_images(kdfast, photos, monkeypatch, home):
+    "As of food101, whose images differ in size; torchvision returns them one by one"
+    from torchvision import datasets
+
+    class Food101(datasets.ImageFolder):
+        def __init__(self, root, split, download):
+            super().__init__(photos)
+
+    monkeypatch.setattr(datasets, 'Food101', Food101)
+    done = kdfast('check', 'food101')
+    assert done.status == 0 and done.out.splitlines()[-1].endswith('--data food101 --size 32'), done.err
+
+
 # The cache
 
 
@@ -161,6 +175,41 @@ def test_cache_list_size_and_clear(kdfast, home):
     assert 'removed 1' in kdfast('cache', 'clear', 'pets').out and 'removed 1' in kdfast('cache', 'clear', '--all').out
     assert cache_entries.entries() == []
     assert (home / 'pets' / 'ape' / 'new.png').exists()  # images themselves are never touched
+
+
+def break_source(home, entry):
+    (home / 'pets' / 'ape' / 'gone.png').symlink_to('nowhere.png')
+
+
+def break_labels(home, entry):
+    (entry / 'train_labels.npy').write_bytes(b'x')
+
+
+def break_links(home, entry):
+    (entry / 'train_labels.npy').unlink()
+    (entry / 'train_labels.npy').symlink_to('nowhere')
+    (entry / 'folder').symlink_to('nowhere')
+
+
+def break_origin(home, entry):
+    (entry / 'data.json').write_text('{"name": "pets", "origin": {"source": 1}}')
+
+
+@pytest.mark.parametrize(
+    'damage,state',
+    [(break_source, 'stale'), (break_labels, 'current'), (break_links, 'current'), (break_origin, 'unknown')],
+)
+def test_a_damaged_entry_is_listed_and_cleared(kdfast, home, damage, state):
+    for name in ('pets', 'others'):
+        draw(home / name, 4, seed=0)
+        load(str(home / name))
+    (entry,) = [found.folder for found in cache_entries.entries() if found.name == 'pets']
+    damage(home, entry)
+    listed = json.loads(kdfast('cache', 'list', '--json').out)
+    assert {Path(found['path']).name: found['state'] for found in listed}[entry.name] == state and len(listed) == 2
+    assert kdfast('cache', 'size').status == 0
+    assert 'removed 1' in kdfast('cache', 'clear', entry.name).out
+    assert [found.name for found in cache_entries.entries()] == ['others']
 
 
 def test_changed_archive_is_stale(home):
