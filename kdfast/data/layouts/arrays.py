@@ -4,35 +4,30 @@ import io
 import re
 from collections.abc import Callable
 from functools import partial
-from pathlib import PurePosixPath
+from tokenize import TokenError
 
 import numpy as np
 
 from kdfast.core.errors import KdfastError
 from kdfast.core.notes import Notes
-from kdfast.data.files import FILE_LIMIT
+from kdfast.data.files import FILE_LIMIT, READ_ERRORS
 from kdfast.data.labels import QUESTION, from_indicators
+from kdfast.data.layouts.array_pairs import find_pairs, has_pair
 from kdfast.data.layouts.base import Item, Listing, Source
 from kdfast.data.layouts.records import Records
-from kdfast.data.layouts.splits import split_of
 
 PRIORITY = 30  # before tables: arrays may come with a table of other facts
 
-# Words in the names of arrays, by what the array holds
-ROLE_WORDS = dict(
-    images={'images', 'image', 'imgs', 'img', 'x', 'data', 'pixels'},
-    labels={'labels', 'label', 'y', 'targets', 'target', 'class', 'classes'},
-)
-WORD = re.compile(r'[A-Z](?![a-z])|[A-Z]?[a-z]+|\d+')  # train_images, x_train, trainX
 NUMBER = re.compile('0|[1-9][0-9]{0,17}')  # of a class; 01 is a name, because it is not the same class as 1
-UNNAMED = {'arr_0': 'images', 'arr_1': 'labels'}  # names that numpy.savez(file, images, labels) gives
+# What NumPy raises for a file that is damaged, or no array
+ARRAY_ERRORS = (*READ_ERRORS, ValueError, TypeError, SyntaxError, TokenError, OverflowError, MemoryError)
 
 
 def matches(
     source: Source,  # Files of the data set
 ) -> bool:
     "Return whether there are arrays of images with arrays of labels, and no image files."
-    return bool(_array_pairs(source.files)) and not source.images
+    return has_pair(source) and not source.images
 
 
 def read(
@@ -40,31 +35,27 @@ def read(
 ) -> Listing:
     "List the images of all pairs of arrays. Raises KdfastError for arrays of other shapes or types."
     items = []
-    for split, (images, labels) in _array_pairs(source.files).items():
-        where = f'{source.path}: {labels}'
-        pixels = ArrayFile(source.files[images], f'{source.path}: {images}')
-        classes = to_class_names(_read_array(source.files[labels], where), where, source.notes, source.several)
-        if len(classes) != len(pixels):
-            raise KdfastError(
-                f'{source.path}: {len(pixels):,} images in {images}, but {len(classes):,} labels in {labels}'
-            )
-        items += make_items(split, classes, pixels)
+    for split, pairs in find_pairs(source).items():
+        parts, classes = [], []
+        for images, labels in pairs:
+            parts.append(ArrayFile(source.files[images], f'{source.path}: {images}'))
+            where = f'{source.path}: {labels}'
+            found = to_class_names(_read_array(source.files[labels], where), where, source.notes, source.several)
+            if len(found) != len(parts[-1]):
+                raise KdfastError(
+                    f'{source.path}: {len(parts[-1]):,} images in {images}, but {len(found):,} labels in {labels}'
+                )
+            classes += found
+        items += make_items(split, classes, partial(_open_in_parts, parts))
     return Listing('arrays of images and labels', items)
 
 
-def _array_pairs(names):
-    "Names of (images, labels) by split; the split is None if the names do not contain one"
-    roles = {}
-    for name in names:
-        if not name.lower().endswith('.npy'):
-            continue
-        path = PurePosixPath(name)
-        words = [word.lower() for word in WORD.findall(UNNAMED.get(path.stem, path.stem))]
-        role = next((role for role, role_words in ROLE_WORDS.items() if role_words & set(words)), None)
-        split = next(filter(None, map(split_of, words)), None)
-        if role:
-            roles.setdefault((path.parent.as_posix(), split), {}).setdefault(role, name)
-    return {split: (pair['images'], pair['labels']) for (_, split), pair in roles.items() if len(pair) == 2}
+def _open_in_parts(parts, i):
+    "The pixels of image i of several arrays one after the other"
+    for part in parts:
+        if i < len(part):
+            return part(i)
+        i -= len(part)
 
 
 def make_items(
@@ -98,14 +89,24 @@ def to_class_names(
         notes.add('converted from one-hot labels', '')
     if labels.ndim != 1:
         raise KdfastError(f'{where}: labels have shape {labels.shape}: expected one label per image')
+    if labels.dtype.kind not in 'biufSU':
+        raise KdfastError(f'{where}: labels are of type {labels.dtype}: expected numbers or names of classes')
     if labels.dtype.kind == 'S':
-        labels = labels.astype(str)
+        labels = _decoded(labels, where)
     if labels.dtype.kind == 'f':
-        fractions = labels[labels != np.rint(labels)]
+        fractions = labels[(labels != np.rint(labels)) | np.isinf(labels)]
         if len(fractions):
             raise KdfastError(f'{where}: labels are fractions such as {fractions[0]}: expected numbers of classes')
         labels = labels.astype(np.int64)
     return [str(label) for label in labels.tolist()]
+
+
+def _decoded(labels, where):
+    "Names of classes as text. Raises KdfastError for another encoding"
+    try:
+        return np.char.decode(labels, 'utf-8')
+    except UnicodeDecodeError as e:
+        raise KdfastError(f'{where}: names of classes are not UTF-8 ({e.reason}): save them as text') from e
 
 
 def _read_array(open_file, where):
@@ -113,7 +114,7 @@ def _read_array(open_file, where):
     try:
         with open_file() as file:
             return np.lib.format.read_array(io.BytesIO(file.read()), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as e:
+    except ARRAY_ERRORS as e:
         raise KdfastError(f'cannot read {where} ({e})') from e
 
 
@@ -148,15 +149,15 @@ class ArrayFile:
     @staticmethod
     def _read_header(open_file, where):
         "(shape, Fortran order, dtype, offset of the data)"
-        with open_file() as file:
-            try:
+        try:
+            with open_file() as file:
                 version = np.lib.format.read_magic(file)
                 read_header = (
                     np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
                 )
                 return *read_header(file), file.tell()
-            except (ValueError, OSError, EOFError) as e:
-                raise KdfastError(f'cannot read {where} ({e})') from e
+        except ARRAY_ERRORS as e:
+            raise KdfastError(f'cannot read {where} ({e})') from e
 
     def __len__(self):
         return self.n
