@@ -55,7 +55,7 @@ def open_entries(
         elif _is_tar(path):
             with _open_zstd(path) as file, tarfile.open(fileobj=file) if file else tarfile.open(path) as archive:
                 yield _checked_members(path, _tar_members(archive), notes)
-        elif path.name.lower().endswith(SUFFIXES):
+        elif path.name.lower().endswith((*SUFFIXES, '.npz')):
             raise _unreadable(path, _problem(path))
         else:
             yield {path.name: partial(open, path, 'rb')}
@@ -118,6 +118,16 @@ def _tar_members(archive):
     for member in archive:
         if not member.isdir():
             yield member.name, member.size, member.isfile(), partial(archive.extractfile, member)
+    check_end(archive)
+
+
+def check_end(
+    archive: tarfile.TarFile,  # After all of its members
+):
+    "Raise tarfile.ReadError if a tar does not end as it should: tarfile itself ends at any damaged member."
+    archive.fileobj.seek(archive.offset)
+    if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError('it is truncated or damaged')
 
 
 def _zip_members(archive):
@@ -145,7 +155,7 @@ def _checked_members(path, members, notes):
     for n, (name, size, is_regular, open_file) in enumerate(members, 1):
         n_bytes += size
         name = PurePosixPath(name).as_posix()
-        problem = _member_problem(name, is_regular, name in openers, n, n_bytes)
+        problem = member_problem(name, is_regular, name in openers) or _limit_problem(n, n_bytes)
         if problem:
             raise KdfastError(f'{path}: {name!r} {problem}')
         system_path = find_system_file(name)
@@ -158,14 +168,21 @@ def _checked_members(path, members, notes):
     return openers
 
 
-def _member_problem(name, is_regular, is_duplicate, n, n_bytes):
-    "Why an archive with this member is rejected; empty if it is not"
+def member_problem(
+    name: str,  # Of a member of an archive
+    is_regular: bool,  # Whether it is a file, not a link, a device or a pipe
+    is_duplicate: bool,  # Whether another member has the name
+) -> str:
+    "Return why an archive with this member is rejected; empty if it is not."
     if not is_regular:
         return 'is a link, a device or a pipe: pack the files themselves'
     if is_unsafe_path(name):
         return 'is a path outside the archive'
-    if is_duplicate:
-        return 'appears twice'
+    return 'appears twice' if is_duplicate else ''
+
+
+def _limit_problem(n, n_bytes):
+    "Why an archive of so many files and bytes is rejected; empty if it is not"
     if n > MEMBER_LIMIT:
         return f'is one file too many, more than {MEMBER_LIMIT:,}: unpack it and pass the folder'
     if n_bytes > SIZE_LIMIT:

@@ -60,12 +60,17 @@ IMAGE_START = re.compile(
     re.S,
 )
 
+# How a file begins that was not downloaded: what it is, and what to do
+WRONG_DOWNLOADS = {
+    rb'(?i)\s*<(?:!doctype|html|head|\?xml)': 'a web page: download the {} again',
+    rb'version https://git-lfs': 'a Git LFS pointer: fetch the file with git lfs pull',
+}
+
 # How other files begin: what they are, and what to do with them
 OTHER_STARTS = {
     rb'$': 'an empty file',
     rb'\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)?(?:<!DOCTYPE svg[^>]*>\s*)?<svg': 'SVG: render it as PNG',
-    rb'(?i)\s*<(?:!doctype|html|head|\?xml)': 'not an image but a web page: download the image again',
-    rb'version https://git-lfs': 'not an image but a Git LFS pointer: fetch the file with git lfs pull',
+    **{start: f'not an image but {name.format("image")}' for start, name in WRONG_DOWNLOADS.items()},
     rb'%PDF': 'PDF: render the page as PNG',
     rb'%!PS|\xc5\xd0\xd3\xc6': 'PostScript: render it as PNG',
     rb'.{4}ftyp(?:hei|hev|mif1|msf1)': HEIF.format,
@@ -142,6 +147,13 @@ def identify(
         text = ''
     is_text = text and all(c.isprintable() or c.isspace() for c in text)
     return 'not an image but text' if is_text else 'not an image'
+
+
+def wrong_download(
+    content: bytes,  # Of a file of any kind
+) -> str:
+    "Return what was downloaded instead of the file, and what to do; empty if it is something else."
+    return next((name.format('file') for start, name in WRONG_DOWNLOADS.items() if re.match(start, content[:512])), '')
 
 
 def describe_suffix(

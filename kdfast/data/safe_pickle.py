@@ -7,16 +7,19 @@ from collections.abc import Callable
 import numpy as np
 
 from kdfast.core.errors import KdfastError
+from kdfast.data.files import READ_ERRORS
 
+# What a damaged file, or one of another kind, raises
 PICKLE_ERRORS = (
+    *READ_ERRORS,
     pickle.UnpicklingError,
     ValueError,
     TypeError,
-    EOFError,
-    IndexError,
-    KeyError,
+    LookupError,
     AttributeError,
     ImportError,
+    OverflowError,
+    MemoryError,
 )
 
 
@@ -25,14 +28,14 @@ def load_pickle(
     where: str,  # Name of the file in errors
 ) -> dict:
     "Load a dict of arrays, lists and text. Raises KdfastError for a pickle of anything else."
-    with open_file() as file:
-        try:
+    try:
+        with open_file() as file:
             content = _Unpickler(file, encoding='bytes').load()
-        except PICKLE_ERRORS as e:
-            raise KdfastError(f'{where} is not a batch of CIFAR ({e})') from e
+    except PICKLE_ERRORS as e:
+        raise KdfastError(f'{where} is not a batch of CIFAR, or is damaged ({e})') from e
     if not isinstance(content, dict):
         raise KdfastError(f'{where} is not a batch of CIFAR: expected a dict, found {type(content).__name__}')
-    return {key.decode() if isinstance(key, bytes) else key: value for key, value in content.items()}
+    return {key.decode(errors='replace') if isinstance(key, bytes) else key: value for key, value in content.items()}
 
 
 class _Unpickler(pickle.Unpickler):

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import tarfile
 
 import numpy as np
 import pytest
@@ -123,3 +124,140 @@ def test_shard_with_path_outside_is_rejected(tmp_path):
     samples.to_folder(tmp_path / 'set', {'train-0.tar': samples.tar_bytes({'../0.png': b'x', '../0.cls': b'0'})})
     with pytest.raises(KdfastError, match='is a path outside the archive'):
         load(str(tmp_path / 'set'))
+
+
+# Files that are missing, twice there, or of several data sets
+
+
+@pytest.mark.parametrize('make', [samples.SOURCES['CIFAR-10, Python'][0], samples.SOURCES['CIFAR-10, binary'][0]])
+def test_all_missing_batches_are_named(make, tmp_path):
+    files = {name: content for name, content in make().items() if not any(f'batch_{k}' in name for k in (2, 4, 5))}
+    with pytest.raises(KdfastError, match=r'no data_batch_2\S*, data_batch_4\S*, data_batch_5\S*: download'):
+        load(str(samples.to_folder(tmp_path / 'cifar', files)))
+
+
+def official(name, folder):
+    return {f'{folder}/{file}': content for file, content in samples.SOURCES[name][0]().items()}
+
+
+@pytest.mark.parametrize(
+    'name', [name for name in samples.SOURCES if name.startswith(('CIFAR', 'MNIST', 'SVHN', 'STL', 'Oxford 102'))]
+)
+def test_two_copies_of_a_data_set_are_refused(name, tmp_path):
+    with pytest.raises(KdfastError, match=r'found (a/\S+)(,| and) b/.*: pass the folder of one of the data sets'):
+        load(str(samples.to_folder(tmp_path / 'sets', official(name, 'a') | official(name, 'b'))))
+
+
+@pytest.mark.parametrize('kind', ['Python', 'binary'])
+def test_two_data_sets_in_a_folder_are_refused(kind, tmp_path):
+    files = official(f'CIFAR-10, {kind}', 'a') | official(f'CIFAR-100, {kind}', 'b')
+    with pytest.raises(KdfastError, match='found CIFAR-10 and CIFAR-100: pass the folder of one of them'):
+        load(str(samples.to_folder(tmp_path / 'sets', files)))
+
+
+def test_packed_copies_beside_unpacked_files_are_one_data_set(tmp_path):
+    "As torchvision leaves them"
+    files = samples.SOURCES['MNIST, compressed'][0]() | samples.SOURCES['MNIST, uncompressed'][0]()
+    data = load(str(samples.to_folder(tmp_path / 'mnist', files)))
+    assert not samples.find_difference(data, samples.BOTH, brightest=True, classes=['0', '1', '2'])
+    assert not [note for note in data.notes if 'skipped' in note]
+
+
+@pytest.mark.parametrize(
+    'name', [name for name in samples.SOURCES if name.startswith(('CIFAR', 'MNIST', 'SVHN', 'STL', 'Oxford 102'))]
+)
+def test_other_files_beside_official_ones_give_a_note(name, tmp_path):
+    files = samples.SOURCES[name][0]() | {'readme.txt': b'x'}
+    notes = load(str(samples.to_folder(tmp_path / 'set', files))).notes
+    assert any(note.startswith('skipped, not part of') and '1 (readme.txt)' in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    'content,message',
+    [
+        ('ape\nb\xe9e\ncat\n'.encode('latin-1'), r'\.txt is not UTF-8 \(.*\): save it as UTF-8'),
+        (b'ape\nbee\n', r'has the label 2, but 2 names of classes in \S*\.txt'),
+        (b'\n', r'\.txt has no names of classes'),
+    ],
+)
+@pytest.mark.parametrize('name', ['CIFAR-10, binary', 'CIFAR-100, binary', 'STL-10'])
+def test_wrong_names_of_classes_are_named(name, content, message, tmp_path):
+    files = samples.SOURCES[name][0]()
+    files = {file: content if file.endswith('.txt') else old for file, old in files.items()}
+    with pytest.raises(KdfastError, match=message):
+        load(str(samples.to_folder(tmp_path / 'set', files)))
+
+
+def test_names_of_classes_that_are_not_unique_are_not_merged(tmp_path):
+    "ImageNet has two classes called crane"
+    files = samples.SOURCES['STL-10'][0]() | {'stl10_binary/class_names.txt': b'crane\nbee\ncrane\n'}
+    data = load(str(samples.to_folder(tmp_path / 'set', files)))
+    assert data.classes == ['0', '1', '2']
+    assert 'names of classes ignored, because they are not unique: 1 (crane)' in data.notes
+
+
+# Shards
+
+
+def shard(*members):
+    "A tar of (name, content), in which names may be repeated; a link has no content"
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode='w') as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            if content is None:
+                info.type, info.linkname = tarfile.LNKTYPE, members[0][0]
+            info.size = len(content or b'')
+            tar.addfile(info, io.BytesIO(content or b''))
+    return out.getvalue()
+
+
+IMAGES = [samples.writer('PNG')(samples.make_image('train', i % 3, i)) for i in range(6)]
+SAMPLES = [
+    (f'{i}.{suffix}', content)
+    for i, image in enumerate(IMAGES)
+    for suffix, content in (('png', image), ('cls', str(i % 3).encode()))
+]
+
+
+@pytest.mark.parametrize(
+    'more,message',
+    [
+        ([('0.png', IMAGES[1]), ('0.cls', b'1')], "'0.png' appears twice"),
+        ([('./0.png', IMAGES[1])], r"'(\./)?0.png' appears twice"),
+        ([('0.PNG', IMAGES[1])], r'the key 0 is of several samples \(0.png, 0.PNG\)'),
+        ([('7.png', None), ('7.cls', b'1')], "'7.png' is a link"),
+        ([('7.png', IMAGES[1]), ('7.cls', b'b\xe9e')], r'7\.cls is not UTF-8'),
+    ],
+)
+@pytest.mark.parametrize('alone', [True, False])
+def test_repeated_keys_of_a_shard_are_refused(more, message, alone, tmp_path):
+    samples.to_folder(tmp_path / 'set', {'train-0.tar': shard(*SAMPLES, *more)})
+    with pytest.raises(KdfastError, match=f'train-0.tar.*{message}'):
+        load(str(tmp_path / 'set' / 'train-0.tar' if alone else tmp_path / 'set'))
+
+
+def test_one_key_in_two_shards_is_two_samples(tmp_path):
+    files = {f'train-{k}.tar': shard(*SAMPLES) for k in range(2)}
+    data = load(str(samples.to_folder(tmp_path / 'set', files)))
+    assert len(data.train[1]) + len(data.valid[1]) == 12
+
+
+@pytest.mark.parametrize('alone', [True, False])
+def test_a_shard_that_ends_between_two_members_is_refused(alone, tmp_path):
+    "tarfile takes the rest for the end"
+    content = shard(*SAMPLES)
+    for n_bytes in (*range(512, len(SAMPLES) * 1024, 1024), len(SAMPLES) * 1024 - 300):
+        samples.to_folder(tmp_path / 'set', {'train-0.tar': content[:n_bytes]})
+        with pytest.raises(KdfastError, match=r'train-0\.tar'):
+            load(str(tmp_path / 'set' / 'train-0.tar' if alone else tmp_path / 'set'))
+
+
+@pytest.mark.parametrize('alone', [True, False])
+def test_a_shard_with_a_damaged_header_is_refused(alone, tmp_path):
+    content = bytearray(shard(*SAMPLES))
+    start = content.index(b'3.png')
+    content[start + 148 : start + 156] = b'damaged!'  # the checksum
+    samples.to_folder(tmp_path / 'set', {'train-0.tar': bytes(content)})
+    with pytest.raises(KdfastError, match='train-0.tar.*truncated or damaged'):
+        load(str(tmp_path / 'set' / 'train-0.tar' if alone else tmp_path / 'set'))

@@ -18,7 +18,7 @@ from samples.images import (
 )
 from samples.layouts import LAYOUTS, layout_files
 from samples.official import SOURCES, cifar10, cifar100
-from samples.rejected import REJECTED
+from samples.rejected import REJECTED, array_bytes
 
 __all__ = [
     'ALL',
@@ -33,6 +33,7 @@ __all__ = [
     'SOURCES',
     'TRAIN',
     'all_images',
+    'array_bytes',
     'cifar10',
     'cifar100',
     'encode',

@@ -142,7 +142,7 @@ class ArrayFile:
                 f'{where} has shape {dimensions}: volumes are not supported, expected images of 1, 3 or 4 channels'
             )
         self.n, self.shape = shape[0], shape[1:]
-        self.records = Records(open_file, int(np.prod(self.shape)) * self.dtype.itemsize, start)
+        self.records = Records(open_file, where, int(np.prod(self.shape)) * self.dtype.itemsize, start)
         if self.records.size > FILE_LIMIT:
             raise KdfastError(f'{where} has images of {dimensions}: more than {FILE_LIMIT / 2**20:.0f} MB each')
 

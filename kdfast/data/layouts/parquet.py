@@ -34,7 +34,7 @@ def read(
         files[name] = ParquetFile(source.files[name], name, f'{source.path}: {name}', source.columns, source.several)
         label_column = files[name].choose_columns()[1]
         classes = classes or files[name].class_names.get(label_column)
-        labels[name] = list(files[name].iter_column(label_column))
+        labels[name] = _read_labels(files[name], label_column)
     indicators = _are_indicators(source, labels, classes)
     for name, file in files.items():
         image_column, label_column = file.choose_columns()
@@ -58,13 +58,28 @@ def _are_indicators(source, labels, classes):
     return True
 
 
+def _read_labels(file, column):
+    "All labels. Raises KdfastError for a damaged file"
+    import pyarrow
+
+    try:
+        return list(file.iter_column(column))
+    except (pyarrow.ArrowException, OSError) as e:
+        raise KdfastError(f'cannot read {file.where} ({str(e).splitlines()[0]})') from e
+
+
 def _file_names(source):
     return [name for name in source.files if name.lower().endswith(SUFFIXES)]
 
 
 def _open_image(file, column, i):
-    "The bytes of an image, as a binary file"
-    value = file.value(column, i)
+    "The bytes of an image, as a binary file. Raises OSError for a file that is damaged"
+    from pyarrow import ArrowException
+
+    try:
+        value = file.value(column, i)
+    except (ArrowException, StopIteration) as e:
+        raise OSError(f'{file.where} is damaged: {str(e).partition(chr(10))[0]}') from e
     content = value.get('bytes') if isinstance(value, dict) else value
     if content is None:
         path = value.get('path') if isinstance(value, dict) else None

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from kdfast.data.files import READ_ERRORS
+
 
 class Records:
     "Records of a fixed size after a header; the file may be compressed, so it is read forwards."
@@ -11,10 +13,12 @@ class Records:
     def __init__(
         self,
         open_file: Callable,  # Return the file, opened for binary reading
+        name: str,  # Of the file, in errors
         size: int,  # Bytes of a record
         start: int = 0,  # Offset of the first record, in bytes
     ):
         self.open_file = open_file
+        self.name = name
         self.size = size
         self.start = start
         self.file = None
@@ -24,7 +28,17 @@ class Records:
         self,
         i: int,  # Index of the record
     ) -> np.ndarray:  # (size,), uint8
-        "Return the bytes of a record. Raises EOFError if the file is too short."
+        "Return the bytes of a record. Raises OSError, with the name of the file, if that is damaged or too short."
+        try:
+            content = self._read(i)
+        except READ_ERRORS as e:
+            self.file = None
+            raise OSError(f'{self.name}: {e}') from e
+        if len(content) < self.size:
+            raise OSError(f'{self.name} is truncated: it ends in image {i:,}')
+        return np.frombuffer(content, np.uint8)
+
+    def _read(self, i):
         if self.file is None or i < self.next_record:
             self.file = self.open_file()
         position = self.start + i * self.size
@@ -32,6 +46,4 @@ class Records:
             self.file.seek(position)
         content = self.file.read(self.size)
         self.next_record = i + 1
-        if len(content) < self.size:
-            raise EOFError(f'the file ends in record {i}')
-        return np.frombuffer(content, np.uint8)
+        return content

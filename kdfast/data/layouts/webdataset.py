@@ -6,12 +6,13 @@ from functools import partial
 from pathlib import PurePosixPath
 
 from kdfast.core.errors import KdfastError, listed
-from kdfast.core.paths import is_unsafe_path
-from kdfast.data.files import find_system_file, read_part
+from kdfast.data.archives import check_end, member_problem
+from kdfast.data.files import READ_ERRORS, find_system_file, read_part
 from kdfast.data.formats import image_suffixes
 from kdfast.data.labels import INDICATORS_NOTE, QUESTION, are_indicators, is_missing, positions_of_ones
 from kdfast.data.layouts.base import Item, Listing, Source
 from kdfast.data.layouts.columns import usual_labels
+from kdfast.data.layouts.official_files import read_class_names, read_text
 from kdfast.data.layouts.splits import splits_of_files
 
 PRIORITY = 20  # before tables and folders: samples may come with .json and .txt files
@@ -43,7 +44,7 @@ def read(
         shards = {source.path.name: source.files}
     splits = splits_of_files(shards)
     for shard, files in shards.items():
-        for key, parts in _samples(files).items():
+        for key, parts in _samples(files, f'{source.path}: {shard}').items():
             where = f'{shard}/{key}'
             images = [part for part in parts if f'.{part.rpartition(".")[2]}' in image_suffixes()]
             if len(images) != 1:
@@ -88,40 +89,45 @@ def _shard_names(source):
 
 
 def _shard_files(source, shard):
-    "Openers of the files of a shard, which is closed in between"
+    "Openers of the files of a shard, which is closed in between. Raises KdfastError for members as of an archive"
     try:
         with source.files[shard]() as file, tarfile.open(fileobj=file, mode='r:') as tar:
-            members = [(member.name, member.offset_data, member.size) for member in tar if member.isfile()]
-    except (tarfile.TarError, EOFError, OSError) as e:
-        raise KdfastError(f'{source.path}: cannot read the shard {shard} ({e})') from e
-    outside = [name for name, *_ in members if is_unsafe_path(name)]
-    if outside:
-        raise KdfastError(f'{source.path}: {shard}: {outside[0]!r} is a path outside the archive')
-    return {
-        name.removeprefix('./'): partial(read_part, source.files[shard], start, size)
-        for name, start, size in members
-        if not find_system_file(name.removeprefix('./'))
-    }
+            members = [(m.name, m.isfile(), m.offset_data, m.size) for m in tar if not m.isdir()]
+            check_end(tar)
+        if not members:
+            raise EOFError('it has no files')
+    except READ_ERRORS as e:
+        raise KdfastError(f'{source.path}: cannot read the shard {shard} ({e}): download it again') from e
+    files = {}
+    for name, is_regular, start, size in members:
+        problem = member_problem(name, is_regular, name.removeprefix('./') in files)
+        if problem:
+            raise KdfastError(f'{source.path}: {shard}: {name!r} {problem}')
+        name = name.removeprefix('./')
+        if not find_system_file(name):
+            files[name] = partial(read_part, source.files[shard], start, size)
+    return files
 
 
-def _samples(files):
-    "Names of files by sample (what is before the first dot) and by suffix (what is after it)"
+def _samples(files, where):
+    "Names of files by sample (what is before the first dot) and by suffix. Raises KdfastError for a repeated key"
     samples = {}
     for name in files:
         path = PurePosixPath(name)
         stem, _, suffix = path.name.partition('.')
-        if suffix:
-            samples.setdefault((path.parent / stem).as_posix(), {})[f'.{suffix.lower()}'] = name
+        if not suffix:
+            continue
+        key = (path.parent / stem).as_posix()
+        other = samples.setdefault(key, {}).setdefault(f'.{suffix.lower()}', name)
+        if other != name:
+            raise KdfastError(f'{where}: the key {key} is of several samples ({other}, {name}): give each its own key')
     return samples
 
 
 def _class_names(source):
     "The names of the classes, if a file defines them"
     name = next((name for name in source.files if PurePosixPath(name).name in CLASS_FILES), None)
-    if not name:
-        return None
-    with source.files[name]() as file:
-        return [line.strip() for line in file.read().decode().splitlines() if line.strip()]
+    return read_class_names(source, name) if name else None
 
 
 def _label_of(parts, files, where, several):
@@ -129,8 +135,7 @@ def _label_of(parts, files, where, several):
     suffix = next((suffix for suffix in LABEL_SUFFIXES if suffix in parts), None)
     if suffix is None:
         return None
-    with files[parts[suffix]]() as file:
-        text = file.read().decode(errors='replace').strip()
+    text = read_text(files[parts[suffix]], f'{where}{suffix}').strip()
     if suffix == '.json':
         return _label_in_json(text, where, several)
     return text or None
