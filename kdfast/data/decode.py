@@ -102,6 +102,8 @@ def open_source(
     root, table = (path.parent, path.name) if path.is_file() and is_table(path) else (path, None)
     notes = Notes()
     with open_entries(root, notes) as files:
+        if table and table not in files:
+            raise KdfastError(f'{path} is named like a system file, and these are never read: rename it')
         source = Source(root, files, notes, parse_columns(reading.columns), reading.skip_broken, table, reading.labels)
         yield source, arrange(source, registry.read(source))
 

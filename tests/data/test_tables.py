@@ -8,6 +8,7 @@ import unicodedata
 import zipfile
 
 import pytest
+import samples
 from conftest import CLASSES
 from table_files import HEADER, copy_to_class_folders, make_table_folder, write_labels
 
@@ -291,3 +292,96 @@ def test_error_with_control_characters_is_one_line(kdfast, folder):
     (folder / 'labels.csv').write_text(HEADER + '"a\x1b[31m\nb.png",ape,False\n')
     done = kdfast('check', folder)
     assert done.status == 2 and done.err.count('\n') == 1 and '\x1b' not in done.err and 'there is no file' in done.err
+
+
+# Tables beside folders of classes
+
+
+@pytest.fixture
+def pets(tmp_path):
+    "Folders of two classes, whose images are numbered"
+    for number in range(12):
+        name = tmp_path / 'pets' / ('cat' if number < 6 else 'dog') / f'{number}.png'
+        name.parent.mkdir(parents=True, exist_ok=True)
+        name.write_bytes(samples.writer('PNG')(samples.make_image('train', number // 6, number)))
+    return tmp_path / 'pets'
+
+
+NO_TABLES = {  # content that names no image, or no more than one for each class
+    'lines': 'cat\ndog\n',
+    'numbers and names': '0 cat\n1 dog\n',
+    'from one': '1: cat\n2: dog\n',
+    'a header': 'id,name\n0,cat\n1,dog\n',
+    'WordNet': '0\tn02123045 tabby cat\n1\tn02085620 Chihuahua dog\n',
+    'prose': 'Some prose: images of pets, from "the web\nsee README.md\n',
+    'facts': json.dumps(dict(title='Pets', classes=['cat', 'dog'], license='CC0')),
+    'by number': json.dumps({'0': 'cat', '1': 'dog'}),
+    'a list': json.dumps(['cat', 'dog']),
+    'COCO': json.dumps(dict(images=[dict(id=0, file_name='0.png')], annotations=[dict(image_id=0, category_id=1)])),
+    'nothing': '',
+}
+
+
+def fits(name, content):
+    "Whether a file may have a content: JSON or not; prose in a .csv is an error that names the line"
+    is_json = content.startswith(('{', '['))
+    return not content or is_json == name.endswith('.json') and not (name == 'labels.csv' and 'prose' in content)
+
+
+@pytest.mark.parametrize(
+    'name,content',
+    [
+        (name, content)
+        for name in ('labels.txt', 'labels.csv', 'metadata.json', 'annotations.json', 'classes.csv')
+        for content in NO_TABLES
+        if fits(name, NO_TABLES[content])
+    ],
+)
+def test_a_file_that_names_no_image_leaves_folders_of_classes(pets, name, content):
+    expected = load(str(pets)).fingerprint
+    (pets / name).write_text(NO_TABLES[content])
+    found = load(str(pets))
+    assert found.fingerprint == expected and found.classes == ['cat', 'dog']
+    assert f'skipped, not images: 1 ({name})' in found.notes
+
+
+@pytest.mark.parametrize(
+    'cell', [lambda n: f'{"cat" if n < 6 else "dog"}/{n}.png', lambda n: f'{n}.png', str], ids=['path', 'name', 'bare']
+)
+@pytest.mark.parametrize('name', ['labels.csv', 'metadata.csv', 'labels.txt', 'all.csv'])
+def test_a_table_of_images_is_preferred_to_folders(pets, name, cell):
+    (pets / name).write_text('name,label\n' + ''.join(f'{cell(n)},{"odd" if n % 2 else "even"}\n' for n in range(12)))
+    assert load(str(pets)).classes == ['even', 'odd']
+
+
+def test_a_list_of_classes_does_not_hide_the_table(pets):
+    (pets / 'labels.txt').write_text('0 cat\n1 dog\n')
+    (pets / 'metadata.csv').write_text('name,label\n' + ''.join(f'{n}.png,{n % 2}\n' for n in range(12)))
+    assert load(str(pets)).classes == ['0', '1']
+
+
+@pytest.mark.parametrize(
+    'content,message',
+    [
+        ('name,label\ngone.png,a\n', 'labels.csv: line 2: there is no file gone.png'),
+        ('name,label\n0.png,\xe4\n', 'labels.csv, line 2: not UTF-8'),
+    ],
+)
+def test_a_wrong_table_beside_folders_is_an_error(pets, content, message):
+    (pets / 'labels.csv').write_bytes(content.encode('latin-1'))
+    with pytest.raises(KdfastError, match=message):
+        load(str(pets))
+
+
+def test_a_table_that_the_user_names_is_read(pets):
+    (pets / 'labels.txt').write_text('0 cat\n6 dog\n')
+    for source, options in ((pets / 'labels.txt', {}), (pets, dict(columns='name=name,label=label'))):
+        with pytest.raises(KdfastError, match='takes none of the 2 training images'):
+            load(str(source), **options)
+
+
+@pytest.mark.parametrize('name', ['.labels.csv', '~$labels.csv'])
+def test_a_hidden_table_is_refused(pets, name):
+    (pets / name).write_text('name,label\n0.png,a\n6.png,b\n')
+    with pytest.raises(KdfastError, match='is named like a system file, and these are never read: rename it'):
+        load(str(pets / name))

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import math
 import re
 from collections.abc import Callable, Sequence
 from posixpath import basename  # many times as fast as pathlib, for a million files
@@ -9,7 +10,7 @@ from posixpath import basename  # many times as fast as pathlib, for a million f
 import numpy as np
 
 from kdfast.core.errors import KdfastError, listed
-from kdfast.data.files import READ_ERRORS
+from kdfast.data.files import FILE_LIMIT, READ_ERRORS
 from kdfast.data.layouts.arrays import make_items
 from kdfast.data.layouts.base import Listing, Source
 from kdfast.data.layouts.official_files import (
@@ -132,7 +133,7 @@ def _idx_sizes(header, n_dimensions, where, content):
     "The sizes of the dimensions. Raises KdfastError for another kind of file"
     length = 4 + 4 * n_dimensions
     magic, *sizes = np.frombuffer(header[:length], '>u4').tolist() if len(header) >= length else (0,)
-    if magic != 0x800 + n_dimensions or not all(sizes):
+    if magic != 0x800 + n_dimensions or not all(sizes) or math.prod(sizes[1:]) > FILE_LIMIT:
         raise KdfastError(f'{where} is not an IDX file of {content}: download it again')
     return sizes
 

@@ -4,16 +4,18 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from kdfast.core.errors import KdfastError, listed
+from kdfast.data.formats import image_suffixes
 from kdfast.data.layouts.base import Item, Listing, Source
 from kdfast.data.layouts.columns import choose_columns
 from kdfast.data.layouts.image_index import ImageIndex
 from kdfast.data.layouts.rows import SUFFIXES, problems_by_kind, read_frame, read_table
-from kdfast.data.layouts.splits import find_folder_splits, find_splits
+from kdfast.data.layouts.splits import FILLER_WORDS, find_folder_splits, find_splits, split_of
 from kdfast.data.layouts.table_rows import TableReader, add_header, note_columns
 
 PRIORITY = 80  # before folders, whose names are then only places
 USUAL_NAMES = ('labels', 'metadata', 'annotations')  # tables of labels, whatever else is there
 MAX_DEPTH = 3  # parts of the path of a table
+TEXT_SUFFIXES = ('.txt', '.json')  # of files that may hold anything
 N_TESTED = 50  # rows that are tested for names of images
 
 
@@ -59,18 +61,38 @@ def _tables(source):
         return {source.table: None}
     paths = [PurePosixPath(name) for name in source.files]
     paths = [path for path in paths if path.suffix.lower() in SUFFIXES and len(path.parts) <= MAX_DEPTH]
-    for stem in USUAL_NAMES:
-        usual = [path for path in paths if path.stem.lower() == stem]
-        if usual:
-            topmost = _topmost(usual)
-            splits = find_folder_splits(path.parts for path in topmost)
-            return {str(path): splits.get(path.parts[:-1]) for path in topmost}  # train/metadata.csv
+    usual = [_usual_tables(paths, stem) for stem in USUAL_NAMES]
+    usual, others = list(filter(None, usual)), _other_tables(paths)
+    has_classes = len(_class_folders(source)) > 1
+    if source.columns or not usual or len(paths) == 1 and not has_classes:
+        return usual[0] if usual else others
+    for tables in (*usual, others):
+        if _tables_of_images(source, tables):
+            return tables
+    return {} if has_classes else usual[0]  # whose errors say what is missing
+
+
+def _usual_tables(paths, stem):
+    "Tables of a usual name: train/metadata.csv"
+    tables = _topmost([path for path in paths if path.stem.lower() == stem])
+    splits = find_folder_splits(path.parts for path in tables)
+    return {str(path): splits.get(path.parts[:-1]) for path in tables}
+
+
+def _other_tables(paths):
+    "The tables with the fewest folders, or those of them that are named after splits"
     topmost = [path for path in _topmost(paths) if path.suffix.lower() != '.txt']
     named = find_splits(path.with_suffix('').parts for path in topmost)
     splits = {str(path): named.get(path.with_suffix('').parts) for path in topmost}
     if 'train' in splits.values():
         return {name: split for name, split in splits.items() if split}
     return dict.fromkeys(splits)
+
+
+def _class_folders(source):
+    "Names of the folders of images that may be classes"
+    folders = {PurePosixPath(name).parent.name for name in source.images}
+    return {folder for folder in folders if folder and not split_of(folder) and folder.lower() not in FILLER_WORDS}
 
 
 def _topmost(paths):
@@ -81,15 +103,30 @@ def _topmost(paths):
 
 def _tables_of_images(source, tables):
     "Those of the tables whose first rows name images"
-    index, found = ImageIndex(source), {}
-    for name, split in tables.items():
-        try:
-            table = add_header(read_table(f'{source.path}/{name}', name, source.files[name]), index, name)
-        except KdfastError:
-            continue
-        if any(index.find(cell, name, split) for _, cells in table.rows[:N_TESTED] for cell in cells):
-            found[name] = split
-    return found
+    index, n_classes = ImageIndex(source), len(_class_folders(source))
+    return {name: split for name, split in tables.items() if _names_images(source, name, split, index, n_classes)}
+
+
+def _names_images(source, name, split, index, n_classes):
+    "Whether a table names images: by file names; or by bare names, more than a list of the classes has (0 cat, 1 dog)"
+    path = PurePosixPath(name)
+    is_usual = path.stem.lower() in USUAL_NAMES
+    try:
+        table = add_header(read_table(f'{source.path}/{name}', name, source.files[name]), index, name)
+    except KdfastError:
+        return is_usual and path.suffix.lower() not in TEXT_SUFFIXES  # reading it tells what is wrong
+    least = n_classes if n_classes > 1 else 0
+    n_bare = 0
+    for _, cells in table.rows[: max(N_TESTED, least + 1)]:
+        found = [cell for cell in cells if index.find(cell, name, split)]
+        n_bare += bool(found)
+        if any(_has_image_suffix(cell) for cell in (cells if is_usual else found)):
+            return True  # also if there is no such image, which is an error
+    return n_bare > least
+
+
+def _has_image_suffix(cell):
+    return PurePosixPath(cell).suffix.lower() in image_suffixes()
 
 
 def list_frame(
