@@ -93,6 +93,7 @@ def train_within(
     declared = declared_before(design, study.training.runs, study.data.name)
     if declared:
         design = replace(design, looks=declared.looks, confidences=declared.confidences)
+        study.check_finished(declared.looks[-1])
     else:
         design = replace(design, looks=looks_within(study, began, seconds, budget))
         if note := hopeless_note(study, design):

@@ -1,7 +1,7 @@
 "A study before it is trained: its tasks, their costs, and the options that its runs share."
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
@@ -20,6 +20,7 @@ class PlannedStudy:
     training: StudyOptions  # As given
     start: Callable  # Starts its processes, from `run_starter`
     start_run: Callable | None = None  # Starts its runs, if not as other processes
+    checked: set = field(default_factory=set)  # Paths of finished runs that are known to be those of the study
 
     @property
     def jobs(self) -> int:
@@ -50,6 +51,18 @@ class PlannedStudy:
 
         return plan(self.wanted, range(seeds), self.data.name, self.training.runs)
 
+    def check_finished(
+        self,
+        seeds: int,  # Of every recipe
+    ):
+        "Raise KdfastError if a finished run of the first seeds is not the one that the study would train."
+        from kdfast.study import schedule
+
+        new = [task for task in self.tasks(seeds) if task.folder.finished and task.folder.path not in self.checked]
+        with status('checking the finished runs'):
+            schedule.check_finished(new, self.common, self.training.threads, self.start)
+        self.checked.update(task.folder.path for task in new)
+
     def costs(
         self,
         seeds: int,  # Of every recipe
@@ -57,6 +70,7 @@ class PlannedStudy:
         "Time a few steps of every recipe. Raises KdfastError for one that cannot be trained."
         from kdfast.study.timing import measure_costs
 
+        self.check_finished(seeds)
         with status('timing a few steps of each recipe'):
             return measure_costs(self.tasks(seeds), self.common, self.training.threads, self.start)
 
@@ -71,6 +85,7 @@ class PlannedStudy:
         common, jobs, threads = self.common, self.jobs, self.training.threads
 
         def train(seeds, rehearsed=False):
+            self.check_finished(seeds)
             tasks = self.tasks(seeds)
             if not (rehearsed or measured):
                 with status('rehearsing the recipes'):

@@ -1,6 +1,5 @@
-"""Commands that train many runs: study, and the hidden rehearse."""
+"""The command that trains many runs: study; and what other commands share with it."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Optional
@@ -10,16 +9,12 @@ import typer
 from kdfast.cli.app import TRAIN, SectionedCommand, app
 from kdfast.cli.designs import baseline_names, design_of, refuse_looks, train_until_decided
 from kdfast.cli.options import (
-    DEFAULT_RUNS,
     DataOptions,
     EpochsOption,
     MarginOption,
     MetricOption,
-    ResplitOption,
-    RunsOption,
     StudyOptions,
     TeacherEpochsOption,
-    TrustOption,
     UnlabeledOption,
     expand_groups,
     to_fraction,
@@ -27,7 +22,7 @@ from kdfast.cli.options import (
 from kdfast.cli.planned import PlannedStudy
 from kdfast.cli.recipes import check_names, setting_parameters
 from kdfast.cli.results import UncorrectedOption, compare
-from kdfast.cli.run import load_data, quiet_imports, trust_runs
+from kdfast.cli.run import load_data
 from kdfast.core import distributed
 from kdfast.core.errors import KdfastError
 from kdfast.runs.options import SETTINGS
@@ -113,29 +108,7 @@ def study(
         raise_if_failed(failed)
 
 
-def rehearse(
-    tasks: Annotated[str, typer.Argument(help='JSON: recipe, arguments and seeds of each kind of run.')],
-    jobs: Annotated[int, typer.Option(help='Number of parallel runs of the study.')] = 1,
-    trust_code: TrustOption = False,
-    resplit: ResplitOption = False,
-    runs: RunsOption = DEFAULT_RUNS,
-    *,
-    images: DataOptions,
-):
-    "Rehearse the recipes of a study; `study` starts it."
-    with quiet_imports():
-        from kdfast.training.rehearsal import rehearse_all
-
-    wanted = [(find_recipe(name), given, seeds) for name, given, seeds in json.loads(tasks)]
-    if trust_code:
-        trust_runs([value for _, given, _ in wanted for value in given.values()])
-    resolved = [(recipe, recipe.resolve(given), seeds) for recipe, given, seeds in wanted]
-    data = load_data(images, runs)
-    rehearse_all(resolved, lambda seed: load_data(images, runs, seed, True) if resplit else data, runs, jobs)
-
-
 app.command(cls=SectionedCommand, rich_help_panel=TRAIN)(expand_groups(study, setting_parameters()))
-app.command(hidden=True)(expand_groups(rehearse))
 
 
 def without_none(
@@ -163,11 +136,11 @@ def with_arguments(
     "Pair every recipe with its arguments. Raises KdfastError for an argument that no recipe has."
     for recipe in recipes:
         check_names(recipe)
-    names = {recipe.name: {o.name for o in (*recipe.options, *recipe.settings)} for recipe in recipes}
+    names = [{o.name for o in (*recipe.options, *recipe.settings)} for recipe in recipes]
     for name in given:
-        if not any(name in own for own in names.values()):
+        if not any(name in own for own in names):
             raise recipes[0].unknown(name)
-    return [(r, {name: value for name, value in given.items() if name in names[r.name]}) for r in recipes]
+    return [(r, {name: value for name, value in given.items() if name in own}) for r, own in zip(recipes, names)]
 
 
 def train_all(
@@ -189,6 +162,7 @@ def train_all(
         study = PlannedStudy(wanted, loaded, images, training, start)
         if training.ray:
             study = on_cluster(study)
+        study.check_finished(design.design.looks[-1] if design else training.seeds)  # before a design is declared
         train = study.trainer()
         if design is None:
             return loaded.name, train(training.seeds)

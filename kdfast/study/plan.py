@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdfast.core.errors import KdfastError
 from kdfast.runs.options import option_flags
 from kdfast.runs.recipes import Recipe, find_recipe, recipe_names
 from kdfast.runs.run_dir import RunDir, locate_run
@@ -32,6 +33,12 @@ class Task:
     def recipe_argument(self):
         "What `kdfast run` takes for the recipe: its name, or the path of the user's file."
         return self.recipe.name if self.recipe.name in recipe_names() else str(self.recipe.file.resolve())
+
+    @property
+    def is_new(self):
+        "Whether nothing of the run exists: no result, no checkpoints, no process that trains it."
+        folder = self.folder
+        return not (folder.status in ('finished', 'diverged') or folder.has_checkpoints or folder.is_locked)
 
     def command(
         self,
@@ -61,9 +68,30 @@ def plan(
         if folder.path not in tasks:
             needs = [add(find_recipe(name), own, seed) for name, own in recipe.needed(arguments)]
             tasks[folder.path] = Task(recipe, given, seed, folder, needs)
-        return tasks[folder.path]
+        found = tasks[folder.path]
+        refuse_mixture(found, recipe, arguments)
+        return found
 
     for seed in seeds:
         for recipe, given in wanted:
             add(recipe, given, seed)
     return list(tasks.values())
+
+
+def refuse_mixture(
+    task: Task,  # The first run with this directory
+    recipe: Recipe,  # Of another run with this directory
+    arguments: dict,  # All of its arguments
+):
+    "Raise KdfastError if two runs that share a directory are not the same."
+    if task.recipe.file.resolve() != recipe.file.resolve():
+        raise KdfastError(
+            f'{task.recipe.file} and {recipe.file} have the same directory of runs, {task.folder.path.parent}, so that '
+            'their runs would be mixed up: rename one of the files'
+        )
+    known = task.recipe.resolve(task.given)
+    if known != arguments:
+        raise KdfastError(
+            f'{task.folder.path.parent} would hold runs with arguments {known} and with {arguments}: '
+            'use a --runs directory for each'
+        )

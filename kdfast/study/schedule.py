@@ -32,18 +32,31 @@ def rehearse_tasks(
     Raises KdfastError if a rehearsal fails.
     Runs that are finished, have checkpoints, or are trained by another process are not rehearsed.
     """
+    new = [task for task in tasks if task.is_new]
+    if new:
+        finish_process([*KDFAST, 'rehearse', by_recipe(new), '--jobs', str(jobs), *common], threads, start)
+
+
+def check_finished(
+    tasks: Sequence[Task],  # From `plan`, finished
+    common: list[str],  # Options that all runs share
+    threads: int,  # Of the process
+    start: Callable = Process,  # As of `run_tasks`
+):
+    "Raise KdfastError if finished runs are not those that the study would train; in another process."
+    if tasks:
+        finish_process([*KDFAST, 'identify', by_recipe(tasks), *common], threads, start)
+
+
+def by_recipe(
+    tasks: Sequence[Task],  # From `plan`
+) -> str:  # JSON
+    "Return recipe, arguments and seeds of each kind of run, as the hidden commands take them."
     seeds = {}
     for task in tasks:
-        folder = task.folder
-        if folder.status in ('finished', 'diverged') or folder.has_checkpoints or folder.is_locked:
-            continue
-        _, _, of_recipe = seeds.setdefault(folder.recipe, (task.recipe_argument, task.given, []))
+        _, _, of_recipe = seeds.setdefault(task.folder.recipe, (task.recipe_argument, task.given, []))
         of_recipe.append(task.seed)
-    if not seeds:
-        return
-    finish_process(
-        [*KDFAST, 'rehearse', json.dumps(list(seeds.values())), '--jobs', str(jobs), *common], threads, start
-    )
+    return json.dumps(list(seeds.values()))
 
 
 def finish_process(
@@ -132,4 +145,4 @@ class Queue:
         ready = sorted(ready, key=lambda task: -self.n_dependents[task])[:n]
         for task in ready:
             self.waiting.remove(task)
-        return [task for task in ready if not task.folder.finished]  # another process may have trained it meanwhile
+        return ready  # one that another process has trained meanwhile is checked by its own

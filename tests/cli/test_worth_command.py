@@ -42,7 +42,8 @@ def fast(monkeypatch):
                     for recipe, given in study.wanted:
                         name = recipe.folder_name(recipe.resolve(given))
                         gain = self.gains.get(recipe.name, 0.0) * (1 + 0.01 * (seed % 2))
-                        make(study.training.runs, name, seed, 'tiny', valid_accuracy=base + gain, seconds=20)
+                        facts = dict(recorded=dict(data_sha256=study.data.fingerprint), seconds=20)
+                        make(study.training.runs, name, seed, 'tiny', valid_accuracy=base + gain, **facts)
                 if seeds > self.seeds:
                     raise OutOfTime()
                 return []

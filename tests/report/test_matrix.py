@@ -19,6 +19,7 @@ from kdfast.analysis.matrix import (
     questions_answered,
 )
 from kdfast.core.errors import KdfastError
+from kdfast.data import load
 from kdfast.report.matrix import answer_sentences, question_view
 from kdfast.runs.find import find_runs
 from kdfast.runs.recipes import find_recipe
@@ -48,6 +49,7 @@ def make_all(
     more={},
     images=10**6,
     seeds=3,
+    recorded={},
 ):
     for (recipe, student), values in accuracies.items():
         for seed, value in enumerate(values):
@@ -56,6 +58,7 @@ def make_all(
                 runs,
                 folder_name(recipe, options | more),
                 seed,
+                recorded=recorded,
                 valid_accuracy=value,
                 valid_images=images,
                 params=params[student != 'thin'],
@@ -68,7 +71,7 @@ def make_all(
             needs = options | {name: v for name, v in more.items() if name == 'optimizer'}
             bridged = student != 'matched' or shape != [84, 8, 8]
             hint = dict(layers='stage2:stage2', guided_shape=shape, hint_shape=[84, 8, 8], matrix=bridged)
-            make(runs, folder_name('hint', needs), seed, hint=hint)
+            make(runs, folder_name('hint', needs), seed, recorded=recorded, hint=hint)
 
 
 def folder_name(recipe, options):
@@ -277,10 +280,11 @@ def test_the_command_line_declares_trains_and_answers(kdfast, images, tmp_path, 
     "Runs are made instead of trained"
     runs = tmp_path / 'runs'
     shutil.copytree(images, tmp_path / 'pets')
+    recorded = dict(data_sha256=load(str(images)).fingerprint)
 
     def run_tasks(tasks, *_):
         n = 1 + max(task.seed for task in tasks)
-        make_all(runs, {key: [*values, values[0]][:n] for key, values in BASE.items()}, seeds=n)
+        make_all(runs, {key: [*values, values[0]][:n] for key, values in BASE.items()}, seeds=n, recorded=recorded)
         return []
 
     monkeypatch.setattr(schedule, 'rehearse_tasks', lambda *_: None)
