@@ -1,23 +1,14 @@
-"""Summarize the runs of each recipe: means, standard deviations, and differences in settings. Imports no torch."""
+"""Summarize the runs of each recipe: means and standard deviations. Imports no torch."""
 
 from collections import defaultdict
 from collections.abc import Sequence
 from statistics import mean, stdev
 
+from kdfast.analysis.alike import check_same_images
 from kdfast.analysis.measures import MEASURES
 from kdfast.analysis.results import completed_result, several_labels
 from kdfast.runs.recipes import study_order
 from kdfast.runs.run_dir import RunDir
-
-SETTINGS = {  # keys of run.json that may affect results, with their names in remarks
-    'precision': 'precision',
-    'device': 'device',
-    'threads': 'threads',
-    'processes': 'processes',
-    'batch_size': 'batch size',
-    'data_sha256': 'images',
-}
-MAX_LENGTH = 40  # characters of a value in a remark
 
 
 def aggregate(
@@ -27,8 +18,9 @@ def aggregate(
 
     Each measure is a dictionary of mean, standard deviation and the values by seed; None if a run has no such number.
     `class_accuracy` has such a dictionary for each class; None for a class without validation images. Raises
-    KdfastError for runs on images with one label beside runs on images with several.
+    KdfastError for runs on different images, and for runs on images with one label beside runs on images with several.
     """
+    check_same_images([folder for folder in folders if folder.finished])
     several_labels(folders)
     by_recipe = defaultdict(list)
     for folder in folders:
@@ -63,32 +55,6 @@ def mean_by_class(
         return None
     names = dict.fromkeys(name for accuracies in by_run for name in accuracies)
     return {name: mean_and_sd([accuracies.get(name) for accuracies in by_run]) for name in names}
-
-
-def differing_settings(
-    folders: Sequence[RunDir],  # Finished runs
-) -> dict[str, dict[str, set]]:  # For each setting that differs: the recipes by value
-    "Find the settings in which runs of the same seed differ: precision, device, versions of packages, …"
-    recipes = defaultdict(lambda: defaultdict(set))
-    differing = set()
-    for seed in {folder.seed for folder in folders}:
-        values = defaultdict(set)
-        for folder in folders:
-            if folder.seed == seed:
-                for setting, value in settings_of(folder).items():
-                    values[setting].add(value)
-                    recipes[setting][value].add(folder.recipe)
-        differing |= {setting for setting, found in values.items() if len(found) > 1}
-    return {setting: dict(recipes[setting]) for setting in sorted(differing)}
-
-
-def settings_of(
-    folder: RunDir,  # A finished run
-):
-    "Return the recorded settings of a run, by their names in remarks."
-    run = folder.run
-    known = {label: run.get(name) for name, label in SETTINGS.items()} | run.get('versions', {})
-    return {setting: str(value)[:MAX_LENGTH] for setting, value in known.items() if value is not None}
 
 
 def flat_table(

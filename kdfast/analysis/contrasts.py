@@ -5,7 +5,7 @@ from itertools import count, takewhile
 
 import numpy as np
 
-from kdfast.analysis.aggregate import differing_settings
+from kdfast.analysis.alike import check_same_images, differences_of
 from kdfast.analysis.metrics import ACCURACY, Metric, paired_image_values
 from kdfast.runs.run_dir import RunDir
 from kdfast.stats.intervals import CONFIDENCE, Difference, mcnemar, over_image_values, over_seeds
@@ -25,8 +25,9 @@ def contrast_of(
 
     The verdict is None without common seeds. With two or more seeds, the interval is Student's over seeds; with one,
     it is over its validation images. With a design, the row is that of the look that decides, or of the last one
-    reached. Raises KdfastError if the images are not the same for all runs of a seed.
+    reached. Raises KdfastError if the images are not the same for all runs.
     """
+    check_same_images([arm[seed] for seed in common_seeds(arms) for arm in arms])
     if design:
         return contrast_at_looks(arms, margin, metric, design)
     seeds = common_seeds(arms)
@@ -111,7 +112,7 @@ def difference_row(
     return dict(
         metric=metric.name,
         seeds=list(seeds),
-        differ_in=', '.join(differing_settings(compared)),
+        differ_in=', '.join(differences_of(compared)),
         resplit=any('drawn_from' in folder.run for folder in compared),
     ) | with_verdict(difference, margin)
 

@@ -7,7 +7,8 @@ from textwrap import wrap
 from rich.table import Table
 from rich.text import Text
 
-from kdfast.analysis.aggregate import differing_settings
+from kdfast.analysis.alike import TEACHER, differing_seeds, differing_settings
+from kdfast.analysis.design import listed_looks
 from kdfast.analysis.measures import MEASURES
 from kdfast.analysis.results import has_several_labels, main_score
 from kdfast.core.errors import listed
@@ -115,9 +116,12 @@ def run_remarks(
             because = f' ({reason})' if reason else ''
             remarks.append(f'not in the table: {folder.recipe}, seed {folder.seed}: {folder.status}{because}')
     remarks += teacher_remarks(finished)
-    for setting, by_value in differing_settings(finished).items():
+    settings = differing_settings(finished)
+    settings.pop(TEACHER, None)
+    for setting, by_value in settings.items():
         found = [f'{value}: {listed(sorted(recipes, key=study_order))}' for value, recipes in by_value.items()]
         remarks.append(f'runs of the same seed differ in {setting}, which may affect the results: {"; ".join(found)}')
+    remarks += seed_remarks(finished)
     if any('class_weights' in folder.run for folder in finished):
         remarks.append(CLASS_WEIGHTS_REMARK)
     n_seeds = {len([f for f in finished if f.recipe == recipe]) for recipe in {f.recipe for f in finished}}
@@ -131,15 +135,32 @@ def run_remarks(
 def teacher_remarks(
     finished,  # Finished runs on one data set
 ):
-    "Return a remark for every seed whose students had different teachers."
+    "Return a remark if students of the same seed had different teachers."
     teachers = defaultdict(set)
     for folder in finished:
         if folder.result['teacher_sha256']:
             teachers[folder.seed].add(folder.result['teacher_sha256'])
+    seeds = defaultdict(list)
+    for seed, hashes in sorted(teachers.items()):
+        seeds[len(hashes)].append(seed)
     return [
-        f'the students of seed {seed} had {len(hashes)} different teachers: do not compare their accuracies'
-        for seed, hashes in teachers.items()
-        if len(hashes) > 1
+        f'the students of seed{"s" * (len(found) > 1)} {listed_looks(found)} had {n} different teachers: do not '
+        'compare their accuracies'
+        for n, found in seeds.items()
+        if n > 1
+    ]
+
+
+def seed_remarks(
+    finished,  # Finished runs on one data set
+):
+    "Return a remark for recipes whose seeds differ in the same settings."
+    recipes = defaultdict(list)
+    for recipe, settings in differing_seeds(finished).items():
+        recipes[', '.join(settings)].append(recipe)
+    return [
+        f'the seeds of {listed(names)} differ in {settings}, which may affect the results'
+        for settings, names in recipes.items()
     ]
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 
 from kdfast.core.errors import KdfastError
 from kdfast.runs.run_files import RunFiles
@@ -55,10 +56,18 @@ def same_code(
     other: str,  # Source of a recipe
 ) -> bool:
     "Return whether two sources differ in comments and layout at most."
+    return code_text(one) == code_text(other)
+
+
+@cache
+def code_text(
+    source: str,  # Of a recipe
+) -> str:
+    "Return a text that is the same for sources that differ in comments and layout at most."
     try:
-        return one == other or ast.dump(ast.parse(one)) == ast.dump(ast.parse(other))
+        return ast.dump(ast.parse(source))
     except SyntaxError:
-        return False
+        return source
 
 
 def has_checkpoints(
