@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from kdfast.runs.command import reproduce_command
+from kdfast.runs.command import command_note, reproduce_command
 from kdfast.runs.run_dir import RunDir
 
 OF_THE_PROCESS = ('pid', 'host')  # of no use to others
@@ -32,7 +32,8 @@ def provenance(
             )
             for run, record in zip(runs, records)
         ]
-        found.append(dict(name=name, command=reproduce_command(runs[0]), runs=described))
+        command = reproduce_command(runs[0])
+        found.append(dict(name=name, command=command, note=command_note(runs[0]), runs=described))
     return found
 
 

@@ -2,9 +2,10 @@
 
 import shlex
 
-from kdfast.runs.find import changed_arguments
-from kdfast.runs.options import option_flags
+from kdfast.runs.find import arguments_today, recipe_today
+from kdfast.runs.options import option_flag, option_flags
 from kdfast.runs.recipes import recipe_names
+from kdfast.runs.resume_check import same_code
 from kdfast.runs.run_dir import RunDir
 
 DATA_DEFAULTS = dict(holdout=0.0, grow=1.0)  # of options of the data that are neither None nor False by default
@@ -13,18 +14,35 @@ DATA_DEFAULTS = dict(holdout=0.0, grow=1.0)  # of options of the data that are n
 def reproduce_command(
     folder: RunDir,  # Any run
 ) -> str | None:  # None for a run of an earlier version, which did not record how its data were loaded
-    "Return the command that trains a run again: recipe, seed, data, arguments and, on a CPU, threads."
+    """Return the command that trains a run again: recipe, seed, data, arguments and, on a CPU, threads.
+
+    Arguments that are today's defaults are left out; those of then may have been others.
+    """
     images = dict(folder.run.get('images') or {})
     if images.get('resplit') is not None:  # recorded as the seed of the split, which is the run's
         images['resplit'] = True
     if not images.get('source'):
         return None
     words = ['kdfast', 'run', recipe_word(folder), '--data', str(images.pop('source')), '--seed', str(folder.seed)]
-    words += option_flags(changed_arguments(folder))
+    words += option_flags(arguments_today(folder))
     words += option_flags({name: value for name, value in images.items() if is_given(name, value)})
     if folder.run.get('device') == 'cpu' and folder.run.get('threads'):
         words += ['--threads', str(folder.run['threads'])]  # they affect the last bits of the weights
     return shlex.join(words)
+
+
+def command_note(
+    folder: RunDir,  # Any run
+) -> str:
+    "Return why the command does not train the same run; nothing if it does."
+    if not (folder / 'recipe.py').exists():
+        return ''  # an interrupted run whose code the user has removed
+    recipe = recipe_today(folder)
+    gone = folder.run.get('arguments', {}).keys() - {option.name for option in (*recipe.options, *recipe.settings)}
+    if same_code(folder.parsed('recipe.py', bytes.decode), recipe.source):
+        return ''
+    without = f'; it no longer has {", ".join(map(option_flag, sorted(gone)))}' if gone else ''
+    return f'The code of {recipe.name} has changed since: the command trains its version of today{without}.'
 
 
 def recipe_word(

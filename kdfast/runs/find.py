@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kdfast.core.errors import KdfastError, listed
 from kdfast.runs.options import OF_ONE_RUN, SETTINGS
-from kdfast.runs.recipes import Recipe, read_recipe, study_order
+from kdfast.runs.recipes import Recipe, find_recipe, read_recipe, recipe_names, study_order
 from kdfast.runs.run_dir import NAME, RunDir
 
 # Arguments that a name of a run may leave out if it stays unique
@@ -61,6 +61,21 @@ def changed_arguments(
 ) -> dict:
     "Return the arguments of a run that are not the defaults of its recipe."
     return recipe_of_run(folder).changed(folder.run.get('arguments', {}))
+
+
+def arguments_today(
+    folder: RunDir,  # A run
+) -> dict:
+    "Return the arguments of a run that commands of today need: those that are not today's defaults."
+    return recipe_today(folder).changed(folder.run.get('arguments', {}))
+
+
+def recipe_today(
+    folder: RunDir,  # A run
+) -> Recipe:
+    "Return the recipe of a run as it is now; a recipe of the user's as it was then."
+    name = folder.run.get('recipe')
+    return find_recipe(name) if name in recipe_names() else recipe_of_run(folder)
 
 
 def recipe_of_run(

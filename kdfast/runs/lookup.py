@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from kdfast.runs.find import changed_arguments, recipe_of_run
+from kdfast.runs.find import arguments_today, recipe_of_run
 from kdfast.runs.options import OF_ONE_RUN, SETTINGS
 from kdfast.runs.recipes import STUDY, Recipe, find_recipe
 from kdfast.runs.run_dir import RunDir
@@ -41,7 +41,7 @@ def settings(
     but: tuple = (),  # Arguments that are ignored
 ) -> list[dict]:
     "Return the different sets of arguments that are not defaults, the most frequent first."
-    found = [{name: value for name, value in changed_arguments(f).items() if name not in but} for f in folders]
+    found = [{name: value for name, value in arguments_today(f).items() if name not in but} for f in folders]
     different = [arguments for i, arguments in enumerate(found) if arguments not in found[:i]]
     return sorted(different, key=lambda arguments: -found.count(arguments))
 
@@ -63,7 +63,7 @@ def next_recipe(
     """
     finished = [f for f in folders if f.finished and f.seed == folder.seed]
     ran = folder.run['recipe']
-    shared = {name: value for name, value in changed_arguments(folder).items() if name in SHARED | {'unlabeled'}}
+    shared = {name: value for name, value in arguments_today(folder).items() if name in SHARED | {'unlabeled'}}
     if ran in UPSTREAM_RECIPES:
         shared.pop('epochs', None)
     shared = trained_teacher(folder, finished, shared) | shared
@@ -98,7 +98,7 @@ def baseline_of(
 
     baselines = [f for f in folders if f.finished and f.run.get('recipe') == 'baseline' and f.seed == folder.seed]
     found = [other for other in baselines if other.path.resolve() != folder.path.resolve() and is_alike(other)]
-    return min(found, key=lambda other: len(changed_arguments(other)), default=None)
+    return min(found, key=lambda other: len(arguments_today(other)), default=None)
 
 
 def trained_teacher(
@@ -110,7 +110,7 @@ def trained_teacher(
     own = 'epochs', 'network'
     settings_only = {s.name: shared[s.name] for s in SETTINGS if s.name in shared and s.name not in OF_ONE_RUN}
     teachers = [folder] if folder.run['recipe'] == 'teacher' else finished
-    found = {f.path: changed_arguments(f) for f in teachers if f.run.get('recipe') == 'teacher'}
+    found = {f.path: arguments_today(f) for f in teachers if f.run.get('recipe') == 'teacher'}
     alike = [
         path
         for path, arguments in found.items()

@@ -7,7 +7,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from conftest import beside, seal
+from conftest import beside, make, seal
 
 from kdfast.core.atomic import write_csv
 from kdfast.report.page import page_style
@@ -139,6 +139,25 @@ def test_the_answer_comes_first(tmp_path, kdfast):
     page = (tmp_path / 'r.html').read_text()
     assert 0 < page.index('Experiment 1: undecided.') < page.index('Key figures</h2>')
     assert re.search('exp1,<wbr> control</th>.*\n.*<td class="verdict alike">alike', page)
+
+
+def test_it_says_what_runs_differ_in_and_which_command_trains_other_code(tmp_path, kdfast):
+    from test_lookup import finish
+
+    how = dict(recorded=dict(images=dict(source='digits')), right=[1] * 60 + [0] * 40)
+    old = make(tmp_path, 'baseline', 0, **how)
+    old.set_status('finished', arguments=old.run['arguments'] | dict(epochs=32))
+    (old / 'recipe.py').write_text((old / 'recipe.py').read_text() + 'CHANGED = True\n')
+    make(tmp_path, 'kd', 0, **how)
+    seal(old)
+    finish(tmp_path)
+    done = kdfast('report', '--runs', tmp_path, '--out', tmp_path / 'r.html')
+    assert done.status == 0, done.err
+    page = (tmp_path / 'r.html').read_text()
+    assert 'differ in epochs, which may affect the results: 32: baseline; 16: kd' in page
+    assert 'also differ in epochs, which may affect the results' in page
+    assert 'kdfast run baseline --data digits --seed 0 --epochs 32<' in page
+    assert page.count('has changed since: the command trains') == 1
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,14 @@ import shlex
 from dataclasses import asdict, fields
 
 import pytest
-from conftest import make
+from conftest import make, seal
 
 from kdfast.cli.options import DataOptions
 from kdfast.cli.recipes import recipe_command
-from kdfast.runs.command import DATA_DEFAULTS, reproduce_command
+from kdfast.report.provenance import provenance
+from kdfast.runs.command import DATA_DEFAULTS, command_note, reproduce_command
 from kdfast.runs.find import changed_arguments
+from kdfast.runs.lookup import next_recipe
 from kdfast.runs.recipes import find_recipe
 
 
@@ -57,3 +59,56 @@ def test_other_recipes_and_earlier_versions(tmp_path):
     assert reproduce_command(folder) is None
     folder.set_status('finished', images=dict(source='digits'), recipe='mine')
     assert reproduce_command(folder).startswith('kdfast run ./mine.py --data digits --seed 0')
+
+
+OLD = '"Old."\ndef main(run, epochs: int = 32, optimizer: str = "sgd", gone: int = 1):\n    pass\n'
+
+
+def old_run(runs, recipe='baseline', seed=0, **arguments):
+    "Of a version with other defaults, which are not in the name"
+    folder = make(runs, recipe, seed, valid_accuracy=0.8)
+    (folder / 'recipe.py').write_text(OLD)
+    seal(folder)
+    recorded = folder.run['arguments'] | dict(epochs=32, optimizer='sgd', gone=1) | arguments
+    folder.set_status('finished', arguments=recorded, images=dict(source='digits'))
+    return folder
+
+
+@pytest.mark.parametrize('recipe', ['baseline', 'kd', 'teacher', 'at'])
+def test_defaults_of_then_are_options_of_today(tmp_path, recipe):
+    "And the command says that the code is another"
+    folder = old_run(tmp_path, recipe)
+    command = f'kdfast run {recipe} --data digits --seed 0 --epochs 32 --optimizer sgd'
+    assert reproduce_command(folder) == command and read_back(command)[3]['epochs'] == 32
+    note = command_note(folder)
+    assert note.startswith(f'The code of {recipe} has changed since') and '; it no longer has --gone.' in note
+    [found] = provenance([folder])
+    assert (found['command'], found['note']) == (command, note)
+
+
+def test_defaults_of_today_that_were_given_then_are_left_out(tmp_path):
+    folder = old_run(tmp_path, 'baseline,epochs=16', epochs=16, optimizer='muon')
+    assert reproduce_command(folder) == 'kdfast run baseline --data digits --seed 0'
+
+
+def test_the_same_code_needs_no_note(tmp_path):
+    folder = make(tmp_path, 'kd', 0)
+    assert command_note(folder) == ''
+    (folder / 'recipe.py').write_text('# a comment\n' + (folder / 'recipe.py').read_text())
+    seal(folder)
+    assert command_note(folder) == ''
+    mine = make(tmp_path, 'mine', 0)
+    (mine / 'recipe.py').write_text(OLD)
+    seal(mine)
+    assert command_note(mine) == ''
+    (folder / 'recipe.py').unlink()
+    assert command_note(folder) == ''
+
+
+def test_the_next_recipe_has_the_defaults_of_then(tmp_path):
+    "And an old teacher is named by its folder, as today's default is another"
+    folder, teacher = old_run(tmp_path), old_run(tmp_path, 'teacher')
+    shared = dict(epochs=32, optimizer='sgd')
+    assert next_recipe(folder, [folder]) == ('kd', shared)
+    found = next_recipe(folder, [folder, teacher])
+    assert found == ('kd', dict(teacher=str(teacher)) | shared)
