@@ -32,6 +32,10 @@ PRIMARY, SECONDARY = 'exp2', 'exp1'  # experiments whose corrected differences a
 NAME = 'the matrix question'  # in declared designs, in place of a baseline
 
 
+class Unfinished(KdfastError):
+    "Runs that the answer needs are not finished."
+
+
 def question_runs(
     given: dict,  # Arguments of every run, such as epochs
 ) -> list[tuple[Recipe, dict]]:  # Recipes with their arguments
@@ -80,7 +84,7 @@ def answer_question(
     raw: `thin` (with regressor) minus `matched` (without); two networks differ, not only the regressor.
     corrected: raw minus the difference of the two baselines; this answers the question.
     control: `matched` with a regressor minus `matched` without; only the regressor differs.
-    Raises KdfastError if baselines or stage ones are missing.
+    Raises Unfinished if baselines or stage ones are missing, and KdfastError for runs that do not compare.
     """
     declared = declared_design(runs_dir, data, given, metric)
     counted = range(declared.looks[-1]) if declared else seeds
@@ -91,7 +95,7 @@ def answer_question(
     thin, matched, *_ = find_arms(finished, 'baseline', given)
     stage_ones = [find_stage_ones(finished, given | arm) for arm in (THIN, MATCHED, CONTROL)]
     if not thin or not matched or not all(stage_ones):
-        raise KdfastError(f'no finished runs of both students on {data} in {runs_dir}: kdfast matrix trains them')
+        raise Unfinished(f'no finished runs of both students on {data} in {runs_dir}: kdfast matrix trains them')
     by_arm = {name: find_arms(finished, name, given) for name in EXPERIMENTS}
     effects = [dict(experiment=name) | effect(runs, (thin, matched), judge) for name, runs in by_arm.items()]
     premises = [
@@ -129,7 +133,10 @@ def questions_answered(
     margin: float,  # Smallest difference that matters, as a fraction
     metric: str | None = None,  # What verdicts judge
 ) -> list[dict]:
-    "Return an answer for every set of arguments with which all runs that it needs are finished."
+    """Return an answer for every set of arguments with which all runs that it needs are finished.
+
+    Raises KdfastError for runs that give no answer although they are finished, such as two copies of one.
+    """
     experiments = [
         folder
         for folder in folders
@@ -142,7 +149,7 @@ def questions_answered(
     for given in settings(experiments, but=tuple(CONTROL)):
         try:
             answers.append(answer_question(runs_dir, folders[0].data, seeds, given, margin, metric))
-        except KdfastError:
+        except Unfinished:
             pass  # runs of one student are missing: the page says that the question is open
     return answers
 

@@ -14,8 +14,9 @@ from kdfast.analysis.curves import comparisons, summarize_curves
 from kdfast.analysis.differences import differences_from
 from kdfast.analysis.matrix import QUESTION, questions_answered
 from kdfast.analysis.measures import GROUPS, MEASURES
-from kdfast.analysis.metrics import ACCURACY, METRICS, metric_for
+from kdfast.analysis.metrics import METRICS
 from kdfast.analysis.results import has_several_labels
+from kdfast.core.errors import KdfastError
 from kdfast.core.format import percent, signed_points
 from kdfast.report.classes import class_accuracy_rows, confident_errors, confusion_matrices
 from kdfast.report.confusion import MAX_CLASSES
@@ -54,7 +55,7 @@ def render_page(
     finished = [folder for folder in folders if folder.finished]
     classified = [folder for folder in finished if folder.result['valid_accuracy'] is not None]
     rows = aggregate(folders)
-    judged = metric_for(finished, metric) if finished else ACCURACY
+    answers, unanswered = answer_sections(folders, runs_dir, margin, metric)
     by_class, which_classes = class_table(rows, MAX_CLASSES)
     recipes = [row['recipe'] for row in rows]
     colors = {recipe: at % N_COLORS for at, recipe in enumerate(recipes)}
@@ -62,8 +63,8 @@ def render_page(
         margin=margin,
         colors=colors,
         question=QUESTION,
-        answers=[answer_section(found, margin) for found in questions_answered(folders, runs_dir, margin, metric)],
-        judged=judged.label,
+        answers=answers,
+        unanswered=unanswered,
         tables=[measure_table(rows, group) for group in GROUPS if has_measures(rows, group)],
         by_class=[(name, named_cells(recipes, cells)) for name, cells in by_class],
         by_class_columns=recipes,
@@ -140,6 +141,19 @@ def page_script() -> str:
     return (FOLDER / 'uplot' / 'uPlot.iife.min.js').read_text() + (FOLDER / 'page.js').read_text()
 
 
+def answer_sections(
+    folders,  # Runs on one data set
+    runs_dir,  # Directory of the runs
+    margin,  # Smallest difference that matters, as a fraction
+    metric,  # What verdicts judge
+):
+    "Return the answers to the question of the study, and a sentence if finished runs give none."
+    try:
+        return [answer_section(f, margin) for f in questions_answered(folders, runs_dir, margin, metric)], ''
+    except KdfastError as e:
+        return [], f'No answer: {e.message}.'
+
+
 def answer_section(
     found,  # From `answer_question`
     margin: float,  # Smallest difference that matters, as a fraction
@@ -153,6 +167,7 @@ def answer_section(
     return found | dict(
         sentences=[text.plain for text in answer_sentences(found)],
         given=arguments_text(found['arguments']),
+        judged=METRICS[found['metric']].label,
         plot=forest_plot(plotted, margin, 'with regressor − without') if plotted else '',
     )
 

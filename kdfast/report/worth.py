@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kdfast.analysis.design import listed_looks
-from kdfast.analysis.metrics import METRICS
+from kdfast.analysis.metrics import ACCURACY, METRICS
 from kdfast.analysis.worth import NO, YES, chosen_row
 from kdfast.core.errors import listed
 from kdfast.core.format import duration, interval_text, percent, signed_points, wrap_name
@@ -113,8 +113,9 @@ def best_text(
 ):
     "Say which command reproduces the best model."
     best, so_far = found['best'], ' so far' if found['next'] else ''
+    value = f'{"" if METRICS[found["metric"]] is ACCURACY else label(found) + " "}{percent(best["value"])}'
     return (
-        f'the best model{so_far}, {best["name"]} with seed {best["seed"]} ({percent(best["value"])} on the validation '
+        f'the best model{so_far}, {best["name"]} with seed {best["seed"]} ({value} on the validation '
         f'images that it is chosen by), is reproduced by: {best["command"]}'
     )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from kdfast.core.errors import KdfastError, listed
 from kdfast.runs.find import arguments_today, recipe_of_run
 from kdfast.runs.options import OF_ONE_RUN, SETTINGS
 from kdfast.runs.recipes import STUDY, Recipe, find_recipe
@@ -18,14 +19,32 @@ def runs_by_seed(
     recipe: Recipe,  # Of the runs
     arguments: dict,  # Not its defaults; those that the recipe does not have are ignored
 ) -> dict[int, RunDir]:  # By seed
-    "Return the runs of a recipe with exactly these arguments."
+    """Return the runs of a recipe with exactly these arguments, whatever their directory is called.
+
+    Of several directories, the one that kdfast would write to; never the seeds of one and of another. Raises
+    KdfastError if that one is not among them.
+    """
+    by_name: dict[str, dict[int, RunDir]] = {}
+    for folder in with_arguments(folders, recipe, arguments):
+        by_name.setdefault(folder.recipe, {})[folder.seed] = folder
+    own_name = recipe.folder_name(all_arguments(recipe, arguments))
+    if len(by_name) > 1 and own_name not in by_name:
+        found = [str(next(iter(runs.values())).path.parent) for runs in by_name.values()]
+        raise KdfastError(
+            f'{listed(found)} hold runs of {own_name}: expected one directory; rename the one that counts to {own_name}'
+        )
+    return by_name.get(own_name) or next(iter(by_name.values()), {})
+
+
+def with_arguments(
+    folders: Sequence[RunDir],  # Finished runs
+    recipe: Recipe,  # Of the runs
+    arguments: dict,  # Not its defaults; those that the recipe does not have are ignored
+) -> list[RunDir]:
+    "Return all runs of a recipe with exactly these arguments, copies included."
     wanted = all_arguments(recipe, arguments)
     of_recipe = [folder for folder in folders if folder.run.get('recipe') == recipe.name]
-    return {
-        folder.seed: folder
-        for folder in of_recipe
-        if all_arguments(recipe, {}) | folder.run.get('arguments', {}) == wanted
-    }
+    return [f for f in of_recipe if all_arguments(recipe, {}) | f.run.get('arguments', {}) == wanted]
 
 
 def all_arguments(
@@ -72,7 +91,7 @@ def next_recipe(
         recipe = find_recipe(name)
         known = {option.name for option in (*recipe.options, *recipe.settings)}
         arguments = {argument: value for argument, value in shared.items() if argument in known}
-        if name != ran and not runs_by_seed(finished, recipe, arguments):
+        if name != ran and not with_arguments(finished, recipe, arguments):
             return name, arguments
     return None
 

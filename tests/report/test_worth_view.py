@@ -42,6 +42,11 @@ def test_yes_has_the_interval_the_cost_and_the_command():
     )
 
 
+@pytest.mark.parametrize('metric,named', [('accuracy', '86.40 %'), ('balanced', 'balanced accuracy 86.40 %')])
+def test_the_value_of_the_best_model_is_that_of_the_metric(metric, named):
+    assert f'with seed 2 ({named} on the validation' in sentences(found('yes', BETTER, metric=metric))[1]
+
+
 def test_no_has_all_intervals():
     first, second = sentences(found('no', ALIKE, row('kd', 'worse', -0.03, -0.01, seconds=dict(kd=38.0))))
     assert first == (

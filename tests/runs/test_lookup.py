@@ -1,12 +1,18 @@
+import html
 import json
+import re
+import shutil
+from dataclasses import replace
 
 import pytest
 from conftest import make
 from test_matrix import BASE, folder_name, make_all
 
+from kdfast.analysis.design import declare
 from kdfast.analysis.differences import differences_from
-from kdfast.analysis.matrix import answer_question, questions_answered
+from kdfast.analysis.matrix import answer_question, question_design, questions_answered
 from kdfast.core.atomic import escape_csv_cell, unescape_csv_cell, write_csv
+from kdfast.core.errors import KdfastError
 from kdfast.report.differences import difference_remarks
 from kdfast.report.matrix import answer_sentences
 from kdfast.report.tables import run_remarks
@@ -47,6 +53,43 @@ def test_an_argument_that_a_recipe_has_got_since_was_at_its_default(tmp_path):
     assert list(runs_by_seed(find_runs(tmp_path), find_recipe('kd'), {})) == [0] and changed_arguments(folder) == {}
 
 
+def copied(folder, name):
+    "The directory of a recipe under another name"
+    shutil.copytree(folder.path.parent, folder.path.parent.with_name(name))
+
+
+@pytest.mark.parametrize(
+    'recipe,student', [('exp1', 'matched'), ('exp2', 'thin'), ('baseline', 'thin'), ('hint', 'matched')]
+)
+def test_a_copy_beside_a_directory_never_counts(tmp_path, recipe, student):
+    "Nor its seeds that the directory lacks"
+    make_all(tmp_path)
+    name = folder_name(recipe, dict(student=student))
+    expected = answer_question(tmp_path, 'pets', range(4), {}, 0.008)
+    [original] = [run for run in find_runs(tmp_path) if (run.recipe, run.seed) == (name, 2)]
+    for other in ('a-old', f'{name}-old', 'zz'):
+        copied(original, other)
+        for seed in (0, 3):
+            copy = make(tmp_path, name, 3, valid_accuracy=0.1)
+            shutil.rmtree(tmp_path / 'pets' / other / str(seed), ignore_errors=True)
+            copy.path.rename(tmp_path / 'pets' / other / str(seed))
+    assert answer_question(tmp_path, 'pets', range(4), {}, 0.008) == expected
+    assert questions_answered(find_runs(tmp_path), tmp_path, 0.008)[0]['effects'] == expected['effects']
+
+
+def test_two_renamed_directories_are_named(tmp_path, kdfast):
+    make_all(tmp_path)
+    exp2 = tmp_path / 'pets' / 'exp2'
+    shutil.copytree(exp2, exp2.with_name('old')), exp2.rename(exp2.with_name('older'))
+    said = f'{tmp_path}/pets/old, {tmp_path}/pets/older hold runs of exp2: expected one directory'
+    with pytest.raises(KdfastError, match=said):
+        answer_question(tmp_path, 'pets', range(3), {}, 0.008)
+    finish(tmp_path)
+    assert said in html.unescape(page_of(kdfast, tmp_path))
+    run = next(run for run in find_runs(tmp_path) if run.recipe == 'kd' or run.recipe == 'exp1')
+    assert next_recipe(run, find_runs(tmp_path))[0] == 'kd'  # what comes next needs no choice
+
+
 def test_sets_of_arguments(tmp_path):
     for seed in (0, 1):
         make(tmp_path, 'exp1,optimizer=sgd,student=matched', seed)
@@ -77,6 +120,16 @@ def test_the_page_answers_for_each_set_of_arguments_and_says_which(tmp_path, kdf
     assert page.count('Experiment 1: ') == 2
     for answer in found.values():
         assert all(text.plain in page for text in answer_sentences(answer))
+
+
+def test_the_page_names_what_each_answer_judges(tmp_path, kdfast):
+    "One question was declared with balanced accuracy, the other was not declared"
+    make_all(tmp_path), make_all(tmp_path, more=dict(optimizer='sgd'))
+    finish(tmp_path)
+    declare(tmp_path, 'pets', replace(question_design(dict(optimizer='sgd'), (2, 3), 0.008), metric='balanced'))
+    said = re.findall('<h3>(.*?)</h3>|in percentage points of validation (.*?)[.]', page_of(kdfast, tmp_path))
+    answers = dict(zip([name for name, _ in said if name], [label for _, label in said if label]))
+    assert answers['default arguments'] == 'accuracy' and answers['optimizer=sgd'] == 'balanced accuracy'
 
 
 def test_the_page_compares_with_each_baseline_where_none_is_as_it_is(tmp_path, kdfast):
