@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from kdfast.cli.app import DATA, PlainGroup, app, out, print_json, print_line
+from kdfast.cli.app import DATA, PlainGroup, app, out, print_json, print_line, print_note
 from kdfast.cli.options import DEFAULT_RUNS, DataOptions, JsonOption, changed_flags, expand_groups
 from kdfast.core.errors import KdfastError
 
@@ -41,19 +41,35 @@ def check_runs(
     images,  # Options of the data set, which must have their defaults
     as_json,  # Print JSON instead of lines
 ):
-    "Print what is wrong with each run. Raises KdfastError if anything is, and for options of data sets."
+    "Print the state of each run. Raises KdfastError for damaged ones, and for options of data sets."
     changed = changed_flags(images)
     if changed:
         raise KdfastError(f'{changed[0]} applies to data sets, but {path} contains runs')
-    found = {run_dir: run_dir.problems() for run_dir in run_dirs}
+    damage = {run_dir: run_dir.damage() for run_dir in run_dirs}
+    states = {run_dir: run_dir.status for run_dir, found in damage.items() if not found}
     if as_json:
-        print_json({str(run_dir): problems for run_dir, problems in found.items()})
+        print_json({str(run_dir): found or run_dir.problems() for run_dir, found in damage.items()})
     else:
-        for run_dir, problems in found.items():
-            print_line(f'{run_dir}: {"; ".join(problems) or "complete"}')
-    damaged = sum(bool(problems) for problems in found.values())
-    if damaged:
-        raise KdfastError(f'{damaged} of {len(found)} runs are damaged: delete their directories and run them again')
+        for run_dir, found in damage.items():
+            print_line(f'{run_dir}: {"; ".join(found) or state_text(run_dir, states[run_dir])}')
+    if unfinished := sum(state != 'finished' for state in states.values()):
+        print_note(f'{unfinished} of {len(damage)} runs are not finished, which is no damage: keep their directories')
+    if damaged := sum(map(bool, damage.values())):
+        raise KdfastError(f'{damaged} of {len(damage)} runs are damaged: delete their directories and run them again')
+
+
+def state_text(
+    run_dir,  # A run that is not damaged
+    state,  # Its status
+):
+    "Return that a run is complete, or its state and what continues it."
+    if state == 'finished':
+        return 'complete'
+    if state == 'running':
+        return 'running: a process is training it'
+    reason = run_dir.run.get('reason')
+    because = f' ({reason})' if reason else ''
+    return f'{state}{because}: the same command {"resumes" if run_dir.has_checkpoints else "starts"} it'
 
 
 def describe_data(

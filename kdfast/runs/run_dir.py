@@ -160,13 +160,21 @@ class RunDir(RunFiles):
         shutil.rmtree(self.path / 'resume', ignore_errors=True)
 
     def problems(self) -> list[str]:
-        "Verify the run: return what is missing or has changed, one text per problem."
-        if not self.finished:
-            return [f'it is {self.status}, not finished']
-        missing = [f'{name} is missing' for name in self.files if not (self.path / name).is_file()]
+        "Verify the run: return why it is not finished, or what is missing or has changed."
+        return self.damage() if self.finished else [f'it is {self.status}, not finished']
+
+    def damage(self) -> list[str]:
+        "Return what is missing or has changed since the run finished; of an unfinished run, nothing."
+        try:
+            status, files = self.status, self.files
+        except KdfastError as e:  # run.json cannot be read
+            return [e.message]
+        if status is None:
+            return ['run.json has no status']
+        missing = [f'{name} is missing' for name in files if not (self.path / name).is_file()]
         changed = [
             f'{name} has changed since it was written'
-            for name, hash in self.files.items()
+            for name, hash in files.items()
             if (self.path / name).is_file() and sha256(self.path / name) != hash
         ]
         return missing + changed

@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+from contextlib import nullcontext
 
+import pytest
 from conftest import make
 
 
@@ -80,6 +82,34 @@ def test_check_names_what_is_wrong_with_a_run(study, kdfast, tmp_path):
         and 'kd/0: confusion.csv is missing; weights.safetensors has changed since it was written' in done.out
         and '1 of 2 runs' in done.err
     )
+
+
+@pytest.mark.parametrize('state', ['interrupted', 'failed', 'diverged', 'running', 'killed'])
+@pytest.mark.parametrize('checkpoints', [True, False])
+def test_check_counts_an_unfinished_run_apart(kdfast, tmp_path, state, checkpoints):
+    make(tmp_path, 'kd', 0)
+    folder = make(tmp_path, 'kd', 1, status='running' if state == 'killed' else state)
+    if checkpoints:
+        (folder / 'resume').mkdir()
+        (folder / 'resume' / '01').write_text('')
+    with folder.locked() if state == 'running' else nullcontext():
+        done = kdfast('check', tmp_path)
+        facts = json.loads(kdfast('check', tmp_path, '--json').out)
+    does = 'a process is training it' if state == 'running' else f'{"resumes" if checkpoints else "starts"} it'
+    [line] = [line for line in done.out.splitlines() if 'kd/1: ' in line]
+    assert done.status == 0 and line.endswith(does) and 'delete' not in done.out + done.err, done.err
+    assert '1 of 2 runs are not finished' in done.err and list(map(bool, facts.values())) == [False, True]
+
+
+@pytest.mark.parametrize('content', ['', '{}', '[]', '{"status": 5'])
+def test_check_goes_on_after_a_damaged_record(kdfast, tmp_path, content):
+    for seed in range(3):
+        make(tmp_path, 'kd', seed)
+    make(tmp_path, 'kd', 3, status='interrupted')
+    (tmp_path / 'pets' / 'kd' / '1' / 'run.json').write_text(content)
+    done = kdfast('check', tmp_path)
+    assert done.status == 2 and '1 of 4 runs are damaged' in done.err and '1 of 4 runs are not finished' in done.err
+    assert done.out.count('complete') == 2
 
 
 def test_check_of_a_data_set(kdfast, images, tmp_path):
