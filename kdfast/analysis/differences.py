@@ -1,17 +1,22 @@
 """Compare recipes with a baseline: differences and verdicts, corrected for their number. Imports no torch."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from kdfast.analysis.contrasts import common_seeds, contrast_of
+from kdfast.analysis.contrasts import Runs, common_seeds, contrast_of
 from kdfast.analysis.design import Declared, find_designs
 from kdfast.analysis.metrics import Metric, metric_for
 from kdfast.core.errors import KdfastError
 from kdfast.runs.find import resolve_run_name
 from kdfast.runs.recipes import study_order
 from kdfast.runs.run_dir import RunDir
+from kdfast.runs.run_files import MissingFile
 from kdfast.stats.intervals import CONFIDENCE, simultaneous_confidence
 from kdfast.stats.sequential import Design
+
+
+class NoReference(KdfastError):
+    "The recipe to compare with has no result on a data set."
 
 
 def differences_from(
@@ -25,8 +30,8 @@ def differences_from(
 
     A recipe that a design of this metric covers (`kdfast.analysis.design`) has the interval and the verdict of that
     design. The intervals of the others hold together: their rows have the number of these recipes, `comparisons`.
-    Without a design, the default metric is the accuracy or, of several labels, the F1 per image. Raises KdfastError if
-    `recipe` has no result.
+    Without a design, the default metric is the accuracy or, of several labels, the F1 per image. A row whose runs have
+    lost a file has no verdict, but the reason, `left_out`. Raises NoReference if `recipe` has no result.
     """
     reference = resolve_run_name(folders, recipe)
     declared = [d for d in find_designs(folders[0].path.parents[2], folders[0].data) if d.against == reference]
@@ -34,18 +39,43 @@ def differences_from(
     runs = runs_with(folders, judged)
     if reference not in runs:
         known = ', '.join(runs) or 'none'
-        raise KdfastError(f'no finished run {recipe} on {folders[0].data} to compare with; there are {known}')
-    designs = designs_of(declared, judged)
+        raise NoReference(f'no finished run {recipe} on {folders[0].data} to compare with; there are {known}')
     names = sorted(runs.keys() - {reference}, key=study_order)
     arms = {name: (runs[name], runs[reference]) for name in names}
-    comparisons = sum(name not in designs and bool(common_seeds(arms[name])) for name in names)
+    rows = contrasts(arms, designs_of(declared, judged), margin, judged, uncorrected)
+    return [dict(recipe=name, against=reference) | rows[name] for name in names]
+
+
+def contrasts(
+    arms: Mapping[str, Sequence[Runs]],  # Runs of each recipe and of the reference
+    designs: Mapping[str, Design],  # Of the recipes that have one
+    margin: float,  # Smallest difference that matters, as a fraction
+    metric: Metric,  # What verdicts judge
+    uncorrected: bool,  # Whether every interval has a confidence of 95 %
+) -> dict[str, dict]:  # Rows by recipe
+    "Return the row of each recipe; one that lacks a file takes no part in the correction of the others."
+    comparisons = sum(name not in designs and bool(common_seeds(pair)) for name, pair in arms.items())
     confidence = CONFIDENCE if uncorrected else simultaneous_confidence(max(1, comparisons))
-    rows = []
-    for name in names:
-        row = contrast_of(arms[name], margin, judged, confidence, designs.get(name))
-        more = {} if name in designs else dict(comparisons=comparisons)
-        rows.append(dict(recipe=name, against=reference) | row | more)
+    rows = {}
+    for name, pair in arms.items():
+        try:
+            rows[name] = contrast_of(pair, margin, metric, confidence, designs.get(name))
+        except MissingFile as e:
+            others = {other: of_other for other, of_other in arms.items() if other != name}
+            row = dict(metric=metric.name, seeds=common_seeds(pair), verdict=None, left_out=e.message)
+            return contrasts(others, designs, margin, metric, uncorrected) | {name: row}
+        if name not in designs:
+            rows[name]['comparisons'] = comparisons
     return rows
+
+
+def refuse_left_out(
+    rows: Sequence[dict],  # From `differences_from`
+):
+    "Raise KdfastError if a row has no verdict because a file is missing: more seeds would not help."
+    for row in rows:
+        if 'left_out' in row:
+            raise KdfastError(row['left_out'])
 
 
 def runs_with(

@@ -10,7 +10,7 @@ from math import sqrt
 from statistics import mean
 
 from kdfast.analysis.design import Declared
-from kdfast.analysis.differences import differences_from
+from kdfast.analysis.differences import differences_from, refuse_left_out
 from kdfast.analysis.metrics import METRICS
 from kdfast.analysis.spread import largest_step
 from kdfast.core.names import is_run
@@ -110,8 +110,9 @@ def design_rows(
     folders,  # Runs on the data set
     design,  # Of the study
 ):
-    "Return the differences of the recipes of the design, in its order; nothing if a recipe has none."
+    "Return the differences of the recipes of the design, in its order; none if a recipe has no results."
     found = {row['recipe']: row for row in differences_from(folders, design.against, design.margin, design.metric)}
+    refuse_left_out([found[name] for name in design.recipes if name in found])
     return [found[name] for name in design.recipes] if set(design.recipes) <= found.keys() else []
 
 

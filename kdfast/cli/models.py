@@ -97,9 +97,10 @@ def predict(
     as_json: JsonOption = False,
 ):
     "Classify images with a run or an exported model."
-    from kdfast.runs.find import find_run
+    from kdfast.runs.find import find_run, refuse_choice
 
     if Path(run).suffix in EXPORTED:
+        refuse_choice(run, data, seed)
         file = Path(run)
     else:
         file = find_run(runs, run, data, seed) / 'weights.safetensors'

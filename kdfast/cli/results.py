@@ -1,14 +1,12 @@
 """Commands that read finished runs: ls, compare, confusion, report. None of them imports torch."""
 
-import csv
-import sys
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 from rich.text import Text
 
+from kdfast.cli.against import choice_flags, print_csv, print_differences, print_heading, tables_against
 from kdfast.cli.app import RESULTS, app, out, print_json, print_line
 from kdfast.cli.options import (
     DEFAULT_RUNS,
@@ -22,6 +20,7 @@ from kdfast.cli.options import (
     to_fraction,
 )
 from kdfast.core.errors import KdfastError
+from kdfast.core.names import is_run
 from kdfast.runs.options import SETTINGS
 from kdfast.runs.recipes import find_recipe, recipe_names
 
@@ -93,21 +92,20 @@ def compare(
     if not rows:
         raise KdfastError(f'no finished run{f" on {data}" if data else ""} in {runs}; start with: kdfast run exp1')
     if against:
-        from kdfast.analysis.differences import differences_from  # scipy takes a while
-
         limit = to_fraction(margin)
-        tables = {name: differences_from(of, against, limit, metric, uncorrected) for name, of in by_data.items()}
-        return print_differences(tables, against, as_json, as_csv)
+        tables = tables_against(by_data, against, limit, metric, uncorrected)
+        return print_differences(tables, by_data, against, as_json, as_csv)
     if as_json:
         return print_json(rows)
     if as_csv:
         return print_csv(flat_table(rows))
-    print_comparison(tables, by_data)
+    print_comparison(tables, by_data, runs)
 
 
 def print_comparison(
     tables,  # Rows of `aggregate` by the name of their data set
     by_data,  # Runs by the same
+    runs,  # Directory of the runs
 ):
     "Print a table for each data set, with its remarks."
     from kdfast.report.headline import comparison_sentences
@@ -115,54 +113,14 @@ def print_comparison(
 
     for name, table in tables.items():
         print_heading(name)
-        if sentences := comparison_sentences(table):
-            out.print(Text(f'{sentences}\n'))
+        if sentences := comparison_sentences(table, choice_flags(runs, name)):
+            sentence, _, command = sentences.partition('\n')
+            out.print(Text(sentence))
+            out.print(Text(f'{command}\n' if command else ''), soft_wrap=True)  # whole, so that it can be copied
         for part in compare_table(table, out.width):
             out.print(part, '')
         for remark in run_remarks(by_data[name]):
             out.print(Text(remark, style='dim'))
-
-
-def print_differences(
-    tables,  # Rows of `differences_from` by the name of their data set
-    against,  # The run that was compared with
-    as_json,  # Print JSON instead of tables
-    as_csv,  # Print CSV instead of tables
-):
-    "Print the differences from the recipe `against`; one table per data set."
-    from kdfast.report.differences import difference_remarks, difference_table, verdict_texts
-
-    rows = [dict(data=name) | row for name, table in tables.items() for row in table]
-    if as_json:
-        return print_json(rows)
-    if as_csv:
-        columns = list(dict.fromkeys(name for row in rows for name in row if name != 'seeds'))
-        return print_csv([columns, *([row.get(name) for name in columns] for row in rows)])
-    for name, table in tables.items():
-        print_heading(name)
-        if table:
-            out.print(
-                *verdict_texts(table), Text(), difference_table(table), *map(Text, difference_remarks(table)), sep='\n'
-            )
-        else:
-            print_line(f'no other recipe than {against} has finished runs')
-
-
-def print_heading(
-    data,  # Name of the data set
-):
-    "Print the name of a data set above its table."
-    out.print(Text(f'\n{data}\n', style='bold'))
-
-
-def print_csv(
-    rows: Iterable[Sequence],  # The header is the first
-):
-    "Print rows as CSV. Text that a spreadsheet would take for a formula is escaped."
-    from kdfast.core.atomic import escape_csv_cell
-
-    writer = csv.writer(sys.stdout, lineterminator='\n')
-    writer.writerows([escape_csv_cell(cell) for cell in row] for row in rows)
 
 
 @app.command(rich_help_panel=RESULTS)
@@ -188,8 +146,9 @@ def confusion(
     from kdfast.runs.find import find_run
 
     first = find_run(runs, run, data, seed)
-    second = find_run(runs, against, data or first.data, first.seed if seed is None else seed) if against else None
-    names = first.recipe, second and second.recipe
+    chosen = {} if not against or is_run(against) else dict(data=first.data, seed=first.seed)
+    second = find_run(runs, against, **chosen) if against else None
+    names = pair_names(first, second)
     several = has_several_labels(first.result)
     if several and shares:
         raise KdfastError('--shares is for images with one label each; these have several')
@@ -198,6 +157,16 @@ def confusion(
         print_json(found)
     else:
         out.print(label_view(found, names) if several else confusion_view(found, names, out.width, shares))
+
+
+def pair_names(
+    first,  # A run
+    second,  # Another run, or None
+):
+    "Return the names of both recipes; with their seeds if these differ."
+    if second and second.seed != first.seed:
+        return tuple(f'{run.recipe}, seed {run.seed}' for run in (first, second))
+    return first.recipe, second and second.recipe
 
 
 @app.command(rich_help_panel=RESULTS)

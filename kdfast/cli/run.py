@@ -206,6 +206,7 @@ def print_summary(
     options,  # Seed and directory
 ):
     "Print the result of a run, and the command for the next recipe of the study with the same options."
+    from kdfast.cli.against import choice_flags
     from kdfast.report.summary import run_summary
     from kdfast.runs import lookup
     from kdfast.runs.find import find_runs
@@ -220,6 +221,7 @@ def print_summary(
             *changed_flags(options, only=['seed', 'runs', 'threads', 'resplit', 'trust_code']),
         ]
         next_command = ['run', recipe, *option_flags(given), *shared]
-    out.print(run_summary(run_dir, others, boxed=out.is_terminal))
+    flags = choice_flags(options.runs, run_dir.data)
+    out.print(run_summary(run_dir, others, out.is_terminal, flags))
     command = shlex.join(['kdfast', *next_command])
     out.print(Text.assemble(('\nnext  ', 'dim'), (command, 'bold')), soft_wrap=True)  # whole, so that it can be copied

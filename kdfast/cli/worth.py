@@ -128,11 +128,13 @@ def answered(
 ):
     "Return the answer as plain values, with its sentences: what --json prints."
     from kdfast.analysis.worth import answer
+    from kdfast.report.left_out import unfinished_remarks
     from kdfast.report.worth import sentences
     from kdfast.runs.find import find_runs
 
     folders = find_runs(study.training.runs, study.data.name)
     found = answer(folders, design, study.class_sizes)
+    found['left_out'] = unfinished_remarks([f for f in folders if f.recipe in (design.against, *design.recipes)])
     kd = study.wanted[1][0].of_main(study.wanted[1][1])
     found |= dict(student=kd['student'], teacher=kd['teacher'], data=study.data.name)
     found['subject'] = f'{kd["student"]} on {study.data.name}'

@@ -11,8 +11,11 @@ from PIL import Image
 
 from kdfast.analysis.confusion import CLASS_COLUMNS, confusion_summary, part_of_matrix
 from kdfast.report.confusion import MAX_CLASSES, confusion_sentences, listed_classes
+from kdfast.report.headline import on_same_images
 from kdfast.runs.find import resolve_run_name
 from kdfast.runs.run_dir import RunDir
+from kdfast.runs.upstream import teachers_of
+from kdfast.runs.upstream_paths import upstream_entries
 from kdfast.stats.confusion import hardest, most_alike, most_confused, named_pairs
 
 STUDENTS = ('exp2', 'kd', 'exp1', 'baseline')  # the first one with a result is compared with its teacher
@@ -65,24 +68,46 @@ def heat_cells(
 
 def class_accuracy_rows(
     folders: Sequence[RunDir],  # Finished runs that classify
-) -> dict | None:  # None if no student has a teacher of its seed
-    "Compare a student with its teacher class by class, for the first seed that has both."
-    teacher = resolve_run_name(folders, 'teacher')
-    teachers = {folder.seed: folder for folder in folders if folder.recipe == teacher}
-    students = [resolve_run_name(folders, name) for name in STUDENTS]
-    pairs = [f for name in students for f in folders if f.recipe == name and f.seed in teachers]
-    if not pairs:
+) -> dict | None:  # None if no student has a teacher
+    "Compare a student with its teacher class by class: the first of STUDENTS, with its first seed."
+    readable = [folder for folder in folders if (folder / 'predictions.npz').is_file()]
+    names = [resolve_run_name(readable, name) for name in STUDENTS]
+    students = [folder for name in names for folder in readable if folder.recipe == name]
+    pairs = ((student, teacher) for student in students if (teacher := class_teacher(student, readable)))
+    student, teacher = next(pairs, (None, None))
+    if student is None:
         return None
-    student = pairs[0]
-    found = confusion_summary(student, teachers[student.seed])
+    found = confusion_summary(student, teacher)
     classes, which = listed_classes(found)
     return dict(
         rows=[(c, *(found[column][c] for column in CLASS_COLUMNS)) for c in classes],
         which=which,
         student=student.recipe,
+        teacher=teacher.recipe,
         seed=student.seed,
-        sentences=list(confusion_sentences(found, (student.recipe, teacher))),
+        sentences=list(confusion_sentences(found, (student.recipe, teacher.recipe))),
     )
+
+
+def class_teacher(
+    student: RunDir,  # A finished run
+    folders: Sequence[RunDir],  # Runs that may be its teacher
+) -> RunDir | None:
+    """Return the teacher that a student learned from, wherever it is; None without one on its images.
+
+    A run without a teacher of its own, such as the baseline, is beside the teacher of its seed.
+    """
+    hashes = [entry['sha256'] for entry in upstream_entries(student) if entry['recipe'] == 'teacher']
+    if hashes:
+        candidates = [f for f in [*teachers_of(student), *folders] if f.files.get('weights.safetensors') in hashes]
+    elif student.result['teacher_sha256']:
+        return None  # a run of an earlier version, whose teacher is not known
+    else:
+        name = resolve_run_name(folders, 'teacher')
+        candidates = [folder for folder in folders if (folder.recipe, folder.seed) == (name, student.seed)]
+    needed = 'confusion.csv', 'predictions.npz'
+    usable = [f for f in candidates if on_same_images(student, f) and all((f / name).is_file() for name in needed)]
+    return next(iter(usable), None)
 
 
 def confident_errors(

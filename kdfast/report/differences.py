@@ -46,11 +46,19 @@ def difference_cells(
 ) -> tuple:  # points, interval, n, verdict
     "Return the cells of a difference."
     if row['verdict'] is None:
-        missing = f'first look at {row["next_look"]} seeds' if row.get('next_look') else 'no common seed'
-        return '–', '–', str(len(row['seeds'])), Text(missing, style='dim')
+        return '–', '–', str(len(row['seeds'])), Text(no_verdict_reason(row), style='dim')
     n = str(row['n']) if row['of'] == 'seeds' else '1 seed'
     verdict = Text.assemble((row['verdict'], STYLES[row['verdict']]), seeds_note(row))
     return signed_points(row['difference']), interval_text(row), n, verdict
+
+
+def no_verdict_reason(
+    row,  # Without a verdict
+):
+    "Return why a difference has no verdict, in a few words."
+    if 'left_out' in row:
+        return 'a file is missing'
+    return f'first look at {row["next_look"]} seeds' if row.get('next_look') else 'no common seed'
 
 
 def seeds_note(
@@ -96,6 +104,7 @@ def difference_remarks(
         *error_rate_remarks(rows),
         *next_step_remarks(rows, 'study'),
         *settings_remarks(rows),
+        *dict.fromkeys(row['left_out'] for row in rows if 'left_out' in row),
     ]
 
 
@@ -111,21 +120,28 @@ def interval_remarks(
     metric = METRICS[decided[0]['metric']]
     if metric is not ACCURACY:
         remarks.insert(0, f'differences of {metric.label}: {metric.meaning}')
-    if any(row['of'] == 'images' for row in decided):
-        remarks.append(
-            'with one seed, the interval covers the choice of validation images, not the randomness of training: '
-            'another seed may differ by more'
-        )
-    return [*remarks, subject_remark(decided)]
+    return [*remarks, *subject_remarks(decided)]
 
 
-def subject_remark(
+def subject_remarks(
     rows,  # With a verdict
 ):
-    "Return what the verdicts are about."
-    if any(row['resplit'] and row['of'] == 'seeds' for row in rows):
-        return 'a new split per seed: verdicts are about such splits of these images; other images may differ by more'
-    return 'verdicts are about these validation images and this split: other images may differ by more'
+    "Return what the verdicts over seeds are about, and those of one seed."
+    remarks = []
+    over_seeds = [row for row in rows if row['of'] == 'seeds']
+    if len(over_seeds) < len(rows):
+        remarks.append(
+            'with one seed, a verdict is about these weights on such images: the interval covers the choice of '
+            'validation images, not the randomness of training; another seed may differ by more'
+        )
+    if over_seeds:
+        about = 'verdicts are about these validation images and this split: other images may differ by more'
+        if any(row['resplit'] for row in over_seeds):
+            about = (
+                'a new split per seed: verdicts are about such splits of these images; other images may differ by more'
+            )
+        remarks.append(f'{"with several seeds, " if remarks else ""}{about}')
+    return remarks
 
 
 def error_rate_remarks(
@@ -140,17 +156,27 @@ def error_rate_remarks(
             'verdicts of a declared design: over all its looks and recipes, at most 5 % of studies have a wrong one; '
             f'their intervals have a confidence of {", ".join(confidences_of(looks))}'
         )
-    n = alone[0]['comparisons'] if alone else 0
-    if n > 1 and alone[0]['confidence'] > CONFIDENCE:
-        remarks.append(
-            f'simultaneous intervals: at most 5 % of studies have a wrong verdict among these {n}, as each interval '
-            f'has a confidence of {confidences_of(alone)[0]} (Bonferroni; --uncorrected: 95 %)'
-        )
-    elif n > 1:
-        remarks.append(
-            f'uncorrected: each of these {n} verdicts is wrong in at most 5 % of studies, one of them in more'
-        )
-    return remarks
+    return remarks + correction_remarks(alone)
+
+
+def correction_remarks(
+    rows,  # With a verdict, and without a design
+):
+    "Return how the intervals of several recipes are corrected; one seed says nothing about studies."
+    n = rows[0]['comparisons'] if rows else 0
+    if n < 2:
+        return []
+    corrected = f'has a confidence of {confidences_of(rows)[0]} (Bonferroni; --uncorrected: 95 %)'
+    over_seeds = sum(row['of'] == 'seeds' for row in rows)
+    which = f'these {n}' if over_seeds == n else 'those with several seeds'
+    if rows[0]['confidence'] > CONFIDENCE:
+        promise = f'at most 5 % of studies have a wrong verdict among {which}, as each interval'
+        return [f'simultaneous intervals: {promise if over_seeds else f"each of these {n}"} {corrected}']
+    if not over_seeds:
+        return [f'uncorrected: each of these {n} intervals has a confidence of 95 %, all of them together less']
+    every = f'each of {which} verdicts' if over_seeds == n else f'each verdict of {which}'
+    together = ', one of them in more' if over_seeds > 1 else ''
+    return [f'uncorrected: {every} is wrong in at most 5 % of studies{together}']
 
 
 def next_step_remarks(

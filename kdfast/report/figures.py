@@ -14,7 +14,9 @@ from kdfast.analysis.measures import GROUPS
 from kdfast.core.errors import KdfastError
 from kdfast.report.classes import confusion_matrices
 from kdfast.report.curves import curve_charts
+from kdfast.report.differences import difference_remarks
 from kdfast.report.forest import forest_plot
+from kdfast.report.left_out import unfinished_remarks
 from kdfast.report.page import N_COLORS, has_measures, macro, measure_table, page_style
 from kdfast.runs.find import find_runs
 
@@ -62,10 +64,13 @@ def differences(
     metric: str | None = None,  # What verdicts judge; default: accuracy, or what a design declares
 ) -> Figure:
     "Return the differences of all recipes from one, with intervals and verdicts, as a forest plot."
-    rows = differences_from(runs_on_one(runs, data), against, margin / 100, metric)
+    folders = runs_on_one(runs, data)
+    rows = differences_from(folders, against, margin / 100, metric)
     drawn = [(row['recipe'], row) for row in rows if row['verdict']]
     plot = forest_plot(drawn, margin / 100, f'against {drawn[0][1]["against"]}') if drawn else 'nothing to compare yet'
-    return Figure(plot, rows)
+    remarks = difference_remarks(rows) + unfinished_remarks(find_runs(Path(runs), folders[0].data))
+    shown = Markup().join(Markup('<p class="dim">{}</p>').format(remark) for remark in remarks)
+    return Figure(Markup('{}{}').format(plot, shown), rows)
 
 
 def curves(

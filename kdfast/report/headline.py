@@ -1,5 +1,6 @@
 "The main result of a run, and of all runs on a data set, as one sentence. Imports no torch."
 
+import shlex
 from collections.abc import Sequence
 
 from kdfast.analysis.results import classifies, has_several_labels, main_score
@@ -141,13 +142,22 @@ def change_text(
 def baseline_sentence(
     folder: RunDir,  # A finished run that classifies
     baseline: RunDir,  # From `baseline_of`
+    flags: Sequence[str] = (),  # That choose the data set and the directory of the runs
 ) -> str:
     "Return the distance from the baseline and, on a line of its own, the command that judges it."
     theirs = main_score(baseline.result)
     return (
         f'{signed_points(main_score(folder.result) - theirs)} points against {baseline.recipe} ({percent(theirs)}), '
-        f'with one seed.\nkdfast compare --against {baseline.recipe} tells whether that exceeds chance.'
+        f'with one seed.\n{compare_command(baseline.recipe, flags)} tells whether that exceeds chance.'
     )
+
+
+def compare_command(
+    against: str,  # Name of the runs to compare with
+    flags: Sequence[str],  # That choose the data set and the directory of the runs
+) -> str:
+    "Return the command that judges the differences from a recipe."
+    return shlex.join(['kdfast', 'compare', '--against', against, *flags])
 
 
 # All runs on a data set
@@ -155,6 +165,7 @@ def baseline_sentence(
 
 def comparison_sentences(
     rows: Sequence[dict],  # From `aggregate`
+    flags: Sequence[str] = (),  # That choose the data set and the directory of the runs
 ) -> str:  # Empty without a classifier
     "Return the best student beside baseline and teacher and, on a line of its own, the next command."
     score = 'valid_map' if any(row['valid_map'] for row in rows) else 'valid_accuracy'
@@ -174,7 +185,8 @@ def comparison_sentences(
     sentence = f'{"; ".join(parts)}.'
     if not {'student', 'baseline'} <= best.keys():
         return sentence
-    return f'{sentence}\nkdfast compare --against {best["baseline"]["recipe"]} tells which differences exceed chance.'
+    command = compare_command(best['baseline']['recipe'], flags)
+    return f'{sentence}\n{command} tells which differences exceed chance.'
 
 
 def by_kind(

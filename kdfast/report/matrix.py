@@ -118,6 +118,11 @@ def error_rate_sentence(
     "Return which contrast is the primary one, and how often its verdict is wrong."
     primary = EXPERIMENTS[found['primary']]
     secondary = next(text for name, text in EXPERIMENTS.items() if name != found['primary'])
+    if any(effect['corrected'].get('of') == 'images' for effect in found['effects']):
+        return (
+            f'The primary contrast is {primary}, {secondary} is secondary. With one seed, verdicts are about these '
+            'weights: other seeds may answer otherwise.'
+        )
     if not (declared := found['design']):
         return (
             f'The primary contrast is {primary}, {secondary} is secondary: each verdict is wrong in at most 5 % of '

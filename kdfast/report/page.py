@@ -24,6 +24,7 @@ from kdfast.report.curves import curve_charts, curve_sentences
 from kdfast.report.differences import difference_remarks, verdict_texts
 from kdfast.report.forest import breakable, forest_plot
 from kdfast.report.labels import HEADINGS, label_cells, label_rows, shown_labels
+from kdfast.report.left_out import missing_remarks
 from kdfast.report.matrix import KINDS, answer_sentences
 from kdfast.report.provenance import provenance
 from kdfast.report.tables import class_table, run_remarks, table_cell
@@ -53,7 +54,7 @@ def render_page(
 ) -> str:  # HTML
     "Render the page: answer, key figures, curves, analyses, classes, errors, provenance."
     finished = [folder for folder in folders if folder.finished]
-    classified = [folder for folder in finished if folder.result['valid_accuracy'] is not None]
+    classified = [f for f in finished if f.result['valid_accuracy'] is not None and (f / 'confusion.csv').is_file()]
     rows = aggregate(folders)
     answers, unanswered = answer_sections(folders, runs_dir, margin, metric)
     by_class, which_classes = class_table(rows, MAX_CLASSES)
@@ -69,7 +70,7 @@ def render_page(
         by_class=[(name, named_cells(recipes, cells)) for name, cells in by_class],
         by_class_columns=recipes,
         which_classes=which_classes,
-        remarks=run_remarks(folders),
+        remarks=run_remarks(folders) + missing_remarks(folders),
         against=baseline_sections(folders, margin, metric),
         curves=curve_charts(finished, colors),
         analyses=analysis_sections(folders),
@@ -221,13 +222,15 @@ def baseline_section(
     metric,  # What verdicts judge
 ):
     "Plot and remarks of the differences from this baseline; None if there are none."
-    rows = [row for row in differences_from(folders, baseline, margin, metric) if row['verdict']]
-    if not rows:
+    rows = differences_from(folders, baseline, margin, metric)
+    drawn = [(row['recipe'], row) for row in rows if row['verdict']]
+    left_out = [f'Nothing to compare: {row["left_out"]}.' for row in rows if 'left_out' in row]
+    if not drawn and not left_out:
         return None
     return dict(
         baseline=baseline,
-        plot=forest_plot([(row['recipe'], row) for row in rows], margin, f'against {baseline}'),
-        sentences=[text.plain for text in verdict_texts(rows)],
+        plot=forest_plot(drawn, margin, f'against {baseline}') if drawn else '',
+        sentences=[text.plain for text in verdict_texts(rows)] or left_out[:1],
         metric=METRICS[rows[0]['metric']].label,
         remarks=difference_remarks(rows),
     )

@@ -14,7 +14,8 @@ def provenance(
 ) -> list[dict]:  # name, command and runs of each recipe
     """Return the command and the records of each recipe.
 
-    The command trains its first seed. Of the other seeds, only what differs from the first is shown.
+    The command trains its first seed that has its recipe.py; it is None without one. Of the other seeds, only what
+    differs from the first is shown.
     """
     by_recipe: dict[str, list[RunDir]] = {}
     for folder in folders:
@@ -32,8 +33,10 @@ def provenance(
             )
             for run, record in zip(runs, records)
         ]
-        command = reproduce_command(runs[0])
-        found.append(dict(name=name, command=command, note=command_note(runs[0]), runs=described))
+        with_recipe = next((run for run in runs if (run / 'recipe.py').is_file()), None)
+        command = with_recipe and reproduce_command(with_recipe)
+        note = with_recipe and command_note(with_recipe)
+        found.append(dict(name=name, command=command, note=note, runs=described))
     return found
 
 

@@ -26,12 +26,13 @@ def run_summary(
     folder: RunDir,  # A finished run
     others: Sequence[RunDir] = (),  # Runs on the same data, of which one may be its baseline
     boxed: bool = False,  # Whether to draw a box around the main result
+    flags: Sequence[str] = (),  # That choose the data set and the directory of the runs, for commands
 ) -> Group:
     "Return the main result of a run, key figures beside its teacher's, and details, a line each."
     result, teachers = completed_result(folder), teachers_of(folder)
     sentences = [Text(headline(folder, teachers), style='bold')]
     if main_score(result) is not None and (baseline := baseline_of(folder, others)):
-        sentences.append(Text(baseline_sentence(folder, baseline)))
+        sentences.append(Text(baseline_sentence(folder, baseline, flags)))
     title = f'{result["recipe"]} on {result["data"]}, seed {result["seed"]}'
     main = Panel(
         Group(*sentences),

@@ -13,6 +13,7 @@ from kdfast.analysis.measures import MEASURES
 from kdfast.analysis.results import has_several_labels, main_score
 from kdfast.core.errors import listed
 from kdfast.core.format import duration, fits_width, percent, wrap_name
+from kdfast.report.left_out import UNKNOWN, unfinished_remarks
 from kdfast.runs.recipes import study_order
 from kdfast.runs.run_dir import RunDir
 
@@ -109,13 +110,7 @@ def run_remarks(
 ) -> list[str]:
     "Return remarks for below the table: missing runs, different teachers or settings, number of seeds."
     finished = [folder for folder in folders if folder.finished]
-    remarks = []
-    for folder in folders:
-        if not folder.finished:
-            reason = folder.run.get('reason')
-            because = f' ({reason})' if reason else ''
-            remarks.append(f'not in the table: {folder.recipe}, seed {folder.seed}: {folder.status}{because}')
-    remarks += teacher_remarks(finished)
+    remarks = unfinished_remarks(folders) + teacher_remarks(finished)
     settings = differing_settings(finished)
     settings.pop(TEACHER, None)
     for setting, by_value in settings.items():
@@ -183,7 +178,7 @@ def run_table(
             folder.data,
             wrap_name(folder.recipe),
             str(folder.seed),
-            Text(folder.status, style=STATUS_STYLES.get(folder.status, 'red')),
+            Text(folder.status or UNKNOWN, style=STATUS_STYLES.get(folder.status, 'red')),
             score_text(result),
             '–' if seconds is None else duration(seconds),
             *([Text(reasons.get(folder.path, ''))] if reasons else []),

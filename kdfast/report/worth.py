@@ -1,7 +1,8 @@
 """Whether distillation is worth it, as two sentences and a screen. Imports no torch.
 
 `found` is what `kdfast worth --json` prints: `answer`, `subject` (of the sentences), `margin`, `metric`, `looks`, `n`,
-`recipes` (rows with `name`, `seconds` and the difference), `baseline` (seconds), `best`, `next`, `needed`.
+`recipes` (rows with `name`, `seconds` and the difference), `baseline` (seconds), `best`, `next`, `needed`, `left_out`
+(remarks about runs without a result).
 """
 
 from rich.console import Group
@@ -165,7 +166,7 @@ def worth_view(
     parts = [Text.assemble('\n', (word, style), first.removeprefix(word), '\n'), Text(second), Text()]
     if found['n']:
         parts += [cost_table(found), Text(), *(Text(remark, style='dim') for remark in remarks(found))]
-    return Group(*parts)
+    return Group(*parts, *(Text(remark) for remark in found.get('left_out', [])))
 
 
 def cost_table(

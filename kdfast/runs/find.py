@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdfast.core.errors import KdfastError, listed
+from kdfast.core.names import is_run
 from kdfast.runs.options import OF_ONE_RUN, SETTINGS
 from kdfast.runs.recipes import Recipe, find_recipe, read_recipe, recipe_names, study_order
 from kdfast.runs.run_dir import NAME, RunDir
+from kdfast.runs.run_files import MissingFile, is_seed
 
 # Arguments that a name of a run may leave out if it stays unique
 OPTIONAL = {'epochs', 'teacher', *(s.name for s in SETTINGS if s.name not in OF_ONE_RUN)}
@@ -17,7 +19,7 @@ def find_runs(
     data: str | None = None,  # Name of a data set; all data sets by default
 ) -> list[RunDir]:
     "Return all runs, sorted by data set, recipe and seed. Raises KdfastError if `data` is a path."
-    found = [RunDir(file.parent) for file in Path(runs).glob('*/*/*/run.json') if file.parent.name.isdigit()]
+    found = [RunDir(file.parent) for file in Path(runs).glob('*/*/*/run.json') if is_seed(file.parent.name)]
     if data and not NAME.fullmatch(data):
         names = sorted({folder.data for folder in found})
         raise KdfastError(
@@ -81,8 +83,11 @@ def recipe_today(
 def recipe_of_run(
     folder: RunDir,  # A run
 ) -> Recipe:
-    "Read the recipe that a run directory holds."
-    return read_recipe(folder / 'recipe.py')
+    "Read the recipe that a run directory holds. Raises KdfastError if the user has removed it."
+    file = folder / 'recipe.py'
+    if not file.is_file():
+        raise MissingFile(f'{file} is missing, and with it what the run was asked for: put it back, or remove {folder}')
+    return read_recipe(file)
 
 
 def find_run(
@@ -91,9 +96,13 @@ def find_run(
     data: str | None = None,  # Name of the data set; needed if the recipe ran on several
     seed: int | None = None,  # The lowest by default
 ) -> RunDir:
-    "Return the finished run of that name. Raises KdfastError unless there is one, on one data set."
-    if (Path(name) / 'run.json').exists():
-        return RunDir(Path(name))
+    """Return the finished run of that name, or the run in that directory.
+
+    Raises KdfastError unless there is one, on one data set, and for a directory beside a data set or a seed.
+    """
+    if is_run(name):
+        refuse_choice(name, data, seed)
+        return RunDir(Path(name).resolve())  # its name and those of the directories above say what it is
     finished = [folder for folder in find_runs(runs, data) if folder.finished]
     recipe = resolve_run_name(finished, name)
     matches = [folder for folder in finished if folder.recipe == recipe and seed in (None, folder.seed)]
@@ -105,3 +114,14 @@ def find_run(
     if len(data_sets) > 1:
         raise KdfastError(f'{name} ran on {", ".join(data_sets)}: choose one with --data')
     return matches[0]
+
+
+def refuse_choice(
+    path: str,  # Of a run directory or of a file
+    data: str | None,  # Value of --data
+    seed: int | None,  # Value of --seed
+):
+    "Raise KdfastError for options that choose among runs, as a path is one already."
+    for option, value in (('--data', data), ('--seed', seed)):
+        if value is not None:
+            raise KdfastError(f'{option} {value} chooses among runs of a recipe, and {path} is one run: leave it out')

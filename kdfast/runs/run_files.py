@@ -11,7 +11,12 @@ from zipfile import BadZipFile
 from kdfast.core.atomic import unescape_csv_cell
 from kdfast.core.errors import KdfastError
 
+OF_CLASSIFIERS = 'predictions.npz', 'confusion.csv'  # of runs of earlier versions, too, which list no files
 NO_CLASSES = 'its recipe classifies nothing'  # why a run may lack predictions.npz and confusion.csv
+
+
+class MissingFile(KdfastError):
+    "A finished run has lost a file."
 
 
 class RunFiles:
@@ -32,17 +37,17 @@ class RunFiles:
     @property
     def data(self) -> str:
         "The name of the data set."
-        return self.path.parent.parent.name
+        return self.path.parent.parent.name if is_seed(self.path.name) else self.result['data']
 
     @property
     def recipe(self) -> str:
         "The name of the recipe, followed by the arguments that are not its defaults."
-        return self.path.parent.name
+        return self.path.parent.name if is_seed(self.path.name) else self.result['recipe']
 
     @property
     def seed(self) -> int:
-        "The seed."
-        return int(self.path.name)
+        "The seed: the name of the directory or, of a copy under another name, that of its result."
+        return int(self.path.name) if is_seed(self.path.name) else self.result['seed']
 
     def parsed(
         self,
@@ -54,6 +59,8 @@ class RunFiles:
         try:
             content = (self.path / name).read_bytes()
         except FileNotFoundError:
+            if self.had(name):
+                raise MissingFile(f'{self.path / name} is missing: remove {self} and run it again') from None
             raise KdfastError(f'{self} has no {name}: {missing}') from None
         if name != 'run.json' and self.files.get(name) not in (None, hashlib.sha256(content).hexdigest()):
             raise KdfastError(f'{self.path / name} has changed since it was written: remove {self} and run it again')
@@ -61,6 +68,18 @@ class RunFiles:
             return parse(content)
         except (ValueError, KeyError, TypeError, EOFError, BadZipFile, csv.Error) as e:
             raise KdfastError(f'{self.path / name} is damaged ({e}): remove {self} and run it again') from e
+
+    def had(
+        self,
+        name: str,  # Of a file
+    ) -> bool:
+        "Return whether the run has written a file, which may be gone, as run.json and result.json say."
+        if name == 'run.json':
+            return False
+        if name in self.files:
+            return True
+        result = self.result if name in OF_CLASSIFIERS and (self.path / 'result.json').is_file() else {}
+        return result.get('valid_accuracy') is not None or (name == 'predictions.npz' and 'label_counts' in result)
 
     @property
     def run(self) -> dict:
@@ -126,3 +145,10 @@ def parse_object(
     if not isinstance(found, dict):
         raise ValueError('it holds no object')
     return found
+
+
+def is_seed(
+    name: str,  # Of a directory
+) -> bool:
+    "Return whether a directory is called as that of a run: 0, 1, 2, …"
+    return name.isascii() and name.isdecimal()

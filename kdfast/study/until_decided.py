@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from kdfast.analysis.design import Declared
-from kdfast.analysis.differences import differences_from
+from kdfast.analysis.differences import differences_from, refuse_left_out
 from kdfast.analysis.matrix import EXPERIMENTS, answer_question
 from kdfast.core.errors import KdfastError, listed
 from kdfast.runs.find import find_runs
@@ -45,6 +45,7 @@ def look_at_recipes(
     "Look at the verdicts of all recipes. Raises KdfastError for a recipe whose runs have no accuracy."
     found = differences_from(find_runs(runs_dir, data), declared.against, declared.margin, declared.metric)
     rows = [row for row in found if row['recipe'] in declared.recipes]
+    refuse_left_out(rows)
     if missing := set(declared.recipes) - {row['recipe'] for row in rows}:
         raise KdfastError(f'no accuracy to compare: {listed(sorted(missing))} trains no classifier; leave it out')
     return ', '.join(f'{row["recipe"]} {row["verdict"]}' for row in rows), enough(rows)

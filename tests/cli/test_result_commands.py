@@ -3,10 +3,19 @@
 import csv
 import io
 import json
+import shlex
+import shutil
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 from conftest import make
+from rich.console import Console
+
+from kdfast.cli.against import choice_flags
+from kdfast.report.summary import run_summary
+from kdfast.runs.find import find_runs
+from kdfast.runs.recipes import find_recipe
 
 
 def test_compare_is_the_reports_table(study, kdfast):
@@ -63,6 +72,96 @@ def test_confusion_beside_another(study, kdfast):
         facts['class_accuracy']['bee'] == matrix[1][1] / sum(matrix[1])
         and sum(map(sum, facts['against_confusion'])) == 36
     )
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    "Two seeds of three recipes, with other matrices and predictions for each; seed 1 differs from seed 0"
+    for recipe, n in (('teacher', 9), ('kd', 8), ('baseline', 6)):
+        for seed in (0, 1):
+            right = n - seed
+            images = dict(right=[1] * right + [0] * (10 - right), confusion=[[right, 10 - right], [0, 0]])
+            make(tmp_path, recipe, seed, **images)
+    return tmp_path
+
+
+def paired(kdfast, *arguments):
+    "Return the first numbers of both matrices"
+    done = kdfast('confusion', *arguments, '--json')
+    assert done.status == 0, done.err
+    found = json.loads(done.out)
+    return found['confusion'][0][0], found['against_confusion'][0][0]
+
+
+def test_the_other_run_has_the_seed_of_a_path(pairs, kdfast, monkeypatch):
+    path = pairs / 'pets' / 'kd' / '1'
+    assert paired(kdfast, path, '--against', 'teacher', '--runs', pairs) == (7, 8)
+    assert paired(kdfast, 'kd', '--against', path, '--runs', pairs) == (8, 7)
+    monkeypatch.chdir(path)
+    for own in ('.', '../1', '../../kd/1', './'):
+        assert paired(kdfast, own, '--against', '../../baseline/0', '--runs', pairs) == (7, 6)
+        assert paired(kdfast, own, '--against', 'teacher', '--runs', pairs) == (7, 8)
+    monkeypatch.chdir('..')
+    shown = kdfast('confusion', '0', '--against', '../baseline/1').out
+    assert 'kd, seed 0: rows are' in shown and 'baseline, seed 1' in shown
+    path.rename(pairs / 'mine')  # a run directory of another name is what its result says
+    assert paired(kdfast, pairs / 'mine', '--against', 'teacher', '--runs', pairs) == (7, 8)
+
+
+@pytest.mark.parametrize('option', [('--seed', 1), ('--data', 'nosuch'), ('--seed', 0), ('--data', 'pets')])
+@pytest.mark.parametrize('command', [['confusion'], ['export', '--to', 'x.onnx'], ['predict']])
+def test_a_path_is_refused_beside_what_chooses_a_run(pairs, kdfast, command, option):
+    name, *others = command
+    image = ['x.png'] if name == 'predict' else []
+    done = kdfast(name, pairs / 'pets' / 'kd' / '0', *image, *others, *option, '--runs', pairs)
+    assert done.status == 2 and f'{option[0]} {option[1]} chooses among runs' in done.err, done.err
+
+
+def test_an_exported_file_is_refused_beside_what_chooses_a_run(kdfast):
+    assert '--seed 1 chooses among runs' in kdfast('predict', 'x.onnx', 'x.png', '--seed', 1).err
+
+
+@pytest.mark.parametrize('file', ['predictions.npz', 'confusion.csv'])
+@pytest.mark.parametrize('recipe', ['kd', 'baseline'])
+def test_a_lost_file_is_called_missing(pairs, kdfast, file, recipe):
+    (pairs / 'pets' / recipe / '0' / file).unlink()
+    done = kdfast('confusion', 'kd', '--against', 'baseline', '--runs', pairs)
+    assert done.status == 2 and f'{recipe}/0/{file} is missing: remove' in done.err, done.err
+    old = json.loads((pairs / 'pets' / recipe / '0' / 'run.json').read_text())
+    (pairs / 'pets' / recipe / '0' / 'run.json').write_text(json.dumps(old | dict(files={})))
+    done = kdfast('confusion', 'kd', '--against', 'baseline', '--runs', pairs)
+    assert f'{recipe}/0/{file} is missing: remove' in done.err, done.err  # a record of no files: it classified
+
+
+def test_names_that_are_no_seeds_are_no_runs(pairs, kdfast):
+    for name in ('²', 'x', '٣'):
+        shutil.copytree(pairs / 'pets' / 'kd' / '0', pairs / 'pets' / 'kd' / name)
+    assert len(json.loads(kdfast('ls', '--json', '--runs', pairs).out)['runs']) == 6
+
+
+@pytest.mark.parametrize('network', [None, 'my nets/net.py:tiny', "it's (a=1).py:x"])
+@pytest.mark.parametrize('data', [['pets'], ['pets', 'my zoo']])
+@pytest.mark.parametrize('where', ['runs', 'my runs', 'other'])
+def test_the_proposed_comparison_works(tmp_path, kdfast, monkeypatch, network, data, where):
+    monkeypatch.chdir(tmp_path)
+    for recipe in ('baseline', 'kd'):
+        found = find_recipe(recipe)
+        arguments = found.resolve(dict(student=network) if network else {})
+        for name in data:
+            for seed in (0, 1):
+                run = make(Path(where), found.folder_name(arguments), seed, name, valid_accuracy=0.8, params=1)
+    told = kdfast('compare', *([] if where == 'runs' else ['--runs', where])).out
+    summary = Console(width=300, record=True, file=io.StringIO())
+    others = find_runs(Path(where), run.data)
+    summary.print(run_summary(run, others, flags=choice_flags(Path(where), run.data)))
+    lines = [*told.splitlines(), *summary.export_text().splitlines()]
+    proposed = [line.partition(' tells ')[0].strip() for line in lines if ' tells ' in line]
+    assert len(proposed) == len(data) + 1
+    for name, command in zip([*sorted(data), run.data], proposed):
+        program, *words = shlex.split(command)
+        done = kdfast(*words)
+        assert program == 'kdfast' and done.status == 0 and '+0.00' in done.out, (command, done.err)
+        assert done.out.split('\n')[1] == name if len(data) > 1 else '--data' not in command
 
 
 def test_check_names_what_is_wrong_with_a_run(study, kdfast, tmp_path):

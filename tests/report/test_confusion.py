@@ -1,22 +1,27 @@
+import shutil
+
 import numpy as np
 import pytest
-from conftest import make
+from conftest import make, seal
 from rich.console import Console
+from test_summary import teach
 
 from kdfast.analysis.confusion import confusion_summary
 from kdfast.core.errors import KdfastError
+from kdfast.report.classes import class_accuracy_rows
 from kdfast.report.confusion import confusion_view
+from kdfast.runs.find import find_runs
 from kdfast.stats.intervals import mcnemar
 
 ACTUAL = [0] * 10 + [1] * 10 + [2] * 4
 
 
-def run(runs, recipe, predicted, actual=ACTUAL, classes='abc'):
+def run(runs, recipe, predicted, actual=ACTUAL, classes='abc', more={}):
     "A run whose confusion matrix is that of its predictions"
     matrix = np.zeros((3, 3), int)
     for a, p in zip(actual, predicted):
         matrix[a][p] += 1
-    folder = make(runs, recipe, 0, confusion=matrix.tolist(), classes=classes)
+    folder = make(runs, recipe, 0, confusion=matrix.tolist(), classes=classes, **more)
     np.savez(folder / 'predictions.npz', actual=actual, predicted=predicted)
     return folder
 
@@ -76,3 +81,35 @@ def test_other_classes_or_images_do_not_compare(mine, tmp_path):
     for wrong in (dict(classes='xyz'), dict(actual=ACTUAL[::-1])):
         with pytest.raises(KdfastError, match='only runs on the same data compare'):
             confusion_summary(mine, run(tmp_path / 'zoo', 'kd', [0] * 24, **wrong))
+
+
+@pytest.mark.parametrize('state', ['beside', 'renamed', 'elsewhere', 'gone', 'unreadable', 'unknown'])
+@pytest.mark.parametrize('beside_default', [True, False])
+def test_the_page_shows_a_student_beside_its_own_teacher(tmp_path, state, beside_default):
+    "Not beside the run that has the name `teacher`; without its own, the next student takes its place"
+    home = tmp_path / ('elsewhere' if state == 'elsewhere' else 'runs')
+    own = run(home, 'teacher,epochs=5', [0] * 24)
+    student = run(tmp_path / 'runs', 'kd', ACTUAL, more=dict(teacher_sha256='1'))
+    if state != 'unknown':
+        teach(student, own)
+    if beside_default:
+        default = run(tmp_path / 'runs', 'teacher', [1] * 24)
+        (default / 'weights.safetensors').write_bytes(b'others')
+        seal(default)
+        run(tmp_path / 'runs', 'baseline', ACTUAL[::-1])
+    name = own.recipe
+    if state == 'renamed':
+        name = 'renamed'
+        own.path.parent.rename(own.path.parent.with_name(name))
+    elif state == 'gone':
+        shutil.rmtree(own.path)
+    elif state == 'unreadable':
+        (own / 'predictions.npz').unlink()
+    found = class_accuracy_rows(find_runs(tmp_path / 'runs'))
+    if state in ('beside', 'renamed', 'elsewhere'):
+        assert (found['student'], found['teacher']) == ('kd', name) and found['rows'][0][2] == 1
+        assert found['sentences'][0].startswith(f'kd is more accurate than {name} in')
+    elif beside_default:
+        assert (found['student'], found['teacher']) == ('baseline', 'teacher')
+    else:
+        assert found is None

@@ -12,6 +12,7 @@ from kdfast.analysis.differences import differences_from
 from kdfast.analysis.metrics import ACCURACY, paired_image_values
 from kdfast.core.errors import KdfastError
 from kdfast.report.differences import difference_remarks, difference_table
+from kdfast.report.figures import differences
 from kdfast.runs.find import find_runs
 from kdfast.stats.intervals import over_images, over_seeds
 
@@ -120,6 +121,78 @@ def test_what_verdicts_are_about(tmp_path):
     [row] = differences_from(find_runs(tmp_path / 'two'), 'baseline', 0.008)
     assert row['resplit'] and not usual[0]['resplit'] and row['differ_in'] == ''
     assert any('a new split per seed' in remark for remark in difference_remarks([row]))
+
+
+PROMISE = 'at most 5 % of studies have a wrong verdict among'
+
+
+@pytest.mark.parametrize('uncorrected', [False, True])
+@pytest.mark.parametrize('seeds', [(1,), (2,), (1, 1), (2, 2), (1, 2), (1, 1, 2), (1, 2, 2)])
+def test_what_is_said_of_one_seed_and_of_several(tmp_path, seeds, uncorrected):
+    "The recipes have these numbers of seeds: only those of several are about studies"
+    for seed in range(max(seeds)):
+        make(tmp_path, 'baseline', seed, right=B)
+    for name, n in zip(('kd', 'exp1', 'exp2'), seeds):
+        for seed in range(n):
+            make(tmp_path, name, seed, right=A)
+    rows = differences_from(find_runs(tmp_path), 'baseline', 0.008, uncorrected=uncorrected)
+    said = difference_remarks(rows)
+    several = sum(n > 1 for n in seeds)
+    [one] = [remark for remark in said if 'about these weights' in remark] or ['']
+    [more] = [remark for remark in said if 'about these validation images' in remark] or ['']
+    assert bool(one) == (1 in seeds) and bool(more) == bool(several)
+    assert more.startswith('with several seeds, ' if one else 'verdicts are about these') or not more
+    [rate] = [remark for remark in said if 'simultaneous' in remark or 'uncorrected: ' in remark] or ['']
+    assert bool(rate) == (len(seeds) > 1) and ('of studies' in rate) == (several > 0 and len(seeds) > 1)
+    assert ('simultaneous' in rate) == (not uncorrected and len(seeds) > 1)
+    assert (PROMISE in rate) == (several > 0 and 'simultaneous' in rate)
+    assert ('several seeds' in rate) == (0 < several < len(seeds))
+
+
+STATES = 'diverged', 'failed', 'interrupted'
+
+
+@pytest.mark.parametrize('recipe', ['exp1', 'kd', 'baseline'])
+def test_runs_without_a_result_are_listed_beside_differences(tmp_path, kdfast, recipe):
+    "exp1 has some, kd has nothing else, the baseline has some"
+    for seed in range(5):
+        for name in ('baseline', 'exp1', 'kd'):
+            ended = dict(status=STATES[seed - 2]) if name == recipe and seed > 1 else {}
+            if name != 'kd' or ended:
+                make(tmp_path, name, seed, **ended, valid_accuracy=0.8 + seed / 100)
+    said = [f'not in the table: {recipe}, seed {seed}: {STATES[seed - 2]} (no luck)' for seed in (2, 3, 4)]
+    shown = ' '.join(kdfast('compare', '--against', 'baseline', '--runs', tmp_path).out.split())
+    assert all(remark in shown and remark in differences(tmp_path).html for remark in said)
+
+
+@pytest.mark.parametrize('lacking', [dict(status='interrupted'), dict(status='finished')])
+def test_a_data_set_without_the_reference_is_left_out(tmp_path, kdfast, lacking):
+    several(tmp_path, ['kd'])
+    make(tmp_path, 'exp1', 0, data='zebras', **lacking, valid_accuracy=0.8)
+    against = ('compare', '--runs', tmp_path, '--against')
+    for form in ([], ['--csv'], ['--json']):
+        done = kdfast(*against, 'baseline', *form)
+        assert done.status == 0 and 'left out: no finished run baseline on zebras' in done.err and 'kd' in done.out
+    alone = kdfast(*against, 'baseline', '--data', 'zebras')
+    none = kdfast(*against, 'exp9')
+    assert alone.status == none.status == 2 and alone.out == none.out == ''
+    assert 'exp9 on pets' in none.err and 'exp9 on zebras' in none.err
+
+
+@pytest.mark.parametrize('recipe', ['kd', 'baseline'])
+def test_a_lost_file_leaves_out_what_needs_it(tmp_path, kdfast, recipe):
+    "Of one seed the images; another recipe has several"
+    for name in ('baseline', 'kd'):
+        make(tmp_path, name, 0, right=A if name == 'kd' else B)
+    for seed in (0, 1):
+        make(tmp_path, 'exp1', seed, valid_accuracy=0.9), seed and make(tmp_path, 'baseline', seed, right=B)
+    [alone] = differences_from([f for f in find_runs(tmp_path) if f.recipe != 'kd'], 'baseline', 0.008)
+    (tmp_path / 'pets' / recipe / '0' / 'predictions.npz').unlink()
+    rows = {row['recipe']: row for row in differences_from(find_runs(tmp_path), 'baseline', 0.008)}
+    assert rows['exp1'] == alone and rows['kd']['verdict'] is None
+    done = kdfast('compare', '--against', 'baseline', '--runs', tmp_path)
+    lost = f'{tmp_path}/pets/{recipe}/0/predictions.npz is missing: remove'.replace(' ', '')
+    assert done.status == 0 and 'a file is missing' in done.out and lost in ''.join(done.out.split())
 
 
 def test_runs_of_other_splits_are_no_pairs(tmp_path):

@@ -169,6 +169,8 @@ def test_with_one_seed_the_images_answer(tmp_path):
         and exp1['corrected']['difference'] == pytest.approx(0.1)
         and exp1['raw']['n'] == 100
     )
+    said = ' '.join(text.plain for text in answer_sentences(answer_question(tmp_path, 'pets', range(1), {}, 0.008)))
+    assert 'verdicts are about these weights' in said and '5 %' not in said
     half = (
         1.959964 * (10 - 100 * 0.1**2 + 4 * 2**2) ** 0.5 / 100
     )  # ten images by one, and four that could move it by two

@@ -32,6 +32,13 @@ def test_what_failed_or_diverged_is_listed_and_never_averaged(tmp_path):
     assert 'not in the table: kd, seed 1: diverged (no luck)' in run_remarks(find_runs(tmp_path))
 
 
+def test_a_record_without_a_state_is_listed(tmp_path, kdfast):
+    make(tmp_path, 'kd', 0, valid_accuracy=0.8)
+    (make(tmp_path, 'kd', 1) / 'run.json').write_text('{}')
+    shown = kdfast('ls', '--runs', tmp_path), kdfast('compare', '--runs', tmp_path)
+    assert all(done.status == 0 and 'unknown state' in done.out for done in shown), shown[0].err
+
+
 def test_different_teachers_are_said(tmp_path):
     make(tmp_path, 'kd', 0, teacher_sha256='x')
     make(tmp_path, 'exp1', 0, teacher_sha256='y')

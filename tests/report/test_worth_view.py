@@ -47,6 +47,14 @@ def test_the_value_of_the_best_model_is_that_of_the_metric(metric, named):
     assert f'with seed 2 ({named} on the validation' in sentences(found('yes', BETTER, metric=metric))[1]
 
 
+@pytest.mark.parametrize('n', [0, 5])
+def test_runs_without_a_result_are_listed(n):
+    text = StringIO()
+    facts = found('undecided', OPEN, n=n, next=dict(seeds=8, seconds=9), left_out=['exp2, seed 3: diverged'])
+    Console(file=text, width=80).print(worth_view(facts | dict(sentences=sentences(facts))))
+    assert 'exp2, seed 3: diverged' in text.getvalue()
+
+
 def test_no_has_all_intervals():
     first, second = sentences(found('no', ALIKE, row('kd', 'worse', -0.03, -0.01, seconds=dict(kd=38.0))))
     assert first == (

@@ -140,9 +140,42 @@ def test_the_page_compares_with_each_baseline_where_none_is_as_it_is(tmp_path, k
     assert 'Against the baseline: baseline,epochs=5' in page and 'Against the baseline: baseline,optimizer=sgd' in page
 
 
+@pytest.mark.parametrize('seeds', [1, 2])
+@pytest.mark.parametrize('file', ['confusion.csv', 'predictions.npz', 'metrics.csv'])
+@pytest.mark.parametrize('recipe', ['baseline', 'kd'])
+def test_the_page_says_which_files_are_missing_and_shows_the_rest(tmp_path, kdfast, file, recipe, seeds):
+    for name in ('baseline', 'kd', 'exp1'):
+        for seed in range(seeds):
+            make(tmp_path, name, seed, right=[1] * 60 + [0] * 40)
+    finish(tmp_path)
+    (tmp_path / 'pets' / recipe / '0' / file).unlink()
+    page = page_of(kdfast, tmp_path)
+    assert f'{file} is missing, and what needs it is left out: {recipe}, seed 0' in page
+    assert 'exp1: confusion matrix' in page and 'Against the baseline' in page and 'No recipe to compare' not in page
+    assert ('Nothing to compare: ' in page) == ((recipe, file, seeds) == ('baseline', 'predictions.npz', 1))
+    matrices = (recipe, 'exp1') if file != 'confusion.csv' or seeds == 2 else ('exp1',)
+    assert all(f'{name}: confusion matrix' in page for name in matrices)
+
+
+@pytest.mark.parametrize('seeds', [[0], [0, 1]])
+def test_a_page_without_a_recipe_file(tmp_path, kdfast, seeds):
+    "Which users may remove to resume a run nevertheless; seed 1 has it"
+    images = dict(recorded=dict(images=dict(source='digits')), right=[1] * 60 + [0] * 40)
+    for name in ('kd,epochs=3', 'baseline'):
+        for seed in seeds:
+            make(tmp_path, name, seed, status='finished' if seed or name == 'baseline' else 'interrupted', **images)
+    finish(tmp_path)
+    (tmp_path / 'pets' / 'kd,epochs=3' / '0' / 'recipe.py').unlink()
+    page = page_of(kdfast, tmp_path)
+    assert ('No command: recipe.py is missing' in page) == (seeds == [0])
+    assert ('kdfast run kd --data digits --seed 1 --epochs 3' in page) == (seeds == [0, 1])
+    (tmp_path / 'pets' / 'baseline' / '0' / 'recipe.py').unlink()
+    assert 'baseline/0/recipe.py is missing' in kdfast('confusion', 'baseline,epochs=5', '--runs', tmp_path).err
+
+
 def finish(runs):
     "With what a page wants of every run besides"
-    for folder in find_runs(runs):
+    for folder in [run for run in find_runs(runs) if run.finished]:
         classifies = folder.result['valid_accuracy'] is not None
         more = dict(train_accuracy=0.9, best_valid_accuracy=0.9, train_loss=0.1) if classifies else {}
         (folder / 'result.json').write_text(json.dumps(folder.parsed('result.json', json.loads) | more))

@@ -1,0 +1,92 @@
+"What `compare` prints: differences from one recipe, and CSV. Imports no torch."
+
+import csv
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rich.text import Text
+
+from kdfast.cli.app import out, print_json, print_line, print_note
+from kdfast.cli.options import DEFAULT_RUNS
+from kdfast.core.errors import KdfastError
+from kdfast.runs.options import option_flags
+
+
+def choice_flags(
+    runs: Path,  # Directory of the runs
+    data: str,  # Name of the data set
+) -> list[str]:
+    "Return the options that choose the runs on a data set: --data and --runs, where they are needed."
+    others = {file.parents[2].name for file in runs.glob('*/*/*/run.json')} - {data}
+    chosen = dict(data=data) if others else {}
+    return option_flags(chosen if runs == DEFAULT_RUNS else chosen | dict(runs=runs))
+
+
+def tables_against(
+    by_data,  # Runs by the name of their data set
+    against,  # The run to compare with
+    margin,  # Smallest difference that matters, as a fraction
+    metric,  # What verdicts judge
+    uncorrected,  # Whether every interval has a confidence of 95 %
+):
+    "Return rows by data set; one without the run `against` is left out, with a note, unless all are."
+    from kdfast.analysis.differences import NoReference, differences_from  # scipy takes a while
+
+    tables, lacking = {}, []
+    for name, folders in by_data.items():
+        try:
+            tables[name] = differences_from(folders, against, margin, metric, uncorrected)
+        except NoReference as e:
+            lacking.append(e.message)
+    if not tables:
+        raise KdfastError('; '.join(lacking))
+    for message in lacking:
+        print_note(f'left out: {message}')
+    return tables
+
+
+def print_differences(
+    tables,  # Rows of `differences_from` by the name of their data set
+    by_data,  # Runs by the same
+    against,  # The run that was compared with
+    as_json,  # Print JSON instead of tables
+    as_csv,  # Print CSV instead of tables
+):
+    "Print the differences from the recipe `against`; one table per data set."
+    from kdfast.report.differences import difference_remarks, difference_table, verdict_texts
+    from kdfast.report.left_out import unfinished_remarks
+
+    rows = [dict(data=name) | row for name, table in tables.items() for row in table]
+    if as_json:
+        return print_json(rows)
+    if as_csv:
+        columns = list(dict.fromkeys(name for row in rows for name in row if name != 'seeds'))
+        return print_csv([columns, *([row.get(name) for name in columns] for row in rows)])
+    for name, table in tables.items():
+        print_heading(name)
+        if table:
+            out.print(
+                *verdict_texts(table), Text(), difference_table(table), *map(Text, difference_remarks(table)), sep='\n'
+            )
+        else:
+            print_line(f'no other recipe than {against} has finished runs')
+        for remark in unfinished_remarks(by_data[name]):
+            out.print(Text(remark))
+
+
+def print_heading(
+    data,  # Name of the data set
+):
+    "Print the name of a data set above its table."
+    out.print(Text(f'\n{data}\n', style='bold'))
+
+
+def print_csv(
+    rows: Iterable[Sequence],  # The header is the first
+):
+    "Print rows as CSV. Text that a spreadsheet would take for a formula is escaped."
+    from kdfast.core.atomic import escape_csv_cell
+
+    writer = csv.writer(sys.stdout, lineterminator='\n')
+    writer.writerows([escape_csv_cell(cell) for cell in row] for row in rows)
