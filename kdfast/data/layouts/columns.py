@@ -106,7 +106,7 @@ def usual_labels(
     columns: list[str],  # Names of the columns that may hold labels
     usual: tuple[str, ...] = LABEL_COLUMNS,  # Usual names, the likeliest first
 ) -> list[str]:  # The likeliest first
-    "Return the columns that are called like labels; id, which may be of images or patients, only if it is alone."
+    "Return the columns that are called like labels; id, perhaps of patients, only if it is alone."
     names = {column: normalize_name(column) for column in columns}
     known = [column for column in columns if names[column] in usual and (names[column] != 'id' or len(columns) == 1)]
     return sorted(known, key=lambda column: usual.index(names[column]))
