@@ -27,7 +27,7 @@ from kdfast.data.layouts.rows import is_table
 from kdfast.data.layouts.splits import SPLIT_NAMES
 from kdfast.data.naming import run_name, source_stamp
 
-CACHE_VERSION = 4
+CACHE_VERSION = 4  # raised when the same files are read with other labels or splits
 LARGE_ARCHIVE = 2**26  # bytes; hashing more at every start would be felt
 
 
