@@ -138,6 +138,8 @@ def note_columns(
     notes: Notes,  # Receives the notes
 ):
     "Add notes on lists of 0 and 1, and on columns whose names promise splits or labels in vain."
+    if columns.indicators:
+        notes.add(INDICATORS_NOTE, '')
     labels = [columns.label] if isinstance(columns.label, int) else columns.label
     is_usual = any(normalize_name(columns.header[i]) in LABEL_COLUMNS for i in labels)
     for i, name in enumerate(columns.header):
