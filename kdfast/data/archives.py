@@ -124,7 +124,7 @@ def _tar_members(archive):
 def check_end(
     archive: tarfile.TarFile,  # After all of its members
 ):
-    "Raise tarfile.ReadError if a tar does not end as it should: tarfile itself ends at any damaged member."
+    "Raise tarfile.ReadError if a tar does not end as it should: tarfile ends at any damaged member."
     archive.fileobj.seek(archive.offset)
     if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise tarfile.ReadError('it is truncated or damaged')

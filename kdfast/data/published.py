@@ -63,7 +63,7 @@ def find_images(
     name: str,  # One of NAMES
     reading: Reading,  # How to read the images
 ) -> tuple[Source, Arrangement]:
-    "Download a data set on its first use, and return its images. Raises KdfastError if the download fails."
+    "Download a data set on its first use, and return its images. Raises KdfastError without it."
     class_name, splits = NAMES[name]
     root = cache_home() / 'torchvision'
     datasets = {split: _download(class_name, arguments, root) for split, arguments in splits.items()}

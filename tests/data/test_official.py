@@ -199,6 +199,31 @@ def test_names_of_classes_that_are_not_unique_are_not_merged(tmp_path):
 # Shards
 
 
+@pytest.mark.parametrize('there,missing', [((0, 2, 4), '2 (data/train-00001-of-00005.parquet, …)'), (range(5), '')])
+def test_missing_shards_of_parquet_give_a_note(there, missing, tmp_path):
+    "One may train on a part of a data set"
+    content = samples.parquet(samples.TRAIN)['data/train-00000-of-00001.parquet']
+    files = {f'data/train-{k:05}-of-00005.parquet': content for k in there}
+    notes = load(str(samples.to_folder(tmp_path / 'set', files))).notes
+    assert [note for note in notes if 'shards' in note] == [f'shards that are missing: {missing}'] * bool(missing)
+
+
+@pytest.mark.parametrize('seed', range(40))
+@pytest.mark.parametrize(
+    'name', ['Hugging Face Parquet', 'Arrow, save_to_disk', 'CIFAR-10, Python', 'WebDataset, .json']
+)
+def test_changed_bytes_are_no_error_of_another_kind(name, seed, tmp_path):
+    random, files = np.random.default_rng(seed), dict(samples.SOURCES[name][0]())
+    file = random.choice(sorted(files))
+    content = bytearray(files[file])
+    for place in random.integers(min(len(content), random.choice([128, len(content)])), size=5):
+        content[place] = random.integers(256)
+    try:
+        load(str(samples.to_folder(tmp_path / 'set', files | {file: bytes(content)})))
+    except KdfastError:
+        pass
+
+
 def shard(*members):
     "A tar of (name, content), in which names may be repeated; a link has no content"
     out = io.BytesIO()

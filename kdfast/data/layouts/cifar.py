@@ -38,7 +38,7 @@ def matches(
 def read(
     source: Source,  # Files of the data set
 ) -> Listing:
-    "List the images in the order of the batches. Raises KdfastError for missing batches and for other pickles."
+    "List the images in the order of the batches. Raises KdfastError for missing and other files."
     files = find_official(source, CIFAR10_FILES | CIFAR100_FILES)
     if files.keys() & CIFAR10_FILES and len(files.keys() & CIFAR100_FILES) > 1:
         raise KdfastError(f'{source.path}: found CIFAR-10 and CIFAR-100: pass the folder of one of them')

@@ -101,7 +101,7 @@ def unique_names(
     name: str,  # Of the file with the names
     classes: list[str],  # Its names of classes
 ) -> list[str] | None:
-    "Return the names of the classes; None, with a note, if they are not unique. Raises KdfastError for none."
+    "Return the names of the classes; None, with a note, if not unique. Raises KdfastError for none."
     if not classes:
         raise KdfastError(f'{source.path}: {name} has no names of classes: download it again')
     twice = [one for i, one in enumerate(classes) if one in classes[:i]]
