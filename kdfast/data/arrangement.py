@@ -54,7 +54,7 @@ def arrange(
     if validates == 'valid' and by_split['test']:
         splits['test'] = by_split['test']
         source.notes.add(f'test images, evaluated once, after training: {len(by_split["test"]):,}', '')
-    return Arrangement(splits, _checked_classes(source, splits, listing.classes), listing.layout, validates)
+    return Arrangement(splits, _checked_classes(source, splits, listing), listing.layout, validates)
 
 
 def _check_kind_of_labels(source, listing):
@@ -77,14 +77,14 @@ def _check_kind_of_labels(source, listing):
         source.notes.add(f'images without any label: {without:,}', '')
 
 
-def _checked_classes(source, splits, known):
+def _checked_classes(source, splits, listing):
     "Names of the classes in the order of the labels; adds notes on unusual classes. Raises KdfastError"
     counts = {
         split: Counter(name for item in items for name in names_of(item.label)) for split, items in splits.items()
     }
     train = counts['train']
-    if known:
-        _check_known(source, known, counts)
+    if listing.classes:
+        _check_known(source, listing.classes, counts)
     for split, labels in counts.items():
         untrained = sorted(labels.keys() - train.keys())
         if untrained:
@@ -96,7 +96,7 @@ def _checked_classes(source, splits, known):
         raise KdfastError(
             f'{source.path}: found one class, {next(iter(train))}: expected at least two{table_hint(source)}'
         )
-    names = known or in_order(train)
+    names = listing.classes or (sorted if listing.by_text else in_order)(train)
     unprintable = [repr(name) for name in names if not name.isprintable() or not name]
     if unprintable:
         raise KdfastError(

@@ -6,6 +6,7 @@ import tarfile
 import numpy as np
 import pytest
 import samples
+from torchvision.datasets import ImageFolder
 
 from kdfast.core.errors import KdfastError
 from kdfast.data import load
@@ -45,6 +46,14 @@ def test_numbers_keep_their_order():
 )
 def test_order_of_names(names, expected):
     assert in_order(dict.fromkeys(names)) == expected
+
+
+def test_folders_are_in_the_order_of_other_libraries(tmp_path):
+    for i, number in enumerate(NUMBERS):
+        file = tmp_path / 'train' / str(number) / f'{i}.png'
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(samples.writer('PNG')(IMAGES[i]))
+    assert load(str(tmp_path)).classes == ImageFolder(tmp_path / 'train').classes == sorted(map(str, range(12)))
 
 
 def shards(folder, labels, classes):

@@ -28,6 +28,7 @@ class Listing:
     layout: str  # Name of the layout, for reports
     items: list[Item]  # In any order
     classes: list[str] | None = None  # In the order of the labels; None: by number or by name
+    by_text: bool = False  # Without `classes`: always by name, as torchvision, timm and fastai sort folders
 
 
 @dataclass

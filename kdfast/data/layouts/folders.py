@@ -204,4 +204,4 @@ def _listing(source, images, places, layout, splits):
         items.append(Item(name, split, label, source.files[name]))
         if len(parts) > depth + 2 and parts[:-1] not in splits:
             source.notes.add('in folders below the one of their class', name)
-    return Listing(layout, items)
+    return Listing(layout, items, by_text=True)
