@@ -10,11 +10,11 @@ from kdfast.data.layouts.arrays import make_items
 from kdfast.data.layouts.base import Listing, Source
 from kdfast.data.layouts.official_files import (
     check_complete,
+    check_names,
     find_official,
     name_labels,
     note_missing_names,
     note_others,
-    unique_names,
 )
 from kdfast.data.safe_pickle import load_pickle
 
@@ -61,7 +61,7 @@ def read(
 
 
 def _class_names(files, meta_file, key, source):
-    "The names of the classes, or None, with a note, if they are missing or not unique"
+    "The names of the classes, or None, with a note, if they are missing"
     if meta_file not in files:
         note_missing_names(source, meta_file)
         return None
@@ -71,7 +71,7 @@ def _class_names(files, meta_file, key, source):
         note_missing_names(source, f'{key} in {meta_file}')
         return None
     names = [name.decode(errors='backslashreplace') if isinstance(name, bytes) else str(name) for name in names]
-    return unique_names(source, name, names)
+    return check_names(source, name, names)
 
 
 class BatchImages:

@@ -81,11 +81,11 @@ def read_text(
 def read_class_names(
     source: Source,  # Files of the data set
     name: str,  # Of a text file in the source, with one class per line
-) -> list[str] | None:
-    "Return the names of the classes; None, with a note, if they are not unique. Raises KdfastError."
+) -> list[str]:
+    "Return the names of the classes. Raises KdfastError for a file that cannot be read or has none."
     where = f'{source.path}: {name}'
     lines = read_text(source.files[name], where).splitlines()
-    return unique_names(source, name, [line.strip() for line in lines if line.strip()])
+    return check_names(source, name, [line.strip() for line in lines if line.strip()])
 
 
 def note_missing_names(
@@ -96,18 +96,15 @@ def note_missing_names(
     source.notes.add(f'classes are called by their numbers, because there is no {official}', '')
 
 
-def unique_names(
-    source: Source,  # Receives the note
+def check_names(
+    source: Source,  # Files of the data set
     name: str,  # Of the file with the names
     classes: list[str],  # Its names of classes
-) -> list[str] | None:
-    "Return the names of the classes; None, with a note, if not unique. Raises KdfastError for none."
+) -> list[str]:
+    "Return the names of the classes. Raises KdfastError for none."
     if not classes:
         raise KdfastError(f'{source.path}: {name} has no names of classes: download it again')
-    twice = [one for i, one in enumerate(classes) if one in classes[:i]]
-    if twice:
-        source.notes.add('names of classes ignored, because they are not unique', twice[0])
-    return None if twice else classes
+    return classes
 
 
 def name_labels(
