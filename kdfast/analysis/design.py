@@ -2,15 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import groupby
 from math import isfinite
 from pathlib import Path
 
 from kdfast.analysis.metrics import METRICS
 from kdfast.core.atomic import write_json
 from kdfast.core.errors import KdfastError
+from kdfast.core.format import ranges
 from kdfast.runs.run_dir import locate_run, utc_now
 from kdfast.stats.sequential import LOOKS, Design, by_union_bound
 
@@ -74,7 +73,7 @@ def declare(
         looks = wanted.looks or known.looks
         if (known.looks, known.margin, known.metric) != (looks, wanted.margin, wanted.metric):
             raise KdfastError(
-                f'this study was declared on {known.declared[:10]} with looks at {listed_looks(known.looks)} seeds, a '
+                f'this study was declared on {known.declared[:10]} with looks at {ranges(known.looks)} seeds, a '
                 f'margin of {100 * known.margin:g} points and --metric {known.metric} ({file}), and its error rate '
                 'holds for that alone. Give the same margin and metric and no other looks, or start a study of its own '
                 'with --runs'
@@ -144,12 +143,3 @@ def parse_looks(
         return tuple(int(word) for word in text.split(','))
     except ValueError:
         raise KdfastError(f'--looks {text}: expected numbers of seeds, such as 3,5,8,12,20') from None
-
-
-def listed_looks(
-    looks: Sequence[int],  # At least one
-):
-    "Format numbers of seeds for a sentence, for example: 3, 5 and 8; or 4 to 10, 12, 14 and 16."
-    runs = [[n for _, n in run] for _, run in groupby(enumerate(looks), key=lambda pair: pair[1] - pair[0])]
-    parts = [part for run in runs for part in ([f'{run[0]} to {run[-1]}'] if len(run) > 2 else map(str, run))]
-    return f'{", ".join(parts[:-1])} and {parts[-1]}' if len(parts) > 1 else parts[0]

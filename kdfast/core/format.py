@@ -1,6 +1,7 @@
 """Format numbers and names for readers. Imports no torch."""
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from textwrap import wrap
 
 from rich.console import Console
@@ -119,3 +120,12 @@ def wrap_name(
                 lines.append('')
             lines[-1] += part
     return Text('\n'.join(lines)[:-1])
+
+
+def ranges(
+    numbers: Sequence[int],  # At least one, ascending
+) -> str:
+    "Format whole numbers for a sentence, for example: 3, 5 and 8; or 4 to 10, 12, 14 and 16."
+    runs = [[n for _, n in run] for _, run in groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0])]
+    parts = [part for run in runs for part in ([f'{run[0]} to {run[-1]}'] if len(run) > 2 else map(str, run))]
+    return f'{", ".join(parts[:-1])} and {parts[-1]}' if len(parts) > 1 else parts[0]

@@ -6,8 +6,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from kdfast.analysis.design import listed_looks
 from kdfast.analysis.matrix import EXPERIMENTS
+from kdfast.core.format import ranges
 from kdfast.report.differences import (
     STYLES,
     confidences_of,
@@ -129,7 +129,7 @@ def error_rate_sentence(
             'studies, one of the two in more.'
         )
     return (
-        f'Declared on {declared["declared"][:10]}, with looks at {listed_looks(declared["looks"])} seeds: over all of '
+        f'Declared on {declared["declared"][:10]}, with looks at {ranges(declared["looks"])} seeds: over all of '
         f'them, at most 5 % of studies are wrong about {primary}, the primary contrast; likewise about {secondary}, by '
         'itself.'
     )

@@ -11,9 +11,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from kdfast.analysis.design import listed_looks
 from kdfast.core.errors import listed
-from kdfast.core.format import duration
+from kdfast.core.format import duration, ranges
 from kdfast.stats.planning import SHARE
 
 LONG = 6000  # seconds above which hours are shown
@@ -23,7 +22,7 @@ def plan_view(
     found: dict,  # See above
 ) -> Group:
     "Return the seeds, the minutes and the disk space that a study is expected to need."
-    looks = listed_looks(found['looks'])
+    looks = ranges(found['looks'])
     known = f', declared on {found["declared"]}' if found['declared'] else ''
     title = f'\n{listed(found["recipes"])} on {found["data"]}: looks at {looks} seeds{known}\n'
     meaning = (

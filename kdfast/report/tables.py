@@ -8,11 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from kdfast.analysis.alike import TEACHER, differing_seeds, differing_settings
-from kdfast.analysis.design import listed_looks
 from kdfast.analysis.measures import MEASURES
 from kdfast.analysis.results import has_several_labels, main_score
 from kdfast.core.errors import listed
-from kdfast.core.format import duration, fits_width, percent, wrap_name
+from kdfast.core.format import duration, fits_width, percent, ranges, wrap_name
 from kdfast.report.left_out import UNKNOWN, unfinished_remarks
 from kdfast.runs.recipes import study_order
 from kdfast.runs.run_dir import RunDir
@@ -139,7 +138,7 @@ def teacher_remarks(
     for seed, hashes in sorted(teachers.items()):
         seeds[len(hashes)].append(seed)
     return [
-        f'the students of seed{"s" * (len(found) > 1)} {listed_looks(found)} had {n} different teachers: do not '
+        f'the students of seed{"s" * (len(found) > 1)} {ranges(found)} had {n} different teachers: do not '
         'compare their accuracies'
         for n, found in seeds.items()
         if n > 1

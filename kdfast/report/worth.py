@@ -9,11 +9,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from kdfast.analysis.design import listed_looks
 from kdfast.analysis.metrics import ACCURACY, METRICS
 from kdfast.analysis.worth import NO, YES, chosen_row
 from kdfast.core.errors import listed
-from kdfast.core.format import duration, interval_text, percent, signed_points, wrap_name
+from kdfast.core.format import duration, interval_text, percent, ranges, signed_points, wrap_name
 from kdfast.report.differences import STYLES
 from kdfast.report.plan import margin_text
 
@@ -198,7 +197,7 @@ def remarks(
     "Return what the intervals are about."
     confidences = sorted({row['confidence'] for row in found['recipes']})
     said = [
-        f'intervals of a declared design (looks at {listed_looks(found["looks"])} seeds, '
+        f'intervals of a declared design (looks at {ranges(found["looks"])} seeds, '
         f'{len(found["recipes"])} recipes; confidence {", ".join(f"{100 * c:.2f} %" for c in confidences)}): they hold '
         'together, so that at most 5 % of such answers are wrong, however the best recipe is chosen',
         'about these validation images, this teacher and these epochs; points are means, which are too high on '
