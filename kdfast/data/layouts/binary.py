@@ -21,6 +21,7 @@ from kdfast.data.layouts.official_files import (
     note_others,
     read_class_names,
     read_whole,
+    unique_or_none,
 )
 from kdfast.data.layouts.records import Records
 
@@ -64,7 +65,7 @@ def _classes(source, files, names_file):
     if names_file not in files:
         note_missing_names(source, names_file)
         return None
-    return read_class_names(source, files[names_file])
+    return unique_or_none(source, read_class_names(source, files[names_file]))
 
 
 # IDX

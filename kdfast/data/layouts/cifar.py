@@ -15,6 +15,7 @@ from kdfast.data.layouts.official_files import (
     name_labels,
     note_missing_names,
     note_others,
+    unique_or_none,
 )
 from kdfast.data.safe_pickle import load_pickle
 
@@ -61,7 +62,7 @@ def read(
 
 
 def _class_names(files, meta_file, key, source):
-    "The names of the classes, or None, with a note, if they are missing"
+    "The names of the classes, or None, with a note, if they are missing or not unique"
     if meta_file not in files:
         note_missing_names(source, meta_file)
         return None
@@ -71,7 +72,7 @@ def _class_names(files, meta_file, key, source):
         note_missing_names(source, f'{key} in {meta_file}')
         return None
     names = [name.decode(errors='backslashreplace') if isinstance(name, bytes) else str(name) for name in names]
-    return check_names(source, name, names)
+    return unique_or_none(source, check_names(source, name, names))
 
 
 class BatchImages:

@@ -107,6 +107,18 @@ def check_names(
     return classes
 
 
+def unique_or_none(
+    source: Source,  # Receives the note
+    classes: list[str],  # Names of classes
+) -> list[str] | None:
+    "Return the names of the classes; None, with a note, if two are equal: their numbers are their names."
+    twice = next((name for i, name in enumerate(classes) if name in classes[:i]), None)
+    if twice is None:
+        return classes
+    source.notes.add('names of classes ignored, because they are not unique', twice)
+    return None
+
+
 def name_labels(
     labels: Sequence[int],  # Of each image
     classes: list[str] | None,  # Names of the classes; None: their numbers are their names
