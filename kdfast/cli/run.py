@@ -156,7 +156,7 @@ def load_data(
     """
     if seed < 0:
         raise KdfastError(f'--seed {seed}: expected 0 or more')
-    keep_freed_memory()
+    keep_freed_memory()  # decoding allocates the same blocks again and again, as training does
     with without_collection():
         from kdfast.data.sources import load, with_own_name
 

@@ -20,6 +20,7 @@ from kdfast.data.arrays import PixelSummary, count_values, digest
 from kdfast.data.bit_depth import describe_scaling
 from kdfast.data.decode_choice import decode_each_epoch
 from kdfast.data.decode_progress import show_progress
+from kdfast.data.disk_space import writing_images
 from kdfast.data.files import read_file
 from kdfast.data.image_statistics import ImageStatistics
 from kdfast.data.jpeg import prepare
@@ -130,17 +131,18 @@ def decode_arrangement(
     "Decode the images of each split. Raises KdfastError as `decode` does."
     each_epoch = decode_each_epoch(reading.decode, source, arrangement, folder, side)
     writers, splits = _writers(source, arrangement, folder, each_epoch)
-    _write_images(source, splits, writers, side)
     statistics = writers['train'].statistics
-    value_range = statistics.value_range(reading.range)
-    try:
-        for writer in writers.values():
-            writer.finish(value_range, source)
-    except KdfastError:
-        source.check()  # names the images that cannot be read, which may be why
-        raise
-    if 'valid' not in writers:
-        writers['train'].write_empty('valid')
+    with writing_images(folder):
+        _write_images(source, splits, writers, side)
+        value_range = statistics.value_range(reading.range)
+        try:
+            for writer in writers.values():
+                writer.finish(value_range, source)
+        except KdfastError:
+            source.check()  # names the images that cannot be read, which may be why
+            raise
+        if 'valid' not in writers:
+            writers['train'].write_empty('valid')
     for name in statistics.deep:
         source.notes.add(describe_scaling(value_range, statistics.kind), name)
     if reading.range and not statistics.deep:

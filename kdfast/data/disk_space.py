@@ -2,6 +2,8 @@
 
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from kdfast.core.errors import KdfastError
@@ -13,10 +15,7 @@ def check_disk_space(
     folder: Path,  # Where decoded images will be written
     n_bytes: int,  # Their size
 ):
-    """Print a message for a large data set. Raises KdfastError if the disk is too small.
-
-    Writing to a memory-mapped file on a full disk would end the process.
-    """
+    "Print a message for a large data set. Raises KdfastError if the disk is too small."
     free = shutil.disk_usage(folder).free
     if n_bytes > free:
         raise KdfastError(
@@ -26,6 +25,20 @@ def check_disk_space(
         )
     if n_bytes > LARGE:
         print(f'kdfast: the decoded images take {gigabytes(n_bytes)} in {folder.parent}', file=sys.stderr)
+
+
+@contextmanager
+def writing_images(
+    folder: Path,  # Where decoded images are written
+) -> Iterator[None]:
+    "Raise KdfastError if the disk has become full, or fails, while images are written in the context."
+    try:
+        yield
+    except OSError as e:
+        raise KdfastError(
+            f'cannot write the decoded images in {folder.parent} ({e.strerror or e}): make room, use a smaller --size, '
+            'or set XDG_CACHE_HOME to a folder on a larger disk'
+        ) from e
 
 
 def gigabytes(

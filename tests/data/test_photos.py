@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -132,6 +133,22 @@ def test_cifar10_with_size(tmp_path, monkeypatch):
         and plain.augment == 'flip'
     )
     assert (scaled.train[0] == [np.asarray(resize_center_crop(Image.fromarray(image), 18)) for image in images]).all()
+
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='needs a limit for the size of files')
+@pytest.mark.parametrize('n_bytes', [100, 10_000, 30_000])
+def test_a_disk_that_becomes_full_while_images_are_written(photos, n_bytes, capsys):
+    "At the first byte, or after some images; what was written does not remain"
+    from resource import RLIMIT_FSIZE, getrlimit, setrlimit
+
+    before, (soft, hard) = set(cache_home().glob('*')), getrlimit(RLIMIT_FSIZE)
+    setrlimit(RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        with pytest.raises(KdfastError, match=r'cannot write the decoded images in .* \(.+\): make room'):
+            load(str(photos), size=64, decode='once')
+    finally:
+        setrlimit(RLIMIT_FSIZE, (soft, hard))
+    assert set(cache_home().glob('*')) == before
 
 
 def test_full_disk_is_rejected_before_decoding(photos, monkeypatch, capsys):

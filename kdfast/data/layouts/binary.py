@@ -196,9 +196,7 @@ class Stl10Images:
 
 
 def _read_cifar(source):
-    files = find_official(
-        source, {*CIFAR10_FILES, CIFAR10_NAMES, *CIFAR100['train'], *CIFAR100['test'], CIFAR100_NAMES}
-    )
+    files = find_official(source, CIFAR_FILES)
     if files.keys() & CIFAR10_FILES and 'train.bin' in files:
         raise KdfastError(f'{source.path}: found CIFAR-10 and CIFAR-100: pass the folder of one of them')
     is_cifar10 = bool(files.keys() & CIFAR10_FILES)

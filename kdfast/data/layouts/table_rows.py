@@ -157,9 +157,8 @@ def add_header(
     name: str,  # Of the file of the table
 ) -> Table:
     "Return the table with names of columns, if its first line already names an image."
-    has_names = any(
-        normalize_name(cell) in NAME_COLUMNS for cell in table.header
-    )  # the others may be numbers of classes
+    # beside a name of a column, a number is the name of a class rather than that of an image
+    has_names = any(normalize_name(cell) in NAME_COLUMNS for cell in table.header)
     if not any(index.find(cell, name) for cell in table.header if not (has_names and cell.isdigit())):
         return table
     n = len(table.header)
