@@ -8,6 +8,7 @@ import typer
 
 from kdfast.cli.app import DATA, PlainGroup, app, out, print_json, print_line, print_note
 from kdfast.cli.options import DEFAULT_RUNS, DataOptions, JsonOption, changed_flags, expand_groups
+from kdfast.cli.run import load_arguments
 from kdfast.core.errors import KdfastError
 
 
@@ -79,8 +80,7 @@ def describe_data(
     "Decode a data set; print its classes, its sizes, and what training will do with it."
     from kdfast.data import overview
 
-    settings = dict(vars(images))
-    found = overview.facts(settings.pop('data'), **settings)
+    found = overview.facts(**load_arguments(images))
     if as_json:
         print_json(found, ensure_ascii=False)
     else:

@@ -44,6 +44,7 @@ TrustOption = Annotated[
 DECODE_HELP = (
     'Decode images once, to the disk, or in every epoch (default: once, if that fits three quarters of its space).'
 )
+WORKERS_HELP = 'Threads that decode images (default: one per core). They change no pixel.'
 
 DataOption = Annotated[
     str,
@@ -109,7 +110,6 @@ SkipBrokenOption = Annotated[
     bool,
     typer.Option('--skip-broken', rich_help_panel=IMAGES, help='Skip images that cannot be read, and report how many.'),
 ]
-
 LabelsOption = Annotated[
     Optional[str],
     typer.Option(
@@ -119,7 +119,6 @@ LabelsOption = Annotated[
         'of 0 and 1 for each class (default: one).',
     ),
 ]
-
 ResplitOption = Annotated[
     bool,
     typer.Option(
@@ -145,7 +144,6 @@ ThreadsOption = Annotated[
     ),
 ]
 EpochsOption = Annotated[Optional[int], typer.Option(help='Epochs of every run, except of the teacher and stage one.')]
-
 TeacherEpochsOption = Annotated[
     Optional[int], typer.Option(min=0, help='Epochs of the teacher; 0 uses --teacher NAME@FILE as it is.')
 ]
@@ -156,7 +154,7 @@ UnlabeledOption = Annotated[
 
 @dataclass
 class DataOptions:
-    "The data set, and how its images are read, split, augmented and batched: for `kdfast.data.load`."
+    "The data set, and how its images are read, split, augmented and batched."
 
     data: DataOption = PHOTOGRAPHS
     size: SizeOption = None
@@ -171,6 +169,7 @@ class DataOptions:
     decode: Annotated[
         Optional[str], typer.Option(rich_help_panel=IMAGES, metavar='once|each-epoch', help=DECODE_HELP)
     ] = None
+    workers: Annotated[Optional[int], typer.Option(min=1, rich_help_panel=IMAGES, help=WORKERS_HELP)] = None
 
 
 @dataclass

@@ -160,14 +160,24 @@ def load_data(
     with without_collection():
         from kdfast.data.sources import load, with_own_name
 
-    settings = dict(vars(images))
-    data = load(settings.pop('data'), **settings, resplit=seed if resplit else None)
+    data = load(**load_arguments(images), resplit=seed if resplit else None)
     named = with_own_name(data, runs_dir)
     if named.name != data.name:
         print_note(
             f'kdfast: {runs_dir / data.name} has runs on other images; runs on these are in {runs_dir / named.name}'
         )
     return named
+
+
+def load_arguments(
+    images: DataOptions,  # As given
+) -> dict:  # Of `kdfast.data.load`
+    "Set how many threads decode images, which is no part of the data; return the other options."
+    from kdfast.data import decoding_threads
+
+    settings = dict(vars(images))
+    decoding_threads.number = settings.pop('workers')
+    return dict(source=settings.pop('data'), **settings)
 
 
 @contextmanager

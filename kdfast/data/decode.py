@@ -1,6 +1,5 @@
 "Decode all images of a folder, an archive or a data set into arrays, before anything is trained."
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +19,7 @@ from kdfast.data.arrays import PixelSummary, count_values, digest
 from kdfast.data.bit_depth import describe_scaling
 from kdfast.data.decode_choice import decode_each_epoch
 from kdfast.data.decode_progress import show_progress
+from kdfast.data.decoding_threads import decoding_threads
 from kdfast.data.disk_space import writing_images
 from kdfast.data.files import read_file
 from kdfast.data.image_statistics import ImageStatistics
@@ -213,7 +213,7 @@ def _count_once(pixels, is_train):
 
 def _decoded_items(items, decode_group):
     "Yield what `decode_group` returns, in order; files are read in this thread, and decoded in others unless small"
-    pool = ThreadPoolExecutor(os.cpu_count())  # more threads would wait for Python's lock more often
+    pool = ThreadPoolExecutor(decoding_threads(), 'kdfast-decode')  # more would wait for Python's lock
     pending, pending_bytes = deque(), 0
     try:
         for group, n_bytes in _groups(items):

@@ -10,6 +10,7 @@ import numpy as np
 from kdfast.core.errors import KdfastError
 from kdfast.data.arrays import Rows, digest
 from kdfast.data.bit_depth import scale_to_8bit
+from kdfast.data.decoding_threads import decoding_threads
 from kdfast.data.image_table import ImageTable, read_table
 from kdfast.data.pixels import decode_image
 
@@ -68,7 +69,7 @@ class FileImages:
 
 
 class Decoder:
-    "The rows of images that an array of row numbers selects, decoded in a thread per core."
+    "The rows of images that an array of row numbers selects, decoded in several threads."
 
     ndim, dtype = FileImages.ndim, FileImages.dtype
 
@@ -85,17 +86,18 @@ class Decoder:
         def decode(i):
             decoded[i] = self.images.decode(int(rows[i]))
 
-        for _ in decoding_threads(os.getpid()).map(decode, range(len(rows))):
+        for _ in thread_pool(os.getpid(), decoding_threads()).map(decode, range(len(rows))):
             pass
         return decoded
 
 
 @cache
-def decoding_threads(
+def thread_pool(
     pid: int,  # Of this process: threads do not survive a fork
+    n: int,  # Threads
 ) -> ThreadPoolExecutor:
-    "Return the threads of a process that decode images; more than cores, as some wait for the disk."
-    return ThreadPoolExecutor(os.cpu_count() + 2, 'kdfast-decode')
+    "Return the threads of a process that decode images."
+    return ThreadPoolExecutor(n, 'kdfast-decode')
 
 
 def is_decoded_from_files(

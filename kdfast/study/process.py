@@ -91,10 +91,12 @@ def stop_processes(
 def default_jobs(
     threads: int,  # Of each run
 ) -> int:
-    "Return the number of parallel runs: as the cores allow; one on a GPU, whose memory they would share."
+    "Return the number of parallel runs: as usable cores allow; one on a GPU, whose memory they share."
     if has_gpu():
         return 1
-    return max(1, os.cpu_count() // threads)
+    from joblib import cpu_count
+
+    return max(1, cpu_count() // threads)
 
 
 def has_gpu() -> bool:

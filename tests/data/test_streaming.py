@@ -7,7 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
+from functools import partial, partialmethod
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +24,7 @@ from test_arrays import INDICES, outcome, random_index
 
 from kdfast.core.cache_home import cache_home
 from kdfast.core.errors import KdfastError
+from kdfast.data import decode as scan
 from kdfast.data import decode_choice, from_arrays, from_frame, load
 from kdfast.data.arrays import Joined, summarize
 from kdfast.data.dataloaders import loaders
@@ -29,6 +32,7 @@ from kdfast.data.file_images import FileImages, is_decoded_from_files
 from kdfast.data.image_table import read_table, write_table
 from kdfast.data.places import Place
 from kdfast.data.unlabeled import with_unlabeled
+from kdfast.runs.run_dir import RunDir
 
 
 @pytest.fixture(autouse=True)
@@ -179,7 +183,6 @@ def test_nothing_is_written_but_the_table(photos):
 
 
 def test_each_image_is_decoded_once_at_first_and_not_at_the_next_start(images, monkeypatch):
-    from kdfast.data import decode as scan
     from kdfast.data import file_images
 
     decoded = []
@@ -329,6 +332,59 @@ def test_a_file_that_changes_during_training_interrupts_the_run_which_resumes(im
     remove = False
     done = kdfast(*command)
     assert done.status == 0 and 'resumes at epoch' in done.err, done.err
+
+
+def noted_threads(monkeypatch, n):
+    "The names of threads that decode, as they begin; each waits for n of them, so that n decode at the same time"
+    names, barrier = set(), threading.Barrier(n, timeout=20)
+
+    def noted(*given, of):
+        name = threading.current_thread().name
+        if name.startswith('kdfast-decode') and name not in names:
+            names.add(name)
+            barrier.wait()
+        return of(*given)
+
+    monkeypatch.setattr(FileImages, 'decode', partialmethod(noted, of=FileImages.decode))
+    monkeypatch.setattr(scan, '_decode_group', partial(noted, of=scan._decode_group))
+    monkeypatch.setattr(scan, 'SMALL_FILE', 0)  # else the thread of the caller decodes these images
+    return names
+
+
+@pytest.mark.parametrize('how', ['once', 'each-epoch'])
+def test_workers_limit_the_threads_that_decode_and_change_nothing(images, tmp_path, monkeypatch, kdfast, how):
+    words = ['run', 'baseline', '--epochs', 1, '--data', images, '--decode', how, '--runs']
+    runs = []
+    for n in (1, 3):
+        monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / f'cache{n}'))
+        runs.append(tmp_path / str(n) / 'tiny' / 'baseline,epochs=1' / '0')
+        with monkeypatch.context() as patch:
+            names = noted_threads(patch, n)
+            done = kdfast(*words, tmp_path / str(n), '--workers', n)
+        assert done.status == 0 and len(names) == n, done.err
+    assert equal(*map(weights, runs))
+    one, other = (RunDir(run).run for run in runs)
+    assert one['data_sha256'] == other['data_sha256'] and 'workers' not in {**one, **one['images']}
+    again = kdfast(*words, tmp_path / '1', '--workers', 2)
+    assert again.status == 0 and 'is finished; nothing to train' in again.err
+
+
+def test_without_workers_each_core_has_a_thread(images, tmp_path, monkeypatch, kdfast):
+    kdfast('check', images, '--workers', 3)
+    monkeypatch.setenv('LOKY_MAX_CPU_COUNT', '1')
+    for how in ('once', 'each-epoch'):
+        monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / how))
+        with monkeypatch.context() as patch:
+            names = noted_threads(patch, 1)
+            done = kdfast('check', images, '--decode', how)
+        assert done.status == 0 and len(names) == 1, done.err
+
+
+@pytest.mark.parametrize('n', [0, -1, 'many', 1.5])
+@pytest.mark.parametrize('command', [('run', 'kd'), ('lr-find', 'kd'), ('study',), ('worth',), ('plan',), ('check',)])
+def test_a_number_of_workers_that_is_none_is_refused(kdfast, command, n):
+    done = kdfast(*command, '--workers', n)
+    assert done.status == 2 and '--workers' in done.err and done.err.count('\n') == 1
 
 
 def test_check_predicts_and_confused_images(images, tmp_path, kdfast):

@@ -1,10 +1,13 @@
 import json
 import os
+from dataclasses import replace
 
 import pytest
 from conftest import equal, recipe, weights
 from rich.console import Console
 
+from kdfast.cli.options import DataOptions, StudyOptions
+from kdfast.cli.planned import PlannedStudy
 from kdfast.cli.recipes import recipe_command
 from kdfast.cli.run import run_recipe
 from kdfast.data import load
@@ -114,6 +117,21 @@ def test_a_failed_run_is_reported_and_stops_no_other(kdfast, images, tmp_path):
         for seed in range(2)
     }
     assert status == {0: 'failed', 1: 'finished'}
+
+
+def test_the_runs_of_a_study_decode_with_its_workers(kdfast, images, tmp_path):
+    code = 'from kdfast.data import decoding_threads\n    raise RuntimeError(f"{decoding_threads.number} threads")'
+    recipe(tmp_path / 'mine.py', code)
+    done = run(kdfast, images, tmp_path / 'runs', tmp_path / 'mine.py', '--seeds', 1, '--workers', 3)
+    assert done.status == 2 and 'RuntimeError: 3 threads' in done.err
+
+
+def test_one_run_at_a_time_where_there_is_one_core(monkeypatch):
+    monkeypatch.setenv('LOKY_MAX_CPU_COUNT', '1')
+    for threads in (1, 2):
+        training = StudyOptions(threads=threads)
+        assert PlannedStudy([], None, DataOptions(), training, None).jobs == 1
+        assert PlannedStudy([], None, DataOptions(), replace(training, jobs=5), None).jobs == 5
 
 
 def test_runs_that_need_a_failed_run_are_not_started(tmp_path):

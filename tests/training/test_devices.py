@@ -108,7 +108,7 @@ def test_a_gpu_holds_the_images_of_several_runs_once(data, monkeypatch):
 
 def test_a_studys_runs_take_turns_on_a_gpu(monkeypatch):
     assert default_jobs(10**6) == 1
-    monkeypatch.setattr('os.cpu_count', lambda: 8)
+    monkeypatch.setattr('joblib.cpu_count', lambda: 8)
     assert default_jobs(2) == 4
     monkeypatch.setattr('torch.backends.mps.is_available', lambda: True)
     assert default_jobs(2) == 1
