@@ -131,6 +131,18 @@ def kdfast(tmp_path_factory):
     return run
 
 
+@pytest.fixture
+def one_core(monkeypatch):
+    "A process with one core, on a machine for which torch takes more threads, as nothing else is set"
+    from kdfast.training.devices import THREAD_VARIABLES, threads_used
+
+    for name in THREAD_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv('LOKY_MAX_CPU_COUNT', '1')
+    with threads_used(3):
+        yield
+
+
 @pytest.fixture(scope='session')
 def study(kdfast, images, tmp_path_factory):
     "All six recipes on the tiny images, through the command line; trained once, copied by each process of the tests"

@@ -182,10 +182,16 @@ def load_arguments(
 
 @contextmanager
 def quiet_imports():
-    "Show that imports take a while, and hide warnings from torch that users cannot act on."
+    """Show that imports take a while, and hide warnings from torch that users cannot act on.
+
+    Afterwards torch uses no more threads than this process has cores.
+    """
     warnings.filterwarnings('ignore', category=FutureWarning, module='torch')
     with status('importing fastai'), without_collection():
         yield
+        from kdfast.training.devices import limit_threads
+
+        limit_threads()
 
 
 def trust_runs(

@@ -21,7 +21,7 @@ from kdfast.core.explain import error_reason
 from kdfast.core.silence import silenced
 from kdfast.data import load
 from kdfast.data.dataset import Data
-from kdfast.export.predict import BATCH, InferenceModel, classifier, from_network, probabilities
+from kdfast.export.predict import BATCH, InferenceModel, classifier, from_network, onnx_session, probabilities
 from kdfast.models.description import read_description
 from kdfast.models.saved import load_network
 from kdfast.runs import trust
@@ -120,8 +120,6 @@ def converted(
 
     Raises any exception if a conversion fails, and ValueError for other outputs.
     """
-    from onnxruntime import InferenceSession
-
     model, size = InferenceModel(network).eval(), network.build_info['size']
     with (
         patch.object(functional, 'scaled_dot_product_attention', attention_in_4d),
@@ -129,7 +127,7 @@ def converted(
         silenced(),  # a failed conversion prints the whole graph
     ):
         content = convert(model, torch.zeros(2, 3, *size))
-        session = InferenceSession(content, providers=['CPUExecutionProvider'])
+        session = onnx_session(content)
         compare(session, model, size)
     return content
 

@@ -92,11 +92,9 @@ def from_onnx(
 ) -> tuple[Callable, dict]:  # As `classifier`
     "Load an ONNX model that kdfast has exported. Raises KdfastError for any other file."
     try:
-        import onnxruntime
+        session = onnx_session(str(file))
     except ImportError as e:
         raise KdfastError("ONNX needs packages that are not installed: pip install 'kdfast[onnx]'") from e
-    try:
-        session = onnxruntime.InferenceSession(str(file), providers=['CPUExecutionProvider'])
     except Exception as e:  # its exceptions have no common base class
         raise KdfastError(f'{file} is no ONNX file that can be run: {e}') from e
     description = session.get_modelmeta().custom_metadata_map.get('kdfast')
@@ -107,6 +105,17 @@ def from_onnx(
         return session.run(None, dict(images=images))[0]
 
     return classify, parse_description(description, file)
+
+
+def onnx_session(
+    model: str | bytes,  # Path of a file, or its content
+):  # An onnxruntime.InferenceSession
+    "Return what runs an ONNX model on the CPU, with as many threads as torch. Needs ONNX Runtime."
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()  # by default, one per core of the machine
+    return onnxruntime.InferenceSession(model, options, providers=['CPUExecutionProvider'])
 
 
 def probabilities(

@@ -6,12 +6,25 @@ from contextlib import contextmanager
 
 import torch
 
+THREAD_VARIABLES = 'OMP_NUM_THREADS', 'MKL_NUM_THREADS'  # with which users set the number of threads
+
 
 def device_name(
     device: torch.device,  # Training device
 ) -> str:  # The GPU's name; mps, cpu
     "Return the name of a device for run.json."
     return torch.cuda.get_device_name(device) if device.type == 'cuda' else device.type
+
+
+def limit_threads():
+    """Use no more threads than cores that this process may use, unless the user has set their number.
+
+    torch itself counts the cores of the machine, or those that a scheduler assigned, whatever a container's quota is.
+    """
+    from joblib import cpu_count
+
+    if not any(map(os.environ.get, THREAD_VARIABLES)) and torch.get_num_threads() > cpu_count():
+        torch.set_num_threads(cpu_count())
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 "Out of the door: an exported file says what its run said, of the run's images and of any other."
 
 import json
+import os
+import sys
 
 import numpy as np
 import onnxruntime
@@ -13,6 +15,7 @@ from kdfast.core.errors import KdfastError
 from kdfast.export import export, predict
 from kdfast.models.saved import load_network
 from kdfast.runs.run_dir import RunDir
+from kdfast.training.devices import threads_used
 
 
 @pytest.fixture(scope='module')
@@ -173,6 +176,29 @@ def test_what_is_no_network(kdfast, images, tmp_path, name, content, said):
         (tmp_path / name).write_bytes(content)
     done = kdfast('predict', tmp_path / name, images / 'valid' / 'bee' / '000.png')
     assert done.status == 2 and said in done.err and done.err.count('\n') == 1
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='threads are counted in /proc')
+def test_an_onnx_file_is_run_by_as_many_threads_as_the_network(onnx):
+    def n_threads():
+        return len(os.listdir('/proc/self/task'))
+
+    with threads_used(7):
+        before = n_threads()
+        session = predict.onnx_session(str(onnx[0]))
+        assert n_threads() == before + 6  # the thread of the caller is one of them
+    del session
+
+
+def test_predictions_and_exports_use_the_cores_that_there_are(one_core, onnx, study, kdfast, images, tmp_path):
+    kind = study / 'exp2' / '0', onnx[0]
+    for words in (
+        *(('predict', file, images / 'valid' / 'bee' / '000.png') for file in kind),
+        ('export', kind[0], '--to', tmp_path / 'x.safetensors'),
+    ):
+        torch.set_num_threads(3)
+        done = kdfast(*words)
+        assert done.status == 0 and torch.get_num_threads() == 1, done.err
 
 
 def test_a_strangers_onnx_file_says_no_classes(kdfast, images, onnx, tmp_path):

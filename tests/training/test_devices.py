@@ -2,6 +2,8 @@
 
 import gc
 import os
+import subprocess
+import sys
 
 import fastai.callback.mixup
 import pytest
@@ -14,8 +16,9 @@ from kdfast.data.dataloaders import loaders
 from kdfast.data.device_transfer import RESIDENT, as_bytes, make_resident, move_to_device
 from kdfast.distill.mixup import MixUp
 from kdfast.models.study_networks import thin
+from kdfast.runs.run_dir import RunDir
 from kdfast.study.process import default_jobs
-from kdfast.training.devices import device_name, repeatable
+from kdfast.training.devices import THREAD_VARIABLES, device_name, limit_threads, repeatable
 
 CUDA = torch.device('cuda')
 
@@ -112,6 +115,73 @@ def test_a_studys_runs_take_turns_on_a_gpu(monkeypatch):
     assert default_jobs(2) == 4
     monkeypatch.setattr('torch.backends.mps.is_available', lambda: True)
     assert default_jobs(2) == 1
+
+
+COUNT = """
+import os, sys
+if sys.argv[1:]:
+    os.sched_setaffinity(0, map(int, sys.argv[1:]))
+from kdfast.data.decoding_threads import decoding_threads
+from kdfast.study.process import default_jobs
+print(default_jobs(1), decoding_threads())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, 'sched_setaffinity'), reason='cores are assigned to processes on Linux')
+@pytest.mark.parametrize('limit', ['affinity', 'variable'])
+def test_one_thing_at_a_time_where_the_process_has_one_core(limit):
+    "As taskset or SLURM assign it, or as LOKY_MAX_CPU_COUNT says; of a machine that may have more"
+    cores = [str(min(os.sched_getaffinity(0)))] if limit == 'affinity' else []
+    environment = os.environ | (dict(LOKY_MAX_CPU_COUNT='1') if limit == 'variable' else {})
+    command = [sys.executable, '-P', '-W', 'ignore', '-c', COUNT, *cores]
+    assert subprocess.run(command, env=environment, capture_output=True, text=True).stdout.split() == ['1', '1']
+
+
+@pytest.mark.parametrize('set_by_user', [(), *((name,) for name in THREAD_VARIABLES), THREAD_VARIABLES], ids=str)
+def test_threads_that_the_user_has_set_are_not_limited(one_core, monkeypatch, set_by_user):
+    for name in set_by_user:
+        monkeypatch.setenv(name, '3')
+    limit_threads()
+    assert torch.get_num_threads() == (3 if set_by_user else 1)
+
+
+def test_fewer_threads_than_cores_stay_as_they_are(one_core, monkeypatch):
+    monkeypatch.setattr('joblib.cpu_count', lambda: 8)
+    limit_threads()
+    assert torch.get_num_threads() == 3
+
+
+@pytest.mark.parametrize('words', [('layers', 'thin'), ('lr-find', 'baseline', '--data', 'IMAGES')], ids=str)
+def test_a_command_that_computes_uses_the_cores_that_it_has(one_core, kdfast, images, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    done = kdfast(*(images if word == 'IMAGES' else word for word in words))
+    assert done.status == 0 and torch.get_num_threads() == 1, done.err
+
+
+STOPS_ONCE = """'Its first start ends in the second epoch'
+from pathlib import Path
+from kdfast.all import *
+
+class Stop(Callback):
+    def after_batch(self):
+        if self.training and self.epoch == 1 and not Path('MARK').exists():
+            Path('MARK').touch()
+            raise KeyboardInterrupt
+
+def main(run):
+    learn = run.learner(run.build('thin'))
+    learn.fit_one_cycle(2, cbs=Stop())
+    return learn
+"""
+
+
+def test_a_run_resumes_with_the_threads_that_it_began_with(one_core, kdfast, images, tmp_path):
+    recipe = tmp_path / 'mine.py'
+    recipe.write_text(STOPS_ONCE.replace('MARK', str(tmp_path / 'mark')))
+    for status in (130, 0):  # with another number, it would not go on
+        torch.set_num_threads(3)  # as in another process
+        done = kdfast('run', recipe, '--data', images, '--runs', tmp_path)
+        assert done.status == status and RunDir(tmp_path / 'tiny' / 'mine' / '0').run['threads'] == 1, done.err
 
 
 def test_devices_have_names():
