@@ -8,9 +8,11 @@ from samples.hubs import arrow_bytes, hugging_face_table, parquet_bytes
 
 from kdfast.core.errors import KdfastError
 from kdfast.data import load
-from kdfast.data.layouts.splits import find_splits
+from kdfast.data.layouts.splits import find_splits, split_of
 
+JOINED = [('petstrain', 'petstest'), ('trainpets', 'valpets')]
 PAIRS = [
+    *JOINED,
     ('pets-train', 'pets-test'),
     ('flowers_train', 'flowers_val'),
     ('Pets Training Set', 'Pets Validation Set'),
@@ -18,6 +20,17 @@ PAIRS = [
     ('PetsTrain', 'PetsTest'),
     ('imagenet1k-train-0000', 'imagenet1k-validation-00'),
     ('cifar10-train', 'cifar10-test'),
+]
+
+WORDS = [  # that contain the word of a split
+    ('restrain',),
+    ('latest', 'greatest'),
+    ('contest', 'detest', 'restrain'),
+    ('retrain', 'retest', 'pretrain', 'pretest', 'detrain', 'detest'),
+    ('trainers', 'testers', 'trainees', 'testees', 'trainer', 'tester'),
+    ('interval', 'intertest'),
+    ('petstrain', 'dogstest'),
+    ('value', 'device', 'carnival', 'rival'),
 ]
 
 
@@ -33,6 +46,10 @@ PAIRS = [
         (('train', 'test', 'old-train', 'old-test'), ['train', 'test', None, None]),
         (('pets-train-00000-of-00002.tar', 'pets-test.tar'), ['train', 'test']),
         (('pets-val', 'pets-test', 'pets-train_test'), ['valid', 'test', None]),
+        (('petstrain', 'petsval', 'petstest', 'petstrainval'), ['train', 'valid', 'test', 'train']),
+        (('pets-train', 'petstest'), ['train', 'test']),
+        (('PETSTRAININGSET', 'PETSTESTIMAGES'), ['train', 'test']),
+        *((words, [None] * len(words)) for words in WORDS),
     ],
 )
 def test_names_that_differ_in_the_split_alone(names, expected):
@@ -61,6 +78,36 @@ def test_folders_that_differ_in_the_split(tmp_path, pair, form):
         draw_folders(tmp_path / 'photos', n, *(form.format(split, name) for name in ('cat', 'dog')))
     found = load(str(tmp_path / 'photos'))
     assert found.classes == ['cat', 'dog'] and counts(found) == [10, 6]
+    assert_note_if_joined(found, pair)
+
+
+def assert_note_if_joined(found, pair):
+    said = [note for note in found.notes if note.startswith('taken for splits')]
+    assert len(said) == (pair in JOINED) and all(any(name in note for name in pair) for note in said), found.notes
+
+
+@pytest.mark.parametrize('names', [('trainset', 'valset'), ('trainimages', 'testdata'), ('imgstrain', 'validation')])
+def test_words_that_say_nothing_else_may_be_joined(names):
+    assert [split_of(name) for name in names] == ['train', 'valid' if 'val' in names[1] else 'test']
+
+
+@pytest.mark.parametrize('words', [words for words in WORDS if len(words) > 1])
+def test_classes_whose_names_contain_a_split(tmp_path, words):
+    draw_folders(tmp_path / 'photos', 5, *words)
+    found = load(str(tmp_path / 'photos'))
+    assert found.classes == sorted(words) and not any('splits' in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    'form', ['{0}_x,{0}_y', 'x{0},y{0}', '{0}x,{0}y', '{0}images,{0}labels', 'pets{0}_x,pets{0}_y']
+)
+def test_arrays_whose_names_join_split_and_role(tmp_path, form):
+    (tmp_path / 'arrays').mkdir()
+    for split, n in (('train', 6), ('test', 4)):
+        images = np.random.default_rng(n).integers(0, 256, (n, 8, 8, 3), dtype=np.uint8)
+        for name, array in zip(form.format(split).split(','), (images, np.arange(n) % 2)):
+            np.save(tmp_path / 'arrays' / f'{name}.npy', array)
+    assert counts(load(str(tmp_path / 'arrays'))) == [6, 4]
 
 
 def test_unlabeled_images_beside_are_skipped(tmp_path):
@@ -75,7 +122,7 @@ def test_words_of_splits_in_names_of_classes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'names', [('cat-train', 'cat-test', 'dog-train', 'dog-test'), ('trainA', 'trainB', 'testA', 'testB')]
+    'names', [('cat-train', 'cat-test', 'dog-train', 'dog-test'), ('trainA', 'trainB', 'testA', 'testB'), *JOINED]
 )
 def test_splits_without_folders_of_classes_are_refused(tmp_path, names):
     draw_folders(tmp_path / 'photos', 3, *names)
@@ -96,10 +143,12 @@ def test_files_that_differ_in_the_split(tmp_path, pair):
         folder = samples.to_folder(
             tmp_path / kind, {f'{name}.{kind}': content for name, content in zip(pair, contents)}
         )
-        assert not samples.find_difference(load(str(folder)), samples.BOTH), kind
+        found = load(str(folder))
+        assert not samples.find_difference(found, samples.BOTH), kind
+        assert_note_if_joined(found, pair)
 
 
-@pytest.mark.parametrize('pair', PAIRS[:5])
+@pytest.mark.parametrize('pair', PAIRS[:-2])
 def test_lists_and_tables_that_differ_in_the_split(tmp_path, pair):
     draw_folders(tmp_path / 'lists', 5, 'images/cat', 'images/dog')
     draw_folders(tmp_path / 'tables', 10, 'images')
@@ -110,8 +159,10 @@ def test_lists_and_tables_that_differ_in_the_split(tmp_path, pair):
             f'{f.name},{"cat" if k % 2 else "dog"}' for k, f in enumerate(sorted((tmp_path / 'tables').rglob('*.png')))
         ]
         (tmp_path / 'tables' / f'{split}.csv').write_text('\n'.join(['name,label', *(rows[6:] if i else rows[:6])]))
-    assert counts(load(str(tmp_path / 'lists'))) == [5, 5]
-    assert counts(load(str(tmp_path / 'tables'))) == [6, 4]
+    for kind, expected in dict(lists=[5, 5], tables=[6, 4]).items():
+        found = load(str(tmp_path / kind))
+        assert counts(found) == expected
+        assert_note_if_joined(found, pair)
 
 
 @pytest.mark.parametrize('top', ['', 'data/'])

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from kdfast.core.errors import KdfastError, listed
 from kdfast.data.layouts.base import Source
-from kdfast.data.layouts.splits import split_of, splits_of_files
+from kdfast.data.layouts.splits import note_joined, split_of, splits_of_files, take_apart
 
 # Words in the names of arrays, by what the array holds; image_labels.npy holds labels
 ROLE_WORDS = dict(
@@ -54,6 +54,7 @@ def find_pairs(
         chosen = {role: _chosen(source, role, arrays) for role, arrays in roles.items()}
         folders[split], pairs[split] = folder, _paired(source, chosen['images'], chosen['labels'])
         used |= {name for pair in pairs[split] for name in pair}
+    note_joined({name: split for split, parts in pairs.items() for pair in parts for name in pair}, source.notes)
     for name in _array_names(source):
         if name not in used:
             source.notes.add('skipped, arrays that are no pair of images and labels', name)
@@ -81,7 +82,15 @@ def _by_split_and_folder(source):
 
 
 def _words(name):
-    return [word.lower() for word in WORD.findall(name)]
+    return [part for word in WORD.findall(name) for part in _role_and_split(word.lower())]
+
+
+def _role_and_split(word):
+    "The parts of a word that joins those of a role and a split (xtrain, trainlabels); else the word itself"
+    if any(word in role_words for role_words in ROLE_WORDS.values()):
+        return (word,)
+    named = (pair for pair in take_apart(word) if any(pair[0] in role_words for role_words in ROLE_WORDS.values()))
+    return next(named, (word,))
 
 
 def _chosen(source, role, arrays):

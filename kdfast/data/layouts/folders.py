@@ -8,7 +8,7 @@ from kdfast.core.errors import KdfastError, listed
 from kdfast.data.files import list_folders
 from kdfast.data.formats import describe_suffix
 from kdfast.data.layouts.base import Item, Listing, Source, table_hint
-from kdfast.data.layouts.splits import FILLER_WORDS, find_folder_splits, split_of
+from kdfast.data.layouts.splits import FILLER_WORDS, find_folder_splits, note_joined, split_of
 
 PRIORITY = 90  # last: matches everything, and explains what is expected where it finds no classes
 BY_SPLIT = 'folders of classes in folders of splits'
@@ -48,6 +48,8 @@ def read(
         places, layout = _class_only(source, images, splits), 'folders of classes'
     if layout != BY_SPLIT:
         _note_empty_folders(source, images, places)
+    used = {parts[:n] for parts in places for n in range(1, len(parts))}
+    note_joined({'/'.join(folder): splits[folder] for folder in sorted(used & splits.keys())}, source.notes)
     return _listing(source, images, places, layout, splits)
 
 

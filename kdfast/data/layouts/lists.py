@@ -9,7 +9,7 @@ from kdfast.data.formats import image_suffixes
 from kdfast.data.layouts.base import Item, Listing, Source
 from kdfast.data.layouts.image_index import ImageIndex
 from kdfast.data.layouts.rows import read_lines
-from kdfast.data.layouts.splits import SPLIT_NAMES, find_splits, split_of
+from kdfast.data.layouts.splits import SPLIT_NAMES, find_splits, note_joined, split_of
 
 PRIORITY = 70  # before tables and folders: images/<class>/ beside the lists has no splits
 N_TESTED = 20  # lines that are tested for names of images
@@ -66,6 +66,7 @@ def read(
     for name in source.images:
         if name not in list_of_image:
             source.notes.add('skipped, in no list', name)
+    note_joined({line.file: line.split for line in lines}, source.notes)
     lists = ', '.join(sorted(set(list_of_image.values())))
     position = {name: i for i, name in enumerate(source.images)}
     return Listing(f'lists of images ({lists})', sorted(items, key=lambda item: position[item.name]))

@@ -9,7 +9,7 @@ from kdfast.data.files import READ_ERRORS
 from kdfast.data.labels import INDICATORS_NOTE, are_indicators, is_missing, positions_of_ones
 from kdfast.data.layouts.base import Item, Listing, Source
 from kdfast.data.layouts.parquet_file import ParquetFile
-from kdfast.data.layouts.splits import splits_of_files
+from kdfast.data.layouts.splits import note_joined, splits_of_files
 
 PRIORITY = 10  # before WebDataset and tables: a data set of Hugging Face may hold both beside its Parquet files
 SUFFIXES = ('.parquet', '.arrow')
@@ -34,6 +34,7 @@ def read(
         raise KdfastError(f"{source.path}: Parquet files need pyarrow: pip install 'kdfast[hf]'") from e
     _note_missing_shards(source)
     splits = splits_of_files(_file_names(source))
+    note_joined(splits, source.notes)
     files = {name: _open_parquet(source, name) for name in sorted(splits)}
     names = (file.class_names.get(label_column) for file, _, label_column, _ in files.values())
     items, classes = [], next(filter(None, names), None)

@@ -2,8 +2,11 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import PurePosixPath
+
+from kdfast.core.notes import Notes
 
 SPLIT_NAMES = dict(train='training', valid='validation', test='test')  # in messages
 SPLIT_WORDS = dict(
@@ -18,6 +21,8 @@ FILLER_WORDS = frozenset(
     'set split splits seg image images img imgs picture pictures pic pics photo photos data dataset '
     'sample samples file files folder label labels'.split()
 )
+# What makes other words of those of splits: retrain beside retest and trainers beside testers are classes
+AFFIXES = frozenset('de re pre over under s er ers ed ee ees able ability'.split())
 WORD = re.compile(r'[A-Z]?[a-z]+|[A-Z]+')
 SHARD = re.compile(r'\d+[-_]of[-_]\d+')  # 00000-of-00002
 
@@ -33,7 +38,26 @@ def split_of(
 
 
 def _split_of_word(word):
-    return SPLIT_OF_WORD.get(word) or SPLIT_OF_WORD.get(word.removesuffix('set'))
+    "The split that a word stands for, also joined to a filler word (testset, trainimages), or None"
+    if word in SPLIT_OF_WORD:
+        return SPLIT_OF_WORD[word]
+    for found, split in SPLIT_OF_WORD.items():
+        if found in word and {word.removesuffix(found), word.removeprefix(found)} & FILLER_WORDS:
+            return split
+    return None
+
+
+@cache
+def take_apart(
+    word: str,  # Lowercase letters
+) -> list[tuple[str, str]]:
+    "Return each (rest, split) of a word that the word of a split is joined to: petstrain, trainpets."
+    found = []
+    for at in range(1, len(word)):
+        for rest, end in ((word[:at], word[at:]), (word[at:], word[:at])):
+            if rest not in AFFIXES and (split := _split_of_word(end)):
+                found.append((rest, split))
+    return found
 
 
 def find_splits(
@@ -42,28 +66,56 @@ def find_splits(
     """Return the splits of the paths whose last part stands for one.
 
     pets-train and pets-test do, too: they differ in the split alone. But train_station is a class, and so is pets-train
-    beside train.
+    beside train. Of names such as petstrain, one must be that of training images: interval and contest are words.
     """
     splits, siblings = {}, defaultdict(dict)
     for path in dict.fromkeys(paths):
         if split := split_of(path[-1]):
             splits[path] = split
-        elif named := _rest_and_split(path[-1]):
-            siblings[path[:-1], named[0]][path] = named[1]
-    with_splits = {path[:-1] for path in splits}
+        for rest, of_name in () if split else _rests_and_splits(path[-1]):
+            siblings[path[:-1], rest][path] = of_name
+    found, with_splits = defaultdict(set), {path[:-1] for path in splits}
     for (parent, _), group in siblings.items():
-        if len(set(group.values())) > 1 and parent not in with_splits:
-            splits |= group
-    return splits
+        of_group = set(group.values())
+        is_certain = 'train' in of_group or all(_has_word_of_split(path[-1]) for path in group)
+        if len(of_group) > 1 and is_certain and parent not in with_splits:
+            for path, split in group.items():
+                found[path].add(split)
+    return splits | {path: min(of_path) for path, of_path in found.items() if len(of_path) == 1}
 
 
-def _rest_and_split(name):
-    "The other words of a name that has one word of a split, and this split; None for other names"
+def _rests_and_splits(name):
+    "The other words of a name that has one word of a split, and this split; all ways to read a name that joins words"
     words = [word.lower() for word in WORD.findall(SHARD.sub('', name))]
     found = [word for word in words if _split_of_word(word)]
-    if len(found) != 1:
-        return None
-    return ' '.join(word for word in words if word not in (*found, *FILLER_WORDS)), _split_of_word(found[0])
+    if len(found) == 1:
+        return [(_joined(word for word in words if word != found[0]), _split_of_word(found[0]))]
+    if found:
+        return []
+    return [
+        (_joined((*words[:i], rest, *words[i + 1 :])), split)
+        for i, word in enumerate(words)
+        for rest, split in take_apart(word)
+    ]
+
+
+def _joined(words):
+    return ' '.join(word for word in words if word not in FILLER_WORDS)
+
+
+def _has_word_of_split(name):
+    "Whether a name says its split in a word of its own: pets-train rather than petstrain"
+    return any(_split_of_word(word.lower()) for word in WORD.findall(name)) or bool(split_of(name))
+
+
+def note_joined(
+    splits: Mapping[str, str | None],  # By the path of a folder or a file
+    notes: Notes,  # Receives the note
+):
+    "Add a note on splits whose word is joined to another one: petstrain and petstest."
+    for path, split in splits.items():
+        if split and not any(map(_has_word_of_split, PurePosixPath(path).parts)):
+            notes.add('taken for splits, because their names differ in nothing else', f'{path}: {SPLIT_NAMES[split]}')
 
 
 def find_folder_splits(

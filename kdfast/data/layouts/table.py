@@ -9,7 +9,7 @@ from kdfast.data.layouts.base import Item, Listing, Source
 from kdfast.data.layouts.columns import choose_columns
 from kdfast.data.layouts.image_index import ImageIndex
 from kdfast.data.layouts.rows import SUFFIXES, problems_by_kind, read_frame, read_table
-from kdfast.data.layouts.splits import FILLER_WORDS, find_folder_splits, find_splits, split_of
+from kdfast.data.layouts.splits import FILLER_WORDS, find_folder_splits, find_splits, note_joined, split_of
 from kdfast.data.layouts.table_rows import TableReader, add_header, note_columns
 
 PRIORITY = 80  # before folders, whose names are then only places
@@ -52,6 +52,7 @@ def read(
     reader = TableReader(source)
     for name, split in tables.items():
         reader.add(name, split)
+    note_joined(tables, source.notes)
     return Listing(f'images by {listed(list(tables))}', reader.items(tables))
 
 
