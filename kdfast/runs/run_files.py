@@ -150,5 +150,5 @@ def parse_object(
 def is_seed(
     name: str,  # Of a directory
 ) -> bool:
-    "Return whether a directory is called as that of a run: 0, 1, 2, …"
-    return name.isascii() and name.isdecimal()
+    "Return whether a directory is called as that of a run: 0, 1, 2, …; 00 is a copy of another name."
+    return name.isascii() and name.isdecimal() and (name == '0' or name[0] != '0')

@@ -1,4 +1,5 @@
 import multiprocessing
+import shutil
 import signal
 import subprocess
 import sys
@@ -65,6 +66,18 @@ def test_a_recipes_name_alone_means_its_only_run(tmp_path):
         find_run(tmp_path, 'kd')
     plain = make(tmp_path, 'kd', 0)
     assert find_run(tmp_path, 'kd').path == plain.path
+
+
+@pytest.mark.parametrize('name', ['00', '000', '01', '٠', '+0', '0_0', '0 ', '-0', '0.0'])
+def test_a_directory_that_is_not_called_like_a_seed_is_a_copy(tmp_path, kdfast, name):
+    "Which counts nowhere, and may be named by its path"
+    asked = [('compare', '--json'), ('compare', '--against', 'baseline', '--json'), ('ls', '--json')]
+    _, folder = (make(tmp_path, recipe_name, 0, right=[1] * 60 + [0] * 40) for recipe_name in ('baseline', 'kd'))
+    expected = [kdfast(*command, '--runs', tmp_path).out for command in asked]
+    copy = shutil.copytree(folder.path, folder.path.with_name(name))
+    assert [kdfast(*command, '--runs', tmp_path).out for command in asked] == expected
+    found = find_run(tmp_path, str(copy))
+    assert (found.path, found.seed, found.recipe, found.data) == (copy, 0, 'kd', 'pets')
 
 
 def hold(path, held):
