@@ -11,6 +11,7 @@ from kdfast.runs.find import resolve_run_name
 from kdfast.runs.recipes import study_order
 from kdfast.runs.run_dir import RunDir
 from kdfast.runs.run_files import MissingFile
+from kdfast.runs.unfinished import unfinished_hint
 from kdfast.stats.intervals import CONFIDENCE, simultaneous_confidence
 from kdfast.stats.sequential import Design
 
@@ -39,7 +40,10 @@ def differences_from(
     runs = runs_with(folders, judged)
     if reference not in runs:
         known = ', '.join(runs) or 'none'
-        raise NoReference(f'no finished run {recipe} on {folders[0].data} to compare with; there are {known}')
+        raise NoReference(
+            f'no finished run {recipe} on {folders[0].data} to compare with; there are {known}'
+            + unfinished_hint(folders)
+        )
     names = sorted(runs.keys() - {reference}, key=study_order)
     arms = {name: (runs[name], runs[reference]) for name in names}
     rows = contrasts(arms, designs_of(declared, judged), margin, judged, uncorrected)

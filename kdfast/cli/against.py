@@ -10,6 +10,7 @@ from rich.text import Text
 from kdfast.cli.app import out, print_json, print_line, print_note
 from kdfast.cli.options import DEFAULT_RUNS
 from kdfast.core.errors import KdfastError
+from kdfast.runs.find import find_runs
 from kdfast.runs.options import option_flags
 
 
@@ -18,7 +19,7 @@ def choice_flags(
     data: str,  # Name of the data set
 ) -> list[str]:
     "Return the options that choose the runs on a data set: --data and --runs, where they are needed."
-    others = {file.parents[2].name for file in runs.glob('*/*/*/run.json')} - {data}
+    others = {run.data for run in find_runs(runs)} - {data}
     chosen = dict(data=data) if others else {}
     return option_flags(chosen if runs == DEFAULT_RUNS else chosen | dict(runs=runs))
 
@@ -59,8 +60,9 @@ def print_differences(
 
     rows = [dict(data=name) | row for name, table in tables.items() for row in table]
     if as_json:
-        return print_json(rows)
+        return print_rows(tables, by_data)
     if as_csv:
+        note_unfinished(by_data[name] for name in tables)
         columns = list(dict.fromkeys(name for row in rows for name in row if name != 'seeds'))
         return print_csv([columns, *([row.get(name) for name in columns] for row in rows)])
     for name, table in tables.items():
@@ -73,6 +75,36 @@ def print_differences(
             print_line(f'no other recipe than {against} has finished runs')
         for remark in unfinished_remarks(by_data[name]):
             out.print(Text(remark))
+
+
+def print_rows(
+    tables,  # Rows by the name of their data set
+    by_data,  # Runs by the same
+):
+    """Print rows as JSON, each with the unfinished runs on its data set.
+
+    Those on a data set without rows are named in a note.
+    """
+    from kdfast.runs.unfinished import unfinished_runs
+
+    note_unfinished(by_data[name] for name, table in tables.items() if not table)
+    unfinished = {name: unfinished_runs(by_data[name]) for name in tables}
+    print_json(
+        [dict(data=name) | row | dict(unfinished=unfinished[name]) for name, table in tables.items() for row in table]
+    )
+
+
+def note_unfinished(
+    data_sets: Iterable[Sequence],  # Runs on each
+):
+    "Print notes on the runs that the rows lack: on a data set as a whole, if no run on it is finished."
+    from kdfast.report.left_out import unfinished_remarks
+    from kdfast.runs.unfinished import none_finished
+
+    for folders in data_sets:
+        remarks = unfinished_remarks(folders)
+        for remark in remarks if len(remarks) < len(folders) else [none_finished(folders)]:
+            print_note(remark)
 
 
 def print_heading(

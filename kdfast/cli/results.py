@@ -6,7 +6,15 @@ from typing import Annotated, Optional
 import typer
 from rich.text import Text
 
-from kdfast.cli.against import choice_flags, print_csv, print_differences, print_heading, tables_against
+from kdfast.cli.against import (
+    choice_flags,
+    note_unfinished,
+    print_csv,
+    print_differences,
+    print_heading,
+    print_rows,
+    tables_against,
+)
 from kdfast.cli.app import RESULTS, app, out, print_json, print_line
 from kdfast.cli.options import (
     DEFAULT_RUNS,
@@ -79,7 +87,7 @@ def compare(
     One column per recipe, with means and standard deviations over its seeds. With --against, one row per recipe.
     """
     from kdfast.analysis.aggregate import aggregate, flat_table
-    from kdfast.runs.find import find_runs
+    from kdfast.runs.find import find_runs, no_finished_run
 
     if metric and not against:
         raise KdfastError('--metric decides what differences are judged on: it needs --against')
@@ -90,14 +98,15 @@ def compare(
     tables = {name: aggregate(of_data) for name, of_data in by_data.items()}
     rows = [row for table in tables.values() for row in table]
     if not rows:
-        raise KdfastError(f'no finished run{f" on {data}" if data else ""} in {runs}; start with: kdfast run exp1')
+        raise no_finished_run(runs, data)
     if against:
         limit = to_fraction(margin)
         tables = tables_against(by_data, against, limit, metric, uncorrected)
         return print_differences(tables, by_data, against, as_json, as_csv)
     if as_json:
-        return print_json(rows)
+        return print_rows(tables, by_data)
     if as_csv:
+        note_unfinished(by_data.values())
         return print_csv(flat_table(rows))
     print_comparison(tables, by_data, runs)
 
@@ -110,9 +119,13 @@ def print_comparison(
     "Print a table for each data set, with its remarks."
     from kdfast.report.headline import comparison_sentences
     from kdfast.report.tables import compare_table, run_remarks
+    from kdfast.runs.unfinished import none_finished
 
     for name, table in tables.items():
         print_heading(name)
+        if not table:
+            out.print(Text(none_finished(by_data[name])))
+            continue
         if sentences := comparison_sentences(table, choice_flags(runs, name)):
             sentence, _, command = sentences.partition('\n')
             out.print(Text(sentence))
@@ -183,12 +196,12 @@ def report(
     """
     from kdfast.core.atomic import write
     from kdfast.report.page import render_page
-    from kdfast.runs.find import find_runs
+    from kdfast.runs.find import find_runs, no_finished_run
 
     found = find_runs(runs, data)
     names = sorted({run.data for run in found})
     if not any(run.finished for run in found):
-        raise KdfastError(f'no finished run in {runs}; start with: kdfast run exp1')
+        raise no_finished_run(runs, data)
     if len(names) > 1:
         raise KdfastError(f'there are runs on {", ".join(names)}: choose one with --data')
     if not file.parent.is_dir():

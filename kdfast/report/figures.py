@@ -18,7 +18,7 @@ from kdfast.report.differences import difference_remarks
 from kdfast.report.forest import forest_plot
 from kdfast.report.left_out import unfinished_remarks
 from kdfast.report.page import N_COLORS, has_measures, macro, measure_table, page_style
-from kdfast.runs.find import find_runs
+from kdfast.runs.find import find_runs, no_finished_run
 
 SCOPE = 'kdfast-figure'  # CSS class that keeps the style of a figure from the rest of the notebook
 
@@ -112,7 +112,7 @@ def runs_on_one(
     found = [folder for folder in find_runs(Path(runs), data) if folder.finished]
     names = sorted({folder.data for folder in found})
     if not found:
-        raise KdfastError(f'no finished run in {runs}; start with: kdfast run exp1')
+        raise no_finished_run(Path(runs), data)
     if len(names) > 1:
         raise KdfastError(f'there are runs on {", ".join(names)}: choose one with data=…')
     return found

@@ -4,24 +4,16 @@ from collections.abc import Sequence
 
 from kdfast.core.errors import listed
 from kdfast.runs.run_dir import RunDir
+from kdfast.runs.unfinished import unfinished_texts
 
 SHOWN = 'metrics.csv', 'steps.csv', 'confusion.csv', 'predictions.npz', 'confused.npz'  # files that the page is made of
-
-UNKNOWN = 'unknown state'  # of a run whose record has none
 
 
 def unfinished_remarks(
     folders: Sequence[RunDir],  # Runs on one data set
 ) -> list[str]:
     "Return a remark for every run without a result: its state and the reason."
-    remarks = []
-    for folder in folders:
-        if not folder.finished:
-            reason = folder.run.get('reason')
-            because = f' ({reason})' if reason else ''
-            state = folder.status or UNKNOWN
-            remarks.append(f'not in the table: {folder.recipe}, seed {folder.seed}: {state}{because}')
-    return remarks
+    return [f'not in the table: {text}' for text in unfinished_texts(folders)]
 
 
 def missing_remarks(

@@ -12,9 +12,10 @@ from kdfast.analysis.measures import MEASURES
 from kdfast.analysis.results import has_several_labels, main_score
 from kdfast.core.errors import listed
 from kdfast.core.format import duration, fits_width, percent, ranges, wrap_name
-from kdfast.report.left_out import UNKNOWN, unfinished_remarks
+from kdfast.report.left_out import unfinished_remarks
 from kdfast.runs.recipes import study_order
 from kdfast.runs.run_dir import RunDir
+from kdfast.runs.unfinished import UNKNOWN
 
 LABEL_WIDTH = 24  # characters of a line in the heading of a column
 CLASS_WEIGHTS_REMARK = (

@@ -9,6 +9,7 @@ from kdfast.runs.options import OF_ONE_RUN, SETTINGS
 from kdfast.runs.recipes import Recipe, find_recipe, read_recipe, recipe_names, study_order
 from kdfast.runs.run_dir import NAME, RunDir
 from kdfast.runs.run_files import MissingFile, is_seed
+from kdfast.runs.unfinished import unfinished_hint
 
 # Arguments that a name of a run may leave out if it stays unique
 OPTIONAL = {'epochs', 'teacher', *(s.name for s in SETTINGS if s.name not in OF_ONE_RUN)}
@@ -28,6 +29,15 @@ def find_runs(
         )
     chosen = [folder for folder in found if data in (None, folder.data)]
     return sorted(chosen, key=lambda folder: (folder.data, study_order(folder.recipe), folder.seed))
+
+
+def no_finished_run(
+    runs: Path,  # The directory of all runs
+    data: str | None = None,  # Name of the data set that was asked for
+) -> KdfastError:
+    "Return the error for a directory, or a data set in it, without a finished run."
+    hint = unfinished_hint(find_runs(runs, data)) or '; start with: kdfast run exp1'
+    return KdfastError(f'no finished run{f" on {data}" if data else ""} in {runs}{hint}')
 
 
 def resolve_run_name(
@@ -103,13 +113,14 @@ def find_run(
     if is_run(name):
         refuse_choice(name, data, seed)
         return RunDir(Path(name).resolve())  # its name and those of the directories above say what it is
-    finished = [folder for folder in find_runs(runs, data) if folder.finished]
+    found = find_runs(runs, data)
+    finished = [folder for folder in found if folder.finished]
     recipe = resolve_run_name(finished, name)
     matches = [folder for folder in finished if folder.recipe == recipe and seed in (None, folder.seed)]
     if not matches:
         recipes = sorted({folder.recipe for folder in finished})
         hint = f'there are {", ".join(recipes)}' if recipes else f'start with: kdfast run {name}'
-        raise KdfastError(f'no finished run {name} in {runs}; {hint}')
+        raise KdfastError(f'no finished run {name} in {runs}; {hint}{unfinished_hint(found)}')
     data_sets = sorted({folder.data for folder in matches})
     if len(data_sets) > 1:
         raise KdfastError(f'{name} ran on {", ".join(data_sets)}: choose one with --data')

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from conftest import make
 from rich.console import Console
@@ -101,3 +103,72 @@ def test_a_recipe_that_ran_with_another_teacher_optimizer_or_epochs_alone_stands
         resolve_run_name(find_runs(tmp_path), 'fitnets')
         == 'fitnets,optimizer=muon,teacher=runs_pets_teacher_epochs=3_0'
     )
+
+
+# Runs without a result
+
+
+def unfinished_beside(runs):
+    "One finished run on pets beside two that are not; none on zebras, another data set"
+    make(runs, 'baseline', 0, valid_accuracy=0.8)
+    for recipe, seed, status, data in (
+        ('baseline', 1, 'failed', 'pets'),
+        ('kd', 0, 'interrupted', 'pets'),
+        ('kd', 0, 'failed', 'zebras'),
+        ('exp1', 3, 'diverged', 'zebras'),
+    ):
+        make(runs, recipe, seed, data=data, status=status)
+
+
+ON_PETS = ['baseline, seed 1: failed (no luck)', 'kd, seed 0: interrupted (no luck)']
+ON_ZEBRAS = ['kd, seed 0: failed (no luck)', 'exp1, seed 3: diverged (no luck)']
+
+
+@pytest.mark.parametrize(
+    'command',
+    [
+        ('compare',),
+        ('compare', '--json'),
+        ('compare', '--csv'),
+        ('compare', '--against', 'kd'),
+        ('compare', '--against', 'kd', '--json'),
+        ('compare', '--against', 'kd', '--csv'),
+        ('report',),
+        ('confusion', 'kd'),
+        ('confusion', 'kd', '--json'),
+    ],
+)
+def test_a_data_set_without_a_finished_run_is_refused_with_their_states(tmp_path, kdfast, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    unfinished_beside(tmp_path / 'runs')
+    done = kdfast(*command, '--data', 'zebras')
+    assert done.status == 2 and done.out == '' and 'no finished run' in done.err and not list(tmp_path.glob('*.html'))
+    assert f'; unfinished: {"; ".join(ON_ZEBRAS)}' in ' '.join(done.err.split()), done.err
+
+
+@pytest.mark.parametrize('form', [[], ['--json'], ['--csv']])
+def test_a_data_set_without_a_finished_run_is_named_beside_others(tmp_path, kdfast, form):
+    unfinished_beside(tmp_path)
+    done = kdfast('compare', '--runs', tmp_path, *form)
+    said = f'no run on zebras is finished: {"; ".join(ON_ZEBRAS)}'
+    assert done.status == 0 and said in ' '.join((done.err if form else done.out).split()) and 'baseline' in done.out
+
+
+def test_rows_for_scripts_have_the_unfinished_runs(tmp_path, kdfast):
+    unfinished_beside(tmp_path)
+    make(tmp_path, 'exp1', 0, valid_accuracy=0.8)
+    expected = [
+        dict(recipe='baseline', seed=1, status='failed', reason='no luck'),
+        dict(recipe='kd', seed=0, status='interrupted', reason='no luck'),
+    ]
+    for command in (['compare'], ['compare', '--against', 'baseline']):
+        rows = json.loads(kdfast(*command, '--json', '--runs', tmp_path).out)
+        assert rows and all(row['data'] == 'pets' and row['unfinished'] == expected for row in rows)
+        table = kdfast(*command, '--csv', '--runs', tmp_path)
+        assert all(f'not in the table: {text}' in table.err for text in ON_PETS) and 'unfinished' not in table.out
+
+
+def test_without_a_row_for_scripts_notes_have_the_unfinished_runs(tmp_path, kdfast):
+    unfinished_beside(tmp_path)
+    done = kdfast('compare', '--against', 'baseline', '--json', '--data', 'pets', '--runs', tmp_path)
+    assert json.loads(done.out) == [] and all(f'not in the table: {text}' in done.err for text in ON_PETS)

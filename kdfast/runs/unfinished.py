@@ -1,0 +1,47 @@
+"Name the runs that have no result, with their states and the reasons. Imports no torch."
+
+from collections.abc import Sequence
+
+from kdfast.core.errors import listed
+from kdfast.runs.run_dir import RunDir
+
+UNKNOWN = 'unknown state'  # of a run whose record has none
+
+
+def unfinished_runs(
+    folders: Sequence[RunDir],  # Runs on one data set
+) -> list[dict]:
+    "Return recipe, seed, status and reason of every run without a result; a missing reason is None."
+    return [
+        dict(recipe=folder.recipe, seed=folder.seed, status=folder.status, reason=folder.run.get('reason') or None)
+        for folder in folders
+        if not folder.finished
+    ]
+
+
+def unfinished_texts(
+    folders: Sequence[RunDir],  # Runs on one data set
+) -> list[str]:
+    "Return what `unfinished_runs` says of each run, such as: kd, seed 0: failed (no luck)."
+    return [
+        f'{run["recipe"]}, seed {run["seed"]}: {run["status"] or UNKNOWN}'
+        + (f' ({run["reason"]})' if run['reason'] else '')
+        for run in unfinished_runs(folders)
+    ]
+
+
+def unfinished_hint(
+    folders: Sequence[RunDir],  # Any runs
+) -> str:
+    "Return which of them are unfinished, for the end of a message; nothing if none is."
+    by_data = {name: [f for f in folders if f.data == name] for name in dict.fromkeys(f.data for f in folders)}
+    texts = {name: unfinished_texts(of_data) for name, of_data in by_data.items()}
+    named = [f'{text} on {name}' if len(texts) > 1 else text for name, found in texts.items() for text in found]
+    return f'; unfinished: {listed(named, "; ")}' if named else ''
+
+
+def none_finished(
+    folders: Sequence[RunDir],  # Unfinished runs on one data set
+) -> str:
+    "Return the sentence that says so."
+    return f'no run on {folders[0].data} is finished: {listed(unfinished_texts(folders), "; ")}'
