@@ -238,6 +238,6 @@ def print_summary(
         ]
         next_command = ['run', recipe, *option_flags(given), *shared]
     flags = choice_flags(options.runs, run_dir.data)
-    out.print(run_summary(run_dir, others, out.is_terminal, flags))
+    out.print(run_summary(run_dir, others, out.is_terminal, flags, out.width), crop=False)
     command = shlex.join(['kdfast', *next_command])
     out.print(Text.assemble(('\nnext  ', 'dim'), (command, 'bold')), soft_wrap=True)  # whole, so that it can be copied

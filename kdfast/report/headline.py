@@ -142,13 +142,12 @@ def change_text(
 def baseline_sentence(
     folder: RunDir,  # A finished run that classifies
     baseline: RunDir,  # From `baseline_of`
-    flags: Sequence[str] = (),  # That choose the data set and the directory of the runs
 ) -> str:
-    "Return the distance from the baseline and, on a line of its own, the command that judges it."
+    "Return the distance from the baseline."
     theirs = main_score(baseline.result)
     return (
         f'{signed_points(main_score(folder.result) - theirs)} points against {baseline.recipe} ({percent(theirs)}), '
-        f'with one seed.\n{compare_command(baseline.recipe, flags)} tells whether that exceeds chance.'
+        'with one seed.'
     )
 
 

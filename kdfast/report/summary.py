@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
@@ -10,7 +11,7 @@ from rich.text import Text
 from kdfast.analysis.measures import LOSSES, MEASURES, SCORES
 from kdfast.analysis.results import completed_result, has_several_labels, main_score
 from kdfast.core.format import duration, percent, signed_points
-from kdfast.report.headline import baseline_sentence, change_text, headline, on_same_images
+from kdfast.report.headline import baseline_sentence, change_text, compare_command, headline, on_same_images
 from kdfast.runs.lookup import baseline_of
 from kdfast.runs.run_dir import RunDir
 from kdfast.runs.upstream import find_upstream, teachers_of
@@ -19,6 +20,7 @@ from kdfast.runs.upstream_paths import upstream_entries
 SHOWN_PAIRS = 3  # most confused pairs
 EXTREMES = 3  # best and worst classes that are shown
 FEW_CLASSES = 6  # that are all shown
+BORDERS = 4  # columns of a box around its content
 ROUNDING = 5e-5  # of an accuracy that is shown with two decimals of a percentage
 
 
@@ -27,12 +29,17 @@ def run_summary(
     others: Sequence[RunDir] = (),  # Runs on the same data, of which one may be its baseline
     boxed: bool = False,  # Whether to draw a box around the main result
     flags: Sequence[str] = (),  # That choose the data set and the directory of the runs, for commands
+    width: int = 80,  # Columns of the terminal
 ) -> Group:
-    "Return the main result of a run, key figures beside its teacher's, and details, a line each."
+    """Return the main result of a run, key figures beside its teacher's, and details, a line each.
+
+    A command that is wider than its place is on a line of its own, below the box: print it without cropping.
+    """
     result, teachers = completed_result(folder), teachers_of(folder)
-    sentences = [Text(headline(folder, teachers), style='bold')]
+    sentences, below = [Text(headline(folder, teachers), style='bold')], []
     if main_score(result) is not None and (baseline := baseline_of(folder, others)):
-        sentences.append(Text(baseline_sentence(folder, baseline, flags)))
+        inside, below = command_lines(compare_command(baseline.recipe, flags), width - BORDERS * boxed)
+        sentences += [Text(baseline_sentence(folder, baseline)), *inside]
     title = f'{result["recipe"]} on {result["data"]}, seed {result["seed"]}'
     main = Panel(
         Group(*sentences),
@@ -42,7 +49,18 @@ def run_summary(
         border_style='green',
     )
     top = [Text(), main] if boxed else [Text(f'\n{title}', style='dim'), *sentences]
-    return Group(*top, Text(), figure_table(folder, result, teachers), Text(), detail_table(folder, result))
+    return Group(*top, *below, Text(), figure_table(folder, result, teachers), Text(), detail_table(folder, result))
+
+
+def command_lines(
+    command,  # That judges the difference from the baseline
+    width,  # Columns for the sentences
+):
+    "Return what stands behind the sentences and, of a command that a line break would cut, below them."
+    if cell_len(command) <= width:
+        return [Text(f'{command} tells whether that exceeds chance.')], []
+    whole = Text(command, no_wrap=True, overflow='ignore')
+    return [], [Text('Whether that exceeds chance is told by'), whole]
 
 
 # Key figures

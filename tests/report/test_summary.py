@@ -1,5 +1,6 @@
 "The summary after a run, and the sentence above the table of several: the main result comes first."
 
+import shlex
 import shutil
 
 import pytest
@@ -31,7 +32,7 @@ def teach(student, *teachers, recipe='teacher'):
 
 def summary(folder, width=80, **options):
     console = Console(width=width, record=True, file=open('/dev/null', 'w'))
-    console.print(run_summary(folder, **options))
+    console.print(run_summary(folder, width=width, **options), crop=False)
     return console.export_text()
 
 
@@ -194,6 +195,22 @@ def test_the_baseline_of_the_same_conditions_is_named(tmp_path):
     text = ' '.join(summary(student, others=find_runs(tmp_path)).split())
     assert '+2.65 points against baseline,epochs=3 (55.00 %), with one seed.' in text
     assert 'kdfast compare --against baseline,epochs=3 tells whether that exceeds chance.' in text
+
+
+@pytest.mark.parametrize('boxed', [False, True])
+@pytest.mark.parametrize('width', [40, 60, 80, 120])
+@pytest.mark.parametrize('length', [0, 1, 2, 3, 4, 5, 8, 30, 200])
+def test_no_line_break_is_in_a_command(tmp_path, boxed, width, length):
+    "Whose length is about that of a line, or beyond"
+    student = make(tmp_path, 'kd', 0, recorded=IMAGES, **STUDENT)
+    make(tmp_path, 'baseline', 0, recorded=IMAGES, **STUDENT | dict(valid_accuracy=0.55))
+    flags = ['--runs', 'a b/' + 'r' * max(1, width - 55 + length)]
+    command = shlex.join(['kdfast', 'compare', '--against', 'baseline', *flags])
+    text = summary(student, width, others=find_runs(tmp_path), boxed=boxed, flags=flags)
+    [line] = [line for line in text.splitlines() if command in line]
+    assert line == command or len(line) <= width
+    assert line == command or not boxed or line[0] == line[-1] == '│'
+    assert 'whether that exceeds chance' in ' '.join(text.replace('│', ' ').split()).lower()
 
 
 @pytest.mark.parametrize(
