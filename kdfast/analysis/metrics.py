@@ -1,5 +1,6 @@
 """What verdicts judge: a number of each run, and each validation image's part in it. Imports no torch."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from kdfast.analysis.results import completed_result, several_labels
 from kdfast.core.errors import KdfastError
+from kdfast.core.suggest import similar_names
 from kdfast.runs.run_dir import RunDir
 from kdfast.stats.confusion import image_weights
 from kdfast.stats.labels import image_f1
@@ -104,15 +106,39 @@ F1 = Metric(
     several=True,
 )
 METRICS = {metric.name: metric for metric in (ACCURACY, BALANCED, F1)}
+# Usual numbers that are no mean over the images, by their names without separators
+MAP, MACRO, MICRO = 'mean average precision', 'F1 (macro)', 'F1 (micro)'
+NOT_PER_IMAGE = {
+    **dict.fromkeys(('map', 'ap', 'meanaverageprecision', 'averageprecision'), MAP),
+    **dict.fromkeys(('macro', 'f1macro', 'macrof1'), MACRO),
+    **dict.fromkeys(('micro', 'f1micro', 'microf1'), MICRO),
+    **dict.fromkeys(('auc', 'auroc', 'rocauc'), 'the area under the ROC curve'),
+}
+IN_TABLES = MAP, MACRO, MICRO  # of several labels
 
 
 def metric_named(
     name: str,  # Value of --metric
+    several: bool,  # Whether the images have several labels
 ) -> Metric:
-    "Return a metric. Raises KdfastError for an unknown name."
-    if name not in METRICS:
-        raise KdfastError(f'--metric {name}: expected {", ".join(METRICS)}')
-    return METRICS[name]
+    "Return a metric. Raises KdfastError for an unknown name, with the one that is meant or may be used instead."
+    if name in METRICS:
+        return METRICS[name]
+    if what := NOT_PER_IMAGE.get(re.sub('[^a-z0-9]', '', name.lower().removeprefix('valid_'))):
+        shown = ' is in the tables, but' if several and what in IN_TABLES else ''
+        raise KdfastError(
+            f'--metric {name}: {what}{shown} has no value per image, which verdicts need: use {names_for(several)}'
+        )
+    similar = similar_names(name, list(METRICS))
+    hint = f'; did you mean {", ".join(similar)}?' if similar else ''
+    raise KdfastError(f'--metric {name}: expected {", ".join(METRICS)}{hint}')
+
+
+def names_for(
+    several: bool,  # Whether the images have several labels
+) -> str:
+    "Return which metrics judge such images."
+    return ' or '.join(metric.name for metric in METRICS.values() if metric.several == several)
 
 
 def metric_for(
@@ -130,13 +156,12 @@ def metric_of_kind(
     data: str,  # Name of the data set, for the error
 ) -> Metric:
     "Return a metric. Raises KdfastError for one of the other kind of labels."
-    metric = metric_named(name or (F1 if several else ACCURACY).name)
+    metric = metric_named(name or (F1 if several else ACCURACY).name, several)
     if metric.several == several:
         return metric
-    expected = [other.name for other in METRICS.values() if other.several == several]
     raise KdfastError(
         f'--metric {metric.name}: the images of {data} have {"several labels" if several else "one label"} each, '
-        f'expected {" or ".join(expected)}'
+        f'expected {names_for(several)}'
     )
 
 

@@ -8,8 +8,24 @@ def near_names(
     names: list[str],  # Those that exist
 ) -> str:  # "did you mean …?", or "there are …"
     "Suggest the names that are most similar to a name that does not exist."
-    found = difflib.get_close_matches(name, names, n=3)
+    found = similar_names(name, names)
     return f'did you mean {", ".join(found)}?' if found else f'there are {short_list(names)}'
+
+
+def similar_names(
+    name: str,  # Not among `names`
+    names: list[str],  # Those that exist
+) -> list[str]:  # At most three
+    "Return the names that are most similar to a name, in any case, else those that begin with it or it with them."
+    by_lower = {known.lower(): known for known in reversed(names)}
+    lower = name.lower()
+    found = difflib.get_close_matches(name, names, n=3)
+    found = found or [by_lower[known] for known in difflib.get_close_matches(lower, by_lower, n=3)]
+    return found or [n for n in names if min(len(n), len(name)) > 1 and _begin_alike(n.lower(), lower)][:3]
+
+
+def _begin_alike(name, other):
+    return name.startswith(other) or other.startswith(name)
 
 
 def short_list(

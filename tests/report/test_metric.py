@@ -11,7 +11,7 @@ from conftest import make
 
 from kdfast.analysis.design import Declared, declare
 from kdfast.analysis.differences import differences_from
-from kdfast.analysis.metrics import BALANCED
+from kdfast.analysis.metrics import BALANCED, metric_of_kind
 from kdfast.core.errors import KdfastError
 from kdfast.runs.find import find_runs
 from kdfast.stats.intervals import over_image_values, over_seeds
@@ -93,6 +93,37 @@ def test_commands_show_it(runs, kdfast):
     assert kdfast('report', '--runs', runs, '--out', file, '--metric', 'balanced').status == 0
     page = file.read_text()
     assert 'differences of balanced accuracy' in page and 'id="by-class">' in page
+
+
+SUGGESTED = dict(acc='accuracy', Accuracy='accuracy', balanced_acc='balanced', bal='balanced', F1='f1', f1_score='f1')
+NOT_PER_IMAGE = {
+    'map': 'mean average precision',
+    'mAP': 'mean average precision',
+    'valid_map': 'mean average precision',
+    'macro': 'F1 (macro)',
+    'f1_macro': 'F1 (macro)',
+    'micro-f1': 'F1 (micro)',
+    'AUC': 'the area under the ROC curve',
+    'roc_auc': 'the area under the ROC curve',
+}
+
+
+@pytest.mark.parametrize('name', SUGGESTED)
+def test_a_similar_metric_is_suggested(name):
+    said = f'--metric {name}: expected accuracy, balanced, f1; did you mean {SUGGESTED[name]}'
+    with pytest.raises(KdfastError, match=said):
+        metric_of_kind(False, name, 'pets')
+
+
+@pytest.mark.parametrize('several', [False, True])
+@pytest.mark.parametrize('name', NOT_PER_IMAGE)
+def test_a_metric_without_a_value_per_image_is_explained(name, several):
+    with pytest.raises(KdfastError) as e:
+        metric_of_kind(several, name, 'zoo')
+    message, what = str(e.value), NOT_PER_IMAGE[name]
+    assert f'--metric {name}: {what}' in message and 'has no value per image, which verdicts need: use' in message
+    assert message.endswith('use f1' if several else 'use accuracy or balanced')
+    assert ('is in the tables' in message) == (several and 'ROC' not in what)
 
 
 def test_a_design_says_what_is_judged(runs):
