@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kdfast.core.errors import KdfastError, listed
 from kdfast.core.notes import Notes
@@ -37,6 +37,7 @@ def arrange(
     it is evaluated after training only. Raises KdfastError for a source without training images, for classes without
     training images, and for fewer than two classes.
     """
+    listing = _without_unlabeled_test(source, listing) if source.several else listing
     by_split = {split: [item for item in listing.items if item.split == split] for split in SPLIT_NAMES}
     _check_kind_of_labels(source, listing)
     without_split = [item for item in listing.items if item.split is None]
@@ -55,6 +56,16 @@ def arrange(
         splits['test'] = by_split['test']
         source.notes.add(f'test images, evaluated once, after training: {len(by_split["test"]):,}', '')
     return Arrangement(splits, _checked_classes(source, splits, listing), listing.layout, validates)
+
+
+def _without_unlabeled_test(source, listing):
+    "The listing without a test split in which no image has a label, as in a competition; adds a note on it"
+    test = [item for item in listing.items if item.split == 'test']
+    if any(item.label for item in test):
+        return listing
+    for item in test:
+        source.notes.add('skipped, test images without labels', item.name)
+    return replace(listing, items=[item for item in listing.items if item.split != 'test'])
 
 
 def _check_kind_of_labels(source, listing):

@@ -303,6 +303,47 @@ def test_missing_labels_of_a_frame(missing, tmp_path):
     assert from_frame(frame, tmp_path, labels='several').classes == ['cat', 'dog']
 
 
+def write_cells(folder, lists):
+    write_json_lines(folder, [['cat', 'dog']] * len(lists))
+    (folder / 'labels.jsonl').unlink()
+    lines = [f'{i:02}.png,{";".join(one or [])}' for i, one in enumerate(lists)]
+    (folder / 'labels.csv').write_text('\n'.join(['name,label', *lines]))
+    return load(str(folder), labels='several')
+
+
+NONE = dict(null=None, NaN=float('nan'), text='', blank=' ', list=[], list_of_null=[None], list_of_text=[''])
+NOT_IN = dict(cells={'NaN', 'blank', 'list_of_null'}, parquet={'NaN', 'text', 'blank'})  # cannot be written so
+
+
+@pytest.mark.parametrize('missing', NONE)
+@pytest.mark.parametrize('kind', [*sorted(LISTS.keys() - {'text', 'arrays'}), 'cells'])
+def test_an_image_without_labels_is_the_same_in_every_format(kind, missing, tmp_path):
+    if missing in NOT_IN.get(kind, ()):
+        pytest.skip('the format has no such value')
+    lists = [['cat', 'dog'], ['cat'], NONE[missing]] * 12
+    write = LISTS | dict(cells=write_cells, frame=lambda folder, lists: make_frame(folder, lists, lambda one: one))
+    data = write[kind](tmp_path, lists)
+    assert data.classes == ['cat', 'dog'] and sorted(all_labels(data)) == sorted([[1, 1], [1, 0], [0, 0]] * 12)
+    assert 'images without any label: 12' in data.notes and not any('skipped' in note for note in data.notes)
+
+
+def test_a_test_split_without_labels_is_left_out_of_every_format(tmp_path):
+    pandas = pytest.importorskip('pandas')
+    pytest.importorskip('pyarrow')
+    write_json_lines(tmp_path, INDICATORS)
+    labels = [['cat', 'dog'], ['cat'], ['dog']] * 10 + [None] * 6
+    splits = ['train'] * 20 + ['valid'] * 10 + ['test'] * 6
+    frame = pandas.DataFrame(dict(name=[f'{i:02}.png' for i in range(36)], label=labels, split=splits))
+    (tmp_path / 'hub').mkdir()
+    images = [encode(Image.fromarray(image), 'PNG') for image in PIXELS]
+    for split, start, end in (('train', 0, 20), ('valid', 20, 30), ('test', 30, 36)):
+        part = pandas.DataFrame(dict(image=images[start:end], label=labels[start:end]))
+        part.to_parquet(tmp_path / 'hub' / f'{split}.parquet')
+    for data in (from_frame(frame, tmp_path, labels='several'), load(str(tmp_path / 'hub'), labels='several')):
+        assert data.test is None and len(data.train[1]) == 20 and len(data.valid[1]) == 10
+        assert any('skipped, test images without labels: 6' in note for note in data.notes)
+
+
 def test_missing_labels_of_hubs(tmp_path):
     for name, write in dict(parquet=write_parquet, shards=write_shards).items():
         (tmp_path / name).mkdir()

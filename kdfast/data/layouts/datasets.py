@@ -94,6 +94,8 @@ def _is_vector(label):
 
 def _label_names(labels, classes, where):
     "The names of all labels of an image, given their numbers or names"
+    if is_missing(labels):
+        return ()
     if not isinstance(labels, (list, tuple, set, frozenset)):
         raise KdfastError(f'{where} {labels!r:.60}: expected a list of labels, or a 0 or 1 for each class')
     present = [label for label in map(plain, labels) if not is_missing(label)]

@@ -42,7 +42,9 @@ def read(
     for name, (file, image_column, label_column, labels) in files.items():
         for i, label in enumerate(labels):
             row = f'{name}#{i:07}'
-            if is_missing(label) or label == -1:
+            if is_missing(label) and source.several:
+                label = []
+            elif is_missing(label) or label == -1:
                 source.notes.add('skipped, without a label', row)
                 continue
             label = positions_of_ones(label) if indicators and isinstance(label, list) else label

@@ -87,26 +87,15 @@ class TableReader:
     ) -> list[Item]:
         "Return the images that the tables name, in the order of the source; add a note on all others."
         rows = self._with_splits_of_folders()
-        if self.source.several:
-            rows = self._without_unlabeled_test(rows)
         items = []
         for name in self.source.images:
             if name in rows:
                 items.append(Item(name, rows[name].split, rows[name].label, self.source.files[name]))
-            elif name not in self.rows:
+            else:
                 self.source.notes.add(f'skipped, not in {listed([PurePosixPath(t).name for t in tables])}', name)
         if not items:
             raise KdfastError(f'{self.source.path}/{next(iter(tables))} lists no image')
         return items
-
-    def _without_unlabeled_test(self, rows):
-        "The rows, without a test split in which no image has a label, as in a competition"
-        test = [name for name, row in rows.items() if row.split == 'test']
-        if any(rows[name].label for name in test):
-            return rows
-        for name in test:
-            self.source.notes.add('skipped, test images without labels', name)
-        return {name: row for name, row in rows.items() if row.split != 'test'}
 
     def _with_splits_of_folders(self):
         "The rows, with splits by folder (train/1.jpg) if the tables define none"

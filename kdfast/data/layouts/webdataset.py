@@ -160,11 +160,11 @@ def _label_in_json(text, where, several):
     if not isinstance(record, dict):
         record = dict(label=record)
     keys = usual_labels(list(record))
-    if not keys:
-        return None
-    label = record[keys[0]]
+    label = record[keys[0]] if keys else None
+    if is_missing(label) and several:
+        return []  # as an empty cell of a table
     if isinstance(label, list) and several:
         return [str(one) for one in label if not is_missing(one)]
     if isinstance(label, (list, dict)):
         raise KdfastError(f'{where} has the label {label!r:.60}: {QUESTION}')
-    return None if is_missing(label) else str(label) or None
+    return None if is_missing(label) else str(label)
