@@ -68,7 +68,11 @@ def read_frame(
 def decode_jpeg(
     content: bytes,  # Of a JPEG file
 ) -> np.ndarray | None:  # (height, width, 3), uint8
-    "Decode a JPEG file to RGB with torchvision; None if that fails."
+    """Decode a JPEG file to RGB with torchvision; None if that fails.
+
+    Of some damaged files, its libjpeg writes a line to stderr. Only redirecting the stderr of the process would prevent
+    that, and hide what other threads write meanwhile.
+    """
     import torch
     from torchvision.io import ImageReadMode
     from torchvision.io import decode_jpeg as decode_channels
