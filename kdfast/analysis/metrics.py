@@ -121,7 +121,7 @@ def metric_named(
     name: str,  # Value of --metric
     several: bool,  # Whether the images have several labels
 ) -> Metric:
-    "Return a metric. Raises KdfastError for an unknown name, with the one that is meant or may be used instead."
+    "Return a metric. Raises KdfastError for an unknown name, with the one to use instead."
     if name in METRICS:
         return METRICS[name]
     if what := NOT_PER_IMAGE.get(re.sub('[^a-z0-9]', '', name.lower().removeprefix('valid_'))):

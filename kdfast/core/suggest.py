@@ -16,7 +16,7 @@ def similar_names(
     name: str,  # Not among `names`
     names: list[str],  # Those that exist
 ) -> list[str]:  # At most three
-    "Return the names that are most similar to a name, in any case, else those that begin with it or it with them."
+    "Return the most similar names, whatever their case, else those that begin alike."
     by_lower = {known.lower(): known for known in reversed(names)}
     lower = name.lower()
     found = difflib.get_close_matches(name, names, n=3)

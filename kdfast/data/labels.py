@@ -66,7 +66,7 @@ def in_order(
 def is_missing(
     value,  # Of a cell or an item
 ) -> bool:
-    "Return whether a value stands for a label that is missing: None, NaN, those of pandas, and empty text."
+    "Return whether a value stands for a missing label: None, NaN, those of pandas, empty text."
     if value is None or type(value).__name__ in ('NAType', 'NaTType') or isinstance(value, str) and not value.strip():
         return True
     return not getattr(value, 'shape', ()) and bool(value != value)
