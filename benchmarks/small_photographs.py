@@ -1,6 +1,6 @@
 """Make the small data set of photographs that comes with kdfast, from an archive of all of CIFAR-10 as JPEG files.
 
-python benchmarks/small_photographs.py cifar10-images.tar.xz [--train 200] [--valid 400] [--out FILE]
+python benchmarks/small_photographs.py cifar10-images.tar.xz [--train 300] [--valid 300] [--out FILE]
 
 The archive holds train/<class>/<name>.jpg and valid/<class>/<name>.jpg, or test/ in place of valid/. Of each class and
 split, the images are drawn at random with seed 0; the files are taken as they are. The result is the same, to the
@@ -53,8 +53,8 @@ def write(out: Path, images):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('source', type=Path)
-    parser.add_argument('--train', type=int, default=200, help='images per class')
-    parser.add_argument('--valid', type=int, default=400, help='images per class')
+    parser.add_argument('--train', type=int, default=300, help='images per class')
+    parser.add_argument('--valid', type=int, default=300, help='images per class')
     parser.add_argument('--out', type=Path, default=OUT)
     options = parser.parse_args()
     write(options.out, draw(read(options.source), dict(train=options.train, valid=options.valid)))
