@@ -176,7 +176,7 @@ def test_photographs_come_with_kdfast_and_are_the_default():
     photographs = load()
     assert photographs.fingerprint == load('cifar10-small').fingerprint and photographs.augment == 'flip'
     assert (photographs.name, photographs.load_arguments['source']) == ('cifar10-small', 'cifar10-small')
-    for (images, labels), n in ((photographs.train, 200), (photographs.valid, 400)):
+    for (images, labels), n in ((photographs.train, 300), (photographs.valid, 300)):
         assert images.shape == (10 * n, 32, 32, 3) and (np.bincount(labels) == n).all()
     pixels = {image.tobytes() for images, _ in (photographs.train, photographs.valid) for image in images}
     assert len(pixels) == 6000  # none is in both splits, or twice in one
