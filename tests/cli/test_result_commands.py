@@ -153,7 +153,7 @@ def test_the_proposed_comparison_works(tmp_path, kdfast, monkeypatch, network, d
     told = kdfast('compare', *([] if where == 'runs' else ['--runs', where])).out
     summary = Console(width=300, record=True, file=io.StringIO())
     others = find_runs(Path(where), run.data)
-    summary.print(run_summary(run, others, flags=choice_flags(Path(where), run.data)))
+    summary.print(run_summary(run, others, flags=choice_flags(Path(where), run.data), width=300))
     lines = [*told.splitlines(), *summary.export_text().splitlines()]
     proposed = [line.partition(' tells ')[0].strip() for line in lines if ' tells ' in line]
     assert len(proposed) == len(data) + 1
