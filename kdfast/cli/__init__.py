@@ -7,9 +7,9 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from kdfast.cli.app import app
-from kdfast.cli.entry import SPIN_COUNT, main, share_cores
+from kdfast.cli.entry import main
 
-__all__ = ['SPIN_COUNT', 'app', 'main', 'share_cores']
+__all__ = ['app', 'main']
 
 for module in iter_modules(__path__):
     import_module(f'{__name__}.{module.name}')

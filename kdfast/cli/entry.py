@@ -1,8 +1,6 @@
 """Run the command line: every error becomes one line on stderr and an exit status."""
 
-import os
 import sys
-from collections.abc import MutableMapping
 
 from kdfast.cli.app import app, err
 from kdfast.cli.recipes import SHARED_NAMES
@@ -10,19 +8,6 @@ from kdfast.core import distributed, signals
 from kdfast.core.errors import KdfastError, reason, users_line
 
 CONTINUE = 'repeat the command to continue'
-SPIN_COUNT = '20000'  # checks before a waiting thread of GNU OpenMP sleeps: as fast as the default on idle cores
-WAIT_SETTINGS = ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT')  # a user's own choice, if set
-
-
-def share_cores(
-    environment: MutableMapping[str, str] = os.environ,  # OpenMP reads it when it is loaded: before `import torch`
-):
-    """Let waiting OpenMP threads sleep after a while.
-
-    By default they keep their cores busy, which slows down other processes on the same cores many times.
-    """
-    if not any(name in environment for name in WAIT_SETTINGS):
-        environment['GOMP_SPINCOUNT'] = SPIN_COUNT
 
 
 def main():
@@ -30,7 +15,6 @@ def main():
 
     0 done, 2 the user can fix it, 3 another process trains the run, 4 diverged, 130 and 143 interrupted, 1 a bug.
     """
-    share_cores()
     debug = '--debug' in sys.argv
     sys.argv = [word for word in sys.argv if word != '--debug']
     signals.install_handlers()

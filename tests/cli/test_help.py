@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ from typer.main import get_command
 
 from kdfast import cli
 from kdfast.cli.options import DataOptions, StudyOptions, changed_flags, expand_groups
+from kdfast.core import openmp
 from kdfast.runs.options import OPTIMIZERS
 from kdfast.runs.recipes import recipe_names
 
@@ -68,8 +70,8 @@ def test_no_line_of_help_is_cut_off_or_too_wide(kdfast, monkeypatch, words):
 @pytest.mark.parametrize('given', [{}, dict(OMP_WAIT_POLICY='ACTIVE'), dict(GOMP_SPINCOUNT='0')], ids=str)
 def test_threads_give_way_to_other_work_unless_the_user_says_how_they_wait(given):
     environment = dict(given)
-    cli.share_cores(environment)
-    assert environment == (given or dict(GOMP_SPINCOUNT=cli.SPIN_COUNT))
+    openmp.share_cores(environment)
+    assert environment == (given or dict(GOMP_SPINCOUNT=openmp.SPIN_COUNT))
 
 
 def test_a_program_can_read_what_every_recipe_takes(kdfast, tmp_path):
@@ -86,9 +88,14 @@ def test_a_program_can_read_what_every_recipe_takes(kdfast, tmp_path):
     assert options['optimizer']['range'] == ' or '.join(OPTIMIZERS) and options['epochs']['type'] == 'int'
 
 
-def test_how_threads_wait_is_decided_before_torch_is_there():
-    code = 'import sys; from kdfast import cli; cli.share_cores(); assert "torch" not in sys.modules'
-    assert subprocess.run([sys.executable, '-P', '-c', code]).returncode == 0
+@pytest.mark.parametrize('given', [{}, dict(GOMP_SPINCOUNT='7'), dict(OMP_WAIT_POLICY='PASSIVE')], ids=str)
+def test_how_threads_wait_is_decided_before_torch_is_there(given):
+    "By importing any of kdfast: also in notebooks, and for the command line"
+    code = 'import os, sys, kdfast; print(os.environ.get("GOMP_SPINCOUNT"), "torch" in sys.modules)'
+    environment = {name: value for name, value in os.environ.items() if name not in openmp.WAIT_SETTINGS} | given
+    printed = subprocess.run([sys.executable, '-P', '-c', code], env=environment, stdout=subprocess.PIPE, text=True)
+    expected = given.get('GOMP_SPINCOUNT') if given else openmp.SPIN_COUNT
+    assert printed.stdout.split() == [str(expected), 'False']
 
 
 def test_a_group_of_options_becomes_its_fields():
