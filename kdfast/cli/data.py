@@ -29,6 +29,8 @@ def check(
     run_dirs = [RunDir(file.parent) for file in sorted(Path(path).rglob('run.json'))]
     if run_dirs:
         check_runs(path, run_dirs, images, as_json)
+    elif path == str(DEFAULT_RUNS) and not any(Path(path).glob('*')):
+        raise KdfastError('no runs yet; start with: kdfast run exp1; for a data set, name it: kdfast check PATH')
     else:
         describe_data(replace(images, data=path), as_json)
 

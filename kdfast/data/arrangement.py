@@ -37,7 +37,7 @@ def arrange(
     it is evaluated after training only. Raises KdfastError for a source without training images, for classes without
     training images, and for fewer than two classes.
     """
-    listing = _without_unlabeled_test(source, listing) if source.several else listing
+    listing = _labeled_splits(source, listing) if source.several else listing
     by_split = {split: [item for item in listing.items if item.split == split] for split in SPLIT_NAMES}
     _check_kind_of_labels(source, listing)
     without_split = [item for item in listing.items if item.split is None]
@@ -58,8 +58,16 @@ def arrange(
     return Arrangement(splits, _checked_classes(source, splits, listing), listing.layout, validates)
 
 
-def _without_unlabeled_test(source, listing):
-    "The listing without a test split in which no image has a label, as in a competition; adds a note on it"
+def _labeled_splits(source, listing):
+    """The listing without a test split in which no image has a label, as in a competition; adds a note on it
+
+    Raises KdfastError for such a validation split.
+    """
+    valid = [item for item in listing.items if item.split == 'valid']
+    if valid and not any(item.label for item in valid):
+        raise KdfastError(
+            f'{source.path}: no validation image has a label (such as {valid[0].name}): label them, or leave them out'
+        )
     test = [item for item in listing.items if item.split == 'test']
     if any(item.label for item in test):
         return listing

@@ -12,6 +12,7 @@ KINDS = ONE, SEVERAL, SPACES
 QUESTION = 'expected one class per image; if images have several labels, pass --labels several'
 
 ONES, ZEROS = ('1', '1.0', 'true'), ('0', '0.0', 'false')  # whether an image has a label, as text
+UNKNOWN = '-1', '-1.0'  # among them, by a custom of medical data sets: whether it has the label is not known
 INDICATORS_NOTE = 'lists of 0 and 1 are read as a 0 or 1 for each class'
 WHOLE_NUMBER = re.compile(r'-?\d{1,18}(\.0*)?')
 
@@ -79,13 +80,19 @@ def are_indicators(
 ) -> bool:
     """Return whether lists hold a 0 or 1 for each class, instead of numbers or names of classes.
 
-    Those do, apart from empty ones, that have one length and in which values repeat. Raises KdfastError for other lists
-    of 0 and 1 that may be either.
+    Those do, apart from empty ones, that have one length and in which values repeat. Raises KdfastError for such lists
+    that lack values, and for other lists of 0 and 1 that may be either.
     """
-    lists = [[str(value).lower() for value in one] for one in lists if len(one)]
-    if not all(value in (*ONES, *ZEROS) for one in lists for value in one):
+    lists = [[_indicator(value) for value in one] for one in lists]
+    lists = [one for one in lists if set(one) - {'?'}]  # of the others nothing is known
+    if not all(value in (*ONES, *ZEROS, '?') for one in lists for value in one):
         return False
     lengths, repeats = {len(one) for one in lists}, any(len(set(one)) < len(one) for one in lists)
+    if repeats and (unknown := [one for one in lists if '?' in one]):
+        raise KdfastError(
+            f'{where}: [{", ".join(unknown[0])}] lacks values (?): expected a 0 or 1 for each class; complete such '
+            'lists, or leave them empty'
+        )
     n = n_classes or max(lengths, default=0)
     if repeats and lengths == {n}:
         return True
@@ -95,6 +102,11 @@ def are_indicators(
             'or 1 for each class: write the names of the classes instead'
         )
     return False
+
+
+def _indicator(value):
+    "A value as text; ? if it is missing"
+    return '?' if is_missing(value) or str(value) in UNKNOWN else str(value).lower()
 
 
 def positions_of_ones(

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from typing import IO
 
 from kdfast.core import signals
+from kdfast.core.cores import usable_cores
 
 
 class Process:
@@ -94,9 +95,7 @@ def default_jobs(
     "Return the number of parallel runs: as usable cores allow; one on a GPU, whose memory they share."
     if has_gpu():
         return 1
-    from joblib import cpu_count
-
-    return max(1, cpu_count() // threads)
+    return max(1, usable_cores() // threads)
 
 
 def has_gpu() -> bool:

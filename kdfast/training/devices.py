@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 import torch
 
+from kdfast.core.cores import usable_cores
+
 THREAD_VARIABLES = 'OMP_NUM_THREADS', 'MKL_NUM_THREADS'  # with which users set the number of threads
 
 
@@ -21,10 +23,8 @@ def limit_threads():
 
     torch itself counts the cores of the machine, or those that a scheduler assigned, whatever a container's quota is.
     """
-    from joblib import cpu_count
-
-    if not any(map(os.environ.get, THREAD_VARIABLES)) and torch.get_num_threads() > cpu_count():
-        torch.set_num_threads(cpu_count())
+    if not any(map(os.environ.get, THREAD_VARIABLES)) and torch.get_num_threads() > (usable := usable_cores()):
+        torch.set_num_threads(usable)
 
 
 @contextmanager

@@ -164,6 +164,15 @@ def test_the_proposed_comparison_works(tmp_path, kdfast, monkeypatch, network, d
         assert done.out.split('\n')[1] == name if len(data) > 1 else '--data' not in command
 
 
+@pytest.mark.parametrize('exists', [False, True])
+def test_check_without_arguments_and_runs_says_how_to_start(kdfast, tmp_path, monkeypatch, exists):
+    monkeypatch.chdir(tmp_path)
+    if exists:
+        Path('runs').mkdir()
+    done = kdfast('check')
+    assert done.status == 2 and 'no runs yet; start with: kdfast run exp1' in done.err
+
+
 def test_check_names_what_is_wrong_with_a_run(study, kdfast, tmp_path):
     from conftest import beside
 

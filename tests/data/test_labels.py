@@ -249,6 +249,21 @@ def test_lists_that_may_mean_either_are_refused(kind, lists, tmp_path):
         LISTS[kind](tmp_path, lists)
 
 
+@pytest.mark.parametrize('kind', sorted(LISTS.keys() - {'text', 'arrays'}))
+@pytest.mark.parametrize('unknown', [None, float('nan'), -1, ''], ids=repr)
+def test_lists_with_a_value_for_each_class_are_complete_or_empty(kind, unknown, tmp_path):
+    if kind == 'parquet' and unknown == '':
+        pytest.skip('the format has no such value')
+    with pytest.raises(KdfastError, match='lacks values|may be numbers of classes'):
+        LISTS[kind](tmp_path, [[1, unknown, 1], [0, 1, 0], [1, 1, 0]] * 12)
+
+
+@pytest.mark.parametrize('kind', sorted(LISTS.keys() - {'text', 'arrays'}))
+def test_nothing_is_known_of_a_list_without_any_value(kind, tmp_path):
+    data = LISTS[kind](tmp_path, [*INDICATORS[:-1], [None] * 4])
+    assert data.classes == ['0', '1', '2', '3'] and 'images without any label: 1' in [n[:27] for n in data.notes]
+
+
 @pytest.mark.parametrize('kind', sorted(LISTS.keys() - {'arrays'}))
 def test_lists_of_numbers_remain_numbers(kind, tmp_path):
     data = LISTS[kind](tmp_path, [[0, 1], [1], [0]] * 12)
@@ -325,6 +340,16 @@ def test_an_image_without_labels_is_the_same_in_every_format(kind, missing, tmp_
     data = write[kind](tmp_path, lists)
     assert data.classes == ['cat', 'dog'] and sorted(all_labels(data)) == sorted([[1, 1], [1, 0], [0, 0]] * 12)
     assert 'images without any label: 12' in data.notes and not any('skipped' in note for note in data.notes)
+
+
+def test_a_validation_split_without_labels_is_refused(tmp_path):
+    pandas = pytest.importorskip('pandas')
+    write_json_lines(tmp_path, INDICATORS)
+    labels = [['cat', 'dog'], ['cat'], ['dog']] * 10 + [None] * 6
+    names = [f'{i:02}.png' for i in range(36)]
+    frame = pandas.DataFrame(dict(name=names, label=labels, split=['train'] * 30 + ['valid'] * 6))
+    with pytest.raises(KdfastError, match='no validation image has a label'):
+        from_frame(frame, tmp_path, labels='several')
 
 
 def test_a_test_split_without_labels_is_left_out_of_every_format(tmp_path):

@@ -130,6 +130,20 @@ def test_splits_without_folders_of_classes_are_refused(tmp_path, names):
         load(str(tmp_path / 'photos'))
 
 
+@pytest.mark.parametrize('pair', JOINED)
+def test_a_note_names_joined_folders_below_a_table_and_none_below_classes(tmp_path, pair):
+    draw_folders(tmp_path / 'table', 6, *pair)
+    rows = [
+        f'{f.relative_to(tmp_path / "table")},{"cat" if i % 2 else "dog"}'
+        for i, f in enumerate(sorted((tmp_path / 'table').rglob('*.png')))
+    ]
+    (tmp_path / 'table' / 'labels.csv').write_text('\n'.join(['name,label', *rows]))
+    assert_note_if_joined(load(str(tmp_path / 'table')), pair)
+    draw_folders(tmp_path / 'classes', 5, *(f'cat/{name}' for name in pair), 'dog/other', 'eel/other')
+    found = load(str(tmp_path / 'classes'))
+    assert found.classes == ['cat', 'dog', 'eel'] and not any('taken for splits' in note for note in found.notes)
+
+
 @pytest.mark.parametrize('pair', PAIRS)
 def test_files_that_differ_in_the_split(tmp_path, pair):
     pytest.importorskip('pyarrow')

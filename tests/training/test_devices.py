@@ -12,6 +12,8 @@ from fastai.vision.all import Callback, CrossEntropyLossFlat, Learner, ProgressC
 from slow.fake_cuda import FakeCuda, steps, summary
 from torch._subclasses.fake_tensor import DynamicOutputShapeException
 
+from kdfast.core.cores import usable_cores
+from kdfast.core.errors import KdfastError
 from kdfast.data.dataloaders import loaders
 from kdfast.data.device_transfer import RESIDENT, as_bytes, make_resident, move_to_device
 from kdfast.distill.mixup import MixUp
@@ -135,6 +137,16 @@ def test_one_thing_at_a_time_where_the_process_has_one_core(limit):
     environment = os.environ | (dict(LOKY_MAX_CPU_COUNT='1') if limit == 'variable' else {})
     command = [sys.executable, '-P', '-W', 'ignore', '-c', COUNT, *cores]
     assert subprocess.run(command, env=environment, capture_output=True, text=True).stdout.split() == ['1', '1']
+
+
+@pytest.mark.parametrize('limit', ['', ' ', '2', 'abc', '1.5', '-'])
+def test_a_limit_that_is_no_number_is_named(monkeypatch, limit):
+    monkeypatch.setenv('LOKY_MAX_CPU_COUNT', limit)
+    if limit.strip() in ('', '2'):
+        assert usable_cores() >= 1
+    else:
+        with pytest.raises(KdfastError, match=f'LOKY_MAX_CPU_COUNT={limit}: expected a number of cores'):
+            usable_cores()
 
 
 @pytest.mark.parametrize('set_by_user', [(), *((name,) for name in THREAD_VARIABLES), THREAD_VARIABLES], ids=str)

@@ -46,6 +46,7 @@ def read(
         places, layout = _class_then_split(source, images, splits), 'folders of splits in folders of classes'
     if not places:
         places, layout = _class_only(source, images, splits), 'folders of classes'
+        splits = {}  # folders below classes are parts of these
     if layout != BY_SPLIT:
         _note_empty_folders(source, images, places)
     used = {parts[:n] for parts in places for n in range(1, len(parts))}

@@ -11,7 +11,7 @@ from kdfast.data.layouts.columns import LABEL_COLUMNS, SPLIT_COLUMNS, Columns, c
 from kdfast.data.layouts.image_index import ImageIndex
 from kdfast.data.layouts.name_column import NAME_COLUMNS, normalize_name
 from kdfast.data.layouts.rows import Table, problems_by_kind, read_table
-from kdfast.data.layouts.splits import find_folder_splits
+from kdfast.data.layouts.splits import find_folder_splits, note_joined
 
 
 class Row(NamedTuple):
@@ -105,6 +105,7 @@ class TableReader:
         splits = find_folder_splits(paths.values())
         folders = {name: splits.get(parts[:1]) for name, parts in paths.items() if len(parts) > 1}
         if 'train' in folders.values() and len(folders) == len(self.rows) and all(folders.values()):
+            note_joined({paths[name][0]: split for name, split in folders.items()}, self.source.notes)
             return {name: row._replace(split=folders[name]) for name, row in self.rows.items()}
         return self.rows
 
