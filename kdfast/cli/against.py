@@ -64,7 +64,7 @@ def print_differences(
     if as_csv:
         note_unfinished(by_data[name] for name in tables)
         columns = list(dict.fromkeys(name for row in rows for name in row if name != 'seeds'))
-        return print_csv([columns, *([row.get(name) for name in columns] for row in rows)])
+        return print_csv([columns, *([row.get(name) for name in columns] for row in rows)] if rows else [])
     for name, table in tables.items():
         print_heading(name)
         if table:

@@ -77,7 +77,7 @@ def _with_class_names(source, samples, classes):
     for where, item in samples:
         label = item.label
         if isinstance(label, list):
-            numbers = map(str, positions_of_ones(label)) if indicators else label
+            numbers = map(str, positions_of_ones(label)) if indicators else filter(None, label)
             label = tuple(dict.fromkeys(_class_name(one, classes, where) for one in numbers))
         else:
             label = _class_name(label, classes, where)
@@ -164,7 +164,7 @@ def _label_in_json(text, where, several):
     if is_missing(label) and several:
         return []  # as an empty cell of a table
     if isinstance(label, list) and several:
-        return [str(one) for one in label if not is_missing(one)]
+        return ['' if is_missing(one) else str(one) for one in label]
     if isinstance(label, (list, dict)):
         raise KdfastError(f'{where} has the label {label!r:.60}: {QUESTION}')
     return None if is_missing(label) else str(label)
