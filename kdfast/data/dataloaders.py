@@ -24,6 +24,8 @@ from kdfast.data.random_streams import generator
 # by Python's lock, and by a thread that competes with the training's own for the processors.
 AHEAD_BYTES = 2**22
 
+VALIDATION_PIXELS = 2**20  # in a batch of validation images that are larger than 64×64
+
 
 class ImageBatches(TfmdDL):
     """DataLoader that reads whole batches, in an order that depends on seed and epoch alone.
@@ -159,6 +161,14 @@ def batch_size(
     return bs
 
 
+def validation_batch_size(
+    data: Data,  # Decoded images
+    bs: int,  # Training images per batch
+) -> int:
+    "Return the number of validation images per batch: many if they are small, never more memory than a training step."
+    return max(bs, min(2 * LARGEST_BATCH, VALIDATION_PIXELS // prod(data.shape)))
+
+
 def loaders(
     data: Data,  # Decoded images
     seed: int = 0,  # Decides, with the epoch, order and augmentation of the training images
@@ -188,6 +198,6 @@ def loaders(
     valid_images = Images(*valid, data.classes, size=data.size)
     return DataLoaders(
         image_batches(train_images, bs, shuffle=True, drop_last=True),
-        image_batches(valid_images, 2 * (data.batch_size or LARGEST_BATCH)),
+        image_batches(valid_images, validation_batch_size(data, bs)),
         device=device,
     )

@@ -9,6 +9,7 @@ from kdfast.data import load
 from kdfast.data.dataloaders import (
     batch_size,
     loaders,
+    validation_batch_size,
 )
 from kdfast.data.dataset import usual_batch_size
 
@@ -41,6 +42,12 @@ def test_batch_size_option(images, requested, steps):
 def test_batch_size_out_of_range(images, requested, message):
     with pytest.raises(KdfastError, match=message):
         load(str(images), batch_size=requested)
+
+
+@pytest.mark.parametrize('bs', [2, 16, 128, 500])
+@pytest.mark.parametrize('side,most', [(8, 256), (32, 256), (64, 256), (96, 113), (224, 20), (2000, 0)])
+def test_validation_batches_of_large_images_need_no_more_memory_than_training(side, most, bs):
+    assert validation_batch_size(SimpleNamespace(shape=(side, side)), bs) == max(bs, most)
 
 
 def test_fewer_images_than_a_batch_are_rejected():
