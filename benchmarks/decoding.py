@@ -21,6 +21,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import torchvision  # noqa: E402, F401 (as recipes do, with fastai)
 
+from kdfast.core.cores import usable_cores  # noqa: E402
 from kdfast.core.memory import keep_freed_memory  # noqa: E402
 from kdfast.data import load  # noqa: E402
 
@@ -55,7 +56,7 @@ def decode_with_pillow(task):
 def with_pillow(folder: Path, side: int | None):
     "Decode all images in a process per core"
     files = sorted(folder.rglob('*.jpg'))
-    with get_context('fork').Pool(os.cpu_count()) as pool:
+    with get_context('fork').Pool(usable_cores()) as pool:
         found = pool.map(decode_with_pillow, [(file, side) for file in files], chunksize=16)
     return np.stack(found)
 

@@ -401,6 +401,7 @@ def loops(args):
     from fastai.basics import Callback
     from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
+    from kdfast.core.cores import usable_cores
     from kdfast.data import load
     from kdfast.data.crops import crop_and_flip
     from kdfast.data.dataset import assemble
@@ -487,7 +488,7 @@ def loops(args):
             BATCH,
             shuffle=True,
             drop_last=True,
-            num_workers=min(8, os.cpu_count()),
+            num_workers=min(8, usable_cores()),
             pin_memory=device.type == 'cuda',
         ):
             yield x.to(device, memory_format=torch.channels_last, non_blocking=True), y.to(device, non_blocking=True)
