@@ -5,7 +5,7 @@ from kdfast.all import *
 
 def main(
     run: Run,  # This run: its directory, data and seed, and the runs it depends on
-    epochs: int = 10,  # Epochs
+    epochs: int = 6,  # Epochs
     lr: float = 0.2,  # Peak learning rate of sgd; muon takes a tenth of it for convolutions, adamw a hundredth
     optimizer: str = 'muon',  # Optimizer
     student: str = 'thin',  # Student network

@@ -5,13 +5,13 @@ from kdfast.all import *
 
 def main(
     run: Run,  # This run: its directory, data and seed, and the runs it depends on
-    epochs: int = 10,  # Epochs
+    epochs: int = 6,  # Epochs
     lr: float = 0.2,  # Peak learning rate of sgd; muon takes a tenth of it for convolutions, adamw a hundredth
     optimizer: str = 'muon',  # Optimizer
     weight: float = 0.8,  # Weight of the distillation loss; the label loss has weight 1
     negatives: int = 1024,  # Negatives (images of other classes) per image; the paper uses 16384
     teacher: str = 'wide',  # Teacher network, or the directory of a run to use as the teacher
-    teacher_epochs: int = 10,  # Epochs of the teacher; 0 uses --teacher NAME@FILE as it is
+    teacher_epochs: int = 6,  # Epochs of the teacher; 0 uses --teacher NAME@FILE as it is
     student: str = 'thin',  # Student network
     hint: str = 'head.1:head.1',  # Layers, TEACHER_LAYER:STUDENT_LAYER
 ):

@@ -5,7 +5,7 @@ from kdfast.all import *
 
 def main(
     run: Run,  # This run: its directory, data and seed, and the runs it depends on
-    epochs: int = 10,  # Epochs on labels
+    epochs: int = 6,  # Epochs on labels
     lr: float = 0.2,  # Peak learning rate of the one-cycle schedule
     optimizer: str = 'muon',  # Optimizer
     teacher: str = 'wide',  # Network with the features: NAME@pretrained, NAME@FILE or a run; others are trained first

@@ -5,12 +5,12 @@ from kdfast.all import *
 
 def main(
     run: Run,  # This run: its directory, data and seed, and the runs it depends on
-    epochs: int = 10,  # Epochs
+    epochs: int = 6,  # Epochs
     lr: float = 0.2,  # Peak learning rate of sgd; muon takes a tenth of it for convolutions, adamw a hundredth
     optimizer: str = 'muon',  # Optimizer
     T: float = 1.0,  # Temperature of both softmaxes
     teacher: str = 'wide',  # Teacher network, or the directory of a run to use as the teacher
-    teacher_epochs: int = 10,  # Epochs of the teacher; 0 uses --teacher NAME@FILE as it is
+    teacher_epochs: int = 6,  # Epochs of the teacher; 0 uses --teacher NAME@FILE as it is
     student: str = 'thin',  # Student network
 ):
     teacher = run.needs('teacher', network=teacher, epochs=teacher_epochs, optimizer=optimizer)

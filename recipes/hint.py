@@ -9,7 +9,7 @@ def main(
     lr: float = 0.2,  # Peak learning rate of sgd; muon takes a tenth of it for convolutions, adamw a hundredth
     optimizer: str = 'muon',  # Optimizer
     teacher: str = 'wide',  # Teacher network, or the directory of a run to use as the teacher
-    teacher_epochs: int = 10,  # Epochs of the teacher; 0 uses --teacher NAME@FILE as it is
+    teacher_epochs: int = 6,  # Epochs of the teacher; 0 uses --teacher NAME@FILE as it is
     student: str = 'thin',  # Student network
     hint: str = 'stage2:stage2',  # Layers, TEACHER_LAYER:STUDENT_LAYER (hint layer and guided layer)
     matrix: bool = False,  # Add a regressor even if the shapes already match

@@ -5,7 +5,7 @@ from kdfast.all import *
 
 def main(
     run: Run,  # This run: its directory, data and seed, and the runs it depends on
-    epochs: int = 10,  # Epochs; 0 uses the trained network of --network NAME@FILE as it is
+    epochs: int = 6,  # Epochs; 0 uses the trained network of --network NAME@FILE as it is
     lr: float = 0.2,  # Peak learning rate of sgd; muon takes a tenth of it for convolutions, adamw a hundredth
     optimizer: str = 'muon',  # Optimizer
     network: str = 'wide',  # Teacher network

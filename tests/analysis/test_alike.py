@@ -96,7 +96,7 @@ def test_other_code_of_one_recipe_is_said_in_a_row_and_between_rows(tmp_path):
 @pytest.mark.parametrize(
     'one,other,expected',
     [
-        (('baseline', {}), ('mine', dict(epochs=10)), False),
+        (('baseline', {}), ('mine', dict(epochs=6)), False),
         (('baseline', {}), ('mine', dict(epochs=20)), True),  # its default, which no name tells
         (('baseline', {}), ('mine,epochs=20', dict(epochs=20)), False),
         (('baseline,epochs=30', {}), ('mine', dict(epochs=20)), False),

@@ -13,7 +13,7 @@ def test_a_copied_recipe_runs(kdfast, images, tmp_path, monkeypatch):
     assert kdfast('cp', 'baseline', 'mine.py').status == 0
     source = (tmp_path / 'mine.py').read_text()
     (tmp_path / 'mine.py').write_text(
-        source.replace('epochs: int = 10', 'epochs: int = 1').replace('Baseline', 'My own')
+        source.replace('epochs: int = 6', 'epochs: int = 1').replace('Baseline', 'My own')
     )
     done = kdfast('run', './mine.py', '--data', images, '--json')
     assert done.status == 0, done.err

@@ -87,7 +87,7 @@ def test_defaults_of_then_are_options_of_today(tmp_path, recipe):
 
 
 def test_defaults_of_today_that_were_given_then_are_left_out(tmp_path):
-    folder = old_run(tmp_path, 'baseline,epochs=10', epochs=10, optimizer='muon')
+    folder = old_run(tmp_path, 'baseline,epochs=6', epochs=6, optimizer='muon')
     assert reproduce_command(folder) == 'kdfast run baseline --data digits --seed 0'
 
 

@@ -182,8 +182,8 @@ def test_the_board_shows_the_state_of_every_run(tmp_path):
         baseline=['waiting'],
         kd=['failed'],
         hint=['loss', '0.031'],
-        exp1=['2/10', '71.40', '%'],
-        exp2=['0/10'],
+        exp1=['2/6', '71.40', '%'],
+        exp2=['0/6'],
     )
 
 
