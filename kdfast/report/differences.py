@@ -135,10 +135,11 @@ def subject_remarks(
             'validation images, not the randomness of training; another seed may differ by more'
         )
     if over_seeds:
-        about = 'verdicts are about these validation images and this split: other images may differ by more'
+        about = 'verdicts are about these validation images, this split and this many epochs: others may differ by more'
         if any(row['resplit'] for row in over_seeds):
             about = (
-                'a new split per seed: verdicts are about such splits of these images; other images may differ by more'
+                'a new split per seed: verdicts are about such splits of these images and this many epochs; '
+                'others may differ by more'
             )
         remarks.append(f'{"with several seeds, " if remarks else ""}{about}')
     return remarks
