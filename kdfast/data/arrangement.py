@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from kdfast.core.errors import KdfastError, listed
 from kdfast.core.notes import Notes
-from kdfast.data.labels import in_order, names_of
+from kdfast.data.labels import UNKNOWN, in_order, names_of
 from kdfast.data.layouts.base import Item, Listing, Source, table_hint
 from kdfast.data.layouts.splits import SPLIT_NAMES
 
@@ -37,7 +37,7 @@ def arrange(
     it is evaluated after training only. Raises KdfastError for a source without training images, for classes without
     training images, and for fewer than two classes.
     """
-    listing = _labeled_splits(source, listing) if source.several else listing
+    listing = _labeled_splits(source, listing)
     by_split = {split: [item for item in listing.items if item.split == split] for split in SPLIT_NAMES}
     _check_kind_of_labels(source, listing)
     without_split = [item for item in listing.items if item.split is None]
@@ -59,21 +59,36 @@ def arrange(
 
 
 def _labeled_splits(source, listing):
-    """The listing without a test split in which no image has a label, as in a competition; adds a note on it
+    """The listing without images that should have one label and have none; adds notes on them
 
+    Of several labels, an image may have none, except in a test split in which no image has any, as in a competition.
     Raises KdfastError for such a validation split.
     """
-    valid = [item for item in listing.items if item.split == 'valid']
-    if valid and not any(item.label for item in valid):
+    has_label = _label_test(listing.items)
+    with_label = {item.split for item in listing.items if has_label(item)}
+    valid = next((item for item in listing.items if item.split == 'valid'), None)
+    if valid and 'valid' not in with_label:
         raise KdfastError(
-            f'{source.path}: no validation image has a label (such as {valid[0].name}): label them, or leave them out'
+            f'{source.path}: no validation image has a label (such as {valid.name}): label them, or leave them out'
         )
-    test = [item for item in listing.items if item.split == 'test']
-    if any(item.label for item in test):
-        return listing
-    for item in test:
-        source.notes.add('skipped, test images without labels', item.name)
-    return replace(listing, items=[item for item in listing.items if item.split != 'test'])
+    items = []
+    for item in listing.items:
+        may_have_none = source.several and (item.split != 'test' or 'test' in with_label)
+        if may_have_none or has_label(item):
+            items.append(item)
+        elif item.split == 'test':
+            source.notes.add('skipped, test images without labels', item.name)
+        else:
+            source.notes.add('skipped, without a label', item.name)
+    return replace(listing, items=items)
+
+
+def _label_test(items):
+    "What tells whether an item has a label; -1 is none if it is the only one of the test split, and none of the others"
+    of_test = {item.label for item in items if item.split == 'test'}
+    of_others = {item.label for item in items if item.split != 'test'}
+    is_unknown = of_test <= {'', *UNKNOWN} and not of_others & set(UNKNOWN)
+    return lambda item: bool(item.label) and not (is_unknown and item.split == 'test')
 
 
 def _check_kind_of_labels(source, listing):

@@ -45,6 +45,8 @@ def read(
                 raise KdfastError(
                     f'{source.path}: {len(parts[-1]):,} images in {images}, but {len(found):,} labels in {labels}'
                 )
+            if '' in found and split != 'test':
+                raise KdfastError(f'{where}: label {found.index("")} is missing: label the image, or leave it out')
             classes += found
         items += make_items(split, classes, partial(_open_in_parts, parts))
     return Listing('arrays of images and labels', items)
@@ -94,10 +96,11 @@ def to_class_names(
     if labels.dtype.kind == 'S':
         labels = _decoded(labels, where)
     if labels.dtype.kind == 'f':
-        fractions = labels[(labels != np.rint(labels)) | np.isinf(labels)]
+        missing = np.isnan(labels)
+        fractions = labels[~missing & ((labels != np.rint(labels)) | np.isinf(labels))]
         if len(fractions):
             raise KdfastError(f'{where}: labels are fractions such as {fractions[0]}: expected numbers of classes')
-        labels = labels.astype(np.int64)
+        return ['' if label != label else str(int(label)) for label in labels.tolist()]
     return [str(label) for label in labels.tolist()]
 
 

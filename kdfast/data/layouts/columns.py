@@ -1,38 +1,21 @@
 "Choose the columns of a table that hold names of images, labels and splits."
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kdfast.core.errors import KdfastError, listed
 from kdfast.data.labels import ONES, QUESTION, SEVERAL, SPACES, ZEROS, are_indicators, positions_of_ones
 from kdfast.data.layouts.name_column import choose_name_column, has_row_numbers, normalize_name
 from kdfast.data.layouts.rows import LIST_SEPARATOR, Table
-from kdfast.data.layouts.splits import split_of
+from kdfast.data.layouts.split_column import CERTAIN_SPLIT_COLUMNS, SPLIT_COLUMNS, split_in_cell, splits_of_cells
 
 # Usual names of columns, the likeliest first
 LABEL_COLUMNS = tuple(
     'label labels class classes category categories cat cats target targets y tag tags diagnosis dx species breed '
     'class_name classname label_name class_id classid label_id category_id id'.split()
 )
-SPLIT_COLUMNS = tuple(
-    'split set subset partition usage phase fold dataset data_set '
-    'is_valid is_val is_validation is_test is_train'.split()
-)
-
-TRUE = ('true', '1', 'yes', 'y', 't')
-FALSE = ('false', '0', 'no', 'n', 'f')
-
-# Splits of a column of truth values: (where true, where false)
-SPLITS_BY_TRUTH = dict(
-    is_valid=('valid', 'train'),
-    is_val=('valid', 'train'),
-    is_validation=('valid', 'train'),
-    is_test=('test', 'train'),
-    is_train=('train', 'valid'),
-)
-CERTAIN_SPLIT_COLUMNS = ('split', *SPLITS_BY_TRUTH)  # columns of splits, whatever their cells hold
 SEPARATORS = ';|,'  # between the labels of a cell, the likeliest first
-N_TESTED = 50  # rows that are tested for names of images and splits
+N_TESTED = 50  # rows that are tested for names of images
 
 
 @dataclass
@@ -44,6 +27,7 @@ class Columns:
     split: int | None
     header: list[str]
     separator: str | None = None  # Between the labels of an image; None: an image has one
+    splits: dict[str, str] = field(default_factory=dict)  # By the cells of the column of splits
     indicators: bool = False  # Whether what is separated is a 0 or 1 for each class
 
     def label_of(
@@ -58,6 +42,8 @@ class Columns:
             if len(labels) == 1:
                 return labels[0], ''
             return '', f'{len(labels)} labels ({", ".join(labels)}): {QUESTION}'
+        if not any(cells[i] for i in self.label):
+            return '', ''
         ones = self.ones(cells)
         if len(ones) == 1:
             return ones[0], ''
@@ -73,6 +59,8 @@ class Columns:
             if self.indicators:
                 return tuple(map(str, positions_of_ones(parts))), ''
             return tuple(dict.fromkeys(filter(None, parts))), ''
+        if not any(cells[i] for i in self.label):
+            return (), ''
         unclear = [self.header[i] for i in self.label if cells[i].lower() not in (*ONES, *ZEROS)]
         return tuple(self.ones(cells)), f'{unclear[0]} is neither 0 nor 1' if unclear else ''
 
@@ -90,16 +78,7 @@ class Columns:
         "Return the split of a row, None if the table has no column of splits."
         if self.split is None:
             return None, ''
-        cell, column = cells[self.split], normalize_name(self.header[self.split])
-        if column in SPLITS_BY_TRUTH:
-            value = cell.lower().removesuffix('.0')
-            if value in TRUE:
-                return SPLITS_BY_TRUTH[column][0], ''
-            if value in FALSE:
-                return SPLITS_BY_TRUTH[column][1], ''
-            return None, f'{cell!r} in column {self.header[self.split]}: expected true or false, or 1 or 0'
-        split = split_of(cell)
-        return split, '' if split else f'{cell!r} in column {self.header[self.split]}: expected train, valid or test'
+        return split_in_cell(cells[self.split], self.header[self.split], self.splits)
 
 
 def usual_labels(
@@ -176,7 +155,9 @@ class _ColumnChooser:
             self.taken['split'] = self.split_column()
         if 'label' not in self.taken:
             self.taken['label'] = self.label_columns()
-        return Columns(self.taken['name'], self.taken['label'], self.taken['split'], self.header)
+        split = self.taken['split']
+        splits = {} if split is None else splits_of_cells(self.cells(split))
+        return Columns(self.taken['name'], self.taken['label'], split, self.header, splits=splits)
 
     def error(self, problem):
         return KdfastError(
@@ -224,13 +205,15 @@ class _ColumnChooser:
         return known[0] if known else None
 
     def holds_splits(self, i):
-        return self.names[i] in CERTAIN_SPLIT_COLUMNS or any(map(split_of, self.cells(i, N_TESTED)))
+        return self.names[i] in CERTAIN_SPLIT_COLUMNS or bool(splits_of_cells(self.cells(i)))
 
     def label_columns(self):
         "A known name; else the only column that is left; else one column per class. Numbers of rows are none of these"
         free = [i for i in self.free() if not has_row_numbers(self.header[i])] or self.free()
         free = [i for i in free if self.names[i] != 'id'] or free
-        binary = [i for i in free if all(cell in ('0', '1', '0.0', '1.0') for cell in self.cells(i))]
+        binary = [
+            i for i in free if set(filled := list(filter(None, self.cells(i)))) <= {'0', '1', '0.0', '1.0'} and filled
+        ]
         one_per_class = len(binary) > 1 and binary == [i for i in free if self.header[i]]
         known = [i for i in free if self.names[i] in LABEL_COLUMNS and not (one_per_class and self.names[i] == 'cat')]
         if len(known) == 1:

@@ -32,7 +32,13 @@ def list_datasets(
         names = classes or known and (None if of_split.changed else of_split.names or known)
         for i, label in of_split.values.items():
             of_image = f'{source.path}: the label of {split} image {i} is'
-            name = _label_names(label, names, of_image) if source.several else _class_name(label, names, of_image)
+            if source.several:
+                name = _label_names(label, names, of_image)
+            else:
+                is_unlabeled = split == 'test' and (
+                    is_missing(label) or bool(names) and label is not None and label == -1
+                )
+                name = '' if is_unlabeled else _class_name(label, names, of_image)
             items.append(Item(_item_name(split, i, splits), split, name, partial(open_image, splits[split], i)))
     return Listing('a data set of PyTorch', items, known)
 
@@ -104,7 +110,7 @@ def _label_names(labels, classes, where):
 
 def _class_name(label, classes, where):
     "The name of a class, given its number or its name"
-    if isinstance(label, (bool, str)):
+    if isinstance(label, (bool, str)) and not is_missing(label):
         return str(label)
     if isinstance(label, float) and label.is_integer():
         label = int(label)

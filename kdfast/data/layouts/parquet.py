@@ -35,7 +35,8 @@ def read(
     _note_missing_shards(source)
     splits = splits_of_files(_file_names(source))
     note_joined(splits, source.notes)
-    files = {name: _open_parquet(source, name) for name in sorted(splits)}
+    files = {name: _open_parquet(source, name, splits[name]) for name in sorted(splits)}
+    files = {name: file for name, file in files.items() if file}
     names = (file.class_names.get(label_column) for file, _, label_column, _ in files.values())
     items, classes = [], next(filter(None, names), None)
     indicators = _are_indicators(source, [label for *_, labels in files.values() for label in labels], classes)
@@ -44,20 +45,26 @@ def read(
             row = f'{name}#{i:07}'
             if is_missing(label) and source.several:
                 label = []
-            elif is_missing(label) or label == -1:
-                source.notes.add('skipped, without a label', row)
-                continue
             label = positions_of_ones(label) if indicators and isinstance(label, list) else label
-            class_name = file.class_of(label, label_column, row)
+            is_unlabeled = is_missing(label) or not isinstance(label, list) and label == -1
+            class_name = '' if is_unlabeled else file.class_of(label, label_column, row)
             items.append(Item(row, splits[name], class_name, partial(_open_image, file, image_column, i)))
     return Listing('Parquet with images', items, classes)
 
 
-def _open_parquet(source, name):
-    "(file, its columns of images and of labels, all labels). Raises KdfastError for a damaged file"
+def _open_parquet(source, name, split):
+    """(file, its columns of images and of labels, all labels); None for test images without a column of labels
+
+    Raises KdfastError for a damaged file.
+    """
     try:
         file = ParquetFile(source.files[name], name, f'{source.path}: {name}', source.columns, source.several)
         image_column, label_column = file.choose_columns()
+        if label_column is None and split == 'test':
+            source.notes.add('skipped, test images without labels', name)
+            return None
+        if label_column is None:
+            raise KdfastError(file.no_labels_message())
         return file, image_column, label_column, list(file.iter_column(label_column))
     except _damage_errors() as e:
         raise KdfastError(f'cannot read {source.path}: {name} ({str(e).partition(NEWLINE)[0]})') from e

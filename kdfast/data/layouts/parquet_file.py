@@ -52,13 +52,12 @@ class ParquetFile:
         except pyarrow.ArrowInvalid:
             return pyarrow.ipc.open_file(self.open_file())
 
-    def choose_columns(self) -> tuple[str, str]:  # (images, labels)
-        """Choose columns: the requested ones, else by type and name.
+    def choose_columns(self) -> tuple[str, str | None]:  # (images, labels)
+        """Choose columns: the requested ones, else by type and name; None if there is none of labels.
 
         Raises KdfastError if the choice is not clear.
         """
         fields = {field.name: field.type for field in self.schema}
-        available = f'the columns are {listed(list(fields))}: choose with --columns'
         for column in self.requested.values():
             if column not in fields:
                 raise KdfastError(f'{self.where} has no column {column}; the columns are {listed(list(fields))}')
@@ -67,15 +66,20 @@ class ParquetFile:
             images = [self.requested['name']]
         if len(images) != 1:
             found = listed(images) or 'no column'
-            raise KdfastError(f'{self.where} has {found} of image bytes; {available} name=COLUMN,label=COLUMN')
+            raise KdfastError(f'{self.where} has {found} of image bytes; {self._choice()} name=COLUMN,label=COLUMN')
         if 'label' in self.requested:
             return images[0], self.requested['label']
         labels = list(self.class_names)
         if len(labels) != 1:
             labels = usual_labels([name for name in fields if name not in images], LABEL_KEYS)
-        if not labels:
-            raise KdfastError(f'{self.where} has no column of labels; {available} label=COLUMN')
-        return images[0], labels[0]
+        return images[0], labels[0] if labels else None
+
+    def no_labels_message(self) -> str:
+        "Return the error for a file without a column of labels."
+        return f'{self.where} has no column of labels; {self._choice()} label=COLUMN'
+
+    def _choice(self):
+        return f'the columns are {listed(self.schema.names)}: choose with --columns'
 
     def iter_column(
         self,

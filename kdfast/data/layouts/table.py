@@ -1,5 +1,6 @@
 "A table with the class of every image: labels.csv, metadata.csv, one table per split."
 
+import os
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -10,7 +11,7 @@ from kdfast.data.layouts.columns import choose_columns
 from kdfast.data.layouts.image_index import ImageIndex
 from kdfast.data.layouts.rows import SUFFIXES, problems_by_kind, read_frame, read_table
 from kdfast.data.layouts.splits import FILLER_WORDS, find_folder_splits, find_splits, note_joined, split_of
-from kdfast.data.layouts.table_rows import TableReader, add_header, note_columns
+from kdfast.data.layouts.table_rows import TableReader, add_header, note_columns, splits_by_folder, usable_splits
 
 PRIORITY = 80  # before folders, whose names are then only places
 USUAL_NAMES = ('labels', 'metadata', 'annotations')  # tables of labels, whatever else is there
@@ -141,15 +142,16 @@ def list_frame(
         table, source.columns, lambda cell: bool(cell) and (folder / cell).is_file(), source.labels
     )
     note_columns(columns, source.notes)
+    names = [_existing(folder, cells[columns.name]) for _, cells in table.rows]
+    of_folders = {} if columns.split is not None else _splits_by_folder(folder, names)
+    splits = usable_splits(set(names), of_folders, source.notes)
     items, problems, seen = [], [], set()
-    for row, cells in table.rows:
-        name = cells[columns.name]
-        if not (folder / name).is_file():
-            name = name.replace('\\', '/')  # written on Windows
+    for (row, cells), name in zip(table.rows, names):
         label, label_problem = columns.label_of(cells)
         split, split_problem = columns.split_of(cells)
+        split = split or splits.get(name)
         problem = _name_problem(name, folder, seen) or label_problem or split_problem
-        if not problem and label == '':
+        if not problem and label == '' and split != 'test':
             problem = f'{name} has no label'
         if problem and source.skip_broken:
             source.notes.add('skipped, rows that cannot be read', f'row {row}: {problem}')
@@ -161,6 +163,18 @@ def list_frame(
     if problems:
         raise KdfastError(f'{table.where}: {listed(problems_by_kind(problems), "; ")}')
     return Listing('images by a DataFrame', items)
+
+
+def _existing(folder, name):
+    "The name of an image, with forward slashes if that of Windows means no file"
+    return name if (folder / name).is_file() else name.replace('\\', '/')
+
+
+def _splits_by_folder(folder, names):
+    "Splits by the folders that images are in below the folder of a DataFrame, also of absolute names"
+    paths = {name: Path(os.path.relpath(folder / name, folder)).as_posix() for name in names}
+    splits = splits_by_folder(path for path in paths.values() if not path.startswith('../'))
+    return {name: splits[path] for name, path in paths.items() if path in splits}
 
 
 def _name_problem(name, folder, seen):

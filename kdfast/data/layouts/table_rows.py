@@ -1,5 +1,7 @@
 "Read the rows of tables that name images, and check each of them."
 
+from collections.abc import Collection, Iterable
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -7,10 +9,11 @@ from kdfast.core.errors import KdfastError, listed
 from kdfast.core.notes import Notes
 from kdfast.data.labels import INDICATORS_NOTE
 from kdfast.data.layouts.base import Item, Source
-from kdfast.data.layouts.columns import LABEL_COLUMNS, SPLIT_COLUMNS, Columns, choose_columns
+from kdfast.data.layouts.columns import LABEL_COLUMNS, Columns, choose_columns
 from kdfast.data.layouts.image_index import ImageIndex
-from kdfast.data.layouts.name_column import NAME_COLUMNS, normalize_name
+from kdfast.data.layouts.name_column import NAME_COLUMNS, choose_name_column, normalize_name
 from kdfast.data.layouts.rows import Table, problems_by_kind, read_table
+from kdfast.data.layouts.split_column import SPLIT_COLUMNS
 from kdfast.data.layouts.splits import find_folder_splits, note_joined
 
 
@@ -34,6 +37,7 @@ class TableReader:
         self.source = source
         self.index = ImageIndex(source)
         self.rows = {}  # Row by image
+        self.named = set()  # images of all rows, also of those that are skipped
 
     def add(
         self,
@@ -50,19 +54,18 @@ class TableReader:
         except KdfastError:
             if split != 'test':
                 raise
-            self.source.notes.add('skipped, test images without labels', name)
+            self._skip_unlabeled(table, name)
             return
         note_columns(columns, self.source.notes)
         problems, completed = [], []
         names = [''.join(cells[columns.name : columns.name + 1]) for _, cells in table.rows]
         for (line, cells), cell, image in zip(table.rows, names, self.index.find_all(names, name, split)):
-            row = self._check_duplicate(_read_row(line, cells, image, columns, split))
+            row = self._check_duplicate(self._read_row(line, cells, image, columns, split))
+            self.named.add(image[0])
             if row.problem and self.source.skip_broken:
                 self.source.notes.add('skipped, rows that cannot be read', f'{table.row} {line}: {row.problem}')
             elif row.problem:
                 problems.append((f'{table.row} {line}', row.problem, cell))
-            elif row.label == '':
-                self.source.notes.add('skipped, test images without labels', row.image)
             else:
                 self.rows[row.image] = row
                 if not self.index.is_complete(cell, name, row.image):
@@ -72,6 +75,41 @@ class TableReader:
         for outside, image in completed:
             how = 'by a path elsewhere, and found by its last parts' if outside else 'without their folder or suffix'
             self.source.notes.add(f'named in the table {how}', image)
+
+    def _skip_unlabeled(self, table, name):
+        "Add a note on the images of a table of test images that has no labels"
+        cells = {i: [cells[i] for _, cells in table.rows if i < len(cells)] for i in range(len(table.header))}
+        wanted = [i for i, column in enumerate(table.header) if column == self.source.columns.get('name')]
+        columns = wanted or choose_name_column(
+            dict(enumerate(table.header)), cells, lambda cell: self.index.find(cell, name, 'test')
+        )
+        images = [self.index.find(cell, name, 'test') for i in columns[:1] for cell in cells[i]]
+        for image in dict.fromkeys(filter(None, images)) or [name]:
+            self.source.notes.add('skipped, test images without labels', image)
+        self.named.update(images)
+
+    def _read_row(self, line, cells, image, columns, split):
+        "A row, given the (image, problem) of its name"
+        if len(cells) != len(columns.header):
+            return Row(None, '', '', f'{len(cells)} columns, but the header has {len(columns.header)}', line)
+        label, label_problem = columns.label_of(cells)
+        row_split, split_problem = columns.split_of(cells)
+        row_split = row_split or split
+        name, problem = image[0], image[1] or label_problem
+        if not problem and label == '' and not self._may_test(row_split, name):
+            problem = f'{cells[columns.name]} has no label'
+        return Row(name, label, row_split, problem or split_problem, line)
+
+    def _may_test(self, split, image):
+        "Whether an image is of the test split: by its row, else by its folder, if these tell the splits of all images"
+        return (
+            split == 'test' or not split and image in self.folder_splits and self.folder_splits[image].split == 'test'
+        )
+
+    @cached_property
+    def folder_splits(self):
+        "Splits by image, as far as their folders tell them"
+        return splits_by_folder(self.source.images)
 
     def _check_duplicate(self, row):
         "The row, with a problem if its image is in an earlier row"
@@ -87,11 +125,14 @@ class TableReader:
     ) -> list[Item]:
         "Return the images that the tables name, in the order of the source; add a note on all others."
         rows = self._with_splits_of_folders()
+        unlabeled = next((name for name, row in rows.items() if row.label == '' and row.split != 'test'), None)
+        if unlabeled:
+            raise KdfastError(f'{self.source.path}: {unlabeled} has no label in {listed(list(tables))}: add it')
         items = []
         for name in self.source.images:
             if name in rows:
                 items.append(Item(name, rows[name].split, rows[name].label, self.source.files[name]))
-            else:
+            elif name not in self.named:
                 self.source.notes.add(f'skipped, not in {listed([PurePosixPath(t).name for t in tables])}', name)
         if not items:
             raise KdfastError(f'{self.source.path}/{next(iter(tables))} lists no image')
@@ -101,33 +142,49 @@ class TableReader:
         "The rows, with splits by folder (train/1.jpg) if the tables define none"
         if any(row.split for row in self.rows.values()):
             return self.rows
-        paths = {name: PurePosixPath(name).parts for name in self.rows}
-        splits = find_folder_splits(paths.values())
-        folders = {name: splits.get(parts[:1]) for name, parts in paths.items() if len(parts) > 1}
-        if 'train' in folders.values() and len(folders) == len(self.rows) and all(folders.values()):
-            note_joined({paths[name][0]: split for name, split in folders.items()}, self.source.notes)
-            return {name: row._replace(split=folders[name]) for name, row in self.rows.items()}
-        return self.rows
+        splits = usable_splits(self.rows, self.folder_splits, self.source.notes)
+        return {name: row._replace(split=splits.get(name)) for name, row in self.rows.items()}
 
 
-def _read_row(line, cells, image, columns, split):
-    "A row, given the (image, problem) of its name"
-    if len(cells) != len(columns.header):
-        return Row(None, '', '', f'{len(cells)} columns, but the header has {len(columns.header)}', line)
-    label, label_problem = columns.label_of(cells)
-    row_split, split_problem = columns.split_of(cells)
-    row_split = row_split or split
-    name, problem = image[0], image[1] or label_problem
-    if not problem and label == '' and row_split != 'test':
-        problem = f'{cells[columns.name]} has no label'
-    return Row(name, label, row_split, problem or split_problem, line)
+class FolderSplit(NamedTuple):
+    "The folder of a split that an image is in."
+
+    split: str
+    folder: str
+
+
+def splits_by_folder(
+    names: Iterable[str],  # Of images
+) -> dict[str, FolderSplit]:
+    "Return the splits of the images that are in a folder of one: train/1.jpg."
+    paths = {name: PurePosixPath(name).parts for name in names}
+    splits, found = find_folder_splits(paths.values()), {}
+    for name, parts in paths.items():
+        folder = next((parts[:n] for n in range(1, len(parts)) if parts[:n] in splits), None)
+        if folder:
+            found[name] = FolderSplit(splits[folder], '/'.join(folder))
+    return found
+
+
+def usable_splits(
+    names: Collection[str],  # Of the images that a table without splits names
+    splits: dict[str, FolderSplit],  # As of `splits_by_folder`
+    notes: Notes,  # Receives a note on folders whose names join the split to other words
+) -> dict[str, str]:  # Empty if folders do not tell the split of each image
+    "Return the splits of the images by their folders, if these define one for each, and training images."
+    found = {name: splits[name] for name in names if name in splits}
+    if len(found) < len(names) or all(of_image.split != 'train' for of_image in found.values()):
+        return {}
+    note_joined({folder: split for split, folder in found.values()}, notes)
+    return {name: of_image.split for name, of_image in found.items()}
 
 
 def note_columns(
     columns: Columns,  # Of a table
     notes: Notes,  # Receives the notes
 ):
-    "Add notes on lists of 0 and 1, and on columns whose names promise splits or labels in vain."
+    "Add notes on joined names of splits, lists of 0 and 1, and columns that are not used."
+    note_joined(columns.splits, notes)
     if columns.indicators:
         notes.add(INDICATORS_NOTE, '')
     labels = [columns.label] if isinstance(columns.label, int) else columns.label

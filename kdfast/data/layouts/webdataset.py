@@ -53,13 +53,12 @@ def read(
                 continue
             image = parts[images[0]]
             label = _label_of(parts, files, f'{source.path}: {where}', source.several)
-            if label is None:
+            if label is None and source.several:
                 source.notes.add('skipped, samples without a label', where)
-            else:
-                samples.append(
-                    (f'{source.path}: {where}', Item(f'{shard}/{image}', splits[shard], label, files[image]))
-                )
-    if not samples:
+                continue
+            item = Item(f'{shard}/{image}', splits[shard], '' if label is None else label, files[image])
+            samples.append((f'{source.path}: {where}', item))
+    if not any(item.label for _, item in samples):
         raise KdfastError(
             f'{source.path}: found no image with a label in {listed(list(shards))}: '
             'expected files such as 000.jpg and 000.cls'
