@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from kdfast.core.errors import KdfastError, listed
 from kdfast.data.layouts.base import Source
+from kdfast.data.layouts.split_files import check_named
 from kdfast.data.layouts.splits import note_joined, split_of, splits_of_files, take_apart
 
 # Words in the names of arrays, by what the array holds; image_labels.npy holds labels
@@ -43,6 +44,7 @@ def find_pairs(
     Raises KdfastError if several arrays may hold the same.
     """
     pairs, folders, used = {}, {}, set()
+    check_named(splits_of_files(_array_names(source)), source.path)
     for (split, folder), roles in _by_split_and_folder(source).items():
         if roles.keys() != ROLE_WORDS.keys():
             continue

@@ -11,6 +11,11 @@ from kdfast.core.notes import Notes
 from kdfast.data.formats import is_image
 from kdfast.data.labels import SEVERAL, SPACES
 
+# Of other files that may hold labels, or where they are
+UNREAD_SUFFIXES = frozenset(
+    '.mat .npy .npz .pkl .pickle .pt .h5 .hdf5 .parquet .arrow .feather .xml .db .sqlite'.split()
+)
+
 
 class Item(NamedTuple):
     "One image of a source."
@@ -89,4 +94,8 @@ def table_hint(
             return f'; {name} names none of them'
         if suffix in ('.xlsx', '.xls', '.ods'):
             return f'; save {name} as labels.csv'
+    for name in source.files:
+        suffix = PurePosixPath(name).suffix.lower()
+        if suffix in UNREAD_SUFFIXES:
+            return f'; labels in {suffix} files such as {name} are not read beside images: write them to labels.csv'
     return ''

@@ -8,6 +8,8 @@ from kdfast.core.errors import KdfastError, listed
 from kdfast.data.files import list_folders
 from kdfast.data.formats import describe_suffix
 from kdfast.data.layouts.base import Item, Listing, Source, table_hint
+from kdfast.data.layouts.folder_splits import IF_CLASSES, check_classes, check_unlike, without_unions
+from kdfast.data.layouts.lists import check_no_lists
 from kdfast.data.layouts.splits import FILLER_WORDS, find_folder_splits, note_joined, split_of
 
 PRIORITY = 90  # last: matches everything, and explains what is expected where it finds no classes
@@ -39,6 +41,7 @@ def read(
     "List the images by their folders. Raises KdfastError without images or folders of classes."
     images = _image_paths(source)
     splits = find_folder_splits(images)
+    images = without_unions(source, images, splits)
     places, layout = _split_then_class(images, splits), BY_SPLIT
     if places:
         _check_empty_classes(source, places)
@@ -50,6 +53,11 @@ def read(
     if layout != BY_SPLIT:
         _note_empty_folders(source, images, places)
     used = {parts[:n] for parts in places for n in range(1, len(parts))}
+    if layout == BY_SPLIT:
+        labels = defaultdict(set)
+        for place in places.values():
+            labels[place.split].add(place.label)
+        check_classes(source, labels, sorted(used & splits.keys()))
     note_joined({'/'.join(folder): splits[folder] for folder in sorted(used & splits.keys())}, source.notes)
     return _listing(source, images, places, layout, splits)
 
@@ -185,8 +193,10 @@ def _class_only(source, images, splits):
     if unused:
         raise KdfastError(
             f'{source.path}: the names of the folders {listed(["/".join(folder) for folder in unused])} differ only in '
-            f'the split, but there is no folder of a class in them; {EXPECTED}'
+            f'the split, but there is no folder of a class in them{table_hint(source)}; {EXPECTED}; {IF_CLASSES}'
         )
+    check_unlike(source, places, splits, depth)
+    check_no_lists(source)
     if places:
         return places  # not the images directly in test/ beside folders of classes: they have no labels
     raise KdfastError(

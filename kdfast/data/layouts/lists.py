@@ -51,6 +51,23 @@ def matches(
     return any(index.find(_name_and_rest(line, index, file, 'train')[0], file, 'train') for _, line in lines[:N_TESTED])
 
 
+def check_no_lists(
+    source: Source,  # Files of the data set
+):
+    "Raise KdfastError if lists name the images of some splits only: the images of the others would be among them."
+    lists, index = _lists_by_split(source), ImageIndex(source)
+    for split, file in lists.items():
+        lines = read_lines(f'{source.path}/{file}', source.files[file])
+        named = {index.find(_name_and_rest(text, index, file, split)[0], file, split) for _, text in lines} - {None}
+        if named and len(named) < len(source.images):
+            missing = 'validation or test' if split == 'train' else 'training'
+            other = PurePosixPath(file).with_name('test.txt' if split == 'train' else 'train.txt')
+            raise KdfastError(
+                f'{source.path}: {file} lists {SPLIT_NAMES[split]} images, but there is no list of {missing} images, '
+                f'such as {other}: add it, or remove {file}'
+            )
+
+
 def read(
     source: Source,  # Files of the data set
 ) -> Listing:
@@ -110,7 +127,7 @@ def _lists_by_split(source):
 
     lists = {}
     found = [name for name in source.files if name.lower().endswith(('.txt', '.lst'))]
-    paths = {name: PurePosixPath(re.sub(r'\d', '', name)).with_suffix('').parts for name in found}
+    paths = {name: PurePosixPath(name).with_suffix('').parts for name in found}
     splits = find_splits(paths.values())
     for name in sorted(found, key=natural_order):
         if paths[name] in splits:

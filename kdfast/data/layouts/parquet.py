@@ -9,7 +9,7 @@ from kdfast.data.files import READ_ERRORS
 from kdfast.data.labels import INDICATORS_NOTE, are_indicators, is_missing, positions_of_ones
 from kdfast.data.layouts.base import Item, Listing, Source
 from kdfast.data.layouts.parquet_file import ParquetFile
-from kdfast.data.layouts.splits import note_joined, splits_of_files
+from kdfast.data.layouts.split_files import read_file_splits
 
 PRIORITY = 10  # before WebDataset and tables: a data set of Hugging Face may hold both beside its Parquet files
 SUFFIXES = ('.parquet', '.arrow')
@@ -33,8 +33,7 @@ def read(
     except ImportError as e:
         raise KdfastError(f"{source.path}: Parquet files need pyarrow: pip install 'kdfast[hf]'") from e
     _note_missing_shards(source)
-    splits = splits_of_files(_file_names(source))
-    note_joined(splits, source.notes)
+    splits = read_file_splits(source, _file_names(source))
     files = {name: _open_parquet(source, name, splits[name]) for name in sorted(splits)}
     files = {name: file for name, file in files.items() if file}
     names = (file.class_names.get(label_column) for file, _, label_column, _ in files.values())

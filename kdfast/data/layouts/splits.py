@@ -1,11 +1,12 @@
 "Recognize the names of splits: of folders, of files, and in the cells of tables."
 
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from pathlib import PurePosixPath
+from pathlib import PurePath, PurePosixPath
 
+from kdfast.core.errors import KdfastError
 from kdfast.core.notes import Notes
 
 SPLIT_NAMES = dict(train='training', valid='validation', test='test')  # in messages
@@ -24,6 +25,11 @@ FILLER_WORDS = frozenset(
 # What makes other words of those of splits: retrain beside retest and trainers beside testers are classes
 AFFIXES = frozenset('de re pre over under s er ers ed ee ees able ability'.split())
 WORD = re.compile(r'[A-Z]?[a-z]+|[A-Z]+')
+WORD_OR_NUMBER = re.compile(rf'{WORD.pattern}|\d+')
+JOINED_NOTE = (
+    'taken for splits, because their names differ in nothing else (otherwise rename them, or put folders of classes '
+    'into a folder train/)'
+)
 SHARD = re.compile(r'\d+[-_]of[-_]\d+')  # 00000-of-00002
 
 
@@ -66,37 +72,114 @@ def find_splits(
     """Return the splits of the paths whose last part stands for one.
 
     pets-train and pets-test do, too: they differ in the split alone. But train_station is a class, and so is pets-train
-    beside train. Of names such as petstrain, one must be that of training images: interval and contest are words.
+    beside or below train. Of names such as petstrain, one must be that of training images: interval and contest are
+    words. The only path in a split that names it again is of this split: petstrain/petstrain.
     """
-    splits, siblings = {}, defaultdict(dict)
-    for path in dict.fromkeys(paths):
-        if split := split_of(path[-1]):
-            splits[path] = split
-        for rest, of_name in () if split else _rests_and_splits(path[-1]):
-            siblings[path[:-1], rest][path] = of_name
-    found, with_splits = defaultdict(set), {path[:-1] for path in splits}
-    for (parent, _), group in siblings.items():
+    paths = dict.fromkeys(paths)
+    splits, siblings = {path: split for path in paths if (split := split_of(path[-1]))}, defaultdict(dict)
+    with_splits, exact = {path[:-1] for path in splits}, {path for path in splits if path[-1].lower() in SPLIT_OF_WORD}
+    for path in paths:
+        is_class = path[:-1] in with_splits or any(path[:n] in exact for n in range(1, len(path)))
+        for rest, split in () if path in splits or is_class else _rests_and_splits(path[-1]):
+            siblings[path[:-1], rest][path] = split
+    found = defaultdict(set)
+    for group in siblings.values():
         of_group = set(group.values())
         is_certain = 'train' in of_group or all(_has_word_of_split(path[-1]) for path in group)
-        if len(of_group) > 1 and is_certain and parent not in with_splits:
+        if len(of_group) > 1 and is_certain:
             for path, split in group.items():
                 found[path].add(split)
-    return splits | {path: min(of_path) for path, of_path in found.items() if len(of_path) == 1}
+    splits |= {path: min(of_path) for path, of_path in found.items() if len(of_path) == 1}
+    return _without_containers(splits, exact) | _named_again(paths, splits)
+
+
+def _without_containers(splits, exact):
+    "The splits without folders of all images, whose names have other words: training_data/ with pets-train/"
+    inside = defaultdict(set)
+    for path, split in splits.items():
+        inside[path[:-1]].add(split)
+    return {path: split for path, split in splits.items() if path in exact or not {'train'} < inside[path]}
+
+
+def _named_again(paths, splits):
+    "The splits of the only paths in those of a split whose names have it, too"
+    n_inside, found = Counter(path[:-1] for path in paths), {}
+    for path in sorted(paths, key=len):
+        split = splits.get(path[:-1]) or found.get(path[:-1])
+        if split and path not in splits and n_inside[path[:-1]] == 1:
+            if any(split == named for _, named in _rests_and_splits(path[-1])):
+                found[path] = split
+    return found
+
+
+def find_unlike(
+    paths: Iterable[tuple[str, ...]],  # That stand for no split
+    are_alike: Callable,  # Whether two paths, given with the other words of their names, may be splits of one data set
+) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    "Return two paths named after different splits, whose names differ in more: fold1train and fold2test."
+    named = [(path, rest, split) for path in paths for rest, split in _rests_and_splits(path[-1])]
+    train = [(path, rest) for path, rest, split in named if split == 'train']
+    others = [(path, rest) for path, rest, split in named if split != 'train']
+    return next(((a[0], b[0]) for a in train for b in others if a[0] != b[0] and are_alike(a, b)), None)
+
+
+def find_unions(
+    splits: Mapping[tuple[str, ...], str | None],  # By path
+    where: str | PurePath,  # Name of the data set in errors
+) -> list[tuple[str, ...]]:
+    """Return the paths that repeat the training and validation images beside them: trainval beside train and val.
+
+    Raises KdfastError for such a path beside that of validation images alone.
+    """
+    names = {(path[:-1], _letters(path[-1])) for path, split in splits.items() if split}
+
+    def is_beside(path, split):
+        alone = [_letters(path[-1]).replace('trainval', word) for word in SPLIT_WORDS[split] if word != 'trainval']
+        return any((path[:-1], name) in names for name in alone)
+
+    unions = [path for path, split in splits.items() if split == 'train' and 'trainval' in path[-1].lower()]
+    unions = [path for path in unions if is_beside(path, 'valid')]
+    for path in unions:
+        if not is_beside(path, 'train'):
+            raise KdfastError(
+                f'{where}: {"/".join(path)} is named after training and validation images together, and there are '
+                'validation images beside it: remove these, or those of both from it, and rename it to train'
+            )
+    return unions
+
+
+def _letters(name):
+    "The letters of a name, and what separates them"
+    return re.sub(r'\d', '', SHARD.sub('', name.lower()))
 
 
 def _rests_and_splits(name):
     "The other words of a name that has one word of a split, and this split; all ways to read a name that joins words"
-    words = [word.lower() for word in WORD.findall(SHARD.sub('', name))]
-    found = [word for word in words if _split_of_word(word)]
-    if len(found) == 1:
-        return [(_joined(word for word in words if word != found[0]), _split_of_word(found[0]))]
-    if found:
+    words = [word.lower() for word in WORD_OR_NUMBER.findall(SHARD.sub('', name))]
+    found = [i for i, word in enumerate(words) if _split_of_word(word)]
+    if len(found) > 1:
         return []
+    if found:
+        return [(_rest(words, found[0], ''), _split_of_word(words[found[0]]))]
     return [
-        (_joined((*words[:i], rest, *words[i + 1 :])), split)
+        (_rest(words, i, rest), split)
         for i, word in enumerate(words)
+        if word.isalpha()
         for rest, split in take_apart(word)
     ]
+
+
+def _rest(words, at, rest):
+    """The other words of a name, given those of the word of a split
+
+    Numbers in front tell the order, and those after the split tell the shard, unless they are of a fold.
+    """
+    words = [*words[:at], rest, *words[at + 1 :]]
+    return _joined(
+        word
+        for i, word in enumerate(words)
+        if word and (not word.isdigit() or 0 < i < at or i and words[i - 1].startswith('fold'))
+    )
 
 
 def _joined(words):
@@ -115,7 +198,7 @@ def note_joined(
     "Add a note on splits whose word is joined to another one: petstrain and petstest."
     for path, split in splits.items():
         if split and not any(map(_has_word_of_split, PurePosixPath(path).parts)):
-            notes.add('taken for splits, because their names differ in nothing else', f'{path}: {SPLIT_NAMES[split]}')
+            notes.add(JOINED_NOTE, f'{path}: {SPLIT_NAMES[split]}')
 
 
 def find_folder_splits(
@@ -138,3 +221,16 @@ def splits_of_files(
         nearest = (splits.get(parts[:n]) for n in range(len(parts), 0, -1))
         found[name] = own or next(filter(None, nearest), None)
     return found
+
+
+def unlike_message(
+    where: PurePath,  # Name of the data set
+    paths: tuple[tuple[str, ...], tuple[str, ...]],  # As `find_unlike` returns them
+    otherwise: str,  # What to do if they are no splits
+) -> str:
+    "Return the error for names of splits that differ in more than the split, or are in different folders."
+    a, b = map('/'.join, paths)
+    return (
+        f'{where}: {a} and {b} seem to be named after splits, but differ in more than the split, or in their folder: '
+        f'rename them, such as to pets-train and pets-test in one folder{otherwise}'
+    )

@@ -10,7 +10,7 @@ from kdfast.data.layouts.base import Item, Listing, Source
 from kdfast.data.layouts.columns import choose_columns
 from kdfast.data.layouts.image_index import ImageIndex
 from kdfast.data.layouts.rows import SUFFIXES, problems_by_kind, read_frame, read_table
-from kdfast.data.layouts.splits import FILLER_WORDS, find_folder_splits, find_splits, note_joined, split_of
+from kdfast.data.layouts.splits import FILLER_WORDS, find_folder_splits, find_splits, find_unions, note_joined, split_of
 from kdfast.data.layouts.table_rows import TableReader, add_header, note_columns, splits_by_folder, usable_splits
 
 PRIORITY = 80  # before folders, whose names are then only places
@@ -54,7 +54,18 @@ def read(
     for name, split in tables.items():
         reader.add(name, split)
     note_joined(tables, source.notes)
+    _note_unused(source, tables)
     return Listing(f'images by {listed(list(tables))}', reader.items(tables))
+
+
+def _note_unused(source, tables):
+    "Add a note on other tables beside those that are read, unless the user named one"
+    folders = {PurePosixPath(name).parent for name in tables}
+    for name in () if source.table else source.files:
+        path = PurePosixPath(name)
+        if name not in tables and path.parent in folders and path.suffix.lower() in SUFFIXES:
+            if path.suffix.lower() not in TEXT_SUFFIXES:
+                source.notes.add('tables that are not used', name)
 
 
 def _tables(source):
@@ -64,7 +75,7 @@ def _tables(source):
     paths = [PurePosixPath(name) for name in source.files]
     paths = [path for path in paths if path.suffix.lower() in SUFFIXES and len(path.parts) <= MAX_DEPTH]
     usual = [_usual_tables(paths, stem) for stem in USUAL_NAMES]
-    usual, others = list(filter(None, usual)), _other_tables(paths)
+    usual, others = list(filter(None, usual)), _other_tables(source, paths)
     has_classes = len(_class_folders(source)) > 1
     if source.columns or not usual or len(paths) == 1 and not has_classes:
         return usual[0] if usual else others
@@ -81,10 +92,12 @@ def _usual_tables(paths, stem):
     return {str(path): splits.get(path.parts[:-1]) for path in tables}
 
 
-def _other_tables(paths):
+def _other_tables(source, paths):
     "The tables with the fewest folders, or those of them that are named after splits"
     topmost = [path for path in _topmost(paths) if path.suffix.lower() != '.txt']
     named = find_splits(path.with_suffix('').parts for path in topmost)
+    unions = find_unions(named, source.path)
+    topmost = [path for path in topmost if path.with_suffix('').parts not in unions]
     splits = {str(path): named.get(path.with_suffix('').parts) for path in topmost}
     if 'train' in splits.values():
         return {name: split for name, split in splits.items() if split}

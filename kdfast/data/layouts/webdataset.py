@@ -13,7 +13,7 @@ from kdfast.data.labels import INDICATORS_NOTE, QUESTION, are_indicators, is_mis
 from kdfast.data.layouts.base import Item, Listing, Source
 from kdfast.data.layouts.columns import usual_labels
 from kdfast.data.layouts.official_files import read_class_names, read_text
-from kdfast.data.layouts.splits import note_joined, splits_of_files
+from kdfast.data.layouts.split_files import read_file_splits
 
 PRIORITY = 20  # before tables and folders: samples may come with .json and .txt files
 LABEL_SUFFIXES = ('.cls', '.cls.txt', '.label', '.json', '.txt')  # the first one that exists holds the label
@@ -42,9 +42,9 @@ def read(
         shards = {name: _shard_files(source, name) for name in _shard_names(source)}
     else:
         shards = {source.path.name: source.files}
-    splits = splits_of_files(shards)
-    note_joined(splits, source.notes)
-    for shard, files in shards.items():
+    splits = read_file_splits(source, shards)
+    for shard in splits:
+        files = shards[shard]
         for key, parts in _samples(files, f'{source.path}: {shard}').items():
             where = f'{shard}/{key}'
             images = [part for part in parts if f'.{part.rpartition(".")[2]}' in image_suffixes()]
