@@ -15,7 +15,7 @@ def without_unions(
     images: list[tuple[str, ...]],  # Parts of their paths
     splits: Mapping[tuple[str, ...], str],  # By folder
 ) -> list[tuple[str, ...]]:
-    "Return the images without those in folders that repeat the training and validation images; adds a note on these"
+    "Return the images without those in folders that repeat others (trainval); add a note on these."
     unions = set(find_unions(splits, source.path))
     repeated = [parts for parts in images if any(parts[:n] in unions for n in range(1, len(parts)))] if unions else []
     for parts in repeated:
@@ -32,7 +32,7 @@ def check_unlike(
     splits: Mapping[tuple[str, ...], str],  # By folder
     depth: int,  # Index of the class folder in the parts of a path
 ):
-    "Raise KdfastError if folders of classes, or those in them, seem to be splits of the same classes"
+    "Raise KdfastError if folders of classes, or those in them, seem to be splits of the same classes."
     inside = defaultdict(set)
     for parts in places:
         for n in (depth + 1, depth + 2):
@@ -53,7 +53,7 @@ def check_classes(
     labels: Mapping[str, set[str]],  # Names of the classes by split
     folders: Iterable[tuple[str, ...]],  # Of the splits
 ):
-    "Raise KdfastError if folders that differ in a word of a split alone (pets-train) have different folders inside."
+    "Raise KdfastError if folders that differ in the split alone (pets-train) have different classes."
     inferred = ['/'.join(folder) for folder in folders if not split_of(folder[-1])]
     untrained = sorted(set().union(*labels.values()) - labels.get('train', set()))
     if not inferred or not untrained and len(labels['train']) > 1:

@@ -54,7 +54,7 @@ def matches(
 def check_no_lists(
     source: Source,  # Files of the data set
 ):
-    "Raise KdfastError if lists name the images of some splits only: the images of the others would be among them."
+    "Raise KdfastError if lists name the images of some splits only, so that the others would train."
     lists, index = _lists_by_split(source), ImageIndex(source)
     for split, file in lists.items():
         lines = read_lines(f'{source.path}/{file}', source.files[file])

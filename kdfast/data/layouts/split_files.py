@@ -12,7 +12,7 @@ def read_file_splits(
     source: Source,  # Receives notes
     names: Iterable[str],  # Of files
 ) -> dict[str, str | None]:  # train, valid or test
-    "Return the splits of files, without those that repeat others (trainval). Raises KdfastError for unclear names."
+    "Return the splits of files, without those that repeat others (trainval). Raises KdfastError."
     splits = splits_of_files(names)
     check_named(splits, source.path)
     unions = set(find_unions({PurePosixPath(name).parts: split for name, split in splits.items()}, source.path))
@@ -27,7 +27,7 @@ def check_named(
     splits: Mapping[str, str | None],  # By the names of files
     where: PurePath,  # Name of the data set in errors
 ):
-    "Raise KdfastError if no file has a split, but some seem to be named after splits: fold1train and fold2test."
+    "Raise KdfastError if no file has a split, but names seem to: fold1train and fold2test."
     if any(splits.values()):
         return
     paths = {PurePosixPath(name).parts[:n] for name in splits for n in range(1, len(PurePosixPath(name).parts) + 1)}

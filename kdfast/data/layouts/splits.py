@@ -127,7 +127,7 @@ def find_unions(
     splits: Mapping[tuple[str, ...], str | None],  # By path
     where: str | PurePath,  # Name of the data set in errors
 ) -> list[tuple[str, ...]]:
-    """Return the paths that repeat the training and validation images beside them: trainval beside train and val.
+    """Return the paths that repeat the images beside them: trainval beside train and val.
 
     Raises KdfastError for such a path beside that of validation images alone.
     """
@@ -228,7 +228,7 @@ def unlike_message(
     paths: tuple[tuple[str, ...], tuple[str, ...]],  # As `find_unlike` returns them
     otherwise: str,  # What to do if they are no splits
 ) -> str:
-    "Return the error for names of splits that differ in more than the split, or are in different folders."
+    "Return the error for splits whose names differ in more than the split, or in their folder."
     a, b = map('/'.join, paths)
     return (
         f'{where}: {a} and {b} seem to be named after splits, but differ in more than the split, or in their folder: '
