@@ -223,3 +223,24 @@ def test_folders_of_different_classes_are_no_splits(tmp_path, pair):
         draw_folders(tmp_path / 'photos', 5, *(f'{name}/{one}' for one in inside))
     with pytest.raises(KdfastError, match='differ only in the split, but only some have x .*into a folder train/'):
         load(str(tmp_path / 'photos'))
+
+
+@pytest.mark.parametrize('kind', ['table', 'frame'])
+@pytest.mark.parametrize('pair', UNLIKE[:4])
+def test_folders_of_a_table_that_differ_in_more_are_refused(tmp_path, pair, kind):
+    folder = tmp_path / 'photos'
+    draw_folders(folder, 6, *pair)
+    names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob('*.png'))
+    frame = pd.DataFrame(dict(name=names, label=['cat', 'dog'] * 6))
+
+    def read(frame):
+        if kind == 'frame':
+            return from_frame(frame, folder, name=' and '.join(pair))
+        frame.to_csv(folder / 'labels.csv', index=False)
+        return load(str(folder))
+
+    with pytest.raises(KdfastError, match='seem to be named after splits, .*, or add a column split to the table'):
+        read(frame)
+    assert (
+        counts(read(frame.assign(split=['train' if name.startswith(pair[0]) else 'test' for name in names]))) == [6] * 2
+    )

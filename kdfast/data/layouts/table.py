@@ -157,7 +157,7 @@ def list_frame(
     note_columns(columns, source.notes)
     names = [_existing(folder, cells[columns.name]) for _, cells in table.rows]
     of_folders = {} if columns.split is not None else _splits_by_folder(folder, names)
-    splits = usable_splits(set(names), of_folders, source.notes)
+    splits = {} if columns.split is not None else usable_splits(set(names), of_folders, source.notes, table.where)
     items, problems, seen = [], [], set()
     for (row, cells), name in zip(table.rows, names):
         label, label_problem = columns.label_of(cells)
