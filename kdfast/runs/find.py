@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdfast.core.errors import KdfastError, listed
+from kdfast.core.format import ranges
 from kdfast.core.names import is_run
 from kdfast.runs.options import OF_ONE_RUN, SETTINGS
 from kdfast.runs.recipes import Recipe, find_recipe, read_recipe, recipe_names, study_order
@@ -116,15 +117,36 @@ def find_run(
     found = find_runs(runs, data)
     finished = [folder for folder in found if folder.finished]
     recipe = resolve_run_name(finished, name)
-    matches = [folder for folder in finished if folder.recipe == recipe and seed in (None, folder.seed)]
+    of_recipe = [folder for folder in finished if folder.recipe == recipe]
+    matches = [folder for folder in of_recipe if seed in (None, folder.seed)]
     if not matches:
-        recipes = sorted({folder.recipe for folder in finished})
-        hint = f'there are {", ".join(recipes)}' if recipes else f'start with: kdfast run {name}'
-        raise KdfastError(f'no finished run {name} in {runs}; {hint}{unfinished_hint(found)}')
+        hint = finished_hint(of_recipe or finished, name, bool(of_recipe))
+        others = unfinished_hint(found, name if finished else None)  # others do not matter beside finished runs
+        raise KdfastError(f'no finished run {name}{chosen_text(data, seed)} in {runs}; {hint}{others}')
     data_sets = sorted({folder.data for folder in matches})
     if len(data_sets) > 1:
         raise KdfastError(f'{name} ran on {", ".join(data_sets)}: choose one with --data')
     return matches[0]
+
+
+def finished_hint(
+    finished: Sequence[RunDir],  # Finished runs: those of the recipe that was asked for, or all
+    name: str,  # Of the recipe that was asked for
+    of_recipe: bool,  # Whether they are of this recipe, with other seeds
+) -> str:
+    "Return what can be asked for instead, for the end of a message."
+    if of_recipe:
+        return f'finished seeds: {ranges(sorted({folder.seed for folder in finished}))}'
+    recipes = sorted({folder.recipe for folder in finished})
+    return f'there are {", ".join(recipes)}' if recipes else f'start with: kdfast run {name}'
+
+
+def chosen_text(
+    data: str | None,  # Value of --data
+    seed: int | None,  # Value of --seed
+) -> str:
+    "Return which runs of a recipe were asked for; nothing for all of them."
+    return (f' on {data}' if data else '') + (f' with seed {seed}' if seed is not None else '')
 
 
 def refuse_choice(

@@ -32,9 +32,13 @@ def unfinished_texts(
 
 def unfinished_hint(
     folders: Sequence[RunDir],  # Any runs
+    recipe: str | None = None,  # Name of runs: only those of its recipe count; all by default
 ) -> str:
     "Return which of them are unfinished, for the end of a message; nothing if none is."
     by_data = {name: [f for f in folders if f.data == name] for name in dict.fromkeys(f.data for f in folders)}
+    if recipe is not None:
+        base = recipe.split(',')[0]
+        by_data = {name: [f for f in found if f.recipe.split(',')[0] == base] for name, found in by_data.items()}
     texts = {name: unfinished_texts(of_data) for name, of_data in by_data.items()}
     named = [f'{text} on {name}' if len(texts) > 1 else text for name, found in texts.items() for text in found]
     return f'; unfinished: {listed(named, "; ")}' if named else ''

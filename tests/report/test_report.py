@@ -146,6 +146,22 @@ def test_a_data_set_without_a_finished_run_is_refused_with_their_states(tmp_path
     assert f'; unfinished: {"; ".join(ON_ZEBRAS)}' in ' '.join(done.err.split()), done.err
 
 
+@pytest.mark.parametrize('recipe', ['baseline', 'kd', 'exp1', 'exp2', 'kd,T=6.0'])
+@pytest.mark.parametrize('chosen', [[], ['--data', 'pets'], ['--seed', 7], ['--data', 'pets', '--seed', 7]])
+def test_beside_finished_runs_only_those_asked_for_are_called_unfinished(tmp_path, kdfast, recipe, chosen):
+    unfinished_beside(tmp_path)
+    done = kdfast('confusion', recipe, *chosen, '--runs', tmp_path)
+    if recipe == 'baseline' and '--seed' not in chosen:
+        return  # is finished
+    found = ON_PETS if '--data' in chosen else [*(f'{text} on pets' for text in ON_PETS), *ON_ZEBRAS]
+    there = 'finished seeds: 0' if recipe == 'baseline' else 'there are baseline'
+    assert done.status == 2 and there in done.err, done.err
+    assert ('with seed 7' in done.err) == ('--seed' in chosen)
+    assert (f'{recipe} on pets' in done.err) == ('--data' in chosen)
+    for text in found:
+        assert (text in done.err) == text.startswith(f'{recipe.split(",")[0]},'), (text, done.err)
+
+
 @pytest.mark.parametrize('form', [[], ['--json'], ['--csv']])
 def test_a_data_set_without_a_finished_run_is_named_beside_others(tmp_path, kdfast, form):
     unfinished_beside(tmp_path)
