@@ -25,8 +25,9 @@ def check(
     Files of runs are compared with their checksums. Images are decoded and counted by class.
     """
     from kdfast.runs.run_dir import RunDir
+    from kdfast.runs.run_files import find_run_places
 
-    run_dirs = [RunDir(file.parent) for file in sorted(Path(path).rglob('run.json'))]
+    run_dirs = [RunDir(folder) for folder in find_run_places(Path(path))]
     if run_dirs:
         check_runs(path, run_dirs, images, as_json)
     elif path == str(DEFAULT_RUNS) and not any(Path(path).glob('*')):

@@ -55,12 +55,13 @@ def ls(data: DataNameOption = None, runs: RunsOption = DEFAULT_RUNS, as_json: Js
     from kdfast.analysis.results import scores
     from kdfast.report.tables import run_table
     from kdfast.runs.find import find_runs
+    from kdfast.runs.unfinished import reason_of
 
     found = find_runs(runs, data)
     known = [find_recipe(name) for name in recipe_names()]
     if as_json:
         recipes = {recipe.name: recipe.described() for recipe in known}
-        listed = [dict(path=str(run), status=run.status, reason=run.run.get('reason')) | scores(run) for run in found]
+        listed = [dict(path=str(run), status=run.status, reason=reason_of(run)) | scores(run) for run in found]
         settings = [setting.described() for setting in SETTINGS]
         return print_json(dict(recipes=recipes, settings=settings, runs=listed))
     table = Table.grid(padding=(0, 2))

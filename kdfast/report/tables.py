@@ -15,7 +15,7 @@ from kdfast.core.format import duration, fits_width, percent, ranges, wrap_name
 from kdfast.report.left_out import unfinished_remarks
 from kdfast.runs.recipes import study_order
 from kdfast.runs.run_dir import RunDir
-from kdfast.runs.unfinished import UNKNOWN
+from kdfast.runs.unfinished import UNKNOWN, reason_of
 
 LABEL_WIDTH = 24  # characters of a line in the heading of a column
 CLASS_WEIGHTS_REMARK = (
@@ -168,7 +168,7 @@ def run_table(
         table.add_column(name, overflow='fold')
     for name in ('status', 'accuracy', 'time'):
         table.add_column(name, justify='right', no_wrap=True)
-    reasons = {folder.path: folder.run['reason'] for folder in folders if has_reason(folder)}
+    reasons = {folder.path: reason for folder in folders if not folder.finished and (reason := reason_of(folder))}
     if reasons:
         table.add_column('reason', overflow='fold')
     for folder in folders:
@@ -194,10 +194,3 @@ def score_text(
     if score is None:
         return '–'
     return f'{"mAP " if has_several_labels(result) else ""}{percent(score)}'
-
-
-def has_reason(
-    folder,  # A run
-):
-    "Return whether the directory says why the run is not finished."
-    return not folder.finished and bool(folder.run.get('reason'))

@@ -9,7 +9,7 @@ from kdfast.core.names import is_run
 from kdfast.runs.options import OF_ONE_RUN, SETTINGS
 from kdfast.runs.recipes import Recipe, find_recipe, read_recipe, recipe_names, study_order
 from kdfast.runs.run_dir import NAME, RunDir
-from kdfast.runs.run_files import MissingFile, is_seed
+from kdfast.runs.run_files import MissingFile, is_run_place
 from kdfast.runs.unfinished import unfinished_hint
 
 # Arguments that a name of a run may leave out if it stays unique
@@ -21,7 +21,7 @@ def find_runs(
     data: str | None = None,  # Name of a data set; all data sets by default
 ) -> list[RunDir]:
     "Return all runs, sorted by data set, recipe and seed. Raises KdfastError if `data` is a path."
-    found = [RunDir(file.parent) for file in Path(runs).glob('*/*/*/run.json') if is_seed(file.parent.name)]
+    found = [RunDir(path) for path in Path(runs).glob('*/*/*') if is_run_place(path)]
     if data and not NAME.fullmatch(data):
         names = sorted({folder.data for folder in found})
         raise KdfastError(
@@ -113,13 +113,15 @@ def find_run(
     """
     if is_run(name):
         refuse_choice(name, data, seed)
-        return RunDir(Path(name).resolve())  # its name and those of the directories above say what it is
+        return readable(RunDir(Path(name).resolve()))  # its name and those of the directories above say what it is
     found = find_runs(runs, data)
     finished = [folder for folder in found if folder.finished]
     recipe = resolve_run_name(finished, name)
     of_recipe = [folder for folder in finished if folder.recipe == recipe]
     matches = [folder for folder in of_recipe if seed in (None, folder.seed)]
     if not matches:
+        if name not in recipe_names() and is_run_place(Path(name).resolve()):
+            readable(RunDir(name))  # it has lost its run.json
         hint = finished_hint(of_recipe or finished, name, bool(of_recipe))
         others = unfinished_hint(found, name if finished else None)  # others do not matter beside finished runs
         raise KdfastError(f'no finished run {name}{chosen_text(data, seed)} in {runs}; {hint}{others}')
@@ -127,6 +129,15 @@ def find_run(
     if len(data_sets) > 1:
         raise KdfastError(f'{name} ran on {", ".join(data_sets)}: choose one with --data')
     return matches[0]
+
+
+def readable(
+    folder: RunDir,  # A run that was asked for by its path
+) -> RunDir:
+    "Return the run. Raises KdfastError if run.json does not tell its state."
+    if folder.flaw:
+        raise KdfastError(folder.flaw)
+    return folder
 
 
 def finished_hint(

@@ -37,11 +37,14 @@ class RunDir(RunFiles):
 
     @property
     def status(self) -> str | None:
-        """The state; None before the start.
+        """The state; None before the start, and if run.json does not tell it.
 
         A run that is recorded as running, and whose process is gone, was interrupted.
         """
-        recorded = self.run.get('status') if (self.path / 'run.json').exists() else None
+        try:
+            recorded = self.run['status']
+        except KdfastError:
+            return None  # `flaw` says why
         return 'interrupted' if recorded == 'running' and not self.is_locked else recorded
 
     @property
@@ -126,10 +129,19 @@ class RunDir(RunFiles):
 
     def check_is_run_dir(self):
         "Raise KdfastError for a directory that this version of kdfast must not remove."
-        if not self.status and [file.name for file in self.path.iterdir() if not file.name.startswith('.run.json.')]:
-            raise KdfastError(f'{self} is not the folder of a run, for it has no run.json: move it away, or use --runs')
+        self.check_record()
         if self.status and self.run.get('format', FORMAT) > FORMAT:
             raise KdfastError(f'{self} was made by a newer kdfast: update, or use --runs')
+
+    def check_record(self):
+        "Raise KdfastError for a directory with files, but without a run.json that tells its state."
+        if not self.path.exists():
+            return
+        found = [file.name for file in self.path.iterdir() if not file.name.startswith('.run.json.')]
+        if found and 'run.json' not in found:
+            raise KdfastError(f'{self} is not the folder of a run, for it has no run.json: move it away, or use --runs')
+        if found and self.flaw:
+            raise KdfastError(self.flaw)
 
     def remove(self):
         "Remove the directory; it is renamed first, so that a killed process leaves it whole or not at all."
@@ -165,12 +177,9 @@ class RunDir(RunFiles):
 
     def damage(self) -> list[str]:
         "Return what is missing or has changed since the run finished; of an unfinished run, nothing."
-        try:
-            status, files = self.status, self.files
-        except KdfastError as e:  # run.json cannot be read
-            return [e.message]
-        if status is None:
-            return ['run.json has no status']
+        if self.flaw:
+            return [self.flaw]
+        files = self.files
         missing = [f'{name} is missing' for name in files if not (self.path / name).is_file()]
         changed = [
             f'{name} has changed since it was written'
@@ -191,11 +200,13 @@ def locate_run(
     recipe: str,  # Name of the recipe, followed by the arguments that are not its defaults
     seed: int,  # Of the run
 ) -> RunDir:
-    "Return the directory of a run. Raises KdfastError for a name that could point elsewhere."
+    "Return the directory of a run. Raises KdfastError for a name that leads elsewhere, and for a damaged run.json."
     for name in (data, recipe):
         if not NAME.fullmatch(name):
             raise KdfastError(
                 f'{name!r} cannot name a folder of runs: expected up to 200 letters, digits, spaces and any of '
                 '. _ - = + , and no dot in front'
             )
-    return RunDir(Path(runs) / data / recipe / str(seed))
+    folder = RunDir(Path(runs) / data / recipe / str(seed))
+    folder.check_record()  # before anything is trained
+    return folder

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from zipfile import BadZipFile
@@ -12,6 +13,25 @@ from kdfast.core.atomic import unescape_csv_cell
 from kdfast.core.errors import KdfastError
 
 OF_CLASSIFIERS = 'predictions.npz', 'confusion.csv'  # of runs of earlier versions, too, which list no files
+STATES = 'running', 'finished', 'interrupted', 'failed', 'diverged'
+ENTRIES = dict(  # of run.json, whose types commands rely on
+    arguments=dict,
+    files=dict,
+    images=dict,
+    packages=dict,
+    versions=dict,
+    sources=dict,
+    stands_on=(list, dict),
+    changed=list,
+    recipe=str,
+    reason=str,
+    format=int,
+    threads=int,
+)
+RESULTS = dict(recipe=str, data=str, seed=int, teacher_sha256=(str, type(None)))  # of every result.json
+TRACES = 'recipe.py', 'result.json', 'weights.safetensors', 'metrics.csv', 'resume'  # of a run that lost its run.json
+NO_RECORD = 'move it away and run it again, or put run.json back'
+DAMAGE = (ValueError, KeyError, TypeError, EOFError, RecursionError, BadZipFile, csv.Error)  # why parsing fails
 NO_CLASSES = 'its recipe classifies nothing'  # why a run may lack predictions.npz and confusion.csv
 
 
@@ -62,11 +82,15 @@ class RunFiles:
             if self.had(name):
                 raise MissingFile(f'{self.path / name} is missing: remove {self} and run it again') from None
             raise KdfastError(f'{self} has no {name}: {missing}') from None
+        except OSError as e:
+            raise KdfastError(
+                f'{self.path / name} cannot be read ({e.strerror}): make it a readable file, or remove {self}'
+            ) from None
         if name != 'run.json' and self.files.get(name) not in (None, hashlib.sha256(content).hexdigest()):
             raise KdfastError(f'{self.path / name} has changed since it was written: remove {self} and run it again')
         try:
             return parse(content)
-        except (ValueError, KeyError, TypeError, EOFError, BadZipFile, csv.Error) as e:
+        except DAMAGE as e:
             raise KdfastError(f'{self.path / name} is damaged ({e}): remove {self} and run it again') from e
 
     def had(
@@ -84,12 +108,21 @@ class RunFiles:
     @property
     def run(self) -> dict:
         "The content of run.json: what was requested, the state of the run, its files."
-        return self.parsed('run.json', parse_object)
+        return self.parsed('run.json', parse_record, NO_RECORD)
+
+    @property
+    def flaw(self) -> str:
+        "Why run.json does not tell the state of the run, and what to do; empty if it does."
+        try:
+            self.run  # noqa: B018 (is read and checked)
+        except KdfastError as e:
+            return e.message
+        return ''
 
     @property
     def result(self) -> dict:
         "The content of result.json: the numbers of a finished run."
-        return self.parsed('result.json', parse_object)
+        return self.parsed('result.json', parse_result)
 
     @property
     def files(self) -> dict[str, str]:
@@ -145,6 +178,53 @@ def parse_object(
     if not isinstance(found, dict):
         raise ValueError('it holds no object')
     return found
+
+
+def parse_record(
+    content: bytes,  # Of run.json
+) -> dict:
+    "Parse run.json. Raises ValueError for an unknown state, and for entries of other types."
+    found = parse_object(content)
+    if (state := found.get('status')) not in STATES:
+        raise ValueError(f'unknown state {state}' if state else 'unknown state')
+    check_types(found, {name: kind for name, kind in ENTRIES.items() if found.get(name) is not None})
+    return found
+
+
+def parse_result(
+    content: bytes,  # Of result.json
+) -> dict:
+    "Parse result.json. Raises ValueError if it lacks what every run has."
+    found = parse_object(content)
+    check_types(found, RESULTS)
+    return found
+
+
+def check_types(
+    found: dict,  # Content of a file
+    kinds: dict,  # Types of the entries that it must have
+):
+    "Raise ValueError for an entry that is missing, or of another type."
+    for name, kind in kinds.items():
+        if name not in found or not isinstance(found[name], kind):
+            raise ValueError(f'{name} is {"wrong" if name in found else "missing"}')
+
+
+def is_run_place(
+    path: Path,  # Of a directory
+) -> bool:
+    "Return whether a directory is that of a run, also of one that has lost its run.json."
+    return is_seed(path.name) and any(os.path.lexists(path / name) for name in ('run.json', *TRACES))
+
+
+def find_run_places(
+    root: Path,  # A directory of runs, or any other path
+) -> list[Path]:
+    "Return all directories of runs below a path, and those elsewhere that hold a run.json."
+    walked = ((Path(folder), {*folders, *files}) for folder, folders, files in os.walk(root))
+    return sorted(
+        folder for folder, found in walked if 'run.json' in found or is_seed(folder.name) and found & {*TRACES}
+    )
 
 
 def is_seed(

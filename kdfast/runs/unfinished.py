@@ -13,10 +13,17 @@ def unfinished_runs(
 ) -> list[dict]:
     "Return recipe, seed, status and reason of every run without a result; a missing reason is None."
     return [
-        dict(recipe=folder.recipe, seed=folder.seed, status=folder.status, reason=folder.run.get('reason') or None)
+        dict(recipe=folder.recipe, seed=folder.seed, status=folder.status, reason=reason_of(folder))
         for folder in folders
         if not folder.finished
     ]
+
+
+def reason_of(
+    folder: RunDir,  # Any run
+) -> str | None:
+    "Return why a run is not finished or, if run.json is damaged, what is wrong; None if nothing is known."
+    return folder.flaw or folder.run.get('reason') or None
 
 
 def unfinished_texts(

@@ -16,7 +16,7 @@ def check_teacher(
 ):
     "Raise KdfastError for a run that is not finished or did not train a classifier."
     if not folder.finished:
-        raise KdfastError(f'{folder} is {folder.status}; a teacher must be finished')
+        raise KdfastError(folder.flaw or f'{folder} is {folder.status}; a teacher must be finished')
     if all(folder.result.get(name) is None for name in ('valid_accuracy', 'valid_map')):
         raise KdfastError(
             f'{folder} is not a teacher: {folder.run["recipe"]} trains only a part of its network, not the classifier. '
