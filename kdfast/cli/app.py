@@ -1,6 +1,7 @@
 """The Typer app, its help pages, and how commands print. Imports nothing that takes long."""
 
 import json
+from collections.abc import Collection
 from contextlib import nullcontext
 from typing import Annotated
 
@@ -9,6 +10,7 @@ from rich.console import Console
 from typer.core import TyperCommand, TyperGroup
 
 import kdfast
+from kdfast.core.errors import KdfastError
 
 TRAIN, RESULTS, MODELS, DATA = PANELS = ('Train', 'Results', 'Models', 'Data')  # sections of `kdfast --help`, in order
 TRAINING, IMAGES = SECTIONS = ('Training', 'Data')  # sections of the help of a command, after its other options
@@ -33,7 +35,34 @@ class PlainGroup(TyperGroup):
                 formatter.write_dl([(name.ljust(width), text) for name, text in rows])
 
 
-class SectionedCommand(TyperCommand):
+class CheckedCommand(TyperCommand):
+    "A command that refuses empty values, which would mean the default or the current directory."
+
+    may_be_empty: Collection[str] = ()  # Parameters for which an empty text is a value as any other
+
+    def parse_args(self, ctx, args):
+        "Parse words of a command line. Raises KdfastError for an empty one."
+        given, *_ = self.make_parser(ctx).parse_args(args=list(args))  # before texts become paths
+        for parameter in self.get_params(ctx):
+            values = given.get(parameter.name)
+            for value in values if isinstance(values, (list, tuple)) else [values]:
+                if isinstance(value, str) and not value.strip() and parameter.name not in self.may_be_empty:
+                    is_option = parameter.param_type_name == 'option'
+                    name = parameter.opts[0] if is_option else parameter.name.upper()
+                    instead = 'give it a value, or leave it out' if not parameter.required else 'give it a value'
+                    raise KdfastError(f'{name} is empty: {instead}')
+        return super().parse_args(ctx, args)
+
+
+class CheckedTyper(typer.Typer):
+    "An app of such commands."
+
+    def command(self, name=None, *, cls=CheckedCommand, **settings):
+        "Return a decorator that adds a command."
+        return super().command(name, cls=cls, **settings)
+
+
+class SectionedCommand(CheckedCommand):
     "A command whose help has a section for each panel of options, after those without a panel."
 
     def format_options(self, ctx, formatter):
@@ -70,7 +99,7 @@ class MainGroup(PlainGroup):
         return sorted(super().list_commands(ctx), key=position)
 
 
-app = typer.Typer(
+app = CheckedTyper(
     cls=MainGroup,
     help='Train students with knowledge distillation and hints, and test whether it helped.',
     add_completion=False,

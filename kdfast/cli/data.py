@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from kdfast.cli.app import DATA, PlainGroup, app, out, print_json, print_line, print_note
+from kdfast.cli.app import DATA, CheckedTyper, PlainGroup, app, out, print_json, print_line, print_note
 from kdfast.cli.options import DEFAULT_RUNS, DataOptions, JsonOption, changed_flags, expand_groups
 from kdfast.cli.run import load_arguments
 from kdfast.core.errors import KdfastError
@@ -90,7 +90,7 @@ def describe_data(
         out.print(overview.view(found), soft_wrap=True)
 
 
-cache = typer.Typer(cls=PlainGroup, rich_markup_mode=None)
+cache = CheckedTyper(cls=PlainGroup, rich_markup_mode=None)
 app.add_typer(cache, name='cache', rich_help_panel=DATA)
 
 

@@ -12,7 +12,7 @@ from typer.core import TyperCommand
 from kdfast.cli.app import SECTIONS, TRAINING, PlainGroup, SectionedCommand, sections_of
 from kdfast.cli.options import DataOptions, RunOptions, expand_groups
 from kdfast.core.errors import KdfastError
-from kdfast.runs.options import SETTINGS, Option, option_flag
+from kdfast.runs.options import RANGES, SETTINGS, Option, option_flag
 from kdfast.runs.recipes import Recipe, find_recipe, recipe_names
 
 SETTING_NAMES = tuple(setting.name for setting in SETTINGS)
@@ -58,6 +58,8 @@ def recipe_command(
     single.command(recipe.name, cls=SectionedCommand, help=recipe.purpose)(expanded)
     made = typer.main.get_command(single)
     made.recipe = recipe
+    is_own = recipe.name not in recipe_names()  # whose text may be anything, and none of it
+    made.may_be_empty = {o.name for o in recipe.options if is_own and o.type is str and o.name not in RANGES}
     return made
 
 

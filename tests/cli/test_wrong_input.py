@@ -3,6 +3,8 @@
 import pytest
 from conftest import draw, recipe
 
+from kdfast.core.errors import KdfastError
+
 
 @pytest.mark.parametrize(
     'arguments,said',
@@ -128,3 +130,64 @@ def test_a_regressor_for_images_of_one_size_is_refused_where_they_grow(kdfast, i
 def test_an_option_that_was_mistyped_is_named_as_it_is_typed(kdfast):
     refused = kdfast('run', 'kd', '--bachsize', 4)
     assert refused.status == 2 and 'did you mean --batch-size?' in refused.err
+
+
+def text_parameters():
+    "Every option and argument of every command that takes a value, with the words of the command line before it"
+    from typer.main import get_command
+
+    from kdfast.cli import app
+
+    group = get_command(app)
+    commands = {(name,): command for name, command in group.commands.items() if name not in ('run', 'lr-find', 'cache')}
+    for name in ('run', 'lr-find'):
+        commands[name, 'kd'] = group.commands[name].get_command(None, 'kd')
+        commands[name, 'pretrain'] = group.commands[name].get_command(None, 'pretrain')
+    commands |= {('cache', name): command for name, command in group.commands['cache'].commands.items()}
+    for words, command in commands.items():
+        for parameter in command.params:
+            if parameter.param_type_name == 'argument':
+                yield words, parameter
+                words += ('x',)
+        for parameter in command.params:
+            if (
+                parameter.param_type_name == 'option'
+                and not getattr(parameter, 'is_flag', False)
+                and parameter.name != 'help'
+            ):
+                yield words, parameter
+
+
+def test_an_empty_value_is_refused_by_every_option_of_every_command(kdfast, tmp_path, monkeypatch):
+    "Where it would mean the default, or the current directory"
+    monkeypatch.chdir(tmp_path)
+    tried = set()
+    for words, parameter in text_parameters():
+        is_option = parameter.param_type_name == 'option'
+        name = parameter.opts[0] if is_option else parameter.name.upper()
+        done = kdfast(*words, *([name, ''] if is_option else ['']))
+        assert done.status == 2 and f'{name} is empty: give it a value' in done.err, (words, name, done.err)
+        assert done.err.count('\n') == 1 and done.out == ''
+        tried.add(name)
+    assert {'--metric', '--against', '--data', '--runs', '--teacher', '--out', '--unlabeled', 'RUN', 'PATH'} <= tried
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('words', [['--metric='], ['--metric', ' '], ['--metric=\t'], ['--against', 'kd', '--runs=']])
+def test_an_empty_value_is_refused_however_it_is_written(kdfast, words):
+    assert 'is empty: give it a value, or leave it out' in kdfast('compare', *words).err
+
+
+def test_an_empty_text_is_a_value_of_an_own_recipe(tmp_path):
+    from kdfast.cli.recipes import recipe_command
+    from kdfast.runs.recipes import read_recipe
+
+    given = {}
+    made = recipe_command(
+        read_recipe(recipe(tmp_path / 'mine.py', 'pass', 'words:str="a", teacher:str="deep"')),
+        lambda recipe, images, options, found: given.update(found),
+    )
+    made(['--words', ''], standalone_mode=False)
+    assert given['words'] == ''
+    with pytest.raises(KdfastError, match='--teacher is empty'):
+        made(['--teacher', ''], standalone_mode=False)
