@@ -8,7 +8,7 @@ from functools import cache
 from kdfast.core.errors import KdfastError
 from kdfast.runs.lookup import UPSTREAM_RECIPES
 from kdfast.runs.recipes import find_recipe, recipe_names
-from kdfast.runs.resume_check import code_text
+from kdfast.runs.resume_check import code_text, default_changes
 from kdfast.runs.run_dir import RunDir
 
 SETTINGS = {  # keys of run.json that may affect results, with their names in remarks
@@ -63,6 +63,19 @@ def is_untold(
     return len({value for value, _ in recorded.values()}) > 1 and any(now is None for _, now in recorded.values())
 
 
+def old_defaults(
+    folders: Sequence[RunDir],  # Finished runs
+) -> dict[str, dict[str, list[int]]]:  # For each recipe: the seeds by argument, such as epochs=16 (now 10)
+    "Return the arguments that names leave out because they were defaults once, and are not today."
+    found = defaultdict(lambda: defaultdict(list))
+    for folder in folders:
+        now = defaults(folder.run.get('recipe'))
+        for name, value in arguments_of(folder).items():
+            if now.get(name, value) != value and f',{name}=' not in folder.recipe:
+                found[folder.recipe][f'{name}={value} (now {now[name]})'].append(folder.seed)
+    return found
+
+
 def differing_seeds(
     folders: Sequence[RunDir],  # Finished runs
 ) -> dict[str, list[str]]:  # By recipe
@@ -108,10 +121,13 @@ def settings_of(
     run = folder.run
     known = {label: run.get(name) for name, label in SETTINGS.items()}
     known |= run.get('versions', {}) | run.get('packages', {}) | run.get('sources', {})
+    code = {}
     if (folder / 'recipe.py').exists():
-        code = code_text(folder.parsed('recipe.py', bytes.decode))
-        known[f'{run.get("recipe")}.py'] = hashlib.sha256(f'{code}{run.get("recipe_sources")}'.encode()).hexdigest()[:8]
-    return {setting: short_text(value) for setting, value in known.items() if value is not None}
+        source, recipe = folder.parsed('recipe.py', bytes.decode), run.get('recipe')
+        version = hashlib.sha256(f'{code_text(source)}{run.get("recipe_sources")}'.encode()).hexdigest()[:8]
+        today = find_recipe(recipe).source if recipe in recipe_names() else source
+        code = {f'{recipe}.py': version + default_changes(source, today)}
+    return {setting: short_text(value) for setting, value in known.items() if value is not None} | code
 
 
 def teacher_of(

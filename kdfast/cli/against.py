@@ -57,6 +57,7 @@ def print_differences(
     "Print the differences from the recipe `against`; one table per data set."
     from kdfast.report.differences import difference_remarks, difference_table, verdict_texts
     from kdfast.report.left_out import unfinished_remarks
+    from kdfast.report.tables import default_remarks
 
     rows = [dict(data=name) | row for name, table in tables.items() for row in table]
     if as_json:
@@ -73,7 +74,7 @@ def print_differences(
             )
         else:
             print_line(f'no other recipe than {against} has finished runs')
-        for remark in unfinished_remarks(by_data[name]):
+        for remark in unfinished_remarks(by_data[name]) + default_remarks(by_data[name]):
             out.print(Text(remark))
 
 

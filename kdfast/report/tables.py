@@ -7,7 +7,7 @@ from textwrap import wrap
 from rich.table import Table
 from rich.text import Text
 
-from kdfast.analysis.alike import TEACHER, differing_seeds, differing_settings
+from kdfast.analysis.alike import TEACHER, differing_seeds, differing_settings, old_defaults
 from kdfast.analysis.measures import MEASURES
 from kdfast.analysis.results import has_several_labels, main_score
 from kdfast.core.errors import listed
@@ -116,7 +116,7 @@ def run_remarks(
     for setting, by_value in settings.items():
         found = [f'{value}: {listed(sorted(recipes, key=study_order))}' for value, recipes in by_value.items()]
         remarks.append(f'runs of the same seed differ in {setting}, which may affect the results: {"; ".join(found)}')
-    remarks += seed_remarks(finished)
+    remarks += seed_remarks(finished) + default_remarks(finished)
     if any('class_weights' in folder.run for folder in finished):
         remarks.append(CLASS_WEIGHTS_REMARK)
     n_seeds = {len([f for f in finished if f.recipe == recipe]) for recipe in {f.recipe for f in finished}}
@@ -157,6 +157,21 @@ def seed_remarks(
         f'the seeds of {listed(names)} differ in {settings}, which may affect the results'
         for settings, names in recipes.items()
     ]
+
+
+def default_remarks(
+    folders: Sequence[RunDir],  # Runs on one data set
+) -> list[str]:
+    "Return a remark for recipes whose defaults were others when they were trained."
+    finished = [folder for folder in folders if folder.finished]
+    remarks = []
+    for recipe, texts in old_defaults(finished).items():
+        n = len([folder for folder in finished if folder.recipe == recipe])
+        found = [
+            text if len(seeds) == n else f'{text} for seed {ranges(sorted(seeds))}' for text, seeds in texts.items()
+        ]
+        remarks.append(f'{recipe} was trained with defaults that are others today: {listed(found)}')
+    return remarks
 
 
 def run_table(

@@ -5,7 +5,7 @@ import shlex
 from kdfast.runs.find import arguments_today, recipe_today
 from kdfast.runs.options import option_flag, option_flags
 from kdfast.runs.recipes import recipe_names
-from kdfast.runs.resume_check import same_code
+from kdfast.runs.resume_check import default_changes, same_code
 from kdfast.runs.run_dir import RunDir
 
 DATA_DEFAULTS = dict(holdout=0.0, grow=1.0)  # of options of the data that are neither None nor False by default
@@ -39,10 +39,12 @@ def command_note(
         return ''  # an interrupted run whose code the user has removed
     recipe = recipe_today(folder)
     gone = folder.run.get('arguments', {}).keys() - {option.name for option in (*recipe.options, *recipe.settings)}
-    if same_code(folder.parsed('recipe.py', bytes.decode), recipe.source):
+    source = folder.parsed('recipe.py', bytes.decode)
+    if same_code(source, recipe.source):
         return ''
+    changed = default_changes(source, recipe.source)
     without = f'; it no longer has {", ".join(map(option_flag, sorted(gone)))}' if gone else ''
-    return f'The code of {recipe.name} has changed since: the command trains its version of today{without}.'
+    return f'The code of {recipe.name} has changed since{changed}: the command trains its version of today{without}.'
 
 
 def recipe_word(

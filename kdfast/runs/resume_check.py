@@ -38,7 +38,7 @@ def resume_record(
     recipe_file = folder / 'recipe.py'
     changed = changes(folder.run, config)
     if recipe_file.exists() and not same_code(recipe_file.read_text(), source):
-        changed['recipe'] = 'its recipe is another version'
+        changed['recipe'] = f'its recipe is another version{default_changes(recipe_file.read_text(), source)}'
     may_pass = changed.keys() <= CIRCUMSTANCES
     if changed and (recipe_file.exists() or not may_pass):
         nevertheless = f'; remove {recipe_file} to resume nevertheless, which is recorded' if may_pass else ''
@@ -68,6 +68,29 @@ def code_text(
         return ast.dump(ast.parse(source))
     except SyntaxError:
         return source
+
+
+def default_changes(
+    before: str,  # Source of a recipe
+    now: str,  # Source of its version of today
+) -> str:
+    "Return which defaults have changed, such as: (epochs was 16, is 10), after a space; nothing if none has."
+    old, new = defaults_of(before), defaults_of(now)
+    found = [f'{name} was {old[name]}, is {new[name]}' for name in old if old[name] != new.get(name, old[name])]
+    return f' ({"; ".join(found)})' if found else ''
+
+
+@cache
+def defaults_of(
+    source: str,  # Of a recipe
+) -> dict:
+    "Return the defaults of the parameters of main; nothing for a source that is no recipe."
+    try:
+        main = next(node for node in ast.parse(source).body if getattr(node, 'name', '') == 'main')
+        names = [parameter.arg for parameter in main.args.args][-len(main.args.defaults) or len(main.args.args) :]
+        return {name: ast.literal_eval(default) for name, default in zip(names, main.args.defaults)}
+    except (SyntaxError, StopIteration, AttributeError, ValueError, TypeError):
+        return {}
 
 
 def has_checkpoints(

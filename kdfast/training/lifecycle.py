@@ -10,7 +10,7 @@ from kdfast.core.errors import Diverged, KdfastError, reason, resource_failure, 
 from kdfast.core.projects import project_of_file
 from kdfast.runs import trust
 from kdfast.runs.recipes import Recipe
-from kdfast.runs.resume_check import same_code
+from kdfast.runs.resume_check import default_changes, differing_values, same_code
 from kdfast.training import identity
 from kdfast.training.environment import environment
 from kdfast.training.precision import autocast_state, restore_autocast
@@ -120,14 +120,17 @@ def check_identity(
             f'{folder} was trained on other images with the same name, {data.name}: '
             'use --runs to save the new runs elsewhere'
         )
-    if not same_code(folder.parsed('recipe.py', bytes.decode), recipe.source):
+    source = folder.parsed('recipe.py', bytes.decode)
+    if not same_code(source, recipe.source):
         raise KdfastError(
-            f'{folder} was trained with another version of {recipe.file.name}: '
+            f'{folder} was trained with another version of {recipe.file.name}'
+            f'{default_changes(source, recipe.source)}: '
             'delete the run directory, rename the recipe, or use --runs'
         )
     if config.get('arguments') != arguments:
+        trained, requested = differing_values(config.get('arguments'), arguments)
         raise KdfastError(
-            f'{folder} was trained with arguments {config.get("arguments")}, requested are {arguments}: '
+            f'{folder} was trained with arguments {trained}, requested are {requested}: '
             'delete the run directory, or use --runs'
         )
     identity.check(folder, recipe, arguments, data, environment()['versions'])

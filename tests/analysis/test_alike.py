@@ -1,5 +1,7 @@
 "What compared runs differ in, besides what their names say, is said; runs on other images are refused."
 
+from types import SimpleNamespace
+
 import pytest
 from conftest import make, seal
 
@@ -8,10 +10,14 @@ from kdfast.analysis.alike import differing_settings
 from kdfast.analysis.differences import differences_from
 from kdfast.core.errors import KdfastError
 from kdfast.report.differences import difference_remarks
-from kdfast.report.tables import run_remarks
+from kdfast.report.tables import default_remarks, run_remarks
 from kdfast.report.worth import remarks as worth_remarks
+from kdfast.runs.command import command_note
 from kdfast.runs.find import find_runs
-from kdfast.runs.recipes import recipe_names
+from kdfast.runs.recipes import find_recipe, recipe_names
+from kdfast.runs.resume_check import default_changes, resume_record
+from kdfast.runs.run_dir import RunDir
+from kdfast.training.lifecycle import check_identity
 
 HOW = dict(precision='float32', device='cpu', threads=1, batch_size=128, data_sha256='a', packages=dict(timm='1'))
 HOW |= dict(versions=dict(kdfast='0.1', torch='2.9'), recipe_sources={'my.py': '0'}, sources={'net.py': 'x' * 64})
@@ -153,3 +159,45 @@ def test_a_contrast_of_different_images_is_refused(tmp_path):
         trained(tmp_path, 'baseline', seed), trained(tmp_path, 'kd', seed, data_sha256='b')
     with pytest.raises(KdfastError, match='were trained on different images'):
         differences_from(find_runs(tmp_path), 'baseline', 0.008)
+
+
+@pytest.mark.parametrize('against', [[], ['--against', 'baseline']])
+@pytest.mark.parametrize('name,old', [('epochs', 16), ('T', 9.0), ('student', 'matched')])
+@pytest.mark.parametrize('seeds', [[0, 1], [1]])
+def test_defaults_that_have_changed_are_said_with_both_values(tmp_path, kdfast, against, name, old, seeds):
+    for seed in (0, 1):
+        trained(tmp_path, 'baseline', seed)
+        trained(tmp_path, 'kd', seed, arguments={name: old} if seed in seeds else {})
+    now = next(option.default for option in find_recipe('kd').options if option.name == name)
+    some = '' if len(seeds) == 2 else ' for seed 1'
+    shown = ' '.join(kdfast('compare', '--runs', tmp_path, *against).out.split())
+    assert f'kd was trained with defaults that are others today: {name}={old} (now {now}){some}' in shown, shown
+
+
+def test_arguments_that_the_name_tells_are_no_old_defaults(tmp_path):
+    for recipe in ('kd,epochs=16', 'kd,T=9.0', 'kd', 'mine'):
+        trained(tmp_path, recipe, 0)
+    assert not default_remarks(find_runs(tmp_path))
+
+
+def test_a_version_of_other_defaults_names_them(tmp_path):
+    now = find_recipe('kd').source
+    options = {option.name: option.default for option in find_recipe('kd').options}
+    old = now.replace(f' epochs: int = {options["epochs"]}', ' epochs: int = 99').replace('T: float = ', 'T: float = 1')
+    said = f' (epochs was 99, is {options["epochs"]}; T was 1{options["T"]}, is {options["T"]})'
+    assert default_changes(old, now) == said and default_changes(f'{now}# x', now) == ''
+    assert default_changes('', now) == default_changes('def main(', now) == default_changes('main = 5', now) == ''
+    assert default_changes('def main(run, epochs=99, own=3): pass', now) == f' (epochs was 99, is {options["epochs"]})'
+    folder = trained(tmp_path, 'kd', 0)
+    (folder / 'recipe.py').write_text(old)
+    seal(folder)
+    assert f'The code of kd has changed since{said}: the command trains' in command_note(RunDir(folder.path))
+    with pytest.raises(KdfastError) as found:
+        check_identity(folder, find_recipe('kd'), SimpleNamespace(fingerprint='a'), folder.run['arguments'])
+    assert f'was trained with another version of kd.py{said}: ' in found.value.message
+    folder.set_status('interrupted')
+    (folder / 'resume').mkdir()
+    (folder / 'resume' / '01').write_text('')
+    with pytest.raises(KdfastError) as found:
+        resume_record(folder, 'interrupted', {}, now)
+    assert f'its recipe is another version{said}' in found.value.message
