@@ -56,6 +56,7 @@ def print_differences(
 ):
     "Print the differences from the recipe `against`; one table per data set."
     from kdfast.report.differences import difference_remarks, difference_table, verdict_texts
+    from kdfast.report.fit import Fitted
     from kdfast.report.left_out import unfinished_remarks
     from kdfast.report.tables import default_remarks
 
@@ -69,9 +70,8 @@ def print_differences(
     for name, table in tables.items():
         print_heading(name)
         if table:
-            out.print(
-                *verdict_texts(table), Text(), difference_table(table), *map(Text, difference_remarks(table)), sep='\n'
-            )
+            shown = Fitted(difference_table(table))
+            out.print(*verdict_texts(table), Text(), shown, *map(Text, difference_remarks(table)), sep='\n')
         else:
             print_line(f'no other recipe than {against} has finished runs')
         for remark in unfinished_remarks(by_data[name]) + default_remarks(by_data[name]):

@@ -53,6 +53,7 @@ def ls(data: DataNameOption = None, runs: RunsOption = DEFAULT_RUNS, as_json: Js
     from rich.table import Table
 
     from kdfast.analysis.results import scores
+    from kdfast.report.fit import Fitted
     from kdfast.report.tables import run_table
     from kdfast.runs.find import find_runs
     from kdfast.runs.unfinished import reason_of
@@ -67,9 +68,9 @@ def ls(data: DataNameOption = None, runs: RunsOption = DEFAULT_RUNS, as_json: Js
     table = Table.grid(padding=(0, 2))
     for recipe in known:
         table.add_row(Text(recipe.name, style='bold'), Text(recipe.purpose))
-    out.print(table)
+    out.print(Fitted(table))
     out.print()
-    out.print(run_table(found) if found else Text(f'no runs in {runs} yet; start with: kdfast run exp1'))
+    out.print(Fitted(run_table(found)) if found else Text(f'no runs in {runs} yet; start with: kdfast run exp1'))
 
 
 @app.command(rich_help_panel=RESULTS)

@@ -11,6 +11,7 @@ from rich.text import Text
 from kdfast.analysis.measures import LOSSES, MEASURES, SCORES
 from kdfast.analysis.results import completed_result, has_several_labels, main_score
 from kdfast.core.format import duration, percent, signed_points
+from kdfast.report.fit import Fitted
 from kdfast.report.headline import baseline_sentence, change_text, compare_command, headline, on_same_images
 from kdfast.runs.lookup import baseline_of
 from kdfast.runs.run_dir import RunDir
@@ -41,15 +42,25 @@ def run_summary(
         inside, below = command_lines(compare_command(baseline.recipe, flags), width - BORDERS * boxed)
         sentences += [Text(baseline_sentence(folder, baseline)), *inside]
     title = f'{result["recipe"]} on {result["data"]}, seed {result["seed"]}'
-    main = Panel(
-        Group(*sentences),
-        title=Text(title, overflow='ellipsis'),
+    top = [Text(), result_box(title, sentences, width)] if boxed else [Text(f'\n{title}', style='dim'), *sentences]
+    figures = Fitted(figure_table(folder, result, teachers))
+    return Group(*top, *below, Text(), figures, Text(), detail_table(folder, result))
+
+
+def result_box(
+    title,  # Of the run
+    sentences,  # Its main result
+    width,  # Columns of the terminal
+):
+    "Return a box; a title that its border would cut is inside."
+    fits = cell_len(title) <= width - BORDERS - 2
+    return Panel(
+        Group(*sentences) if fits else Group(Text(title, style='dim'), *sentences),
+        title=Text(title) if fits else None,
         title_align='left',
         expand=False,
         border_style='green',
     )
-    top = [Text(), main] if boxed else [Text(f'\n{title}', style='dim'), *sentences]
-    return Group(*top, *below, Text(), figure_table(folder, result, teachers), Text(), detail_table(folder, result))
 
 
 def command_lines(
