@@ -61,6 +61,9 @@ def print_differences(
     from kdfast.report.tables import default_remarks
 
     rows = [dict(data=name) | row for name, table in tables.items() for row in table]
+    alone = f'no other recipe than {against} has finished runs'
+    for name in [name for name, table in tables.items() if not table and (as_json or as_csv)]:
+        print_note(f'{name}: {alone}')  # on stderr, as scripts read the rows
     if as_json:
         return print_rows(tables, by_data)
     if as_csv:
@@ -73,7 +76,7 @@ def print_differences(
             shown = Fitted(difference_table(table))
             out.print(*verdict_texts(table), Text(), shown, *map(Text, difference_remarks(table)), sep='\n')
         else:
-            print_line(f'no other recipe than {against} has finished runs')
+            print_line(alone)
         for remark in unfinished_remarks(by_data[name]) + default_remarks(by_data[name]):
             out.print(Text(remark))
 

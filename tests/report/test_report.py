@@ -188,3 +188,11 @@ def test_without_a_row_for_scripts_notes_have_the_unfinished_runs(tmp_path, kdfa
     unfinished_beside(tmp_path)
     done = kdfast('compare', '--against', 'baseline', '--json', '--data', 'pets', '--runs', tmp_path)
     assert json.loads(done.out) == [] and all(f'not in the table: {text}' in done.err for text in ON_PETS)
+
+
+@pytest.mark.parametrize('form,rows', [('--json', '[]\n'), ('--csv', '')])
+def test_scripts_are_told_where_nothing_compares(tmp_path, kdfast, form, rows):
+    make(tmp_path, 'baseline', 0, valid_accuracy=0.8)
+    done = kdfast('compare', '--against', 'baseline', form, '--runs', tmp_path)
+    assert done.status == 0 and done.out == rows
+    assert done.err == 'pets: no other recipe than baseline has finished runs\n'
