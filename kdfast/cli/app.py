@@ -46,7 +46,7 @@ class CheckedCommand(TyperCommand):
         for parameter in self.get_params(ctx):
             values = given.get(parameter.name)
             for value in values if isinstance(values, (list, tuple)) else [values]:
-                if isinstance(value, str) and not value.strip() and parameter.name not in self.may_be_empty:
+                if value == '' and parameter.name not in self.may_be_empty:
                     is_option = parameter.param_type_name == 'option'
                     name = parameter.opts[0] if is_option else parameter.name.upper()
                     instead = 'give it a value, or leave it out' if not parameter.required else 'give it a value'

@@ -74,7 +74,7 @@ def default_changes(
     before: str,  # Source of a recipe
     now: str,  # Source of its version of today
 ) -> str:
-    "Return which defaults have changed, such as: (epochs was 16, is 10), after a space; nothing if none has."
+    "Return which defaults have changed, as in: (epochs was 16, is 10); nothing if none has."
     old, new = defaults_of(before), defaults_of(now)
     found = [f'{name} was {old[name]}, is {new[name]}' for name in old if old[name] != new.get(name, old[name])]
     return f' ({"; ".join(found)})' if found else ''

@@ -200,7 +200,7 @@ def locate_run(
     recipe: str,  # Name of the recipe, followed by the arguments that are not its defaults
     seed: int,  # Of the run
 ) -> RunDir:
-    "Return the directory of a run. Raises KdfastError for a name that leads elsewhere, and for a damaged run.json."
+    "Return the directory of a run. Raises KdfastError for a wrong name, and for a damaged run.json."
     for name in (data, recipe):
         if not NAME.fullmatch(name):
             raise KdfastError(

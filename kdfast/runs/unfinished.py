@@ -22,7 +22,7 @@ def unfinished_runs(
 def reason_of(
     folder: RunDir,  # Any run
 ) -> str | None:
-    "Return why a run is not finished or, if run.json is damaged, what is wrong; None if nothing is known."
+    "Return why a run is not finished, or what is wrong with its run.json; None if unknown."
     return folder.flaw or folder.run.get('reason') or None
 
 

@@ -173,7 +173,7 @@ def test_an_empty_value_is_refused_by_every_option_of_every_command(kdfast, tmp_
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize('words', [['--metric='], ['--metric', ' '], ['--metric=\t'], ['--against', 'kd', '--runs=']])
+@pytest.mark.parametrize('words', [['--metric='], ['--metric', ''], ['--against', 'kd', '--runs=']])
 def test_an_empty_value_is_refused_however_it_is_written(kdfast, words):
     assert 'is empty: give it a value, or leave it out' in kdfast('compare', *words).err
 
