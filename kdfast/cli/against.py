@@ -56,7 +56,6 @@ def print_differences(
 ):
     "Print the differences from the recipe `against`; one table per data set."
     from kdfast.report.differences import difference_remarks, difference_table, verdict_texts
-    from kdfast.report.fit import Fitted
     from kdfast.report.left_out import unfinished_remarks
     from kdfast.report.tables import default_remarks
 
@@ -73,7 +72,7 @@ def print_differences(
     for name, table in tables.items():
         print_heading(name)
         if table:
-            shown = Fitted(difference_table(table))
+            shown = difference_table(table)
             out.print(*verdict_texts(table), Text(), shown, *map(Text, difference_remarks(table)), sep='\n')
         else:
             print_line(alone)

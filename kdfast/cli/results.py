@@ -50,10 +50,8 @@ UncorrectedOption = Annotated[
 @app.command(rich_help_panel=RESULTS)
 def ls(data: DataNameOption = None, runs: RunsOption = DEFAULT_RUNS, as_json: JsonOption = False):
     "List recipes and runs."
-    from rich.table import Table
-
     from kdfast.analysis.results import scores
-    from kdfast.report.fit import Fitted
+    from kdfast.core.tables import Table
     from kdfast.report.tables import run_table
     from kdfast.runs.find import find_runs
     from kdfast.runs.unfinished import reason_of
@@ -68,9 +66,9 @@ def ls(data: DataNameOption = None, runs: RunsOption = DEFAULT_RUNS, as_json: Js
     table = Table.grid(padding=(0, 2))
     for recipe in known:
         table.add_row(Text(recipe.name, style='bold'), Text(recipe.purpose))
-    out.print(Fitted(table))
+    out.print(table)
     out.print()
-    out.print(Fitted(run_table(found)) if found else Text(f'no runs in {runs} yet; start with: kdfast run exp1'))
+    out.print(run_table(found) if found else Text(f'no runs in {runs} yet; start with: kdfast run exp1'))
 
 
 @app.command(rich_help_panel=RESULTS)

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from rich.table import Table
 from rich.text import Text
 
 from kdfast.core.cache_home import cache_home
 from kdfast.core.errors import KdfastError, listed
 from kdfast.core.once import NEW
+from kdfast.core.tables import Table
 from kdfast.data.cache import short_digest
 from kdfast.data.naming import source_stamp
 

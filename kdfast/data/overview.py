@@ -7,10 +7,10 @@ from statistics import median
 
 import numpy as np
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from kdfast.core.notes import notes_listed
+from kdfast.core.tables import Table
 from kdfast.data import imagenette, published
 from kdfast.data.augment import MEANING
 from kdfast.data.cache import mirroring_note
@@ -165,6 +165,8 @@ def _class_table(counts):
     table = Table.grid(padding=(0, 2))
     for _ in splits:
         table.add_column(justify='right')
+    table.add_column(overflow='fold')
+    table.add_column(overflow='crop', no_wrap=True)
     table.add_row(*(Text(split, 'dim') for split in splits))
     for name in names:
         if name is None:

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import torch
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 from torch import nn
 
 from kdfast.core.errors import KdfastError
 from kdfast.core.format import thousands
+from kdfast.core.tables import Table
 from kdfast.models.feature_maps import Layout, layouts, times
 from kdfast.models.inference import tensors, unwrapped
 from kdfast.models.noise import record_layers, trial

@@ -5,13 +5,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from rich.cells import cell_len, set_cell_size
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from kdfast.analysis.confusion import CLASS_COLUMNS, part_of_matrix
 from kdfast.core.errors import listed
 from kdfast.core.format import percent
-from kdfast.report.fit import Fitted
+from kdfast.core.tables import Table
 from kdfast.stats.confusion import SIGNIFICANT, hardest
 
 MAX_CLASSES = 40  # that are listed and, if the terminal is wide enough, drawn
@@ -26,7 +25,7 @@ def confusion_view(
     "Return a heat map, accuracy by class, and the most confused pairs; of many classes, only some."
     title = Text.assemble('\n', (names[0], 'bold'), ': rows are actual classes, columns predicted classes\n')
     parts = [title]
-    tables = Fitted(class_table(found, names)), Fitted(pair_table(found, names))
+    tables = class_table(found, names), pair_table(found, names)
     for table in (heat_map(found, width, as_shares), *tables):
         parts += [table, Text()]
     if found['most_alike']:

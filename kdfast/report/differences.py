@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from rich.table import Table
 from rich.text import Text
 
 from kdfast.analysis.metrics import ACCURACY, METRICS
 from kdfast.core.format import confidence_text, interval_text, signed_points, wrap_name
+from kdfast.core.tables import Table
 from kdfast.stats.intervals import CONFIDENCE
 
 STYLES = dict(better='bold green', worse='bold red', alike='bold cyan', undecided='yellow')  # of verdicts

@@ -2,11 +2,10 @@
 
 import numpy as np
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from kdfast.core.format import percent
-from kdfast.report.fit import Fitted
+from kdfast.core.tables import Table
 from kdfast.stats.labels import f1_of_counts
 
 SHOWN_LABELS = 20  # in a terminal; of more, those of the lowest F1
@@ -52,11 +51,11 @@ def label_view(
     names: tuple[str, str | None],  # Of the run and of the other run
 ) -> Group:
     "Return the table of a run; with another run also its table, and how often each is better."
-    parts: list[RenderableType] = [Text(names[0], 'bold'), Fitted(label_table(found))]
+    parts: list[RenderableType] = [Text(names[0], 'bold'), label_table(found)]
     if names[1]:
         other = {name: found[f'against_{name}'] for name in ('label_counts', 'label_average_precision')}
         counts = f'{found["higher_f1"]:,} of {found["images"]:,} images, {names[1]} in {found["against_higher_f1"]:,}'
-        parts += [Text(), Text(names[1], 'bold'), Fitted(label_table(other)), Text()]
+        parts += [Text(), Text(names[1], 'bold'), label_table(other), Text()]
         parts += [Text(f'{names[0]} has the higher F1 in {counts}.')]
     return Group(*parts)
 

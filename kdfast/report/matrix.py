@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from kdfast.analysis.matrix import EXPERIMENTS
 from kdfast.core.format import ranges
+from kdfast.core.tables import Table
 from kdfast.report.differences import (
     STYLES,
     confidences_of,

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from math import ceil, floor, log10
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from kdfast.core.errors import listed
 from kdfast.core.format import duration, ranges
+from kdfast.core.tables import Table
 from kdfast.stats.planning import SHARE
 
 LONG = 6000  # seconds above which hours are shown

@@ -5,13 +5,12 @@ from collections.abc import Iterator, Sequence
 from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
 
 from kdfast.analysis.measures import LOSSES, MEASURES, SCORES
 from kdfast.analysis.results import completed_result, has_several_labels, main_score
 from kdfast.core.format import duration, percent, signed_points
-from kdfast.report.fit import Fitted
+from kdfast.core.tables import Table
 from kdfast.report.headline import baseline_sentence, change_text, compare_command, headline, on_same_images
 from kdfast.runs.lookup import baseline_of
 from kdfast.runs.run_dir import RunDir
@@ -43,7 +42,7 @@ def run_summary(
         sentences += [Text(baseline_sentence(folder, baseline)), *inside]
     title = f'{result["recipe"]} on {result["data"]}, seed {result["seed"]}'
     top = [Text(), result_box(title, sentences, width)] if boxed else [Text(f'\n{title}', style='dim'), *sentences]
-    figures = Fitted(figure_table(folder, result, teachers))
+    figures = figure_table(folder, result, teachers)
     return Group(*top, *below, Text(), figures, Text(), detail_table(folder, result))
 
 

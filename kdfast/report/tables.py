@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from textwrap import wrap
 
-from rich.table import Table
 from rich.text import Text
 
 from kdfast.analysis.alike import TEACHER, differing_seeds, differing_settings, old_defaults
@@ -12,6 +11,7 @@ from kdfast.analysis.measures import MEASURES
 from kdfast.analysis.results import has_several_labels, main_score
 from kdfast.core.errors import listed
 from kdfast.core.format import duration, fits_width, percent, ranges, wrap_name
+from kdfast.core.tables import Table
 from kdfast.report.left_out import unfinished_remarks
 from kdfast.runs.recipes import study_order
 from kdfast.runs.run_dir import RunDir

@@ -6,13 +6,13 @@
 """
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from kdfast.analysis.metrics import ACCURACY, METRICS
 from kdfast.analysis.worth import NO, YES, chosen_row
 from kdfast.core.errors import listed
 from kdfast.core.format import duration, interval_text, percent, ranges, signed_points, wrap_name
+from kdfast.core.tables import Table
 from kdfast.report.differences import STYLES
 from kdfast.report.plan import margin_text
 

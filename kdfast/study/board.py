@@ -6,11 +6,11 @@ from statistics import mean
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from kdfast.analysis.results import main_score
 from kdfast.core.format import duration, fits_width, loss_text, percent
+from kdfast.core.tables import Table
 from kdfast.runs.recipes import study_order
 from kdfast.runs.run_dir import RunDir
 from kdfast.study.plan import Task

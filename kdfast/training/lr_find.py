@@ -4,10 +4,10 @@ import tempfile
 from pathlib import Path
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from kdfast.core.errors import KdfastError
+from kdfast.core.tables import Table
 from kdfast.data.dataset import Data
 from kdfast.runs.recipes import Recipe, find_recipe
 from kdfast.runs.run_dir import RunDir, locate_run
@@ -93,6 +93,9 @@ def view(
     low = min(losses)
     high = sorted(losses)[len(losses) * 3 // 4]  # an upper quartile: exploding losses would hide the others
     table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column()
+    table.add_column(overflow='crop', no_wrap=True)
     table.add_row(Text('rate', 'dim'), Text('loss', 'dim'))
     for rate, loss in zip(rates, losses):
         bar = '━' * round(WIDTH * min(1, (loss - low) / (high - low or 1)))

@@ -1,15 +1,16 @@
 "No word and no number of a table is cut, however narrow the terminal is."
 
 import io
+from pathlib import Path
 
 import pytest
 from conftest import make
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 from test_summary import IMAGES, STUDENT, TEACHER, summary, teach
 
-from kdfast.report.fit import Fitted
+import kdfast
+from kdfast.core.tables import Table
 from kdfast.runs.run_dir import RunDir
 
 WIDTHS = range(20, 130, 5)
@@ -34,7 +35,7 @@ def test_every_word_and_number_is_whole(width, no_wrap, more):
     table.add_column('verdict')
     for name in ('aeroplane', 'automobile'):
         table.add_row(Text(name), *['12.34 … 56.78'] * more, 'undecided: needs seeds')
-    lines = shown(Fitted(table), width)
+    lines = shown(table, width)
     text = ' '.join(' '.join(lines).split())
     assert '…' not in text.replace(' … ', '') and text.count('12.34 … 56.78') == 2 * more
     words = text.split()
@@ -83,3 +84,21 @@ def test_the_summary_of_a_run_cuts_nothing(tmp_path, width, boxed):
         '4.3×',
     ):
         assert word in words, (word, text)
+
+
+def test_every_table_is_such_a_table():
+    package = Path(kdfast.__file__).parent
+    importing = {file.name for file in package.rglob('*.py') if 'rich.table' in file.read_text()}
+    assert importing == {'tables.py', 'format.py'}
+    assert 'class Table(rich.table.Table)' in (package / 'core' / 'tables.py').read_text()
+
+
+@pytest.mark.parametrize('width', [20, 40, 80])
+def test_a_bar_may_be_shorter_but_a_word_may_not(width):
+    table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column(overflow='crop', no_wrap=True)
+    for name in ('[dim]airplane[/]', 'ship'):
+        table.add_row(name, Text('━' * 60))
+    lines = shown(table, width)
+    assert [line.split()[0] for line in lines] == ['airplane', 'ship'] and all('━━' in line for line in lines)
