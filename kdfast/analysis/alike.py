@@ -67,12 +67,13 @@ def old_defaults(
     folders: Sequence[RunDir],  # Finished runs
 ) -> dict[str, dict[str, list[int]]]:  # For each recipe: the seeds by argument, such as epochs=16 (now 10)
     "Return the arguments that names leave out because they were defaults once, and are not today."
-    found = defaultdict(lambda: defaultdict(list))
+    found: dict[str, dict[str, list[int]]] = {}
     for folder in folders:
         now = defaults(folder.run.get('recipe'))
         for name, value in arguments_of(folder).items():
             if now.get(name, value) != value and f',{name}=' not in folder.recipe:
-                found[folder.recipe][f'{name}={value} (now {now[name]})'].append(folder.seed)
+                changed = f'{name}={value} (now {now[name]})'
+                found.setdefault(folder.recipe, {}).setdefault(changed, []).append(folder.seed)
     return found
 
 

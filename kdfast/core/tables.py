@@ -11,7 +11,7 @@ FOLDED = 16  # characters of a name of a run or a path, which has no spaces, bef
 
 
 class Table(rich.table.Table):
-    """A table of rich that, where its words are wider than the terminal, becomes a list with a line for each cell.
+    """A table that becomes a list, a line for each cell, where its words are wider than the terminal.
 
     Columns with overflow 'crop', such as bars, may be cut anywhere; those with 'fold' after FOLDED characters.
     """

@@ -165,7 +165,7 @@ def validation_batch_size(
     data: Data,  # Decoded images
     bs: int,  # Training images per batch
 ) -> int:
-    "Return the number of validation images per batch: many if they are small, never more memory than a training step."
+    "Return the number of validation images per batch: many small ones, but few large ones."
     return max(bs, min(2 * LARGEST_BATCH, VALIDATION_PIXELS // prod(data.shape)))
 
 

@@ -121,7 +121,7 @@ def find_run(
     matches = [folder for folder in of_recipe if seed in (None, folder.seed)]
     if not matches:
         if name not in recipe_names() and is_run_place(Path(name).resolve()):
-            readable(RunDir(name))  # it has lost its run.json
+            readable(RunDir(Path(name)))  # it has lost its run.json
         hint = finished_hint(of_recipe or finished, name, bool(of_recipe))
         others = unfinished_hint(found, name if finished else None)  # others do not matter beside finished runs
         raise KdfastError(f'no finished run {name}{chosen_text(data, seed)} in {runs}; {hint}{others}')

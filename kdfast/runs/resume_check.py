@@ -86,10 +86,11 @@ def defaults_of(
 ) -> dict:
     "Return the defaults of the parameters of main; nothing for a source that is no recipe."
     try:
-        main = next(node for node in ast.parse(source).body if getattr(node, 'name', '') == 'main')
+        functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+        main = next(node for node in functions if node.name == 'main')
         names = [parameter.arg for parameter in main.args.args][-len(main.args.defaults) or len(main.args.args) :]
         return {name: ast.literal_eval(default) for name, default in zip(names, main.args.defaults)}
-    except (SyntaxError, StopIteration, AttributeError, ValueError, TypeError):
+    except (SyntaxError, StopIteration, ValueError, TypeError):
         return {}
 
 

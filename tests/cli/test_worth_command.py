@@ -190,7 +190,7 @@ def test_a_plan_knows_a_declared_design(kdfast, images, tmp_path, fast):
     assert done.status == 0 and json.loads(done.out)['looks'] == [4, 5, 6] and json.loads(done.out)['declared']
     other = kdfast(*plan_words(images, tmp_path), '--looks', '2,3')
     assert json.loads(other.out)['looks'] == [2, 3] and not json.loads(other.out)['declared']
-    assert '--looks : expected numbers' in kdfast(*plan_words(images, tmp_path), '--looks', '').err
+    assert '--looks is empty' in kdfast(*plan_words(images, tmp_path), '--looks', '').err
 
 
 def plan_words(images, tmp_path):

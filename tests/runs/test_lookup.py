@@ -200,11 +200,11 @@ def page_of(kdfast, runs):
     [
         ('kd', [], ('baseline', {})),
         ('kd', ['teacher'], ('baseline', {})),
-        ('kd,epochs=6', ['teacher', 'baseline'], ('baseline', dict(epochs=6))),
+        ('kd,epochs=7', ['teacher', 'baseline'], ('baseline', dict(epochs=7))),
         (
-            'kd,epochs=6,optimizer=sgd,T=2.0',
-            ['teacher,optimizer=sgd', 'baseline,epochs=6,optimizer=sgd'],
-            ('exp1', dict(epochs=6, optimizer='sgd')),
+            'kd,epochs=7,optimizer=sgd,T=2.0',
+            ['teacher,optimizer=sgd', 'baseline,epochs=7,optimizer=sgd'],
+            ('exp1', dict(epochs=7, optimizer='sgd')),
         ),
         ('teacher,epochs=3', [], ('baseline', {})),
         ('kd', ['teacher', 'baseline', 'hint', 'exp1', 'exp2'], None),

@@ -72,7 +72,8 @@ def test_separable_labels_are_learned_and_scores_are_scikit_learns(runs, zoo):
         assert result['valid_loss'] == pytest.approx(float(loss), rel=1e-2)  # saved in half precision
         assert result['valid_accuracy'] is None and sum(result['label_counts']['bee']) == len(actual)
         rows = list(csv.DictReader(open(folders[recipe] / 'metrics.csv')))
-        assert float(rows[-1]['valid_map']) == pytest.approx(result['valid_map']) and 'valid_accuracy' not in rows[0]
+        epochs_map = float(rows[-1]['valid_map'])  # of bfloat16, where training is
+        assert epochs_map == pytest.approx(result['valid_map'], abs=0.01) and 'valid_accuracy' not in rows[0]
         assert folders[recipe].run['images']['labels'] == 'several' and not folders[recipe].problems()
     assert folders['hint'].result['valid_accuracy'] is None and 'label_counts' not in folders['hint'].result
 
