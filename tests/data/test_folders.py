@@ -110,6 +110,21 @@ def test_usual_folder_structures(tmp_path, names, expected):
     assert load(str(tmp_path / 'photos')).classes == expected
 
 
+@pytest.mark.parametrize('outer', ['train', 'Training', 'test', 'validation', 'pets'])
+def test_an_outer_folder_may_be_named_like_a_split(tmp_path, outer):
+    draw_folders(tmp_path / 'pets' / outer / 'train', 4, 'cat', 'dog')
+    draw_folders(tmp_path / 'pets' / outer / 'test', 2, 'cat', 'dog')
+    found = load(str(tmp_path / 'pets'))
+    assert found.classes == ['cat', 'dog'] and counts(found) == [8, 4, 0]
+
+
+def test_classes_may_be_named_like_splits(tmp_path):
+    draw_folders(tmp_path / 'words' / 'train', 4, 'train', 'test')
+    draw_folders(tmp_path / 'words' / 'valid', 2, 'train', 'test')
+    found = load(str(tmp_path / 'words'))
+    assert found.classes == ['test', 'train'] and counts(found) == [8, 4, 0]
+
+
 def test_spreadsheet_is_rejected(tmp_path):
     draw_images(tmp_path / 'photos' / 'images', 5, 0)
     (tmp_path / 'photos' / 'labels.xlsx').write_bytes(b'PK')

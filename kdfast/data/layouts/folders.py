@@ -40,7 +40,7 @@ def read(
 ) -> Listing:
     "List the images by their folders. Raises KdfastError without images or folders of classes."
     images = _image_paths(source)
-    splits = find_folder_splits(images)
+    splits = _without_outer(find_folder_splits(images))
     images = without_unions(source, images, splits)
     places, layout = _split_then_class(images, splits), BY_SPLIT
     if places:
@@ -85,6 +85,18 @@ def _no_images_message(source, others):
     elif not source.files:
         found = ', it is empty'
     return f'{source.path}: found no images{found}; {EXPECTED}'
+
+
+def _without_outer(splits):
+    "The folders of splits without one that merely holds them: train/train/ and train/test/, nothing beside train/"
+
+    def inside(folder):
+        return {split for path, split in splits.items() if path[:-1] == folder}
+
+    def is_outer(folder):
+        return {'train'} < inside(folder) and len([path for path in splits if path[:-1] == folder[:-1]]) == 1
+
+    return {folder: split for folder, split in splits.items() if not is_outer(folder)}
 
 
 def _split_then_class(images, splits):
