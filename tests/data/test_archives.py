@@ -12,6 +12,7 @@ from kdfast.core.errors import KdfastError
 from kdfast.core.notes import Notes
 from kdfast.data import archives, files, load
 from kdfast.data.archives import open_entries
+from kdfast.data.layouts.registry import all_layouts
 
 
 def test_broken_archive_is_rejected(tmp_path):
@@ -68,6 +69,7 @@ def test_archive_limits(tmp_path, monkeypatch):
     with pytest.raises(KdfastError, match='more than 0 GB unpacked'):
         load(str(tar(tmp_path / 'x.tar')))
     monkeypatch.setattr(archives, 'SIZE_LIMIT', 10**6)
+    all_layouts()  # they import the limit, which would stay for later tests
     monkeypatch.setattr(files, 'FILE_LIMIT', 20)
     with pytest.raises(KdfastError, match=r'train/a/1.png \(more than 0 MB\)'):
         load(str(tar(tmp_path / 'x.tar')))

@@ -15,6 +15,7 @@ from table_files import HEADER, copy_to_class_folders, make_table_folder, write_
 from kdfast.core.cache_home import cache_home
 from kdfast.core.errors import KdfastError
 from kdfast.data import files, load
+from kdfast.data.layouts.registry import all_layouts
 
 
 @pytest.fixture
@@ -283,6 +284,7 @@ def test_table_that_is_not_utf8_is_rejected(folder, content, message):
 
 
 def test_too_large_table_is_rejected(folder, monkeypatch):
+    all_layouts()  # they import the limit, which would stay for later tests
     monkeypatch.setattr(files, 'FILE_LIMIT', 100)
     with pytest.raises(KdfastError, match=r'cannot read .*labels.csv \(more than 0 MB\)'):
         load(str(folder))
