@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from kdfast.analysis.contrasts import Runs, common_seeds, contrast_of
 from kdfast.analysis.design import Declared, find_designs
-from kdfast.analysis.metrics import Metric, metric_for
+from kdfast.analysis.metrics import Metric, NeedsSeeds, metric_for
 from kdfast.core.errors import KdfastError
 from kdfast.runs.find import resolve_run_name
 from kdfast.runs.recipes import study_order
@@ -32,7 +32,8 @@ def differences_from(
     A recipe that a design of this metric covers (`kdfast.analysis.design`) has the interval and the verdict of that
     design. The intervals of the others hold together: their rows have the number of these recipes, `comparisons`.
     Without a design, the default metric is the accuracy or, of several labels, the F1 per image. A row whose runs have
-    lost a file has no verdict, but the reason, `left_out`. Raises NoReference if `recipe` has no result.
+    lost a file, or need more seeds for this metric, has no verdict, but the reason, `left_out`. Raises NoReference if
+    `recipe` has no result.
     """
     reference = resolve_run_name(folders, recipe)
     declared = [d for d in find_designs(folders[0].path.parents[2], folders[0].data) if d.against == reference]
@@ -57,16 +58,17 @@ def contrasts(
     metric: Metric,  # What verdicts judge
     uncorrected: bool,  # Whether every interval has a confidence of 95 %
 ) -> dict[str, dict]:  # Rows by recipe
-    "Return the row of each recipe; one that lacks a file takes no part in the correction of the others."
+    "Return the row of each recipe; one that lacks a file or seeds does not affect the others."
     comparisons = sum(name not in designs and bool(common_seeds(pair)) for name, pair in arms.items())
     confidence = CONFIDENCE if uncorrected else simultaneous_confidence(max(1, comparisons))
     rows = {}
     for name, pair in arms.items():
         try:
             rows[name] = contrast_of(pair, margin, metric, confidence, designs.get(name))
-        except MissingFile as e:
+        except (MissingFile, NeedsSeeds) as e:
             others = {other: of_other for other, of_other in arms.items() if other != name}
-            row = dict(metric=metric.name, seeds=common_seeds(pair), verdict=None, left_out=e.message)
+            seeds, why = common_seeds(pair), dict(reason=e.reason, left_out=e.message)
+            row = dict(metric=metric.name, seeds=seeds, verdict=None) | why
             return contrasts(others, designs, margin, metric, uncorrected) | {name: row}
         if name not in designs:
             rows[name]['comparisons'] = comparisons

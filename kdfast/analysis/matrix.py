@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kdfast.analysis.contrasts import Runs, contrast_of
 from kdfast.analysis.design import Declared, design_file, read_design
-from kdfast.analysis.metrics import ACCURACY, metric_for
+from kdfast.analysis.metrics import ACCURACY, NeedsSeeds, metric_for
 from kdfast.analysis.premises import same_baselines, same_hint, same_parameters, same_teacher
 from kdfast.core.errors import KdfastError
 from kdfast.runs.find import find_runs
@@ -149,8 +149,8 @@ def questions_answered(
     for given in settings(experiments, but=tuple(CONTROL)):
         try:
             answers.append(answer_question(runs_dir, folders[0].data, seeds, given, margin, metric))
-        except Unfinished:
-            pass  # runs of one student are missing: the page says that the question is open
+        except (Unfinished, NeedsSeeds):
+            pass  # runs of one student, or more seeds, are missing: the page says that the question is open
     return answers
 
 

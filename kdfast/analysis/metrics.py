@@ -14,16 +14,22 @@ from kdfast.stats.confusion import image_weights
 from kdfast.stats.labels import image_f1
 
 
+class NeedsSeeds(KdfastError):
+    "One seed has no interval."
+
+    reason = 'needs 2 seeds'
+
+
 @dataclass(frozen=True)
 class Metric:
-    "A number of a run that is the mean of one value per validation image."
+    "A number of a run; if it is the mean of one value per image, one seed has an interval, too."
 
     name: str  # Value of --metric
     label: str  # In headings and remarks
     meaning: str  # In remarks, after the label; empty if the label says it
     key: str  # In result.json
     largest: Callable[[RunDir], float]  # By how much one image can change the sum of all images' values
-    image_values: Callable[[RunDir], np.ndarray]  # (images,): their mean is the number of the run
+    image_values: Callable[[RunDir], np.ndarray] | None  # (images,): their mean is the number; None: it is no mean
     several: bool = False  # Whether it is about images with several labels
 
     def value(
@@ -86,6 +92,20 @@ def label_f1(
     return image_f1(found['actual'], found['predicted'])
 
 
+def largest_change_of_map(
+    folder,  # A run
+):
+    """Return by how much one image can change the mean average precision, times the images.
+
+    For a label of P images, the average precision is the mean over these of i / rank of the i-th. One image that moves
+    through all ranks changes it by less than (1 + 1/2 + … + 1/P) / P.
+    """
+    counts = np.array([*folder.result['label_counts'].values()])
+    positives = (counts[:, 0] + counts[:, 2]).astype(int)
+    changes = [np.reciprocal(np.arange(1.0, p + 1)).sum() / p for p in positives if p]
+    return float(np.mean(changes)) * n_images(folder)
+
+
 ACCURACY = Metric('accuracy', 'accuracy', '', 'valid_accuracy', lambda folder: 1.0, correct_images)
 BALANCED = Metric(
     'balanced',
@@ -105,16 +125,28 @@ F1 = Metric(
     label_f1,
     several=True,
 )
-METRICS = {metric.name: metric for metric in (ACCURACY, BALANCED, F1)}
-# Usual numbers that are no mean over the images, by their names without separators
-MAP, MACRO, MICRO = 'mean average precision', 'F1 (macro)', 'F1 (micro)'
-NOT_PER_IMAGE = {
-    **dict.fromkeys(('map', 'ap', 'meanaverageprecision', 'averageprecision'), MAP),
+MAP = Metric(
+    'map',
+    'mean average precision',
+    'the mean of the average precisions of the labels; it is no mean over images, so that only several seeds have '
+    'intervals',
+    'valid_map',
+    largest_change_of_map,
+    None,
+    several=True,
+)
+METRICS = {metric.name: metric for metric in (ACCURACY, BALANCED, F1, MAP)}
+# Usual numbers that verdicts do not judge, by their names without separators
+MACRO, MICRO = 'F1 (macro)', 'F1 (micro)'
+NOT_JUDGED = {
     **dict.fromkeys(('macro', 'f1macro', 'macrof1'), MACRO),
     **dict.fromkeys(('micro', 'f1micro', 'microf1'), MICRO),
     **dict.fromkeys(('auc', 'auroc', 'rocauc'), 'the area under the ROC curve'),
 }
-IN_TABLES = MAP, MACRO, MICRO  # of several labels
+IN_TABLES = MACRO, MICRO  # of several labels
+
+
+NAMES_OF_MAP = 'map', 'ap', 'meanap', 'meanaverageprecision', 'averageprecision'
 
 
 def metric_named(
@@ -124,12 +156,11 @@ def metric_named(
     "Return a metric. Raises KdfastError for an unknown name, with the one to use instead."
     if name in METRICS:
         return METRICS[name]
-    if what := NOT_PER_IMAGE.get(re.sub('[^a-z0-9]', '', name.lower().removeprefix('valid_'))):
+    known = re.sub('[^a-z0-9]', '', name.lower().removeprefix('valid_'))
+    if what := NOT_JUDGED.get(known):
         shown = ' is in the tables, but' if several and what in IN_TABLES else ''
-        raise KdfastError(
-            f'--metric {name}: {what}{shown} has no value per image, which verdicts need: use {names_for(several)}'
-        )
-    similar = similar_names(name, list(METRICS))
+        raise KdfastError(f'--metric {name}: {what}{shown} is not what verdicts judge: use {names_for(several)}')
+    similar = [MAP.name] if known in NAMES_OF_MAP else similar_names(name, list(METRICS))
     hint = f'; did you mean {", ".join(similar)}?' if similar else ''
     raise KdfastError(f'--metric {name}: expected {", ".join(METRICS)}{hint}')
 
@@ -169,7 +200,12 @@ def paired_image_values(
     metric: Metric,  # What is compared
     folders: Sequence[RunDir],  # Finished runs
 ) -> list[np.ndarray]:  # (images,) of each run
-    "Return the values of the same images in several runs. Raises KdfastError for different images."
+    """Return the values of the same images in several runs.
+
+    Raises NeedsSeeds for a metric without such values, and KdfastError for different images.
+    """
+    if metric.image_values is None:
+        raise NeedsSeeds(f'{metric.label} is no mean over images, so that one seed has no interval: train 2 or more')
     for folder in folders[1:]:
         check_same_images(folders[0], folder)
     return [metric.image_values(folder) for folder in folders]

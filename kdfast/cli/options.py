@@ -30,9 +30,10 @@ MarginOption = Annotated[float, typer.Option(min=0, help='Smallest difference th
 MetricOption = Annotated[
     Optional[str],
     typer.Option(
-        metavar='accuracy|balanced|f1',
+        metavar='accuracy|balanced|f1|map',
         help='What verdicts judge: accuracy; balanced accuracy, the mean of the accuracies of the classes; or, for '
-        'images with several labels, their F1 (default: what a declared design judges, else accuracy or F1).',
+        'images with several labels, their F1 or the mean average precision of the labels (default: what a declared '
+        'design judges, else accuracy or F1).',
     ),
 ]
 TrustOption = Annotated[

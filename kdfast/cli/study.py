@@ -157,7 +157,9 @@ def train_all(
     from kdfast.study.fork_server import run_starter
 
     loaded = load_data(images, training.runs, resplit=training.resplit)
-    judged = metric_of_kind(loaded.several, metric, loaded.name).name
+    judged = metric_of_kind(loaded.several, metric, loaded.name)
+    if judged.image_values is None and design is None and training.seeds < 2:
+        raise KdfastError(f'--metric {judged.name} needs at least 2 seeds: its interval is over seeds, not images')
     with run_starter() as start:
         study = PlannedStudy(wanted, loaded, images, training, start)
         if training.ray:
@@ -166,7 +168,7 @@ def train_all(
         train = study.trainer()
         if design is None:
             return loaded.name, train(training.seeds)
-        return loaded.name, train_until_decided(replace(design, metric=judged), training.runs, loaded.name, train)
+        return loaded.name, train_until_decided(replace(design, metric=judged.name), training.runs, loaded.name, train)
 
 
 def on_cluster(

@@ -57,7 +57,7 @@ def no_verdict_reason(
 ):
     "Return why a difference has no verdict, in a few words."
     if 'left_out' in row:
-        return 'a file is missing'
+        return row['reason']
     return f'first look at {row["next_look"]} seeds' if row.get('next_look') else 'no common seed'
 
 

@@ -38,6 +38,8 @@ NO_CLASSES = 'its recipe classifies nothing'  # why a run may lack predictions.n
 class MissingFile(KdfastError):
     "A finished run has lost a file."
 
+    reason = 'a file is missing'
+
 
 class RunFiles:
     "The files of a run directory, `<runs>/<data>/<recipe>/<seed>`."

@@ -11,10 +11,11 @@ from conftest import make
 
 from kdfast.analysis.design import Declared, declare
 from kdfast.analysis.differences import differences_from
-from kdfast.analysis.metrics import BALANCED, metric_of_kind
+from kdfast.analysis.metrics import BALANCED, MAP, metric_of_kind
 from kdfast.core.errors import KdfastError
 from kdfast.runs.find import find_runs
 from kdfast.stats.intervals import over_image_values, over_seeds
+from kdfast.stats.labels import average_precisions, label_counts
 
 
 def classified(runs, recipe, seed, common, rare, **more):
@@ -87,7 +88,7 @@ def test_commands_show_it(runs, kdfast):
     listed = json.loads(kdfast('ls', '--json', '--runs', runs).out)['runs'][0]
     assert listed['valid_balanced_accuracy'] == pytest.approx((80 / 90 + 0.2) / 2)
     wrong = kdfast(*against[:-1], 'f2')
-    assert wrong.status == 2 and '--metric f2: expected accuracy, balanced, f1' in wrong.err
+    assert wrong.status == 2 and '--metric f2: expected accuracy, balanced, f1, map' in wrong.err
     assert 'needs --against' in kdfast('compare', '--metric', 'balanced', '--runs', runs).err
     file = runs / 'page.html'
     assert kdfast('report', '--runs', runs, '--out', file, '--metric', 'balanced').status == 0
@@ -95,11 +96,18 @@ def test_commands_show_it(runs, kdfast):
     assert 'differences of balanced accuracy' in page and 'id="by-class">' in page
 
 
-SUGGESTED = dict(acc='accuracy', Accuracy='accuracy', balanced_acc='balanced', bal='balanced', F1='f1', f1_score='f1')
-NOT_PER_IMAGE = {
-    'map': 'mean average precision',
-    'mAP': 'mean average precision',
-    'valid_map': 'mean average precision',
+SUGGESTED = dict(
+    acc='accuracy',
+    Accuracy='accuracy',
+    balanced_acc='balanced',
+    bal='balanced',
+    F1='f1',
+    f1_score='f1',
+    mAP='map',
+    valid_map='map',
+    average_precision='map',
+)
+NOT_JUDGED = {
     'macro': 'F1 (macro)',
     'f1_macro': 'F1 (macro)',
     'micro-f1': 'F1 (micro)',
@@ -110,19 +118,19 @@ NOT_PER_IMAGE = {
 
 @pytest.mark.parametrize('name', SUGGESTED)
 def test_a_similar_metric_is_suggested(name):
-    said = f'--metric {name}: expected accuracy, balanced, f1; did you mean {SUGGESTED[name]}'
+    said = f'--metric {name}: expected accuracy, balanced, f1, map; did you mean {SUGGESTED[name]}'
     with pytest.raises(KdfastError, match=said):
         metric_of_kind(False, name, 'pets')
 
 
 @pytest.mark.parametrize('several', [False, True])
-@pytest.mark.parametrize('name', NOT_PER_IMAGE)
-def test_a_metric_without_a_value_per_image_is_explained(name, several):
+@pytest.mark.parametrize('name', NOT_JUDGED)
+def test_a_metric_that_is_not_judged_is_explained(name, several):
     with pytest.raises(KdfastError) as e:
         metric_of_kind(several, name, 'zoo')
-    message, what = str(e.value), NOT_PER_IMAGE[name]
-    assert f'--metric {name}: {what}' in message and 'has no value per image, which verdicts need: use' in message
-    assert message.endswith('use f1' if several else 'use accuracy or balanced')
+    message, what = str(e.value), NOT_JUDGED[name]
+    assert f'--metric {name}: {what}' in message and 'is not what verdicts judge: use' in message
+    assert message.endswith('use f1 or map' if several else 'use accuracy or balanced')
     assert ('is in the tables' in message) == (several and 'ROC' not in what)
 
 
@@ -136,3 +144,59 @@ def test_a_design_says_what_is_judged(runs):
     assert row['metric'] == 'balanced' and row['look'] == 3
     [plain] = differences_from(find_runs(runs), 'baseline', 0.008, 'accuracy')
     assert plain['metric'] == 'accuracy' and 'look' not in plain
+
+
+# Mean average precision: over seeds alone
+
+
+def labeled(runs, recipe, seed, valid_map, counts=((1, 0, 1, 8), (3, 2, 0, 5), (0, 0, 0, 10))):
+    "A run on images with several labels"
+    names = {f'label {n}': list(of_label) for n, of_label in enumerate(counts)}
+    folder = make(
+        runs, recipe, seed, recorded=dict(images=dict(labels='several')), valid_map=valid_map, valid_images=10,
+        label_counts=names, valid_f1=0.5, train_map=0.9,
+        best_valid_map=valid_map, best_epoch=None, label_average_precision=dict.fromkeys(names, 0.5),
+    )  # fmt: skip
+    np.savez(folder / 'predictions.npz', actual=np.zeros((10, 3)), predicted=np.zeros((10, 3)), logits=np.zeros(1))
+    folder.record = folder.run
+    folder.finish(folder.result)
+    return folder
+
+
+def test_mean_average_precision_is_judged_over_seeds(tmp_path):
+    for seed, more in enumerate([0.05, 0.06, 0.04]):
+        labeled(tmp_path, 'baseline', seed, 0.5)
+        labeled(tmp_path, 'kd', seed, 0.5 + more)
+    [row] = differences_from(find_runs(tmp_path), 'baseline', 0.008, 'map')
+    expected = over_seeds([0.05, 0.06, 0.04], ((1 + 1 / 2) / 2 + (1 + 1 / 2 + 1 / 3) / 3) / 2)
+    assert (row['difference'], row['low'], row['high']) == pytest.approx((expected.mean, expected.low, expected.high))
+    assert (row['metric'], row['of'], row['n']) == ('map', 'seeds', 3)
+
+
+def test_one_seed_has_no_interval_of_it(tmp_path, kdfast):
+    labeled(tmp_path, 'baseline', 0, 0.5), labeled(tmp_path, 'kd', 0, 0.6)
+    done = kdfast('compare', '--against', 'baseline', '--metric', 'map', '--runs', tmp_path)
+    assert done.status == 0 and 'needs 2 seeds' in done.out, done.err
+    assert 'mean average precision is no mean over images, so that one seed has no interval' in ' '.join(
+        done.out.split()
+    )
+    file = tmp_path / 'page.html'
+    assert kdfast('report', '--runs', tmp_path, '--out', file, '--metric', 'map').status == 0
+    assert 'one seed has no interval' in file.read_text()
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_no_image_changes_it_by_more_than_the_step(tmp_path, seed):
+    random = np.random.default_rng(seed)
+    n, labels = int(random.integers(2, 12)), int(random.integers(1, 4))
+    actual = (random.random((n, labels)) < random.random(labels)).astype(np.uint8)
+    actual[0] = 1
+    counts = label_counts(actual, actual)
+    step = MAP.step(labeled(tmp_path, 'kd', seed, 0.5, counts.tolist()))
+    scores = random.standard_normal((n, labels))
+    before = np.mean(average_precisions(actual, scores))
+    for image in range(n):
+        for value in (-100, 100, 0):
+            moved = scores.copy()
+            moved[image] = value
+            assert abs(np.mean(average_precisions(actual, moved)) - before) <= step + 1e-12

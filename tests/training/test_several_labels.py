@@ -223,6 +223,21 @@ def test_a_study_judges_f1(zoo, asked, kdfast, runs, tmp_path):
     assert done.status == 2 and 'expected f1' in done.err and not list(tmp_path.iterdir())
 
 
+def test_a_study_that_judges_map_needs_two_seeds(asked, kdfast, tmp_path):
+    done = kdfast('study', 'baseline', 'kd', *asked, '--seeds', 1, '--metric', 'map', '--runs', tmp_path)
+    assert done.status == 2 and 'needs at least 2 seeds' in done.err and not list(tmp_path.iterdir())
+    done = kdfast('study', 'baseline', 'kd', *asked, '--epochs', 1, '--teacher-epochs', 1, '--seeds', 2,
+                  '--metric', 'map', '--runs', tmp_path)  # fmt: skip
+    assert done.status == 0 and 'mean average precision' in done.out, done.err
+    rows = json.loads(kdfast('compare', '--against', 'baseline', '--metric', 'map', '--json', '--runs', tmp_path).out)
+    [row] = [row for row in rows if row['recipe'].startswith('kd')]
+    values = {name: [] for name in ('kd', 'baseline', 'teacher')}
+    for folder in find_runs(tmp_path):
+        values[folder.run['recipe']].append(folder.result['valid_map'])
+    difference = sum(values['kd']) / 2 - sum(values['baseline']) / 2
+    assert (row['of'], row['n']) == ('seeds', 2) and row['difference'] == pytest.approx(difference)
+
+
 def test_a_run_directory_of_one_label_is_never_taken_for_several(study):
     with pytest.raises(KdfastError, match='have one label each, expected accuracy or balanced'):
         differences_from(find_runs(study.parent), 'baseline', 0.008, 'f1')
