@@ -244,3 +244,68 @@ def test_folders_of_a_table_that_differ_in_more_are_refused(tmp_path, pair, kind
     assert (
         counts(read(frame.assign(split=['train' if name.startswith(pair[0]) else 'test' for name in names]))) == [6] * 2
     )
+
+
+@pytest.mark.parametrize(
+    'names', [('fold1', 'fold2', 'fold3'), ('Fold_0', 'Fold_1'), ('cv-1', 'cv-2'), ('split1', 'split2')]
+)
+@pytest.mark.parametrize('inside', [('cat', 'dog'), ('train/cat', 'train/dog', 'test/cat', 'test/dog')])
+def test_folds_of_a_cross_validation_are_refused_with_the_way_out(tmp_path, names, inside):
+    for name in names:
+        draw_folders(tmp_path / 'pets' / name, 10, *inside)
+    with pytest.raises(KdfastError, match='seem to be folds of a cross-validation') as e:
+        load(str(tmp_path / 'pets'))
+    assert f'--data {tmp_path}/pets/{names[0]}' in e.value.message
+    assert load(str(tmp_path / 'pets' / names[0])).classes == ['cat', 'dog']
+
+
+def test_other_folders_with_the_same_folders_may_be_classes(tmp_path):
+    for label in ('chair', 'table'):
+        draw_folders(tmp_path / 'rooms' / label, 10, 'indoor', 'outdoor')
+    assert load(str(tmp_path / 'rooms')).classes == ['chair', 'table']
+
+
+@pytest.mark.parametrize('names', [('train1', 'train2'), ('test', 'test2'), ('val2014', 'val2017')])
+def test_folders_of_one_split_are_read_together_with_a_note(tmp_path, names):
+    for name in {'train', 'test', *names} - ({'train'} if 'train1' in names else set()):
+        draw_folders(tmp_path / 'pets' / name, 4, 'cat', 'dog')
+    found = load(str(tmp_path / 'pets'))
+    assert [note for note in found.notes if f'{names[0]}, {names[1]} are read together' in note]
+
+
+@pytest.mark.parametrize('held_out', ['test', 'valid', 'val_images'])
+def test_a_table_of_images_of_which_only_some_are_in_folders_of_splits_is_refused(tmp_path, held_out):
+    rows = ['name,label']
+    for folder in ('train', held_out, 'extra'):
+        draw_folders(tmp_path / 'pets', 8, folder)
+        rows += [f'{folder}/of {folder}-{i}.png,{"cat" if i % 2 else "dog"}' for i in range(8)]
+    table = tmp_path / 'pets' / 'labels.csv'
+    table.write_text('\n'.join(rows))
+    with pytest.raises(KdfastError, match='add a column split to the table, or leave out the rows'):
+        load(str(tmp_path / 'pets'))
+    table.write_text('\n'.join(row for row in rows if not row.startswith('extra')))
+    assert counts(load(str(tmp_path / 'pets')))[0] == 8
+    frame = pd.DataFrame([row.split(',') for row in rows[1:]], columns=['name', 'label'])
+    with pytest.raises(KdfastError, match='add a column split'):
+        from_frame(frame, tmp_path / 'pets', name='pets')
+
+
+@pytest.mark.parametrize('doubled', [False, True])
+def test_unlabeled_images_directly_in_a_folder_of_test_images_are_skipped(tmp_path, doubled):
+    draw_folders(tmp_path / 'asl' / 'asl_train' / 'asl_train', 10, 'A', 'B')
+    draw_folders(tmp_path / 'asl' / 'asl_test', 3, 'asl_test' if doubled else '.')
+    found = load(str(tmp_path / 'asl'))
+    assert found.classes == ['A', 'B'] and any('in no folder of a class: 3' in note for note in found.notes)
+
+
+def test_tables_of_roboflow_are_joined(tmp_path):
+    for split, n in dict(train=8, valid=4, test=4).items():
+        draw_folders(tmp_path / 'zoo', n, split)
+        rows = [f'of {split}-{i}.png, {i % 2}, {1 - i % 2}' for i in range(n)]
+        (tmp_path / 'zoo' / split / '_classes.csv').write_text('\n'.join(['filename, cat, dog', *rows]))
+    found = load(str(tmp_path / 'zoo'))
+    assert found.classes == ['cat', 'dog'] and [len(found.train[1]), len(found.valid[1]), len(found.test[1])] == [
+        8,
+        4,
+        4,
+    ]

@@ -1,13 +1,15 @@
 "Check that folders whose names seem to be those of splits are splits."
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from kdfast.core.errors import KdfastError, listed
 from kdfast.data.layouts.base import Source
-from kdfast.data.layouts.splits import find_unions, find_unlike, split_of, unlike_message
+from kdfast.data.layouts.splits import SPLIT_NAMES, find_unions, find_unlike, split_of, unlike_message
 
 IF_CLASSES = 'if they are classes, put them into a folder train/'
+FOLD = re.compile(r'(k?fold|cv|split|part|partition)[\W_]*\d+', re.IGNORECASE)
 
 
 def without_unions(
@@ -24,6 +26,40 @@ def without_unions(
         )
     left_out = set(repeated)
     return [parts for parts in images if parts not in left_out]
+
+
+def check_folds(
+    source: Source,  # Files of the data set
+    images: Iterable[tuple[str, ...]],  # Parts of their paths
+):
+    "Raise KdfastError for folds of a cross-validation, which hold the same folders."
+    inside = defaultdict(lambda: defaultdict(set))
+    for parts in images:
+        for n in range(1, len(parts) - 1):
+            if FOLD.fullmatch(parts[n - 1]):
+                inside[parts[: n - 1]][parts[n - 1]].add(parts[n])
+    for parent, folds in inside.items():
+        shared = set.intersection(*folds.values())
+        if len(folds) > 1 and len(shared) > 1:
+            names = ['/'.join((*parent, fold)) for fold in sorted(folds)]
+            raise KdfastError(
+                f'{source.path}: {listed(names)} seem to be folds of a cross-validation, as {listed(sorted(shared))} '
+                f'are in each: read one with --data {source.path}/{names[0]}, or put the images of training into a '
+                'folder train/ and those of validation into valid/'
+            )
+
+
+def note_together(
+    source: Source,  # Files of the data set
+    splits: Mapping[tuple[str, ...], str],  # By folder that holds images
+):
+    "Add a note on folders of one split beside each other, such as train1 and train2."
+    beside = defaultdict(list)
+    for folder, split in sorted(splits.items()):
+        beside[folder[:-1], split].append('/'.join(folder))
+    for (_, split), folders in beside.items():
+        if len(folders) > 1:
+            source.notes.add(f'{listed(folders)} are read together, as {SPLIT_NAMES[split]} images', '')
 
 
 def check_unlike(

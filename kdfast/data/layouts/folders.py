@@ -8,7 +8,14 @@ from kdfast.core.errors import KdfastError, listed
 from kdfast.data.files import list_folders
 from kdfast.data.formats import describe_suffix
 from kdfast.data.layouts.base import Item, Listing, Source, table_hint
-from kdfast.data.layouts.folder_splits import IF_CLASSES, check_classes, check_unlike, without_unions
+from kdfast.data.layouts.folder_splits import (
+    IF_CLASSES,
+    check_classes,
+    check_folds,
+    check_unlike,
+    note_together,
+    without_unions,
+)
 from kdfast.data.layouts.lists import check_no_lists
 from kdfast.data.layouts.splits import FILLER_WORDS, find_folder_splits, note_joined, split_of
 
@@ -40,6 +47,7 @@ def read(
 ) -> Listing:
     "List the images by their folders. Raises KdfastError without images or folders of classes."
     images = _image_paths(source)
+    check_folds(source, images)
     splits = _without_outer(find_folder_splits(images))
     images = without_unions(source, images, splits)
     places, layout = _split_then_class(images, splits), BY_SPLIT
@@ -58,6 +66,7 @@ def read(
         for place in places.values():
             labels[place.split].add(place.label)
         check_classes(source, labels, sorted(used & splits.keys()))
+        note_together(source, {folder: splits[folder] for folder in used & splits.keys()})
     note_joined({'/'.join(folder): splits[folder] for folder in sorted(used & splits.keys())}, source.notes)
     return _listing(source, images, places, layout, splits)
 
@@ -109,6 +118,8 @@ def _split_then_class(images, splits):
         root, split = parts[:at], splits[parts[: at + 1]]
         while at + 3 < len(parts) and (splits.get(parts[: at + 2]) == split or parts[at + 1].lower() in FILLER_WORDS):
             at += 1  # seg_train/seg_train/<class>/ or train/images/<class>/
+        if split != 'train' and splits.get(parts[: at + 2]) == split:
+            continue  # test/test/<image> has no label
         roots[root][parts] = Place(split, parts[at + 1], at + 1)
     complete = [root for root, places in roots.items() if {'train'} < {place.split for place in places.values()}]
     if complete:

@@ -14,7 +14,7 @@ from kdfast.data.layouts.splits import FILLER_WORDS, find_folder_splits, find_sp
 from kdfast.data.layouts.table_rows import TableReader, add_header, note_columns, splits_by_folder, usable_splits
 
 PRIORITY = 80  # before folders, whose names are then only places
-USUAL_NAMES = ('labels', 'metadata', 'annotations')  # tables of labels, whatever else is there
+USUAL_NAMES = ('labels', 'metadata', 'annotations', '_classes')  # tables of labels, whatever else is there
 MAX_DEPTH = 3  # parts of the path of a table
 TEXT_SUFFIXES = ('.txt', '.json')  # of files that may hold anything
 N_TESTED = 50  # rows that are tested for names of images

@@ -175,12 +175,20 @@ def usable_splits(
 ) -> dict[str, str]:  # Empty if folders do not tell the split of each image
     """Return the splits of the images by their folders, if these define one for each, and training images.
 
-    Raises KdfastError if folders seem to be splits, but in different folders, or of different numbers.
+    Raises KdfastError if folders seem to be splits, but in different folders, or of different numbers, and if only
+    some images are in folders of splits.
     """
     found = {name: splits[name] for name in names if name in splits}
     if not found:
         _check_folders(names, where)
-    if len(found) < len(names) or all(of_image.split != 'train' for of_image in found.values()):
+    held_out = [of_image for of_image in found.values() if of_image.split != 'train']
+    if held_out and len(found) < len(names):
+        other = next(name for name in names if name not in found)
+        raise KdfastError(
+            f'{where}: some images are in folders of splits, such as {held_out[0].folder}, and others in none, such as '
+            f'{other}: add a column split to the table, or leave out the rows of one kind'
+        )
+    if not found or all(of_image.split != 'train' for of_image in found.values()):
         return {}
     note_joined({folder: split for split, folder in found.values()}, notes)
     return {name: of_image.split for name, of_image in found.items()}
