@@ -72,8 +72,9 @@ def print_differences(
     for name, table in tables.items():
         print_heading(name)
         if table:
-            shown = difference_table(table)
-            out.print(*verdict_texts(table), Text(), shown, *map(Text, difference_remarks(table)), sep='\n')
+            out.print(
+                *verdict_texts(table), Text(), difference_table(table), *map(Text, difference_remarks(table)), sep='\n'
+            )
         else:
             print_line(alone)
         for remark in unfinished_remarks(by_data[name]) + default_remarks(by_data[name]):

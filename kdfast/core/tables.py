@@ -1,5 +1,9 @@
 "Tables that a narrow terminal shows without cutting a word or a number. Imports no torch."
 
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
+
 import rich.table
 from rich.console import Group
 from rich.measure import Measurement
@@ -18,21 +22,27 @@ class Table(rich.table.Table):
 
     def __rich_console__(self, console, options):
         "Yield the table with columns that break no word, or the list."
-        given = [column.width for column in self.columns]
         narrowest = [narrowest_width(column) for column in self.columns]
         widest = [widest_width(column) for column in self.columns]
-        room = options.max_width - (measured(self).maximum - sum(widest))
+        frame = measured(with_widths(self, [1] * len(widest))).maximum - len(widest)  # padding and borders
+        room = options.max_width - frame
         if sum(narrowest) > room:
             yield as_list(self)
             return
         while sum(widest) > room:
             slack = [wide - narrow for wide, narrow in zip(widest, narrowest)]
             widest[slack.index(max(slack))] -= 1
-        for column, width in zip(self.columns, widest):
-            column.width = width
-        yield from super().__rich_console__(console, options)
-        for column, width in zip(self.columns, given):
-            column.width = width
+        yield from super(Table, with_widths(self, widest)).__rich_console__(console, options)
+
+
+def with_widths(
+    table: Table,  # Any
+    widths: Sequence[int],  # Of its columns, in characters
+) -> Table:
+    "Return the table with columns of these widths."
+    shown = copy(table)
+    shown.columns = [replace(column, width=width) for column, width in zip(table.columns, widths)]
+    return shown
 
 
 def widest_width(

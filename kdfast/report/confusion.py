@@ -25,8 +25,7 @@ def confusion_view(
     "Return a heat map, accuracy by class, and the most confused pairs; of many classes, only some."
     title = Text.assemble('\n', (names[0], 'bold'), ': rows are actual classes, columns predicted classes\n')
     parts = [title]
-    tables = class_table(found, names), pair_table(found, names)
-    for table in (heat_map(found, width, as_shares), *tables):
+    for table in (heat_map(found, width, as_shares), class_table(found, names), pair_table(found, names)):
         parts += [table, Text()]
     if found['most_alike']:
         one, other, n = found['most_alike']

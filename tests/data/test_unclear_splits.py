@@ -259,6 +259,17 @@ def test_folds_of_a_cross_validation_are_refused_with_the_way_out(tmp_path, name
     assert load(str(tmp_path / 'pets' / names[0])).classes == ['cat', 'dog']
 
 
+def test_classes_that_are_named_like_folds_are_read_where_the_error_says(tmp_path):
+    for name in ('cv1', 'cv2'):
+        draw_folders(tmp_path / 'valves' / name, 10, 'front', 'back')
+    with pytest.raises(KdfastError, match='if they are classes, put them into a folder train/'):
+        load(str(tmp_path / 'valves'))
+    (tmp_path / 'valves' / 'train').mkdir()
+    for name in ('cv1', 'cv2'):
+        shutil.move(tmp_path / 'valves' / name, tmp_path / 'valves' / 'train' / name)
+    assert load(str(tmp_path / 'valves')).classes == ['cv1', 'cv2']
+
+
 def test_other_folders_with_the_same_folders_may_be_classes(tmp_path):
     for label in ('chair', 'table'):
         draw_folders(tmp_path / 'rooms' / label, 10, 'indoor', 'outdoor')

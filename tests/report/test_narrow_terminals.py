@@ -93,6 +93,16 @@ def test_every_table_is_such_a_table():
     assert 'class Table(rich.table.Table)' in (package / 'core' / 'tables.py').read_text()
 
 
+@pytest.mark.parametrize('width', [40, 80, 120])
+@pytest.mark.parametrize('n', [100, 400])
+def test_a_very_long_text_cuts_no_other_word(width, n):
+    table = Table.grid(padding=(0, 2))
+    table.add_row(Text('most confused'), Text('word ' * n))
+    words = ' '.join(shown(table, width)).split()
+    assert 'most' in words and 'confused' in words and words.count('word') == n
+    assert shown(table, 2 * width) and shown(table, width)[0].startswith('most')  # of any width, one after the other
+
+
 @pytest.mark.parametrize('width', [20, 40, 80])
 def test_a_bar_may_be_shorter_but_a_word_may_not(width):
     table = Table.grid(padding=(0, 2))
