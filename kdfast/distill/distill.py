@@ -73,6 +73,11 @@ class Distill(FitCallback):
         self.parts = {}
         self.target = None
 
+    def before_pred(self):
+        "Ask the teacher before the student computes."
+        if len(self.yb) and self.target is None:
+            self.inference_teacher.prepare(self.xb)
+
     def after_loss(self):
         "Blend the soft loss into the training loss."
         if not len(self.yb):

@@ -61,6 +61,9 @@ class FitCallback(Callback):
     def leave(self):
         "Undo what the callback did to model, optimizer and process."
 
+    def before_pred(self):
+        "Use the batch when all callbacks have changed it; only the Learners of runs call this."
+
     @property
     def device(self):
         "The device of the model; not all DataLoaders have a device"

@@ -178,6 +178,11 @@ class Match(FitCallback):
         if self.pairs and not self.features:
             self.capture_features()
 
+    def before_pred(self):
+        "Ask the teacher before the student computes."
+        if self.target is None and self.compares:
+            self.inference_teacher.prepare(self.xb)
+
     def after_pred(self):
         self.in_forward = False
 
@@ -191,8 +196,13 @@ class Match(FitCallback):
         ):
             maps.prepare(net, {name: net.get_submodule(name) for name in names}, (xb, {}))
 
+    @property
+    def compares(self) -> bool:
+        "Whether the loss is computed: not in validation if it needs indices or cannot be copied"
+        return self.training or not ('index' in self.extra_inputs or self.active_loss is None)
+
     def after_loss(self):
-        if not self.training and ('index' in self.extra_inputs or self.active_loss is None):
+        if not self.compares:
             return
         student, teacher = self.layer_outputs() if self.pairs else self.logits()
         hard = self.loss_so_far

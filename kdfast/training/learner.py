@@ -58,6 +58,12 @@ class RunLearner(Learner):
                 'choose another optimizer'
             )
 
+    def _do_one_batch(self):
+        for cb in self.cbs.sorted('order'):
+            if isinstance(cb, FitCallback) and cb.fitting and not cb.isolated:
+                cb.before_pred()
+        super()._do_one_batch()
+
     def _step(self):
         step(self.opt)
 

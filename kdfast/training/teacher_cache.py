@@ -78,7 +78,7 @@ class TeacherCache(FitCallback):
         self.loaded = self.xb[0], self.xb[0]._version
         self.batch = None
 
-    def after_pred(self):
+    def before_pred(self):
         "Look up the batch, unless another callback has changed or replaced it."
         x, version = self.loaded
         unchanged = self.xb[0].data_ptr() == x.data_ptr() and self.xb[0]._version == x._version == version

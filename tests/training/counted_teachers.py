@@ -3,11 +3,12 @@
 from collections import Counter
 
 import torch
-from fastai.vision.all import Callback, CrossEntropyLossFlat, Learner, ProgressCallback, noop
+from fastai.vision.all import Callback, CrossEntropyLossFlat, ProgressCallback, noop
 
 from kdfast.data.dataloaders import loaders
 from kdfast.distill.distill import Distill
 from kdfast.models.study_networks import thin, wide
+from kdfast.training.learner import RunLearner
 from kdfast.training.teacher_cache import read_outputs
 
 CHECKED = 2  # passes in a fit that asks, before its first batch: the original's and that of its faster copy
@@ -34,7 +35,7 @@ class Counting(torch.nn.Module):
 
 def fit(data, teacher, *cbs, epochs=2, taught=None):
     torch.manual_seed(0)
-    learn = Learner(loaders(data), thin(3), CrossEntropyLossFlat(), cbs=[*cbs])
+    learn = RunLearner(loaders(data), thin(3), CrossEntropyLossFlat(), cbs=[*cbs])
     learn.remove_cbs(ProgressCallback)
     learn.logger = noop
 
