@@ -123,7 +123,7 @@ def settings_of(
     known = {label: run.get(name) for name, label in SETTINGS.items()}
     known |= run.get('versions', {}) | run.get('packages', {}) | run.get('sources', {})
     code = {}
-    if (folder / 'recipe.py').exists():
+    if folder.has('recipe.py'):
         source, recipe = folder.parsed('recipe.py', bytes.decode), run.get('recipe')
         version = hashlib.sha256(f'{code_text(source)}{run.get("recipe_sources")}'.encode()).hexdigest()[:8]
         today = find_recipe(recipe).source if recipe in recipe_names() else source

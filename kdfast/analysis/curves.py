@@ -57,7 +57,7 @@ def summarize_curves(
     "Return the mean curve summary of each recipe that classifies, and its number of runs as `n`."
     by_recipe = defaultdict(list)
     for folder in folders:
-        if folder.finished and main_score(folder.result) is not None:
+        if folder.finished and main_score(folder.result) is not None and not folder.problem('metrics.csv'):
             by_recipe[folder.recipe].append(curve_summary(folder))
     means = {}
     for recipe, summaries in by_recipe.items():

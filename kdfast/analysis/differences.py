@@ -10,7 +10,7 @@ from kdfast.core.errors import KdfastError
 from kdfast.runs.find import resolve_run_name
 from kdfast.runs.recipes import study_order
 from kdfast.runs.run_dir import RunDir
-from kdfast.runs.run_files import MissingFile
+from kdfast.runs.run_files import DamagedFile
 from kdfast.runs.unfinished import unfinished_hint
 from kdfast.stats.intervals import CONFIDENCE, simultaneous_confidence
 from kdfast.stats.sequential import Design
@@ -65,7 +65,7 @@ def contrasts(
     for name, pair in arms.items():
         try:
             rows[name] = contrast_of(pair, margin, metric, confidence, designs.get(name))
-        except (MissingFile, NeedsSeeds) as e:
+        except (DamagedFile, NeedsSeeds) as e:
             others = {other: of_other for other, of_other in arms.items() if other != name}
             seeds, why = common_seeds(pair), dict(reason=e.reason, left_out=e.message)
             row = dict(metric=metric.name, seeds=seeds, verdict=None) | why
@@ -78,7 +78,7 @@ def contrasts(
 def refuse_left_out(
     rows: Sequence[dict],  # From `differences_from`
 ):
-    "Raise KdfastError if a row has no verdict because a file is missing: more seeds would not help."
+    "Raise KdfastError if a row has no verdict because of a damaged file: more seeds would not help."
     for row in rows:
         if 'left_out' in row:
             raise KdfastError(row['left_out'])

@@ -16,7 +16,7 @@ def completed_result(
     Runs of earlier versions have neither; both follow from their confusion matrices.
     """
     result = folder.result
-    if 'class_accuracy' in result or result.get('valid_accuracy') is None or not (folder / 'confusion.csv').exists():
+    if 'class_accuracy' in result or result.get('valid_accuracy') is None or not folder.has('confusion.csv'):
         return result
     import numpy as np  # a tenth of a second, and needed for runs of earlier versions alone
 

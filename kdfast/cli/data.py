@@ -59,7 +59,10 @@ def check_runs(
     if unfinished := sum(state != 'finished' for state in states.values()):
         print_note(f'{unfinished} of {len(damage)} runs are not finished, which is no damage: keep their directories')
     if damaged := sum(map(bool, damage.values())):
-        raise KdfastError(f'{damaged} of {len(damage)} runs are damaged: delete their directories and run them again')
+        raise KdfastError(
+            f'{damaged} of {len(damage)} runs are damaged: put their files back, or move their directories away and '
+            'run them again'
+        )
 
 
 def state_text(

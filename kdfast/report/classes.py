@@ -70,7 +70,7 @@ def class_accuracy_rows(
     folders: Sequence[RunDir],  # Finished runs that classify
 ) -> dict | None:  # None if no student has a teacher
     "Compare a student with its teacher class by class: the first of STUDENTS, with its first seed."
-    readable = [folder for folder in folders if (folder / 'predictions.npz').is_file()]
+    readable = [folder for folder in folders if folder.has('predictions.npz')]
     names = [resolve_run_name(readable, name) for name in STUDENTS]
     students = [folder for name in names for folder in readable if folder.recipe == name]
     pairs = ((student, teacher) for student in students if (teacher := class_teacher(student, readable)))
@@ -106,7 +106,7 @@ def class_teacher(
         name = resolve_run_name(folders, 'teacher')
         candidates = [folder for folder in folders if (folder.recipe, folder.seed) == (name, student.seed)]
     needed = 'confusion.csv', 'predictions.npz'
-    usable = [f for f in candidates if on_same_images(student, f) and all((f / name).is_file() for name in needed)]
+    usable = [f for f in candidates if on_same_images(student, f) and all(f.has(name) for name in needed)]
     return next(iter(usable), None)
 
 
@@ -117,7 +117,7 @@ def confident_errors(
     n = max(MIN_IMAGES, MAX_IMAGES // max(len({folder.recipe for folder in folders}), 1))
     shown = {}
     for folder in folders:
-        if folder.recipe in shown or not (folder / 'confused.npz').exists():
+        if folder.recipe in shown or not folder.has('confused.npz'):
             continue
         classes, _ = folder.confusion()
         errors = folder.arrays('confused.npz')

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from statistics import mean
 
 from markupsafe import Markup
@@ -107,11 +108,14 @@ def curve_charts(
     by_epoch = defaultdict(lambda: defaultdict(list))
     by_step = defaultdict(lambda: defaultdict(list))
     for folder in folders:
-        epochs, steps = folder.metrics(), folder.metrics('steps.csv')
-        for metric in CURVES:
-            for split in SPLITS:
+        if not folder.problem('metrics.csv'):
+            epochs = folder.metrics()
+            for metric, split in product(CURVES, SPLITS):
                 by_epoch[metric, split][folder.recipe].append(column(epochs, f'{split}_{metric}'))
-            by_step[metric, 'train'][folder.recipe].append(column(steps, metric))
+        if not folder.problem('steps.csv'):
+            steps = folder.metrics('steps.csv')
+            for metric in CURVES:
+                by_step[metric, 'train'][folder.recipe].append(column(steps, metric))
     charts = []
     for unit, found in (('epoch', by_epoch), ('step', by_step)):
         for (metric, split), runs in found.items():

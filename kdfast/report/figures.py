@@ -16,7 +16,7 @@ from kdfast.report.classes import confusion_matrices
 from kdfast.report.curves import curve_charts
 from kdfast.report.differences import difference_remarks
 from kdfast.report.forest import forest_plot
-from kdfast.report.left_out import unfinished_remarks
+from kdfast.report.left_out import damage_remarks, unfinished_remarks
 from kdfast.report.page import N_COLORS, has_measures, macro, measure_table, page_style
 from kdfast.runs.find import find_runs, no_finished_run
 
@@ -69,8 +69,7 @@ def differences(
     drawn = [(row['recipe'], row) for row in rows if row['verdict']]
     plot = forest_plot(drawn, margin / 100, f'against {drawn[0][1]["against"]}') if drawn else 'nothing to compare yet'
     remarks = difference_remarks(rows) + unfinished_remarks(find_runs(Path(runs), folders[0].data))
-    shown = Markup().join(Markup('<p class="dim">{}</p>').format(remark) for remark in remarks)
-    return Figure(Markup('{}{}').format(plot, shown), rows)
+    return Figure(Markup('{}{}').format(plot, remark_lines(remarks)), rows)
 
 
 def curves(
@@ -86,6 +85,7 @@ def curves(
     figure = Markup('<figure><figcaption>{}</figcaption>{}</figure>')
     figures = Markup().join(figure.format(chart['title'], chart['svg']) for chart in charts)
     html = Markup('<div class="keys">{}</div><div class="charts">{}</div>').format(keys, figures)
+    html += remark_lines(damage_remarks(folders, ('metrics.csv', 'steps.csv')))
     return Figure(html, [dict(title=chart['title']) | chart['lines'] for chart in charts])
 
 
@@ -96,12 +96,21 @@ def confusion(
 ) -> Figure:
     "Return confusion matrices, each summed over the seeds of a recipe. Raises KdfastError without one."
     folders = [f for f in runs_on_one(runs, data) if f.result['valid_accuracy'] is not None]
-    matrices = confusion_matrices([f for f in folders if recipe in (None, f.recipe)])
+    wanted = [f for f in folders if recipe in (None, f.recipe)]
+    matrices = confusion_matrices([f for f in wanted if f.has('confusion.csv')])
     if not matrices:
         known = ', '.join(dict.fromkeys(f.recipe for f in folders)) or 'none'
         raise KdfastError(f'no confusion matrix of {recipe or "any recipe"} in {runs}; there are {known}')
     heat_map = macro('heat_map')
-    return Figure(Markup().join(heat_map(matrix) for matrix in matrices), matrices)
+    remarks = remark_lines(damage_remarks(wanted, ('confusion.csv',)))
+    return Figure(Markup().join([*map(heat_map, matrices), remarks]), matrices)
+
+
+def remark_lines(
+    remarks,  # For below a figure
+):
+    "Return remarks as HTML, a line each."
+    return Markup().join(Markup('<p class="dim">{}</p>').format(remark) for remark in remarks)
 
 
 def runs_on_one(

@@ -16,14 +16,18 @@ def unfinished_remarks(
     return [f'not in the table: {text}' for text in unfinished_texts(folders)]
 
 
-def missing_remarks(
+def damage_remarks(
     folders: Sequence[RunDir],  # Runs on one data set
+    names: Sequence[str] = SHOWN,  # Of files
+    missing: bool = True,  # Also of files that are missing
 ) -> list[str]:
-    "Return a remark for every file of the page that finished runs have lost."
-    remarks = []
-    for name in SHOWN:
-        lost = [f for f in folders if f.finished and not (f / name).is_file() and f.had(name)]
-        if lost:
-            names = listed([f'{folder.recipe}, seed {folder.seed}' for folder in lost], '; ')
-            remarks.append(f'{name} is missing, and what needs it is left out: {names}; remove and repeat these runs')
-    return remarks
+    "Return a remark for every file that finished runs have lost, or that is not as they wrote it."
+    found: dict[str, list[str]] = {}
+    for name in names:
+        for folder in folders:
+            if folder.finished and (missing or (folder / name).exists()) and (problem := folder.problem(name)):
+                found.setdefault(problem, []).append(f'{folder.recipe}, seed {folder.seed}')
+    return [
+        f'{problem}, and what needs it is left out: {listed(runs, "; ")}; remove and repeat these runs'
+        for problem, runs in found.items()
+    ]

@@ -24,7 +24,7 @@ from kdfast.report.curves import curve_charts, curve_sentences
 from kdfast.report.differences import difference_remarks, verdict_texts
 from kdfast.report.forest import breakable, forest_plot
 from kdfast.report.labels import HEADINGS, label_cells, label_rows, shown_labels
-from kdfast.report.left_out import missing_remarks
+from kdfast.report.left_out import damage_remarks
 from kdfast.report.matrix import KINDS, answer_sentences
 from kdfast.report.provenance import provenance
 from kdfast.report.tables import class_table, run_remarks, table_cell
@@ -54,7 +54,7 @@ def render_page(
 ) -> str:  # HTML
     "Render the page: answer, key figures, curves, analyses, classes, errors, provenance."
     finished = [folder for folder in folders if folder.finished]
-    classified = [f for f in finished if f.result['valid_accuracy'] is not None and (f / 'confusion.csv').is_file()]
+    classified = [f for f in finished if f.result['valid_accuracy'] is not None and f.has('confusion.csv')]
     rows = aggregate(folders)
     answers, unanswered = answer_sections(folders, runs_dir, margin, metric)
     by_class, which_classes = class_table(rows, MAX_CLASSES)
@@ -70,7 +70,7 @@ def render_page(
         by_class=[(name, named_cells(recipes, cells)) for name, cells in by_class],
         by_class_columns=recipes,
         which_classes=which_classes,
-        remarks=run_remarks(folders) + missing_remarks(folders),
+        remarks=list(dict.fromkeys(run_remarks(folders) + damage_remarks(folders))),
         against=baseline_sections(folders, margin, metric),
         curves=curve_charts(finished, colors),
         analyses=analysis_sections(folders),

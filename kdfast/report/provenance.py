@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from kdfast.runs.command import command_note, reproduce_command
 from kdfast.runs.run_dir import RunDir
-from kdfast.runs.unfinished import UNKNOWN, reason_of
+from kdfast.runs.unfinished import reason_of, state_of
 
 OF_THE_PROCESS = ('pid', 'host')  # of no use to others
 
@@ -28,13 +28,13 @@ def provenance(
         described = [
             dict(
                 seed=run.seed,
-                status=run.status or UNKNOWN,
+                status=state_of(run),
                 reason='' if run.finished else reason_of(run) or '',
                 recorded=json.dumps(record, indent=1, ensure_ascii=False),
             )
             for run, record in zip(runs, records)
         ]
-        with_recipe = next((run for run in runs if (run / 'recipe.py').is_file() and not run.flaw), None)
+        with_recipe = next((run for run in runs if not run.problem('run.json') and run.has('recipe.py')), None)
         command = with_recipe and reproduce_command(with_recipe)
         note = with_recipe and command_note(with_recipe)
         found.append(dict(name=name, command=command, note=note, runs=described))
@@ -45,7 +45,9 @@ def record_of(
     folder: RunDir,  # A run
 ) -> dict:
     "Return the content of run.json that others can use; nothing if it is damaged."
-    return {} if folder.flaw else {name: value for name, value in folder.run.items() if name not in OF_THE_PROCESS}
+    if folder.problem('run.json'):
+        return {}
+    return {name: value for name, value in folder.run.items() if name not in OF_THE_PROCESS}
 
 
 def differing(

@@ -12,16 +12,17 @@ from kdfast.analysis.results import has_several_labels, main_score
 from kdfast.core.errors import listed
 from kdfast.core.format import duration, fits_width, percent, ranges, wrap_name
 from kdfast.core.tables import Table
-from kdfast.report.left_out import unfinished_remarks
+from kdfast.report.left_out import damage_remarks, unfinished_remarks
 from kdfast.runs.recipes import study_order
 from kdfast.runs.run_dir import RunDir
-from kdfast.runs.unfinished import UNKNOWN, reason_of
+from kdfast.runs.unfinished import reason_of, state_of
 
 LABEL_WIDTH = 24  # characters of a line in the heading of a column
 CLASS_WEIGHTS_REMARK = (
     'class weights are part of the training losses on labels only: validation losses and accuracies count all images '
     'alike'
 )
+COMPARED = 'recipe.py', 'confusion.csv'  # files that tables of several runs are made of, besides their results
 SHOWN_CLASSES = 10  # classes in the table of several runs
 STATUS_STYLES = {'finished': '', 'running': 'dim', 'interrupted': 'yellow'}  # others are red
 
@@ -110,7 +111,8 @@ def run_remarks(
 ) -> list[str]:
     "Return remarks for below the table: missing runs, different teachers or settings, number of seeds."
     finished = [folder for folder in folders if folder.finished]
-    remarks = unfinished_remarks(folders) + teacher_remarks(finished)
+    remarks = unfinished_remarks(folders) + damage_remarks(finished, COMPARED, missing=False)
+    remarks += teacher_remarks(finished)
     settings = differing_settings(finished)
     settings.pop(TEACHER, None)
     for setting, by_value in settings.items():
@@ -193,7 +195,7 @@ def run_table(
             folder.data,
             wrap_name(folder.recipe),
             str(folder.seed),
-            Text(folder.status or UNKNOWN, style=STATUS_STYLES.get(folder.status, 'red')),
+            Text(state_of(folder), style=STATUS_STYLES.get(folder.status, 'red')),
             score_text(result),
             '–' if seconds is None else duration(seconds),
             *([Text(reasons.get(folder.path, ''))] if reasons else []),

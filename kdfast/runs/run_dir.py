@@ -37,14 +37,13 @@ class RunDir(RunFiles):
 
     @property
     def status(self) -> str | None:
-        """The state; None before the start, and if run.json does not tell it.
+        """The state; None before the start, and if `flaw` says why it, or the result, is unknown.
 
         A run that is recorded as running, and whose process is gone, was interrupted.
         """
-        try:
-            recorded = self.run['status']
-        except KdfastError:
-            return None  # `flaw` says why
+        if self.flaw:
+            return None
+        recorded = self.run['status']
         return 'interrupted' if recorded == 'running' and not self.is_locked else recorded
 
     @property
@@ -173,20 +172,27 @@ class RunDir(RunFiles):
 
     def problems(self) -> list[str]:
         "Verify the run: return why it is not finished, or what is missing or has changed."
-        return self.damage() if self.finished else [f'it is {self.status}, not finished']
+        return self.damage() if self.flaw or self.finished else [f'it is {self.status}, not finished']
 
     def damage(self) -> list[str]:
         "Return what is missing or has changed since the run finished; of an unfinished run, nothing."
-        if self.flaw:
-            return [self.flaw]
-        files = self.files
-        missing = [f'{name} is missing' for name in files if not (self.path / name).is_file()]
-        changed = [
-            f'{name} has changed since it was written'
-            for name, hash in files.items()
-            if (self.path / name).is_file() and sha256(self.path / name) != hash
-        ]
-        return missing + changed
+        if problem := self.problem('run.json'):
+            return [problem]
+        found = [f'{name} {problem}' for name, hash in self.files.items() if (problem := self.difference(name, hash))]
+        return found or [problem for problem in [self.problem('result.json')] if problem and self.flaw]
+
+    def difference(
+        self,
+        name: str,  # Of a file
+        hash: str,  # Its SHA-256, as recorded
+    ) -> str:
+        "Return what is wrong with a file, by its checksum alone; empty if nothing is."
+        if not (self.path / name).exists():
+            return 'is missing'
+        try:
+            return '' if sha256(self.path / name) == hash else 'has changed since it was written'
+        except OSError as e:
+            return f'cannot be read ({e.strerror})'
 
 
 def utc_now() -> str:

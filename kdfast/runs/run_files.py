@@ -3,39 +3,38 @@
 import csv
 import hashlib
 import io
-import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from zipfile import BadZipFile
 
 from kdfast.core.atomic import unescape_csv_cell
 from kdfast.core.errors import KdfastError
+from kdfast.runs.records import parse_record, parse_result
 
 OF_CLASSIFIERS = 'predictions.npz', 'confusion.csv'  # of runs of earlier versions, too, which list no files
-STATES = 'running', 'finished', 'interrupted', 'failed', 'diverged'
-ENTRIES = dict(  # of run.json, whose types commands rely on
-    arguments=dict,
-    files=dict,
-    images=dict,
-    packages=dict,
-    versions=dict,
-    sources=dict,
-    stands_on=(list, dict),
-    changed=list,
-    recipe=str,
-    reason=str,
-    format=int,
-    threads=int,
-)
-RESULTS = dict(recipe=str, data=str, seed=int, teacher_sha256=(str, type(None)))  # of every result.json
 TRACES = 'recipe.py', 'result.json', 'weights.safetensors', 'metrics.csv', 'resume'  # of a run that lost its run.json
 NO_RECORD = 'move it away and run it again, or put run.json back'
 DAMAGE = (ValueError, KeyError, TypeError, EOFError, RecursionError, BadZipFile, csv.Error)  # why parsing fails
 NO_CLASSES = 'its recipe classifies nothing'  # why a run may lack predictions.npz and confusion.csv
 
 
-class MissingFile(KdfastError):
+class DamagedFile(KdfastError):
+    "A file of a finished run is missing, or not as it was written."
+
+    reason = 'a file is damaged'
+
+    def __init__(
+        self,
+        message: str,  # One line
+        problem: str = '',  # The same without the directory and what to do
+    ):
+        super().__init__(message)
+        self.problem = problem
+
+
+class MissingFile(DamagedFile):
     "A finished run has lost a file."
 
     reason = 'a file is missing'
@@ -77,31 +76,69 @@ class RunFiles:
         parse: Callable,  # From bytes to any value
         missing: str = 'this run is not finished',  # Why the file may be missing
     ):  # What `parse` returns
-        "Read and parse a file. Raises KdfastError if it is missing, damaged or changed."
+        "Read and parse a file. Raises DamagedFile, and KdfastError for a file that the run never had."
         try:
             content = (self.path / name).read_bytes()
         except FileNotFoundError:
             if self.had(name):
-                raise MissingFile(f'{self.path / name} is missing: remove {self} and run it again') from None
-            raise KdfastError(f'{self} has no {name}: {missing}') from None
+                raise MissingFile(*self.refusal(name, 'is missing')) from None
+            kind = partial(DamagedFile, problem=f'it has no {name}') if name == 'run.json' else KdfastError
+            raise kind(f'{self} has no {name}: {missing}') from None
         except OSError as e:
-            raise KdfastError(
-                f'{self.path / name} cannot be read ({e.strerror}): make it a readable file, or remove {self}'
-            ) from None
+            what_to_do = f'make it a readable file, or remove {self}'
+            raise DamagedFile(*self.refusal(name, f'cannot be read ({e.strerror})', what_to_do)) from None
         if name != 'run.json' and self.files.get(name) not in (None, hashlib.sha256(content).hexdigest()):
-            raise KdfastError(f'{self.path / name} has changed since it was written: remove {self} and run it again')
+            raise DamagedFile(*self.refusal(name, 'has changed since it was written'))
         try:
             return parse(content)
         except DAMAGE as e:
-            raise KdfastError(f'{self.path / name} is damaged ({e}): remove {self} and run it again') from e
+            why = e if content.strip() else 'it is empty'
+            raise DamagedFile(*self.refusal(name, f'is damaged ({why})')) from e
+
+    def refusal(
+        self,
+        name: str,  # Of a file
+        problem: str,  # What is wrong with it
+        what_to_do: str = '',  # Default: train the run again
+    ) -> tuple[str, str]:
+        "Return message and problem of a DamagedFile."
+        return f'{self.path / name} {problem}: {what_to_do or f"remove {self} and run it again"}', f'{name} {problem}'
+
+    def problem(
+        self,
+        name: str,  # Of a file
+    ) -> str:
+        "Return what is wrong with a file; empty if it is whole, or if the run never had it."
+        if name != 'run.json' and not (self.path / name).exists():
+            return f'{name} is missing' if self.had(name) else ''
+        readers = {
+            'run.json': lambda: self.run,
+            'result.json': lambda: self.result,
+            'recipe.py': lambda: self.parsed(name, bytes.decode),
+            'confusion.csv': self.confusion,
+            'metrics.csv': self.metrics,
+            'steps.csv': lambda: self.metrics(name),
+        }
+        try:
+            readers.get(name, lambda: self.arrays(name))()
+        except DamagedFile as e:
+            return e.problem
+        return ''
+
+    def has(
+        self,
+        name: str,  # Of a file
+    ) -> bool:
+        "Return whether a file is there, as it was written."
+        return (self.path / name).is_file() and not self.problem(name)
 
     def had(
         self,
         name: str,  # Of a file
     ) -> bool:
         "Return whether the run has written a file, which may be gone, as run.json and result.json say."
-        if name == 'run.json':
-            return False
+        if name in ('run.json', 'result.json'):
+            return name == 'result.json' and self.run['status'] == 'finished'
         if name in self.files:
             return True
         result = self.result if name in OF_CLASSIFIERS and (self.path / 'result.json').is_file() else {}
@@ -114,9 +151,10 @@ class RunFiles:
 
     @property
     def flaw(self) -> str:
-        "Why run.json does not tell the state of the run, and what to do; empty if it does."
+        "Why run.json or, of a finished run, result.json cannot be used, and what to do; empty if both can."
         try:
-            self.run  # noqa: B018 (is read and checked)
+            if self.run['status'] == 'finished':
+                self.result  # noqa: B018 (is read and checked)
         except KdfastError as e:
             return e.message
         return ''
@@ -170,46 +208,6 @@ class RunFiles:
                 return {name: stored[name] for name in stored.files}
 
         return self.parsed(name, parse, NO_CLASSES)
-
-
-def parse_object(
-    content: bytes,  # JSON
-) -> dict:
-    "Parse a JSON object. Raises ValueError for any other content."
-    found = json.loads(content)
-    if not isinstance(found, dict):
-        raise ValueError('it holds no object')
-    return found
-
-
-def parse_record(
-    content: bytes,  # Of run.json
-) -> dict:
-    "Parse run.json. Raises ValueError for an unknown state, and for entries of other types."
-    found = parse_object(content)
-    if (state := found.get('status')) not in STATES:
-        raise ValueError(f'unknown state {state}' if state else 'unknown state')
-    check_types(found, {name: kind for name, kind in ENTRIES.items() if found.get(name) is not None})
-    return found
-
-
-def parse_result(
-    content: bytes,  # Of result.json
-) -> dict:
-    "Parse result.json. Raises ValueError if it lacks what every run has."
-    found = parse_object(content)
-    check_types(found, RESULTS)
-    return found
-
-
-def check_types(
-    found: dict,  # Content of a file
-    kinds: dict,  # Types of the entries that it must have
-):
-    "Raise ValueError for an entry that is missing, or of another type."
-    for name, kind in kinds.items():
-        if name not in found or not isinstance(found[name], kind):
-            raise ValueError(f'{name} is {"wrong" if name in found else "missing"}')
 
 
 def is_run_place(

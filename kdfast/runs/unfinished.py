@@ -6,6 +6,7 @@ from kdfast.core.errors import listed
 from kdfast.runs.run_dir import RunDir
 
 UNKNOWN = 'unknown state'  # of a run whose record has none
+DAMAGED = 'damaged'  # of a finished run that has lost its result
 
 
 def unfinished_runs(
@@ -22,8 +23,15 @@ def unfinished_runs(
 def reason_of(
     folder: RunDir,  # Any run
 ) -> str | None:
-    "Return why a run is not finished, or what is wrong with its run.json; None if unknown."
+    "Return why a run is not finished, or what is wrong with its files; None if unknown."
     return folder.flaw or folder.run.get('reason') or None
+
+
+def state_of(
+    folder: RunDir,  # Any run
+) -> str:
+    "Return the state of a run for readers."
+    return folder.status or (UNKNOWN if folder.problem('run.json') else DAMAGED)
 
 
 def unfinished_texts(
@@ -31,9 +39,8 @@ def unfinished_texts(
 ) -> list[str]:
     "Return what `unfinished_runs` says of each run, such as: kd, seed 0: failed (no luck)."
     return [
-        f'{run["recipe"]}, seed {run["seed"]}: {run["status"] or UNKNOWN}'
-        + (f' ({run["reason"]})' if run['reason'] else '')
-        for run in unfinished_runs(folders)
+        f'{folder.recipe}, seed {folder.seed}: {state_of(folder)}' + (f' ({reason})' if reason else '')
+        for folder, reason in ((folder, reason_of(folder)) for folder in folders if not folder.finished)
     ]
 
 

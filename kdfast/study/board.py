@@ -67,7 +67,8 @@ class Board:
         "Return how many epochs each task has trained, in this command and before."
         for task in self.tasks:
             if task not in self.finished_epochs and task.folder.finished:
-                self.finished_epochs[task] = len(task.folder.metrics())
+                rows = [] if task.folder.problem('metrics.csv') else task.folder.metrics()
+                self.finished_epochs[task] = len(rows)
         others = {task: len(task.folder.metrics()) for task in self.tasks if task not in self.finished_epochs}
         return self.finished_epochs | others
 

@@ -1,11 +1,14 @@
-"A run directory whose run.json is lost or damaged is named with what is wrong and what to do, by every command."
+"A run directory of which a file is lost or damaged is named with what is wrong and what to do, by every command."
 
 import json
+import shutil
 
+import numpy as np
 import pytest
-from conftest import make
+from conftest import make, seal
 
 from kdfast.core.errors import KdfastError
+from kdfast.report import figures
 from kdfast.runs.run_dir import RunDir, locate_run
 
 FLAWS = {  # content of run.json, and what is said of it
@@ -70,6 +73,7 @@ def test_lists_and_pages_name_it(flawed, kdfast):
     assert said in page and 'seed 1: unknown state' in page
     checked = kdfast('check', runs)
     assert checked.status == 2 and said in checked.out and '1 of 4 runs are damaged' in checked.err
+    assert 'Expecting value' not in checked.out + listed.out and 'move it away' not in checked.out  # said once, below
     assert checked.out.count('complete') == 3
 
 
@@ -110,4 +114,109 @@ def test_a_result_without_what_all_have_is_named(tmp_path, kdfast, monkeypatch, 
     (folder / 'result.json').write_text(json.dumps(result))
     (folder / 'run.json').write_text(json.dumps(folder.run | dict(files={})))
     done = kdfast(*command)
-    assert done.status == 2 and f'kd/0/result.json is damaged ({key} is missing)' in done.err, done.err
+    assert done.status == (0 if command == ['ls'] else 2), done.err  # all others need a finished run
+    assert f'kd/0/result.json is damaged ({key} is missing)'.replace(' ', '') in ''.join((done.out + done.err).split())
+
+
+# Other files of finished runs
+
+DAMAGES = {  # what happens to a file
+    'truncated': lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
+    'emptied': lambda file: file.write_bytes(b''),
+    'changed': lambda file: file.write_bytes(file.read_bytes()[:-5] + b'?' + file.read_bytes()[-4:]),
+    'of another type': lambda file: file.write_bytes(b'{"status": []}'),
+    'lost': lambda file: file.unlink(),
+    'a directory': lambda file: (file.unlink(), file.mkdir()),
+}
+READ_BY = {  # commands that read a file of each run
+    'result.json': ('ls', 'ls --json', 'compare', 'compare --json', 'compare --csv', 'compare --against', 'report'),
+    'metrics.csv': ('report',),
+    'steps.csv': ('report',),
+    'predictions.npz': ('compare --against', 'report'),
+    'confusion.csv': ('report',),
+    'confused.npz': ('report',),
+    'weights.safetensors': (),
+}
+COMMANDS = dict.fromkeys(READ_BY['result.json'])
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+    "Runs with all files of the study; those of three recipes are left"
+    runs = tmp_path_factory.mktemp('whole') / 'runs'
+    for recipe in ('baseline', 'kd', 'exp1'):
+        more = dict(train_accuracy=0.9, best_valid_accuracy=0.9, train_loss=0.1, seconds=9.0)
+        folder = make(runs, recipe, 0, right=[1] * 60 + [0] * 40, confusion=[[60, 40], [0, 0]], **more)
+        (folder / 'metrics.csv').write_text('epoch,valid_accuracy\n1,0.5\n2,0.6\n')
+        (folder / 'steps.csv').write_text('step,total\n1,0.5\n2,0.25\n')
+        (folder / 'weights.safetensors').write_bytes(b'w' * 64)
+        images = np.zeros((2, 8, 8, 3), np.uint8)
+        np.savez(folder / 'confused.npz', images=images, actual=np.zeros(2, int), predicted=np.ones(2, int))
+        seal(folder)
+    return runs
+
+
+@pytest.mark.parametrize('checksums', [True, False])  # runs of earlier versions have none
+@pytest.mark.parametrize('how', DAMAGES)
+@pytest.mark.parametrize('name', READ_BY)
+def test_one_damaged_file_stops_no_command_that_reads_all_runs(whole, kdfast, tmp_path, name, how, checksums):
+    if not checksums and how in ('truncated', 'changed', 'of another type'):
+        return  # may be a file as any other
+    shutil.copytree(whole, runs := tmp_path / 'runs')
+    folder = RunDir(runs / 'pets' / 'kd' / '0')
+    if not checksums:
+        (folder / 'run.json').write_text(json.dumps(folder.run | dict(files={})))
+    DAMAGES[how](folder / name)
+    before = content_of(folder.path)
+    needs_record = name not in ('result.json', 'predictions.npz', 'confusion.csv')  # to know that there was a file
+    for command in COMMANDS:
+        done, shown = shown_by(kdfast, runs, command)
+        assert done.status == 0 and 'exp1' in shown and 'Traceback' not in done.err, (command, done.err)
+        if command in READ_BY[name] and (checksums or not needs_record):
+            assert is_named(shown, name), (command, shown[:2000])
+    checked = kdfast('check', runs)
+    assert checked.out.count('complete') == 3 - ('1 of 3 runs are damaged' in checked.err), checked.out
+    assert checked.status == 2 or not checksums and name != 'result.json'
+    assert 'delete' not in checked.out + checked.err and content_of(folder.path) == before
+
+
+def content_of(folder):
+    return {str(file): file.read_bytes() if file.is_file() else None for file in sorted(folder.rglob('*'))}
+
+
+def is_named(shown, name):
+    "Whether a text that may be broken into lines says what is wrong with a file of the run"
+    packed = ''.join(shown.split())
+    problems = 'haschangedsinceitwaswritten', 'ismissing', 'cannotberead', 'isdamaged'
+    return 'kd' in packed and any(name + problem in packed for problem in problems)
+
+
+def shown_by(kdfast, runs, command):
+    "What a command prints or writes, with its status"
+    words = [*command.split(), *(['baseline'] if command.endswith('--against') else [])]
+    words += ['--out', runs / 'page.html'] if command == 'report' else []
+    done = kdfast(*words, '--runs', runs)
+    written = (runs / 'page.html').read_text() if command == 'report' and not done.status else ''
+    return done, done.out + done.err + written
+
+
+@pytest.mark.parametrize('how', DAMAGES)
+@pytest.mark.parametrize('command', ['study baseline kd', 'matrix', 'worth'])
+def test_a_study_refuses_a_run_that_has_lost_its_result(whole, kdfast, images, tmp_path, command, how):
+    shutil.copytree(whole / 'pets', tmp_path / 'runs' / 'tiny')
+    folder = tmp_path / 'runs' / 'tiny' / 'baseline' / '0'
+    DAMAGES[how](folder / 'result.json')
+    before = content_of(folder)
+    done = kdfast(*command.split(), '--data', images, '--runs', tmp_path / 'runs')
+    assert done.status == 2 and 'baseline/0/result.json' in done.err and 'Traceback' not in done.err, done.err
+    assert content_of(folder) == before
+
+
+def test_figures_of_notebooks_leave_out_what_is_damaged(whole, tmp_path):
+    shutil.copytree(whole, runs := tmp_path / 'runs')
+    for name in ('confusion.csv', 'metrics.csv'):
+        (runs / 'pets' / 'kd' / '0' / name).write_text('')
+    shown, matrices = figures.confusion(runs)._repr_html_(), figures.confusion(runs).data
+    assert [matrix['recipe'] for matrix in matrices] == ['baseline', 'exp1']
+    assert 'confusion.csv has changed since it was written' in shown and 'kd, seed 0' in shown
+    assert 'metrics.csv has changed since it was written' in figures.curves(runs)._repr_html_()
