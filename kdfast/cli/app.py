@@ -36,22 +36,32 @@ class PlainGroup(TyperGroup):
 
 
 class CheckedCommand(TyperCommand):
-    "A command that refuses empty values, which would mean the default or the current directory."
+    "A command that refuses empty and blank values, which would mean a default or this directory."
 
     may_be_empty: Collection[str] = ()  # Parameters for which an empty text is a value as any other
 
     def parse_args(self, ctx, args):
-        "Parse words of a command line. Raises KdfastError for an empty one."
+        "Parse words of a command line. Raises KdfastError for an empty or blank one."
         given, *_ = self.make_parser(ctx).parse_args(args=list(args))  # before texts become paths
         for parameter in self.get_params(ctx):
             values = given.get(parameter.name)
             for value in values if isinstance(values, (list, tuple)) else [values]:
-                if value == '' and parameter.name not in self.may_be_empty:
+                if isinstance(value, str) and parameter.name not in self.may_be_empty:
                     is_option = parameter.param_type_name == 'option'
                     name = parameter.opts[0] if is_option else parameter.name.upper()
-                    instead = 'give it a value, or leave it out' if not parameter.required else 'give it a value'
-                    raise KdfastError(f'{name} is empty: {instead}')
+                    refuse_empty(name, value, parameter.required)
         return super().parse_args(ctx, args)
+
+
+def refuse_empty(
+    name: str,  # Of the option or argument, as its help has it
+    value: str,  # As given
+    required: bool,  # Whether it cannot be left out
+):
+    "Raise KdfastError for a value without a character that is seen."
+    if not value.strip():
+        found = f"is {value!r}, which is blank" if value else 'is empty'
+        raise KdfastError(f'{name} {found}: give it a value{"" if required else ", or leave it out"}')
 
 
 class CheckedTyper(typer.Typer):

@@ -9,7 +9,7 @@ from typing import Optional
 import typer
 from typer.core import TyperCommand
 
-from kdfast.cli.app import SECTIONS, TRAINING, PlainGroup, SectionedCommand, sections_of
+from kdfast.cli.app import SECTIONS, TRAINING, PlainGroup, SectionedCommand, refuse_empty, sections_of
 from kdfast.cli.options import DataOptions, RunOptions, expand_groups
 from kdfast.core.errors import KdfastError
 from kdfast.runs.options import RANGES, SETTINGS, Option, option_flag
@@ -30,6 +30,7 @@ class RecipeGroup(PlainGroup):
 
     def get_command(self, ctx, name):
         "Return the command of a recipe, given by its name or its file."
+        refuse_empty('RECIPE', name, required=True)
         return recipe_command(find_recipe(name), self.action)
 
     def format_options(self, ctx, formatter):

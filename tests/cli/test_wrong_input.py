@@ -158,15 +158,19 @@ def text_parameters():
                 yield words, parameter
 
 
-def test_an_empty_value_is_refused_by_every_option_of_every_command(kdfast, tmp_path, monkeypatch):
+EMPTY = {'': 'is empty', '  ': "is '  ', which is blank", '\t': "is '\\t', which is blank"}
+
+
+@pytest.mark.parametrize('value', EMPTY)
+def test_an_empty_value_is_refused_by_every_option_of_every_command(kdfast, tmp_path, monkeypatch, value):
     "Where it would mean the default, or the current directory"
     monkeypatch.chdir(tmp_path)
     tried = set()
     for words, parameter in text_parameters():
         is_option = parameter.param_type_name == 'option'
         name = parameter.opts[0] if is_option else parameter.name.upper()
-        done = kdfast(*words, *([name, ''] if is_option else ['']))
-        assert done.status == 2 and f'{name} is empty: give it a value' in done.err, (words, name, done.err)
+        done = kdfast(*words, *([name, value] if is_option else [value]))
+        assert done.status == 2 and f'{name} {EMPTY[value]}: give it a value' in done.err, (words, name, done.err)
         assert done.err.count('\n') == 1 and done.out == ''
         tried.add(name)
     assert {'--metric', '--against', '--data', '--runs', '--teacher', '--out', '--unlabeled', 'RUN', 'PATH'} <= tried
@@ -176,6 +180,14 @@ def test_an_empty_value_is_refused_by_every_option_of_every_command(kdfast, tmp_
 @pytest.mark.parametrize('words', [['--metric='], ['--metric', ''], ['--against', 'kd', '--runs=']])
 def test_an_empty_value_is_refused_however_it_is_written(kdfast, words):
     assert 'is empty: give it a value, or leave it out' in kdfast('compare', *words).err
+
+
+@pytest.mark.parametrize('value', EMPTY)
+@pytest.mark.parametrize('command', ['run', 'lr-find'])
+def test_an_empty_name_of_a_recipe_is_refused(kdfast, command, value):
+    for words in ([value], [value, '--data', 'digits']):
+        done = kdfast(command, *words)
+        assert done.status == 2 and done.err == f'kdfast: error: RECIPE {EMPTY[value]}: give it a value\n'
 
 
 def test_an_empty_text_is_a_value_of_an_own_recipe(tmp_path):
