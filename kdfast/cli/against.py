@@ -1,6 +1,7 @@
 "What `compare` prints: differences from one recipe, and CSV. Imports no torch."
 
 import csv
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -22,6 +23,41 @@ def choice_flags(
     others = {run.data for run in find_runs(runs)} - {data}
     chosen = dict(data=data) if others else {}
     return option_flags(chosen if runs == DEFAULT_RUNS else chosen | dict(runs=runs))
+
+
+def needs_against(
+    by_data,  # Runs by the name of their data set
+    runs: Path,  # Directory of the runs
+    metric: str | None,  # Value of --metric
+    uncorrected: bool,  # Whether --uncorrected was given
+) -> KdfastError:
+    """Return the error for an option of differences without --against, with a command that works.
+
+    Raises KdfastError for a metric that judges no data set here.
+    """
+    from kdfast.analysis.differences import runs_with
+    from kdfast.analysis.metrics import metric_for, metric_named
+    from kdfast.report.headline import compare_command
+    from kdfast.runs.find import resolve_run_name
+
+    why = 'decides what differences are judged on' if metric else 'is about the intervals of differences'
+    why = f'{"--metric" if metric else "--uncorrected"} {why}: it needs --against, such as:'
+    flags = option_flags(dict(metric=metric) if metric else {}) + ['--uncorrected'] * uncorrected
+    failure = None
+    if metric:
+        metric_named(metric, several=False)  # raises KdfastError for an unknown one, also without runs
+    for name, folders in by_data.items():
+        try:
+            known = runs_with(folders, metric_for(folders, metric))
+        except KdfastError as e:
+            failure = e
+            continue
+        if known:
+            against = resolve_run_name(folders, 'baseline')
+            command = compare_command(against if against in known else next(iter(known)), flags)
+            chosen = shlex.join(choice_flags(runs, name))
+            return KdfastError(f'{why} {command} {chosen}'.rstrip())
+    return failure or KdfastError(f'{why} {compare_command("baseline", flags)}')
 
 
 def tables_against(

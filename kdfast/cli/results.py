@@ -8,6 +8,7 @@ from rich.text import Text
 
 from kdfast.cli.against import (
     choice_flags,
+    needs_against,
     note_unfinished,
     print_csv,
     print_differences,
@@ -89,12 +90,10 @@ def compare(
     from kdfast.analysis.aggregate import aggregate, flat_table
     from kdfast.runs.find import find_runs, no_finished_run
 
-    if metric and not against:
-        raise KdfastError('--metric decides what differences are judged on: it needs --against')
-    if uncorrected and not against:
-        raise KdfastError('--uncorrected is about the intervals of differences: it needs --against')
     found = find_runs(runs, data)
     by_data = {name: [run for run in found if run.data == name] for name in dict.fromkeys(run.data for run in found)}
+    if not against and (metric or uncorrected):
+        raise needs_against(by_data, runs, metric, uncorrected)
     tables = {name: aggregate(of_data) for name, of_data in by_data.items()}
     rows = [row for table in tables.values() for row in table]
     if not rows:

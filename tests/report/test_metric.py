@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shlex
 from dataclasses import replace
 
 import numpy as np
@@ -94,6 +95,34 @@ def test_commands_show_it(runs, kdfast):
     assert kdfast('report', '--runs', runs, '--out', file, '--metric', 'balanced').status == 0
     page = file.read_text()
     assert 'differences of balanced accuracy' in page and 'id="by-class">' in page
+
+
+@pytest.mark.parametrize('baseline', ['baseline', 'baseline,epochs=3', 'sp'])
+@pytest.mark.parametrize('data_sets', [['pets'], ['pets', 'zoo']])
+@pytest.mark.parametrize(
+    'options', [['--metric', 'balanced'], ['--metric', 'map'], ['--uncorrected'], ['--metric', 'f2']]
+)
+def test_the_command_that_is_given_instead_works(tmp_path, kdfast, options, data_sets, baseline):
+    "Images of the first data set have one label each, those of the second several"
+    for recipe in (baseline, 'kd'):
+        for seed in (0, 1):
+            make(tmp_path, recipe, seed, right=[1] * 8 + [0] * 2, confusion=[[8, 2], [0, 0]])
+            if 'zoo' in data_sets:
+                make(tmp_path, recipe, seed, 'zoo', valid_map=0.5 + seed / 9, label_counts=dict(a=[5, 1, 2, 2]))
+    refused = kdfast('compare', *options, '--runs', tmp_path)
+    assert refused.status == 2 and refused.err.count('\n') == 1, refused.err
+    if options[-1] == 'f2' or (options[-1] == 'map' and data_sets == ['pets']):
+        assert 'expected accuracy' in refused.err and 'compare' not in refused.err
+        return
+    assert 'it needs --against, such as: kdfast compare --against' in refused.err, refused.err
+    done = kdfast(*shlex.split(refused.err.partition('such as: kdfast ')[2]))
+    assert done.status == 0 and 'zoo' not in done.out or options[-1] == 'map' and 'zoo' in done.out, done.err
+    assert options[-1] not in ('balanced', 'map') or options[-1] in refused.err
+
+
+def test_a_command_is_given_before_any_run(tmp_path, kdfast):
+    said = kdfast('compare', '--metric', 'map', '--runs', tmp_path).err
+    assert 'such as: kdfast compare --against baseline --metric map' in said
 
 
 SUGGESTED = dict(
