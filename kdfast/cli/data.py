@@ -90,7 +90,7 @@ def describe_data(
     if as_json:
         print_json(found, ensure_ascii=False)
     else:
-        out.print(overview.view(found), soft_wrap=True)
+        out.print(overview.view(found), soft_wrap=not out.is_terminal, crop=False)
 
 
 cache = CheckedTyper(cls=PlainGroup, rich_markup_mode=None)

@@ -1,9 +1,11 @@
 """Commands that read finished runs: ls, compare, confusion, report. None of them imports torch."""
 
 from pathlib import Path
+from textwrap import wrap
 from typing import Annotated, Optional
 
 import typer
+from rich.cells import cell_len
 from rich.text import Text
 
 from kdfast.cli.against import (
@@ -53,7 +55,7 @@ def ls(data: DataNameOption = None, runs: RunsOption = DEFAULT_RUNS, as_json: Js
     "List recipes and runs."
     from kdfast.analysis.results import scores
     from kdfast.core.tables import Table
-    from kdfast.report.tables import run_table
+    from kdfast.report.tables import run_view
     from kdfast.runs.find import find_runs
     from kdfast.runs.unfinished import reason_of
 
@@ -69,7 +71,10 @@ def ls(data: DataNameOption = None, runs: RunsOption = DEFAULT_RUNS, as_json: Js
         table.add_row(Text(recipe.name, style='bold'), Text(recipe.purpose))
     out.print(table)
     out.print()
-    out.print(run_table(found) if found else Text(f'no runs in {runs} yet; start with: kdfast run exp1'))
+    if not found:
+        return out.print(Text(f'no runs in {runs} yet; start with: kdfast run exp1'))
+    for part in run_view(found, out.width):
+        out.print(part)
 
 
 @app.command(rich_help_panel=RESULTS)
@@ -128,11 +133,24 @@ def print_comparison(
         if sentences := comparison_sentences(table, choice_flags(runs, name)):
             sentence, _, command = sentences.partition('\n')
             out.print(Text(sentence))
-            out.print(Text(f'{command}\n' if command else ''), soft_wrap=True)  # whole, so that it can be copied
+            for line in whole_command(command, out.width) if out.is_terminal else [command] * bool(command):
+                out.print(Text(line), soft_wrap=True)  # commands are whole, so that they can be copied
+            out.print()
         for part in compare_table(table, out.width):
             out.print(part, '')
         for remark in run_remarks(by_data[name]):
             out.print(Text(remark, style='dim'))
+
+
+def whole_command(
+    line,  # A command and what it does; may be empty
+    width,  # Columns of the terminal
+):
+    "Return lines of which only the command is wider than the terminal."
+    command, tells, what = line.partition(' tells ')
+    if cell_len(line) <= width or not tells:
+        return [line] * bool(line)
+    return [*wrap(f'{what[0].upper()}{what[1:-1]} is told by', width), command]
 
 
 @app.command(rich_help_panel=RESULTS)

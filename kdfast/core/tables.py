@@ -17,8 +17,11 @@ FOLDED = 16  # characters of a name of a run or a path, which has no spaces, bef
 class Table(rich.table.Table):
     """A table that becomes a list, a line for each cell, where its words are wider than the terminal.
 
-    Columns with overflow 'crop', such as bars, may be cut anywhere; those with 'fold' after FOLDED characters.
+    Columns with overflow 'crop', such as bars, may be cut anywhere, and a list has none; those with 'fold' may be
+    broken after FOLDED characters.
     """
+
+    key = 0  # Column whose cells name the rows: a list has them first
 
     def __rich_console__(self, console, options):
         "Yield the table with columns that break no word, or the list."
@@ -85,14 +88,15 @@ def measured(
 def as_list(
     table: Table,  # That does not fit
 ) -> Group:
-    "Return a table as a list: for each row its first cell and, below it, a line for each other cell."
-    first, *others = table.columns
-    lines = [Text(plain(first.header), style='bold')] if plain(first.header) else []
-    for cells in zip(*(list(column.cells) for column in table.columns)):
-        lines.append(Text(plain(cells[0]), style='bold'))
+    "Return a table as a list: for each row its name and, below it, a line for each other cell."
+    named = table.columns[table.key]
+    others = [column for column in table.columns if column is not named and column.overflow != 'crop']
+    lines = [Text(plain(named.header), style='bold')] if plain(named.header) else []
+    for name, *cells in zip(*(list(column.cells) for column in (named, *others))):
+        lines.append(Text(plain(name), style='bold'))
         lines += [
             Text(f'  {" ".join(f"{plain(column.header)} {plain(cell)}".split())}')
-            for column, cell in zip(others, cells[1:])
+            for column, cell in zip(others, cells)
             if plain(cell)
         ]
     return Group(*lines, *([Text(plain(table.caption))] if table.caption else []))

@@ -139,7 +139,8 @@ def view(
         parts.append(Text(f'{split} images by their number of labels: {numbers}'))
     parts += [Text(), _class_table(found['classes']), Text()]
     parts += [Text(f'• {sentence}') for sentence in (*found['notes'], *found['will'])]
-    return Group(*parts, Text.assemble(('\nnext  ', 'dim'), (found['next'], 'bold')))
+    command = Text.assemble(('\nnext  ', 'dim'), (found['next'], 'bold'), no_wrap=True, overflow='ignore')
+    return Group(*parts, command)  # whole, so that it can be copied: print it without cropping
 
 
 def _describe_files(files):
@@ -162,12 +163,12 @@ def _class_table(counts):
         names = [*by_size[: MAX_CLASSES // 2], None, *by_size[-MAX_CLASSES // 2 :]]
     largest = max(count['training'] for count in counts.values())
     splits = list(next(iter(counts.values())))
-    table = Table.grid(padding=(0, 2))
-    for _ in splits:
-        table.add_column(justify='right')
+    table = Table(box=None, padding=(0, 2), pad_edge=False, collapse_padding=True, header_style='dim')
+    for split in splits:
+        table.add_column(split, justify='right')
+    table.key = len(splits)
     table.add_column(overflow='fold')
     table.add_column(overflow='crop', no_wrap=True)
-    table.add_row(*(Text(split, 'dim') for split in splits))
     for name in names:
         if name is None:
             table.add_row(Text(f'… {len(counts) - MAX_CLASSES:,} more', 'dim'))

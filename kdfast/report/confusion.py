@@ -94,11 +94,11 @@ def heat_map(
         rows = (100 * shares).tolist() if as_shares else counts.tolist()
         cells = [[f'{x:.1f}' if as_shares else str(x) for x in row] for row in rows]
         classes = [found['classes'][c] for c in shown]
-        label_width = min(max(map(cell_len, classes)), width // 3)
         cell_width = max(4, *(len(cell) for row in cells for cell in row))
-        if label_width + (cell_width + 1) * n > width:
+        layouts = (heat_layout(classes, cell_width, width, numbered) for numbered in (False, True))
+        if not (layout := next(filter(None, layouts), None)):
             continue
-        lines = heat_lines(classes, cells, shares, label_width, cell_width)
+        lines = heat_lines(*layout, cells, shares)
         if n < len(matrix):
             remark = f'the {n} of {len(matrix):,} classes that are confused most; confusion.csv has all'
             lines.append(Text(remark, style='dim'))
@@ -106,21 +106,32 @@ def heat_map(
     return Text(f'(the matrix is wider than {width} columns; it is in confusion.csv)', style='dim')
 
 
+def heat_layout(
+    classes: Sequence[str],  # Names of those shown
+    cell_width: int,  # Characters of the longest cell
+    width: int,  # Characters of a line
+    numbered: bool,  # Number the rows, and head the columns with their numbers
+) -> tuple[list[str], list[str], int, int] | None:  # None if it is too wide
+    "Return labels of rows, heads of columns, and the characters of a label and of a cell."
+    heads = [str(n) for n in range(1, len(classes) + 1)] if numbered else list(classes)
+    labels = [f'{head} {name}' for head, name in zip(heads, classes)] if numbered else heads
+    label_width = min(max(map(cell_len, labels)), width // 3)
+    cell_width = max(cell_width, *map(cell_len, heads))
+    return None if label_width + (cell_width + 1) * len(heads) > width else (labels, heads, label_width, cell_width)
+
+
 def heat_lines(
-    classes,  # Names of the classes shown
+    labels,  # Of the rows
+    heads,  # Of the columns
+    label_width: int,  # Characters of a label
+    cell_width: int,  # Characters of a cell
     cells,  # Text of each cell, by row
     shares,  # Share of each cell in its row
-    label_width: int,  # Characters of a name
-    cell_width: int,  # Characters of a cell
 ):
-    "Return one line with the names of the classes, and one line per class."
-
-    def heading(name):
-        cut = set_cell_size(name, min(cell_width, cell_len(name)))
-        return ' ' * (cell_width - cell_len(cut)) + cut
-
-    lines = [Text(' ' * label_width + ''.join(f' {heading(c)}' for c in classes), style='bold')]
-    for row, (name, row_cells) in enumerate(zip(classes, cells)):
+    "Return one line with the heads of the columns, and one line per class."
+    headings = [' ' * (cell_width - cell_len(head)) + head for head in heads]
+    lines = [Text(' ' * label_width + ''.join(f' {heading}' for heading in headings), style='bold')]
+    for row, (name, row_cells) in enumerate(zip(labels, cells)):
         line = Text(set_cell_size(name, label_width))
         for column, (cell, share) in enumerate(zip(row_cells, shares[row])):
             line.append(' ')

@@ -15,7 +15,7 @@ from kdfast.core.tables import Table
 from kdfast.report.left_out import damage_remarks, unfinished_remarks
 from kdfast.runs.recipes import study_order
 from kdfast.runs.run_dir import RunDir
-from kdfast.runs.unfinished import reason_of, state_of
+from kdfast.runs.unfinished import reason_of, state_of, unfinished_texts
 
 LABEL_WIDTH = 24  # characters of a line in the heading of a column
 CLASS_WEIGHTS_REMARK = (
@@ -176,8 +176,27 @@ def default_remarks(
     return remarks
 
 
+def run_view(
+    folders: Sequence[RunDir],  # Any runs
+    width: int,  # Columns of the terminal
+) -> list[Table | Text]:
+    "Return a table of runs and, below it, the reasons of unfinished ones if they do not fit."
+    reasons = {folder.path: reason for folder in folders if not folder.finished and (reason := reason_of(folder))}
+    table = run_table(folders, reasons)
+    if not reasons or fits_width(table, width):
+        return [table]
+    several = len({folder.data for folder in folders}) > 1
+    below = [
+        Text(f'{folder.data}: {text}' if several else text)
+        for folder in folders
+        for text in unfinished_texts([folder] if folder.path in reasons else [])
+    ]
+    return [run_table(folders, {}), Text(), *below]
+
+
 def run_table(
     folders: Sequence[RunDir],  # Any runs
+    reasons: dict,  # Why runs are not finished, by their paths; without any, the table has no such column
 ) -> Table:
     "Return a table with one row per run: its status and, if it is finished, its accuracy and time."
     table = Table(box=None, padding=(0, 2, 0, 0), header_style='bold')
@@ -185,7 +204,6 @@ def run_table(
         table.add_column(name, overflow='fold')
     for name in ('status', 'accuracy', 'time'):
         table.add_column(name, justify='right', no_wrap=True)
-    reasons = {folder.path: reason for folder in folders if not folder.finished and (reason := reason_of(folder))}
     if reasons:
         table.add_column('reason', overflow='fold')
     for folder in folders:

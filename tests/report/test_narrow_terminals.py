@@ -1,8 +1,10 @@
 "No word and no number of a table is cut, however narrow the terminal is."
 
 import io
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import make
 from rich.console import Console
@@ -10,7 +12,9 @@ from rich.text import Text
 from test_summary import IMAGES, STUDENT, TEACHER, summary, teach
 
 import kdfast
+from kdfast.cli import results
 from kdfast.core.tables import Table
+from kdfast.report.confusion import heat_map
 from kdfast.runs.run_dir import RunDir
 
 WIDTHS = range(20, 130, 5)
@@ -22,6 +26,74 @@ def shown(renderable, width):
     lines = console.export_text().splitlines()
     assert all(len(line) <= width for line in lines)
     return lines
+
+
+@pytest.mark.parametrize('several', [True, False])
+@pytest.mark.parametrize('columns', [30, 60, 80])
+def test_reasons_that_are_wider_than_the_table_are_below_it(tmp_path, kdfast, monkeypatch, columns, several):
+    for recipe in ('baseline', 'kd'):
+        make(tmp_path, recipe, 0, right=[1])
+    (tmp_path / 'pets' / 'kd' / '0' / 'result.json').write_text('')
+    if several:
+        make(tmp_path, 'kd', 0, 'zoo', status='failed')
+    monkeypatch.setattr(results.out, '_width', columns)
+    lines = kdfast('ls', '--runs', tmp_path).out.splitlines()
+    [at] = [n for n, line in enumerate(lines) if 'kd, seed 0: damaged' in line]
+    assert lines[at].startswith('pets: ' * several + 'kd, seed 0: damaged') and not lines[at - 1].strip()
+    assert 'result.jsonhaschangedsinceitwaswritten:remove' in ''.join(''.join(lines[at:]).split())
+    assert [line.startswith('zoo: kd, seed 0: failed') for line in lines].count(True) == several
+    assert all(len(line.rstrip()) <= max(columns, len(f'({tmp_path}/pets/kd/0/result.json')) for line in lines)
+
+
+@pytest.mark.parametrize('columns', [30, 60, 80, 160])
+def test_a_command_is_whole_and_its_sentence_is_wrapped(tmp_path, kdfast, monkeypatch, columns):
+    for recipe in ('baseline', 'kd'):
+        make(tmp_path, recipe, 0, right=[1])
+    monkeypatch.setattr(results.out, '_width', columns)
+    monkeypatch.setattr(results.out, '_force_terminal', True)
+    monkeypatch.setattr(results.out, '_color_system', None)
+    done = kdfast('compare', '--runs', tmp_path)
+    done.out = re.sub('\x1b[[][0-9;]*m', '', done.out)
+    command = f'kdfast compare --against baseline --runs {tmp_path}'
+    lines = [line for line in done.out.splitlines() if command in line]
+    if len(f'{command} tells which differences exceed chance.') <= columns:
+        assert lines == [f'{command} tells which differences exceed chance.']
+    else:
+        assert lines == [command] and 'Which differences exceed chance is told by' in ' '.join(done.out.split())
+    assert all(len(line.rstrip()) <= columns for line in done.out.splitlines() if command not in line), done.out
+
+
+@pytest.mark.parametrize('columns', [16, 30, 80])
+def test_a_data_set_is_described_in_lines_of_the_terminal(kdfast, images, monkeypatch, columns):
+    monkeypatch.setattr(results.out, '_width', columns)
+    monkeypatch.setattr(results.out, '_force_terminal', True)
+    monkeypatch.setattr(results.out, '_color_system', None)
+    text = re.sub('\\x1b[[][0-9;]*m', '', kdfast('check', images).out)
+    *lines, command = text.rstrip().splitlines()
+    assert 'kdfast study baseline kd --data' in command and command.endswith(str(images))
+    assert all(len(line.rstrip()) <= max(columns, len(str(images)) + 1) for line in lines), lines
+    assert '• training' in text and 'turn this' in ' '.join(text.split())
+    if columns == 16:  # a list
+        assert [line.split() for line in lines if line.strip() in ('ape', 'training 24', 'validation 12')][:3] == [
+            ['ape'],
+            ['training', '24'],
+            ['validation', '12'],
+        ]
+
+
+@pytest.mark.parametrize('width', [30, 60, 80, 120])
+def test_heads_of_a_confusion_matrix_are_whole(width):
+    classes = [f'automobile{n}' for n in 'abcdefghij']
+    counts = np.full((10, 10), 3).tolist()
+    lines = heat_lines_of(dict(confusion=counts, classes=classes), width)
+    heads = lines[0].split()
+    assert heads == (classes if width >= 11 * 12 else [str(n + 1) for n in range(len(heads))])
+    assert all(f'{n} automobile' in line or width < 60 for n, line in zip(heads, lines[1:]) if heads != classes)
+    assert all(len(line) <= width for line in lines[: len(heads) + 1]) and len(heads) >= 4
+
+
+def heat_lines_of(found, width):
+    return [line for part in heat_map(found, width).renderables for line in [part.plain]]
 
 
 @pytest.mark.parametrize('width', WIDTHS)
@@ -48,8 +120,6 @@ def test_every_word_and_number_is_whole(width, no_wrap, more):
     'command', [['compare'], ['compare', '--against', 'baseline'], ['confusion', 'kd', '--against', 'baseline'], ['ls']]
 )
 def test_commands_cut_nothing(tmp_path, kdfast, monkeypatch, command, columns):
-    from kdfast.cli import results
-
     for recipe, n in (('baseline', 60), ('kd', 63), ('kd,epochs=16,optimizer=muon', 64)):
         for seed in (0, 1):
             images = dict(right=[1] * n + [0] * (100 - n), confusion=[[n, 100 - n], [1, 99]])
