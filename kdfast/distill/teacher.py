@@ -74,7 +74,7 @@ class Teacher:
         self,
         xb: tuple,  # A batch of inputs
     ):
-        """Compute the outputs of a batch before the student does: its activations do not take memory meanwhile.
+        """Compute the outputs of a batch before the student does, whose activations take no memory yet.
 
         Only on a CPU: on a GPU, both are replayed in the order in which they were captured. A recurrent network is
         left to the call, because it would advance twice if the batch changes.
