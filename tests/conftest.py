@@ -7,6 +7,7 @@ import sys
 import warnings
 from contextlib import nullcontext
 from functools import wraps
+from threading import Event
 from types import SimpleNamespace
 
 import numpy as np
@@ -226,6 +227,12 @@ def beside(study, runs, *needed):
     for recipe in needed:
         shutil.copytree(study / recipe, runs / 'tiny' / recipe)
     return runs
+
+
+def until(happens, over=lambda: False):
+    "Wait until something happens, or is over, and leave the cores to the processes that make it happen"
+    while not happens() and not over():
+        Event().wait(0.01)
 
 
 def begun(data, path, *watch):

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import beside
+from conftest import beside, until
 from fastai.basics import Callback
 from interruptions import same
 
@@ -105,13 +105,12 @@ def test_a_study_that_ends_leaves_no_process(images, tmp_path, number, status, s
     ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     folders = [RunDir(tmp_path / 'tiny' / 'baseline,epochs=500' / seed) for seed in seeds]
-    while not all((folder / 'metrics.csv').exists() for folder in folders):
-        assert process.poll() is None, process.stderr.read()
+    until(lambda: all((folder / 'metrics.csv').exists() for folder in folders), lambda: process.poll() is not None)
+    assert process.poll() is None, process.stderr.read()
     process.send_signal(number)
     process.wait()
     assert process.returncode == status
-    while any(folder.is_locked for folder in folders):
-        pass  # each holds its folder as long as it lives
+    until(lambda: not any(folder.is_locked for folder in folders))  # each holds its folder as long as it lives
     assert [folder.run['status'] for folder in folders] == ['interrupted'] * len(seeds)
 
 

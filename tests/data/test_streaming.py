@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import samples
 import torch
-from conftest import draw, equal, weights
+from conftest import draw, equal, until, weights
 from photo_files import make_photos
 from PIL import Image
 from test_arrays import INDICES, outcome, random_index
@@ -289,8 +289,7 @@ def train_once(folder, data, decode, kill=False):
     run = folder / 'photos' / 'baseline,epochs=2' / '0'
     if kill:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and not list(run.glob('resume/*.safetensors')):
-            pass
+        until(lambda: list(run.glob('resume/*.safetensors')), lambda: process.poll() is not None)
         process.kill()
         assert process.wait() == -signal.SIGKILL
     done = subprocess.run(command, capture_output=True, text=True)

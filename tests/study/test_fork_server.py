@@ -5,6 +5,7 @@ import signal
 import sys
 
 import pytest
+from conftest import until
 
 from kdfast.runs.run_dir import RunDir
 from kdfast.study.fork_server import Fork, ForkServer, run_starter
@@ -33,11 +34,6 @@ def waits(tmp_path, images):
     return [*KDFAST, *command], tmp_path / 'began'
 
 
-def until(appears, process):
-    while not appears.exists():
-        assert not process.ended, process.failure
-
-
 def test_a_fork_trains_the_same_bits_as_a_new_process(server, images, tmp_path):
     command = [*KDFAST, 'run', 'baseline', '--epochs', '1', '--data', str(images), '--threads', '1']
     processes = [
@@ -61,7 +57,8 @@ def test_a_failure_is_that_of_a_new_process(server, words):
 def test_a_run_that_is_killed_is_a_failure_of_that_run_alone(server, images, tmp_path):
     command, began = waits(tmp_path, images)
     fork = Fork(server, command)
-    until(began, fork)
+    until(began.exists, lambda: fork.ended)
+    assert not fork.ended, fork.failure
     fork.kill(), fork.wait()
     assert fork.failure == 'its process was ended by signal 9 (Killed, as it is when memory runs out)'
     fork.kill()  # it has ended: nothing happens
@@ -73,7 +70,8 @@ def test_a_run_that_is_killed_is_a_failure_of_that_run_alone(server, images, tmp
 def test_stopped_forks_are_gone(server, images, tmp_path):
     command, began = waits(tmp_path, images)
     fork = Fork(server, command)
-    until(began, fork)
+    until(began.exists, lambda: fork.ended)
+    assert not fork.ended, fork.failure
     stop_processes([fork])
     assert fork.ended and server.status(fork.number) == 128 + signal.SIGTERM
 
@@ -81,7 +79,8 @@ def test_stopped_forks_are_gone(server, images, tmp_path):
 def test_a_run_ends_with_its_study(server, images, tmp_path):
     command, began = waits(tmp_path, images)
     fork = Fork(server, command)
-    until(began, fork)
+    until(began.exists, lambda: fork.ended)
+    assert not fork.ended, fork.failure
     fork.alive.close()  # as when the process of the study ends, however it does
     fork.wait()
     assert server.status(fork.number) == 128 + signal.SIGTERM

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from conftest import beside, seal, weights
+from conftest import beside, seal, until, weights
 from fastai.basics import Callback
 from interruptions import PER_EPOCH, Interrupt, interrupted, same, train
 
@@ -141,8 +141,7 @@ def test_a_killed_process_goes_on(study, images, data, whole, tmp_path):
     runs, path = beside(study, tmp_path, 'teacher'), tmp_path / 'tiny' / 'kd,epochs=2' / '0'
     command = [sys.executable, '-P', '-m', 'kdfast', 'run', 'kd', '--epochs', '2', '--data', images, '--runs', runs]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not list(path.glob('resume/*.safetensors')):
-        pass
+    until(lambda: list(path.glob('resume/*.safetensors')), lambda: process.poll() is not None)
     process.kill()
     process.wait()
     assert process.returncode == -signal.SIGKILL and json.loads((path / 'run.json').read_text())['status'] == 'running'
