@@ -1,15 +1,12 @@
 "Check that folders whose names seem to be those of splits are splits."
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from kdfast.core.errors import KdfastError, listed
 from kdfast.data.layouts.base import Source
+from kdfast.data.layouts.folds import IF_CLASSES
 from kdfast.data.layouts.splits import SPLIT_NAMES, find_unions, find_unlike, split_of, unlike_message
-
-IF_CLASSES = 'if they are classes, put them into a folder train/'
-FOLD = re.compile(r'(k?fold|cv|split)[\W_]*\d+', re.IGNORECASE)
 
 
 def without_unions(
@@ -26,30 +23,6 @@ def without_unions(
         )
     left_out = set(repeated)
     return [parts for parts in images if parts not in left_out]
-
-
-def check_folds(
-    source: Source,  # Files of the data set
-    images: Iterable[tuple[str, ...]],  # Parts of their paths
-):
-    """Raise KdfastError for folds of a cross-validation, such as fold1/cat and fold2/cat.
-
-    In a folder of a split they are classes.
-    """
-    inside = defaultdict(lambda: defaultdict(set))
-    for parts in images:
-        for n in range(1, len(parts) - 1):
-            if FOLD.fullmatch(parts[n - 1]) and not any(map(split_of, parts[: n - 1])):
-                inside[parts[: n - 1]][parts[n - 1]].add(parts[n])
-    for parent, folds in inside.items():
-        shared = set.intersection(*folds.values())
-        if len(folds) > 1 and len(shared) > 1:
-            names = ['/'.join((*parent, fold)) for fold in sorted(folds)]
-            raise KdfastError(
-                f'{source.path}: {listed(names)} seem to be folds of a cross-validation, as {listed(sorted(shared))} '
-                f'are in each: read one with --data {source.path}/{names[0]}, or put the images of training into a '
-                f'folder train/ and those of validation into valid/; {IF_CLASSES}'
-            )
 
 
 def note_together(

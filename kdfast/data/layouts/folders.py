@@ -8,14 +8,8 @@ from kdfast.core.errors import KdfastError, listed
 from kdfast.data.files import list_folders
 from kdfast.data.formats import describe_suffix
 from kdfast.data.layouts.base import Item, Listing, Source, table_hint
-from kdfast.data.layouts.folder_splits import (
-    IF_CLASSES,
-    check_classes,
-    check_folds,
-    check_unlike,
-    note_together,
-    without_unions,
-)
+from kdfast.data.layouts.folder_splits import check_classes, check_unlike, note_together, without_unions
+from kdfast.data.layouts.folds import IF_CLASSES, check_fold_folders, check_folds
 from kdfast.data.layouts.lists import check_no_lists
 from kdfast.data.layouts.splits import FILLER_WORDS, find_folder_splits, note_joined, split_of
 
@@ -61,6 +55,7 @@ def read(
     if layout != BY_SPLIT:
         _note_empty_folders(source, images, places)
     used = {parts[:n] for parts in places for n in range(1, len(parts))}
+    check_fold_folders(used & splits.keys(), source.path)
     if layout == BY_SPLIT:
         labels = defaultdict(set)
         for place in places.values():

@@ -83,6 +83,8 @@ def read(
     for name in source.images:
         if name not in list_of_image:
             source.notes.add('skipped, in no list', name)
+    for file in (file for _, *others in _all_lists(source).values() for file in others):
+        source.notes.add('lists that are not used, beside another of the same split', file)
     note_joined({line.file: line.split for line in lines}, source.notes)
     lists = ', '.join(sorted(set(list_of_image.values())))
     position = {name: i for i, name in enumerate(source.images)}
@@ -120,7 +122,12 @@ def _name_and_rest(text, index, file, split):
 
 
 def _lists_by_split(source):
-    "The list of each split: train.txt before train2.txt, train2.txt before train10.txt"
+    "The first list of each split"
+    return {split: files[0] for split, files in _all_lists(source).items()}
+
+
+def _all_lists(source):
+    "The lists of each split: train.txt before train2.txt, train2.txt before train10.txt"
 
     def natural_order(name):
         return [int(part) if part.isdigit() else part for part in re.split(r'(\d+)', name)]
@@ -131,7 +138,7 @@ def _lists_by_split(source):
     splits = find_splits(paths.values())
     for name in sorted(found, key=natural_order):
         if paths[name] in splits:
-            lists.setdefault(splits[paths[name]], name)
+            lists.setdefault(splits[paths[name]], []).append(name)
     return {split: lists[split] for split in SPLIT_NAMES if split in lists}
 
 

@@ -5,6 +5,7 @@ from pathlib import PurePath, PurePosixPath
 
 from kdfast.core.errors import KdfastError
 from kdfast.data.layouts.base import Source
+from kdfast.data.layouts.folds import check_fold_files
 from kdfast.data.layouts.splits import find_unions, find_unlike, note_joined, splits_of_files, unlike_message
 
 
@@ -27,7 +28,8 @@ def check_named(
     splits: Mapping[str, str | None],  # By the names of files
     where: PurePath,  # Name of the data set in errors
 ):
-    "Raise KdfastError if no file has a split, but names seem to: fold1train and fold2test."
+    "Raise KdfastError for folds, and if no file has a split, but names seem to: atrain and btest."
+    check_fold_files(splits, where)
     if any(splits.values()):
         return
     paths = {PurePosixPath(name).parts[:n] for name in splits for n in range(1, len(PurePosixPath(name).parts) + 1)}

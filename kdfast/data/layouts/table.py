@@ -8,6 +8,7 @@ from kdfast.core.errors import KdfastError, listed
 from kdfast.data.formats import image_suffixes
 from kdfast.data.layouts.base import Item, Listing, Source
 from kdfast.data.layouts.columns import choose_columns
+from kdfast.data.layouts.folds import check_fold_files
 from kdfast.data.layouts.image_index import ImageIndex
 from kdfast.data.layouts.rows import SUFFIXES, problems_by_kind, read_frame, read_table
 from kdfast.data.layouts.splits import FILLER_WORDS, find_folder_splits, find_splits, find_unions, note_joined, split_of
@@ -45,6 +46,7 @@ def read(
         raise KdfastError(f'{source.path}: --columns needs a table, but there is none ({", ".join(SUFFIXES)})')
     if len(tables) > 1 and not any(tables.values()):
         tables = _tables_of_images(source, tables)
+    check_fold_files(tables, source.path)
     if len(tables) > 1 and not any(tables.values()):
         raise KdfastError(
             f'{source.path}: found the tables {listed(list(tables))}: '

@@ -26,6 +26,7 @@ class Row(NamedTuple):
     split: str | None
     problem: str  # Empty if the row is right
     line: int  # In its table
+    table: str  # Name of the file
 
 
 class TableReader:
@@ -38,6 +39,7 @@ class TableReader:
         self.source = source
         self.index = ImageIndex(source)
         self.rows = {}  # Row by image
+        self.table = ''  # the one that is read
         self.named = set()  # images of all rows, also of those that are skipped
 
     def add(
@@ -48,6 +50,7 @@ class TableReader:
         "Read a table. Raises KdfastError, with the lines, for rows that are wrong."
         table = read_table(f'{self.source.path}/{name}', name, self.source.files[name])
         table = add_header(table, self.index, name)
+        self.table = name
         try:
             columns = choose_columns(
                 table, self.source.columns, lambda cell: self.index.find(cell, name, split), self.source.labels
@@ -92,14 +95,16 @@ class TableReader:
     def _read_row(self, line, cells, image, columns, split):
         "A row, given the (image, problem) of its name"
         if len(cells) != len(columns.header):
-            return Row(None, '', '', f'{len(cells)} columns, but the header has {len(columns.header)}', line)
+            return Row(
+                None, '', '', f'{len(cells)} columns, but the header has {len(columns.header)}', line, self.table
+            )
         label, label_problem = columns.label_of(cells)
         row_split, split_problem = columns.split_of(cells)
         row_split = row_split or split
         name, problem = image[0], image[1] or label_problem
         if not problem and label == '' and not self._may_test(row_split, name):
             problem = f'{cells[columns.name]} has no label'
-        return Row(name, label, row_split, problem or split_problem, line)
+        return Row(name, label, row_split, problem or split_problem, line, self.table)
 
     def _may_test(self, split, image):
         "Whether an image is of the test split: by its row, else by its folder, if these tell the splits of all images"
@@ -118,6 +123,9 @@ class TableReader:
         if not known or row.problem:
             return row
         other_label = ', with another label' if row.label != known.label else ''
+        if known.table != row.table:
+            problem = f'{row.image} is also in {known.table}{other_label}: keep one of the tables, or one of the rows'
+            return row._replace(problem=problem)
         return row._replace(problem=f'{row.image} appears twice, first in line {known.line}{other_label}')
 
     def items(
