@@ -1,6 +1,7 @@
 "Splits and classes by the names of folders."
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -244,3 +245,57 @@ def test_a_stamp_has_names_sizes_and_times_of_all_files(tmp_path):
     stats = [(name, (tmp_path / name).stat()) for name in names]
     expected = [str(tmp_path), *([name, stat.st_size, stat.st_mtime_ns] for name, stat in stats)]
     assert source_stamp(tmp_path) == json.dumps(expected)
+
+
+OUTER = [
+    'train/train',
+    'train/brain',
+    'train/images',
+    'train/dataset/data',
+    'test/a_test',
+    'train/train/train',
+    'a/val/b',
+]
+
+
+@pytest.mark.parametrize('splits', [('train', 'test'), ('train', 'valid', 'test')])
+@pytest.mark.parametrize('outer', OUTER)
+def test_several_outer_folders_may_be_named_like_splits(tmp_path, outer, splits):
+    for n, split in zip((4, 2, 3), splits):
+        draw_folders(tmp_path / 'pets' / outer / split, n, 'cat', 'dog')
+    found = load(str(tmp_path / 'pets'))
+    assert found.classes == ['cat', 'dog'] and counts(found) == [8, 4, 6 * (len(splits) > 2)]
+
+
+@pytest.mark.parametrize('form', ['{name}/{split}/{label}', '{label}/{split}'])
+@pytest.mark.parametrize('outer', ['train', 'data/train'])
+def test_splits_in_folders_of_a_split_are_refused_with_the_path_to_give(tmp_path, outer, form):
+    for n, split in ((4, 'train'), (2, 'test')):
+        names = [form.format(name=name, split=split, label=label) for name in ('brain', 'lung') for label in 'ab']
+        draw_folders(tmp_path / 'scans' / outer, n, *names)
+    with pytest.raises(KdfastError, match='is in a folder of training images, and has folders of splits in it') as e:
+        load(str(tmp_path / 'scans'))
+    path = e.value.message.rpartition('--data ')[2]
+    found = load(path)
+    assert found.classes == ['a', 'b'] and counts(found) == [8, 4, 0]
+
+
+@pytest.mark.parametrize('beside', [(), ('test',)])
+@pytest.mark.parametrize('name', ['valid', 'val', 'Test', 'train', 'validation_set'])
+def test_folders_of_splits_beside_classes_are_refused(tmp_path, name, beside):
+    folders = ['train', f'train/{name}', *beside]
+    draw_folders(tmp_path / 'pets', 4, *(f'{folder}/{label}' for folder in folders for label in ('cat', 'dog')))
+    with pytest.raises(KdfastError, match=f'train/{name} is named after a split, .* classes cat, dog, .* move it out'):
+        load(str(tmp_path / 'pets'))
+    shutil.move(tmp_path / 'pets' / 'train' / name, tmp_path / 'pets' / f'{name}2')
+    assert load(str(tmp_path / 'pets')).classes == ['cat', 'dog']
+
+
+def test_classes_of_training_images_with_the_name_of_a_split_are_noted(tmp_path):
+    draw_folders(tmp_path / 'pets', 5, 'train/cat', 'train/dog', 'train/val')
+    note = 'classes that are named after splits, in the folder of training images: 1 (val)'
+    assert note in load(str(tmp_path / 'pets')).notes
+    draw_folders(
+        tmp_path / 'rails', 5, *(f'{split}/{name}' for split in ('train', 'test') for name in ('bus', 'train'))
+    )
+    assert not any('named after splits' in note for note in load(str(tmp_path / 'rails')).notes)

@@ -8,7 +8,15 @@ from kdfast.core.errors import KdfastError, listed
 from kdfast.data.files import list_folders
 from kdfast.data.formats import describe_suffix
 from kdfast.data.layouts.base import Item, Listing, Source, table_hint
-from kdfast.data.layouts.folder_splits import check_classes, check_unlike, note_together, without_unions
+from kdfast.data.layouts.folder_splits import (
+    check_classes,
+    check_inner,
+    check_unlike,
+    note_named_like_splits,
+    note_together,
+    without_outer,
+    without_unions,
+)
 from kdfast.data.layouts.folds import IF_CLASSES, check_fold_folders, check_folds
 from kdfast.data.layouts.lists import check_no_lists
 from kdfast.data.layouts.splits import FILLER_WORDS, find_folder_splits, note_joined, split_of
@@ -42,10 +50,11 @@ def read(
     "List the images by their folders. Raises KdfastError without images or folders of classes."
     images = _image_paths(source)
     check_folds(source, images)
-    splits = _without_outer(find_folder_splits(images))
+    splits = without_outer(find_folder_splits(images), images)
     images = without_unions(source, images, splits)
     places, layout = _split_then_class(images, splits), BY_SPLIT
     if places:
+        check_inner(source, places, splits)
         _check_empty_classes(source, places)
     else:
         places, layout = _class_then_split(source, images, splits), 'folders of splits in folders of classes'
@@ -61,6 +70,7 @@ def read(
         for place in places.values():
             labels[place.split].add(place.label)
         check_classes(source, labels, sorted(used & splits.keys()))
+        note_named_like_splits(source, labels)
         note_together(source, {folder: splits[folder] for folder in used & splits.keys()})
     note_joined({'/'.join(folder): splits[folder] for folder in sorted(used & splits.keys())}, source.notes)
     return _listing(source, images, places, layout, splits)
@@ -89,18 +99,6 @@ def _no_images_message(source, others):
     elif not source.files:
         found = ', it is empty'
     return f'{source.path}: found no images{found}; {EXPECTED}'
-
-
-def _without_outer(splits):
-    "The folders of splits without one that merely holds them: train/train/ and train/test/, nothing beside train/"
-
-    def inside(folder):
-        return {split for path, split in splits.items() if path[:-1] == folder}
-
-    def is_outer(folder):
-        return {'train'} < inside(folder) and len([path for path in splits if path[:-1] == folder[:-1]]) == 1
-
-    return {folder: split for folder, split in splits.items() if not is_outer(folder)}
 
 
 def _split_then_class(images, splits):
