@@ -247,6 +247,16 @@ def test_a_stamp_has_names_sizes_and_times_of_all_files(tmp_path):
     assert source_stamp(tmp_path) == json.dumps(expected)
 
 
+@pytest.mark.parametrize('name', ['images', 'photo'])
+def test_unlabeled_images_in_a_folder_of_test_images_are_skipped_unless_it_is_a_class(tmp_path, name):
+    draw_folders(tmp_path / 'pets', 5, 'train/cat', 'train/dog', f'test/{name}')
+    found = load(str(tmp_path / 'pets'))
+    assert found.classes == ['cat', 'dog'] and counts(found) == [8, 2, 0]
+    assert any(note.startswith('skipped, in no folder of a class: 5 (test/') for note in found.notes)
+    draw_folders(tmp_path / 'kinds', 5, f'train/{name}', 'train/sketch', f'test/{name}', 'test/sketch')
+    assert counts(load(str(tmp_path / 'kinds'))) == [10, 10, 0]
+
+
 OUTER = [
     'train/train',
     'train/brain',

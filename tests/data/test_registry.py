@@ -8,7 +8,7 @@ import pytest
 from kdfast.data import layouts, load
 from kdfast.data.layouts import registry
 
-ORDER = ['parquet', 'webdataset', 'arrays', 'cifar', 'binary', 'matlab', 'lists', 'table', 'folders']
+ORDER = ['parquet', 'webdataset', 'arrays', 'cifar', 'binary', 'matlab', 'tiny_imagenet', 'lists', 'table', 'folders']
 
 
 @pytest.fixture

@@ -135,6 +135,24 @@ def pets():
     return files
 
 
+WORDNET = ['n01443537', 'n01629819', 'n02058221']
+
+
+def tiny_imagenet(top='tiny-imagenet-200'):
+    "Test images have no labels"
+    lines, files = [], {f'{top}/test/images/test_{i}.JPEG': writer('PNG')(make_image('test', 0, i)) for i in range(3)}
+    for split, label, i, image in all_images(BOTH):
+        name = f'val_{label}{i}.JPEG' if split == 'valid' else f'{WORDNET[label]}_{i}.JPEG'
+        folder = 'val' if split == 'valid' else f'train/{WORDNET[label]}'
+        files[f'{top}/{folder}/images/{name}'] = writer('PNG')(image)
+        if split == 'valid':
+            lines.append(f'{name}\t{WORDNET[label]}\t0\t32\t44\t62')
+    files |= {f'{top}/train/{name}/{name}_boxes.txt': f'{name}_0.JPEG\t0\t10\t63\t58'.encode() for name in WORDNET}
+    words = [f'{name}\t{label}, a kind of animal' for name, label in zip(WORDNET, CLASSES)] + ['n00001740\tentity']
+    texts = {'val/val_annotations.txt': lines, 'wnids.txt': WORDNET[::-1], 'words.txt': words}
+    return files | {f'{top}/{name}': '\n'.join(text).encode() for name, text in texts.items()}
+
+
 SOURCES = HUBS | {  # name: files, splits, arguments of find_difference
     'CIFAR-10, Python': (cifar10, BOTH, dict(side=32)),
     'CIFAR-100, Python': (cifar100, BOTH, dict(side=32)),
@@ -146,5 +164,6 @@ SOURCES = HUBS | {  # name: files, splits, arguments of find_difference
     'STL-10': (stl10, BOTH, dict(side=96)),
     'Oxford 102 Flowers': (flowers, ALL, dict(classes=['001', '002', '003'])),
     'Food-101': (food101, BOTH, {}),
+    'Tiny ImageNet': (tiny_imagenet, BOTH, {}),
     'Oxford-IIIT Pet': (pets, BOTH, dict(classes=['Ape', 'Bee', 'Cat'])),
 }

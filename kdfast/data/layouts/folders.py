@@ -114,6 +114,7 @@ def _split_then_class(images, splits):
         if split != 'train' and splits.get(parts[: at + 2]) == split:
             continue  # test/test/<image> has no label
         roots[root][parts] = Place(split, parts[at + 1], at + 1)
+    roots = {root: _without_unlabeled(places) for root, places in roots.items()}
     complete = [root for root, places in roots.items() if {'train'} < {place.split for place in places.values()}]
     if complete:
         return roots[min(complete, key=lambda root: (len(root), -len(roots[root])))]
@@ -121,6 +122,18 @@ def _split_then_class(images, splits):
     if {place.split for place in merged.values()} != {'train'}:
         return merged
     return {} if any(_train_is_a_class(root, places, images, splits) for root, places in roots.items()) else merged
+
+
+def _without_unlabeled(places):
+    "The places without test/images/<image>, unless images is a class of the training images"
+    train = {place.label for place in places.values() if place.split == 'train'}
+    if not train:
+        return places
+    return {
+        parts: place
+        for parts, place in places.items()
+        if place.split != 'test' or place.label in train or place.label.lower() not in FILLER_WORDS
+    }
 
 
 def _train_is_a_class(root, places, images, splits):
