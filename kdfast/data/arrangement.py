@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from kdfast.core.errors import KdfastError, listed
 from kdfast.core.notes import Notes
 from kdfast.data.labels import UNKNOWN, in_order, names_of
-from kdfast.data.layouts.base import Item, Listing, Source, table_hint
+from kdfast.data.layouts.base import Item, Listing, Source, names_hint, table_hint
 from kdfast.data.layouts.splits import SPLIT_NAMES
 
 RARE = 1 / 10  # of the images of an average class: a class with fewer is rare
@@ -127,9 +127,8 @@ def _checked_classes(source, splits, listing):
                 'add some, remove the class, or correct its name'
             )
     if len(train) < 2:
-        raise KdfastError(
-            f'{source.path}: found one class, {next(iter(train))}: expected at least two{table_hint(source)}'
-        )
+        hints = table_hint(source) + names_hint(source)
+        raise KdfastError(f'{source.path}: found one class, {next(iter(train))}: expected at least two{hints}')
     names = listing.classes or (sorted if listing.by_text else in_order)(train)
     unprintable = [repr(name) for name in names if not name.isprintable() or not name]
     if unprintable:

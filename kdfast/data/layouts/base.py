@@ -1,5 +1,7 @@
 "What all layouts share: the types Source, Item and Listing."
 
+import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,11 +12,15 @@ from kdfast.core.errors import KdfastError, listed
 from kdfast.core.notes import Notes
 from kdfast.data.formats import is_image
 from kdfast.data.labels import SEVERAL, SPACES
+from kdfast.data.layouts.splits import split_of
 
 # Of other files that may hold labels, or where they are
 UNREAD_SUFFIXES = frozenset(
     '.mat .npy .npz .pkl .pickle .pt .h5 .hdf5 .parquet .arrow .feather .xml .db .sqlite'.split()
 )
+# Names of images up to their number: cat.0, Abyssinian_100
+NUMBERED = re.compile(r'([^\W\d_].*?)[\W_]*\d+\W*')
+LEAST_PER_PREFIX = 3  # images whose names begin alike, on average, so that these may be classes
 
 
 class Item(NamedTuple):
@@ -99,3 +105,19 @@ def table_hint(
         if suffix in UNREAD_SUFFIXES:
             return f'; labels in {suffix} files such as {name} are not read beside images: write them to labels.csv'
     return ''
+
+
+def names_hint(
+    source: Source,  # Files of the data set
+) -> str:
+    "Return what to do about classes in names of images (cat.0.jpg), for the end of an error message."
+    numbered = (NUMBERED.fullmatch(PurePosixPath(name).stem) for name in source.images)
+    counts = Counter(match[1] for match in numbered if match)
+    prefixes = [prefix for prefix, n in sorted(counts.items()) if n > 1 and not split_of(prefix)]
+    n_images = sum(counts[prefix] for prefix in prefixes)
+    if len(prefixes) < 2 or n_images < max(LEAST_PER_PREFIX * len(prefixes), len(source.images) / 2):
+        return ''
+    return (
+        f'; the names of the images begin with {listed(prefixes)}: if these are the classes, move the images into a '
+        'folder for each, or list them in a table labels.csv with the columns image and label'
+    )

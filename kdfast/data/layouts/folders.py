@@ -7,7 +7,7 @@ from typing import NamedTuple
 from kdfast.core.errors import KdfastError, listed
 from kdfast.data.files import list_folders
 from kdfast.data.formats import describe_suffix
-from kdfast.data.layouts.base import Item, Listing, Source, table_hint
+from kdfast.data.layouts.base import Item, Listing, Source, names_hint, table_hint
 from kdfast.data.layouts.folder_splits import (
     check_classes,
     check_inner,
@@ -223,6 +223,7 @@ def _class_only(source, images, splits):
         raise KdfastError(
             f'{source.path}: the names of the folders {listed(["/".join(folder) for folder in unused])} differ only in '
             f'the split, but there is no folder of a class in them{table_hint(source)}; {EXPECTED}; {IF_CLASSES}'
+            f'{names_hint(source)}'
         )
     check_unlike(source, places, splits, depth)
     check_no_lists(source)
@@ -230,7 +231,7 @@ def _class_only(source, images, splits):
         return places  # not the images directly in test/ beside folders of classes: they have no labels
     raise KdfastError(
         f'{source.path}: found {len(images):,} images, but no folder of a class, such as '
-        f'{"/".join(images[0])}{table_hint(source)}; {EXPECTED}'
+        f'{"/".join(images[0])}{table_hint(source)}; {EXPECTED}{names_hint(source)}'
     )
 
 
