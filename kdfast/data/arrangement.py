@@ -12,7 +12,10 @@ from kdfast.data.layouts.base import Item, Listing, Source, names_hint, table_hi
 from kdfast.data.layouts.splits import SPLIT_NAMES
 
 RARE = 1 / 10  # of the images of an average class: a class with fewer is rare
-MISSING = frozenset('nan <na> na n/a #n/a null none nil ? -'.split())  # how programs write that a label is missing
+MISSING = frozenset(
+    'nan <na> na n/a #n/a null none nil ? - unknown unlabeled unlabelled missing'.split()
+)  # how programs write that a label is missing
+UNLABELED = MISSING | frozenset('unknown unlabeled unlabelled missing'.split())  # of all test images
 NUMBER = re.compile(r'0*(\d+?)(\.0*)?')  # 1, 01 and 1.0
 SEPARATORS = re.compile(r'\s*[|;,/+&]\s*|\s+')  # between the labels of one image
 
@@ -64,7 +67,13 @@ def _labeled_splits(source, listing):
     Of several labels, an image may have none, except in a test split in which no image has any, as in a competition.
     Raises KdfastError for such a validation split.
     """
-    has_label = _label_test(listing.items)
+    unknown = _unknown_in_tests(listing.items)
+    if unknown:
+        source.notes.add(f'{unknown} is no label, because all test images have it, and no others', '')
+
+    def has_label(item):
+        return bool(item.label) and not (unknown and item.split == 'test')
+
     with_label = {item.split for item in listing.items if has_label(item)}
     valid = next((item for item in listing.items if item.split == 'valid'), None)
     if valid and 'valid' not in with_label:
@@ -83,12 +92,16 @@ def _labeled_splits(source, listing):
     return replace(listing, items=items)
 
 
-def _label_test(items):
-    "What tells whether an item has a label; -1 is none if it is the only one of the test split, and none of the others"
-    of_test = {item.label for item in items if item.split == 'test'}
-    of_others = {item.label for item in items if item.split != 'test'}
-    is_unknown = of_test <= {'', *UNKNOWN} and not of_others & set(UNKNOWN)
-    return lambda item: bool(item.label) and not (is_unknown and item.split == 'test')
+def _unknown_in_tests(items):
+    "What all test images with a label have instead of one, and no other images: -1, ? or unknown; empty if nothing"
+    names = {True: set(), False: set()}
+    for item in items:
+        names[item.split == 'test'].add(names_of(item.label))
+    of_tests = {name.casefold(): name for labels in names[True] for name in labels or ('',)}
+    of_tests.pop('', None)
+    of_others = {name.casefold() for labels in names[False] for name in labels}
+    is_unknown = of_tests.keys() <= set(UNKNOWN) or len(of_tests) == 1 and of_tests.keys() <= UNLABELED
+    return next(iter(of_tests.values()), '') if is_unknown and not of_others & of_tests.keys() else ''
 
 
 def _check_kind_of_labels(source, listing):
@@ -124,7 +137,7 @@ def _checked_classes(source, splits, listing):
         if untrained:
             raise KdfastError(
                 f'{source.path}: no training image of {listed(untrained)}, which the {SPLIT_NAMES[split]} images have: '
-                'add some, remove the class, or correct its name'
+                f'add some, remove the class, or correct its name{_unknown_hint(untrained, labels)}'
             )
     if len(train) < 2:
         hints = table_hint(source) + names_hint(source)
@@ -138,6 +151,11 @@ def _checked_classes(source, splits, listing):
         )
     _note_unusual_classes(source.notes, names, counts, source.several)
     return names
+
+
+def _unknown_hint(untrained, labels):
+    "What to do if all images of a split have one label that no training image has"
+    return f'; if {untrained[0]} means that the label is not known, leave the label empty' if len(labels) == 1 else ''
 
 
 def _check_known(source, known, counts):

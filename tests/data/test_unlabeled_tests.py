@@ -178,6 +178,27 @@ def test_a_test_split_without_labels_is_left_out(kind, missing, tmp_path):
     assert len(skipped) == 1 and skipped[0].startswith(f'skipped, test images without labels: {n} ('), data.notes
 
 
+@pytest.mark.parametrize('missing', ['?', 'unknown', 'N/A', 'Unlabeled'])
+@pytest.mark.parametrize('kind', sorted(FORMATS.keys() - {'columns', 'no_column', 'parquet_no_column', 'datasets'}))
+def test_one_word_for_missing_labels_of_tests(kind, missing, tmp_path, tmp_path_factory, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))  # equal images have the first notes
+    data = FORMATS[kind](tmp_path, rows(missing))
+    assert (len(data.train[1]), len(data.valid[1]), data.test) == (12, 4, None)
+    assert f'{missing} is no label, because all test images have it, and no others' in data.notes
+    assert 'skipped, test images without labels: 3 (' in ' '.join(data.notes)
+
+
+def test_a_word_for_missing_labels_that_other_images_have_is_a_class(tmp_path):
+    table = [(name, 'unknown' if i == 0 else label, split) for i, (name, label, split) in enumerate(rows('unknown'))]
+    data = write_csv(tmp_path, table)
+    assert data.classes == ['cat', 'dog', 'unknown'] and len(data.test[1]) == 3
+
+
+def test_another_word_that_all_test_images_have_is_refused_with_what_to_do(tmp_path):
+    with pytest.raises(KdfastError, match='no training image of later.*if later means that .* not known, leave'):
+        write_csv(tmp_path, rows('later'))
+
+
 @pytest.mark.parametrize('split', ['train', 'valid'])
 @pytest.mark.parametrize('kind', sorted(FORMATS.keys() - {'no_column', 'parquet_no_column'}))
 def test_another_split_without_labels_is_refused(kind, split, tmp_path):
