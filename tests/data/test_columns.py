@@ -1,11 +1,13 @@
 "Columns, names and splits as people and programs write them in tables."
 
+import pandas as pd
 import pytest
 from conftest import CLASSES, draw
 from table_files import copy_to_class_folders, make_table_folder, write_labels
 
 from kdfast.core.errors import KdfastError
 from kdfast.data import load
+from kdfast.data.from_python import from_frame
 
 
 @pytest.fixture
@@ -210,3 +212,48 @@ def test_broken_rows_can_be_skipped(folder):
     assert (len(found.train[1]), len(found.valid[1])) == (9, 6) and any(
         note.startswith('skipped, rows that cannot be read: 2 (line 17: there is no file') for note in found.notes
     )
+
+
+@pytest.mark.parametrize('kind', ['table', 'frame'])
+@pytest.mark.parametrize(
+    'column,cells,found',
+    [
+        ('split', ['fold0', 'fold1'], "'fold0' in column split: expected train, valid or test"),
+        ('split', ['train', 'test', 'train', ''], "'' in column split: expected train, valid or test"),
+        ('subset', ['train', 'test', 'train', ''], "'' in column subset: expected train, valid or test"),
+        ('is_valid', ['0', '1', '0', ''], "'' in column is_valid: expected true or false"),
+    ],
+)
+def test_cells_that_are_no_splits_are_refused_with_what_to_do(tmp_path, column, cells, found, kind):
+    draw(tmp_path / 'photos', 12, seed=0)
+    names = [file.relative_to(tmp_path / 'photos').as_posix() for file in sorted((tmp_path / 'photos').rglob('*.png'))]
+    n = len(names)
+    part = ['test' if i % 4 == 3 else 'train' for i in range(n)]
+    content = {'name': names, 'label': [name[:3] for name in names], column: [cells[i % len(cells)] for i in range(n)]}
+    frame = pd.DataFrame(content | dict(part=part))
+
+    def read(frame, **options):
+        if kind == 'frame':
+            return from_frame(frame, tmp_path / 'photos', **options)
+        frame.to_csv(tmp_path / 'photos' / 'labels.csv', index=False)
+        return load(str(tmp_path / 'photos'), **options)
+
+    with pytest.raises(KdfastError) as e:
+        read(frame)
+    assert found in e.value.message
+    advice = f'; splits are read from column {column}: choose another with --columns split=…, or rename {column}'
+    assert e.value.message.endswith(advice)
+    assert len(read(frame, columns='split=part').valid[1]) == part.count('test')
+    read(frame.rename(columns={column: 'fold id'}))
+
+
+def test_two_columns_of_splits_are_refused_with_what_to_do(tmp_path):
+    draw(tmp_path / 'photos', 4, seed=0)
+    names = [file.relative_to(tmp_path / 'photos').as_posix() for file in sorted((tmp_path / 'photos').rglob('*.png'))]
+    rows = [f'{name},{name[:3]},{"test" if i % 4 == 3 else "train"},train' for i, name in enumerate(names)]
+    (tmp_path / 'photos' / 'labels.csv').write_text('\n'.join(['name,label,split,subset', *rows]))
+    with pytest.raises(KdfastError, match='found split and subset: .* choose with --columns split=…$'):
+        load(str(tmp_path / 'photos'))
+    found = load(str(tmp_path / 'photos'), columns='split=split')
+    assert len(found.valid[1]) == len(names) // 4
+    assert 'columns that are not used beside split: 1 (subset)' in found.notes

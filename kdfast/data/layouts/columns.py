@@ -80,6 +80,16 @@ class Columns:
             return None, ''
         return split_in_cell(cells[self.split], self.header[self.split], self.splits)
 
+    def hint(
+        self,
+        problems: list[str],  # Of rows
+    ) -> str:
+        "Return what to do about cells that are no splits, for the end of a message; empty if none is."
+        if self.split is None or not any(f'in column {self.header[self.split]}: expected' in one for one in problems):
+            return ''
+        column = self.header[self.split]
+        return f'; splits are read from column {column}: choose another with --columns split=…, or rename {column}'
+
 
 def usual_labels(
     columns: list[str],  # Names of the columns that may hold labels
@@ -159,10 +169,10 @@ class _ColumnChooser:
         splits = {} if split is None else splits_of_cells(self.cells(split))
         return Columns(self.taken['name'], self.taken['label'], split, self.header, splits=splits)
 
-    def error(self, problem):
+    def error(self, problem, choice='name=…,label=…'):
         return KdfastError(
             f'{self.table.where}, line 1: {problem}; the columns are {listed(self.header) or "missing"}: '
-            'choose with --columns name=…,label=…'
+            f'choose with --columns {choice}'
         )
 
     def free(self):
@@ -201,7 +211,7 @@ class _ColumnChooser:
         "The only column with a known name whose cells are splits; None if there is none"
         known = [i for i in self.free() if self.names[i] in SPLIT_COLUMNS and self.holds_splits(i)]
         if len(known) > 1:
-            raise self.error(f'found {self.listed(known)}: expected one column of splits')
+            raise self.error(f'found {self.listed(known)}: expected one column of splits', 'split=…')
         return known[0] if known else None
 
     def holds_splits(self, i):

@@ -176,7 +176,8 @@ def list_frame(
             items.append(Item(name, split, label, partial(open, folder / name, 'rb')))
         seen.add(name)
     if problems:
-        raise KdfastError(f'{table.where}: {listed(problems_by_kind(problems), "; ")}')
+        hint = columns.hint([problem for _, problem, _ in problems])
+        raise KdfastError(f'{table.where}: {listed(problems_by_kind(problems), "; ")}{hint}')
     return Listing('images by a DataFrame', items)
 
 

@@ -75,7 +75,8 @@ class TableReader:
                 if not self.index.is_complete(cell, name, row.image):
                     completed.append((self.index.is_outside(cell), row.image))
         if problems:
-            raise KdfastError(f'{table.where}: {listed(problems_by_kind(problems), "; ")}')
+            hint = columns.hint([problem for _, problem, _ in problems])
+            raise KdfastError(f'{table.where}: {listed(problems_by_kind(problems), "; ")}{hint}')
         for outside, image in completed:
             how = 'by a path elsewhere, and found by its last parts' if outside else 'without their folder or suffix'
             self.source.notes.add(f'named in the table {how}', image)
@@ -229,7 +230,8 @@ def note_columns(
         if i in (columns.name, columns.split, *labels):
             continue
         if normalize_name(name) in SPLIT_COLUMNS:
-            notes.add('columns that are not used, because they do not say train, valid or test', name)
+            beside = '' if columns.split is None else f' beside {columns.header[columns.split]}'
+            notes.add(f'columns that are not used{beside or ", because they do not say train, valid or test"}', name)
         if normalize_name(name) == 'id' and not is_usual:
             notes.add(f'columns that are not used beside {listed([columns.header[n] for n in labels])}', name)
 
