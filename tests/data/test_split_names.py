@@ -83,7 +83,8 @@ def test_folders_that_differ_in_the_split(tmp_path, pair, form):
 
 def assert_note_if_joined(found, pair):
     said = [note for note in found.notes if note.startswith('taken for splits')]
-    assert len(said) == (pair in JOINED) and all(any(name in note for name in pair) for note in said), found.notes
+    assert len(said) == (pair in JOINED) and all(name in note for name in pair for note in said), found.notes
+    assert not said or ' is training' in said[0] and (' is test' in said[0] or ' is validation' in said[0])
 
 
 @pytest.mark.parametrize('names', [('trainset', 'valset'), ('trainimages', 'testdata'), ('imgstrain', 'validation')])

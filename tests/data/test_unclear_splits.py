@@ -31,6 +31,9 @@ def test_cells_of_a_column_of_splits(tmp_path, pair, column):
     found = load(str(tmp_path / 'pets'))
     assert counts(found) == [12, 8]
     assert_note_if_joined(found, pair)
+    for note in found.notes if pair in JOINED else ():
+        assert 'taken for splits' not in note or f'(otherwise rename column {column}, or choose' in note
+        assert 'folder' not in note.partition('(otherwise')[2]
     frame = pd.read_csv(tmp_path / 'pets' / 'labels.csv')
     frame['name'] = [f'images/{label}/{name}' for name, label in zip(frame.name, frame.label)]
     found = from_frame(frame, tmp_path / 'pets', name=f'{pair[0]} {column}')

@@ -72,7 +72,8 @@ def read(
         check_classes(source, labels, sorted(used & splits.keys()))
         note_named_like_splits(source, labels)
         note_together(source, {folder: splits[folder] for folder in used & splits.keys()})
-    note_joined({'/'.join(folder): splits[folder] for folder in sorted(used & splits.keys())}, source.notes)
+    joined = {'/'.join(folder): splits[folder] for folder in sorted(used & splits.keys())}
+    note_joined(joined, source.notes, 'rename them, or put folders of classes into a folder train/')
     return _listing(source, images, places, layout, splits)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import PurePath, PurePosixPath
 
-from kdfast.core.errors import KdfastError
+from kdfast.core.errors import KdfastError, listed
 from kdfast.core.notes import Notes
 
 SPLIT_NAMES = dict(train='training', valid='validation', test='test')  # in messages
@@ -26,10 +26,7 @@ FILLER_WORDS = frozenset(
 AFFIXES = frozenset('de re pre over under s er ers ed ee ees able ability'.split())
 WORD = re.compile(r'[A-Z]?[a-z]+|[A-Z]+')
 WORD_OR_NUMBER = re.compile(rf'{WORD.pattern}|\d+')
-JOINED_NOTE = (
-    'taken for splits, because their names differ in nothing else (otherwise rename them, or put folders of classes '
-    'into a folder train/)'
-)
+JOINED_NOTE = 'taken for splits, because their names differ in nothing else'
 SHARD = re.compile(r'\d+[-_]of[-_]\d+')  # 00000-of-00002
 
 
@@ -192,13 +189,19 @@ def _has_word_of_split(name):
 
 
 def note_joined(
-    splits: Mapping[str, str | None],  # By the path of a folder or a file
+    splits: Mapping[str, str | None],  # By the path of a folder or a file, or by a cell
     notes: Notes,  # Receives the note
+    otherwise: str = 'rename them',  # What to do if they are no splits
 ):
     "Add a note on splits whose word is joined to another one: petstrain and petstest."
-    for path, split in splits.items():
-        if split and not any(map(_has_word_of_split, PurePosixPath(path).parts)):
-            notes.add(JOINED_NOTE, f'{path}: {SPLIT_NAMES[split]}')
+    joined = {
+        path: SPLIT_NAMES[split]
+        for path, split in splits.items()
+        if split and not any(map(_has_word_of_split, PurePosixPath(path).parts))
+    }
+    if joined:
+        found = listed([f'{path} is {name}' for path, name in joined.items()])
+        notes.add(f'{JOINED_NOTE} (otherwise {otherwise}): {found}', '')
 
 
 def find_folder_splits(

@@ -199,7 +199,8 @@ def usable_splits(
         )
     if not found or all(of_image.split != 'train' for of_image in found.values()):
         return {}
-    note_joined({folder: split for split, folder in found.values()}, notes)
+    otherwise = 'rename them, or add a column split to the table'
+    note_joined({folder: split for split, folder in found.values()}, notes, otherwise)
     return {name: of_image.split for name, of_image in found.items()}
 
 
@@ -221,7 +222,9 @@ def note_columns(
     notes: Notes,  # Receives the notes
 ):
     "Add notes on joined names of splits, lists of 0 and 1, and columns that are not used."
-    note_joined(columns.splits, notes)
+    if columns.split is not None:
+        column = columns.header[columns.split]
+        note_joined(columns.splits, notes, f'rename column {column}, or choose another with --columns split=…')
     if columns.indicators:
         notes.add(INDICATORS_NOTE, '')
     labels = [columns.label] if isinstance(columns.label, int) else columns.label
