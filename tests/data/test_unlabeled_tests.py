@@ -134,6 +134,33 @@ def write_arrays(folder, table):
     return load(str(folder / 'pets.npz'))
 
 
+def write_arrays_without_labels(folder, split, form, suffix):
+    labels, of_split = numbers(rows(-1)), {name: np.array(SPLITS) == name for name in ('train', 'valid', 'test')}
+    arrays = {form.format(role='x', split=name): PIXELS[which] for name, which in of_split.items()}
+    arrays |= {form.format(role='y', split=name): labels[which] for name, which in of_split.items() if name != split}
+    if suffix == '.npz':
+        np.savez(folder / 'pets.npz', **arrays)
+        return folder / 'pets.npz'
+    for name, array in arrays.items():
+        np.save(folder / f'{name}.npy', array)
+    return folder
+
+
+@pytest.mark.parametrize('suffix', ['.npz', '.npy'])
+@pytest.mark.parametrize('form', ['{role}_{split}', '{split}_{role}', 'pets_{role}_{split}_0'])
+def test_arrays_of_images_without_labels(tmp_path, form, suffix):
+    (tmp_path / 'test').mkdir()
+    data = load(str(write_arrays_without_labels(tmp_path / 'test', 'test', form, suffix)))
+    assert (len(data.train[1]), len(data.valid[1]), data.test) == (12, 4, None)
+    name = form.format(role='x', split='test')
+    assert [note for note in data.notes if 'skipped' in note] == [
+        f'skipped, test images without labels: 1 ({name}.npy)'
+    ]
+    (tmp_path / 'valid').mkdir()
+    with pytest.raises(KdfastError, match='no validation image has a label .* label them, or leave them out'):
+        load(str(write_arrays_without_labels(tmp_path / 'valid', 'valid', form, suffix)))
+
+
 def make_pairs(folder, table):
     labels, parts = numbers(table), (slice(0, 12), slice(12, 16), slice(16, 19))
     return from_arrays(*((PIXELS[part], labels[part]) for part in parts), classes=['0', '1'])

@@ -1,6 +1,7 @@
 "Find which arrays hold images and which hold their labels, by their names."
 
 import re
+from collections import defaultdict
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -57,10 +58,32 @@ def find_pairs(
         folders[split], pairs[split] = folder, _paired(source, chosen['images'], chosen['labels'])
         used |= {name for pair in pairs[split] for name in pair}
     note_joined({name: split for split, parts in pairs.items() for pair in parts for name in pair}, source.notes)
+    unlabeled = _test_images_alone(source, pairs)
     for name in _array_names(source):
-        if name not in used:
+        if name in unlabeled:
+            source.notes.add('skipped, test images without labels', name)
+        elif name not in used:
             source.notes.add('skipped, arrays that are no pair of images and labels', name)
     return pairs
+
+
+def _test_images_alone(source, pairs):
+    "Names of arrays of test images without labels, called like those with labels. Raises KdfastError for validation"
+
+    def other_words(name):
+        return [word for word in _words(PurePosixPath(name).stem) if not word.isdigit() and not split_of(word)]
+
+    alike = [other_words(images) for parts in pairs.values() for images, _ in parts]
+    alone = defaultdict(list)
+    for (split, _), roles in _by_split_and_folder(source).items():
+        if roles.keys() == {'images'} and split not in pairs:
+            alone[split] += [array.name for array in roles['images'] if other_words(array.name) in alike]
+    if alone['valid']:
+        raise KdfastError(
+            f'{source.path}: no validation image has a label (such as those in {alone["valid"][0]}): label them, or '
+            'leave them out'
+        )
+    return alone['test']
 
 
 def _array_names(source):
