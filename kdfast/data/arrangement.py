@@ -12,10 +12,8 @@ from kdfast.data.layouts.base import Item, Listing, Source, names_hint, table_hi
 from kdfast.data.layouts.splits import SPLIT_NAMES
 
 RARE = 1 / 10  # of the images of an average class: a class with fewer is rare
-MISSING = frozenset(
-    'nan <na> na n/a #n/a null none nil ? - unknown unlabeled unlabelled missing'.split()
-)  # how programs write that a label is missing
-UNLABELED = MISSING | frozenset('unknown unlabeled unlabelled missing'.split())  # of all test images
+MISSING = frozenset('nan <na> na n/a #n/a null none nil ? -'.split())  # how programs write that a label is missing
+UNLABELED = MISSING | frozenset('unknown unlabeled unlabelled missing'.split())  # how all labels of a test split may be
 NUMBER = re.compile(r'0*(\d+?)(\.0*)?')  # 1, 01 and 1.0
 SEPARATORS = re.compile(r'\s*[|;,/+&]\s*|\s+')  # between the labels of one image
 
