@@ -60,7 +60,7 @@ def refuse_empty(
 ):
     "Raise KdfastError for a value without a character that is seen."
     if not value.strip():
-        found = f"is {value!r}, which is blank" if value else 'is empty'
+        found = f'is {value!r}, which is blank' if value else 'is empty'
         raise KdfastError(f'{name} {found}: give it a value{"" if required else ", or leave it out"}')
 
 
