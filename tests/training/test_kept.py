@@ -13,7 +13,7 @@ from rich.console import Console
 
 from kdfast.core.errors import Diverged, KdfastError
 from kdfast.report.summary import run_summary
-from kdfast.report.tables import run_table
+from kdfast.report.tables import run_view
 from kdfast.runs.find import find_runs
 from kdfast.runs.recipes import find_recipe
 from kdfast.runs.run_dir import RunDir
@@ -165,7 +165,7 @@ def test_the_list_of_runs_has_reasons(tmp_path):
         make(tmp_path, 'exp2', 1, status='diverged'),
     )
     console = Console(width=100, record=True, file=open('/dev/null', 'w'))
-    console.print(run_table(find_runs(tmp_path)))
+    console.print(*run_view(find_runs(tmp_path), console.width))
     lines = console.export_text().splitlines()
     assert 'reason' in lines[0] and [line.split()[-2:] for line in lines[2:]] == [['no', 'luck']] * 2
 
