@@ -77,9 +77,10 @@ class Teacher:
         """Compute the outputs of a batch before the student does, whose activations take no memory yet.
 
         Only on a CPU: on a GPU, both are replayed in the order in which they were captured. A recurrent network is
-        left to the call, because it would advance twice if the batch changes.
+        left to the call, because it would advance twice if the batch changes; so are inputs such as dictionaries, in
+        which a change would not be seen.
         """
-        if not self.recurrent and all(x.device.type == 'cpu' for x in xb if isinstance(x, Tensor)):
+        if not self.recurrent and all(isinstance(x, Tensor) and x.device.type == 'cpu' for x in xb):
             outputs = self.outputs(xb)
             self.prepared = xb, self.state(xb), outputs
 

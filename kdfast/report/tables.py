@@ -189,7 +189,8 @@ def run_view(
     below = [
         Text(f'{folder.data}: {text}' if several else text)
         for folder in folders
-        for text in unfinished_texts([folder] if folder.path in reasons else [])
+        if folder.path in reasons
+        for text in unfinished_texts([folder])
     ]
     return [run_table(folders, {}), Text(), *below]
 

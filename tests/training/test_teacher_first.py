@@ -21,6 +21,7 @@ from kdfast.distill.distill import Distill
 from kdfast.distill.losses.features import at_loss
 from kdfast.distill.losses.logits import dist_loss
 from kdfast.distill.match import Match
+from kdfast.distill.teacher import Teacher
 from kdfast.training.learner import RunLearner
 
 WAYS = dict(
@@ -138,6 +139,30 @@ def test_so_are_those_of_losses_between_layers(change):
         for kind in (Learner, RunLearner)
     )
     assert equal(last, first)
+
+
+def test_a_change_within_a_dictionary_is_seen():
+    class OfDictionaries(nn.Sequential):
+        def forward(self, batch):
+            return super().forward(batch['x'])
+
+    network, xb = OfDictionaries(*net(8)).eval(), ({'x': torch.rand(2, 3, 8, 8)},)
+    teacher = Teacher(network, net(4))
+    for _ in range(2):
+        teacher.prepare(xb)
+        xb[0]['x'].mul_(0.5)
+        torch.testing.assert_close(teacher(xb)[0], network(*xb).detach())
+    teacher.leave()
+
+
+@torch.inference_mode()
+def test_another_batch_is_seen_also_if_tensors_count_no_versions():
+    network = net(8).eval()
+    teacher, one, other = Teacher(network, net(4)), (torch.rand(2, 3, 8, 8),), (torch.rand(2, 3, 8, 8),)
+    for xb in (one, other):
+        teacher.prepare(one)
+        torch.testing.assert_close(teacher(xb)[0], network(*xb))
+    teacher.leave()
 
 
 @pytest.mark.parametrize('kind', [Learner, RunLearner])
