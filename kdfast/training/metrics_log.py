@@ -116,7 +116,7 @@ class MetricsLog(FitCallback):
         return losses | (dict(accuracy=(pred.argmax(-1) == y).sum()) if 'hard' in losses and labelled else {})
 
     def before_step(self):
-        gradients = [p.grad for p, *_ in self.opt.all_params() if p.grad is not None]
+        gradients = [p.grad for params in self.opt.param_lists for p in params if p.grad is not None]
         if not self.active or self.last is None or not gradients:
             return
         self.last.values[GRADIENT] = get_total_norm(gradients)

@@ -1,16 +1,16 @@
 """Precision of fits: float32 or bfloat16; by default bfloat16 if the hardware has instructions for it."""
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from fastai.torch_core import to_float
-from torch import nn
+from torch import Tensor, nn
 
 from kdfast.core.errors import KdfastError
 from kdfast.distill.fit import FitCallback
 from kdfast.models.inference import is_compiled
 from kdfast.training.devices import device_name
-from kdfast.training.row_gradient import join_rows, restore_rows
+from kdfast.training.row_gradient import convolve
 
 
 class Bfloat16(FitCallback):
@@ -34,11 +34,21 @@ class Bfloat16(FitCallback):
         self.before = autocast_state(self.device.type)
         use_bfloat16(self.device)
         if self.training and self.device.type == 'cpu':
-            self.convolutions = [module for module in self.model.modules() if isinstance(module, nn.Conv2d)]
-            self.hooks = [hook for conv in self.convolutions for hook in add_float32_hooks(conv)]
-            if has_amx() and not is_compiled(self.model):
-                for conv in self.convolutions:
-                    join_rows(conv)
+            self.prepare([module for module in self.model.modules() if isinstance(module, nn.Conv2d)])
+
+    def prepare(
+        self,
+        convolutions: list[nn.Conv2d],  # Of the model
+    ):
+        "Let convolutions compute as `compute` does, during a step; by slower hooks those with methods of their own."
+        self.hooks, self.convolutions, compiled = [], [], is_compiled(self.model)
+        for conv in convolutions:
+            left_alone = compiled or overrides(conv, '_conv_forward')
+            if left_alone or overrides(conv, 'forward'):
+                self.hooks += add_float32_hooks(conv)
+            if not left_alone:
+                self.convolutions.append(conv)
+                vars(conv)['_conv_forward'] = partial(compute, conv)
 
     def after_pred(self):
         self.learn.pred = to_float(self.pred)
@@ -54,10 +64,31 @@ class Bfloat16(FitCallback):
         for hook in self.hooks:
             hook.remove()
         for conv in self.convolutions:
-            restore_rows(conv)
+            vars(conv).pop('_conv_forward', None)
         if self.before:
             restore_autocast(self.before)
         self.hooks, self.convolutions, self.before = (), (), None
+
+
+def overrides(
+    conv: nn.Conv2d,  # Of any class
+    method: str,  # Of nn.Conv2d
+) -> bool:
+    "Return whether a convolution, or its class, has a method of its own."
+    return method in vars(conv) or getattr(type(conv), method) is not getattr(nn.Conv2d, method)
+
+
+def compute(
+    conv: nn.Conv2d,  # The convolution
+    x: Tensor,  # (n, channels, height, width)
+    weight: Tensor,  # Of the convolution
+    bias: Tensor | None,  # Of the convolution
+) -> Tensor:  # (n, channels, height, width)
+    "Convolve as `Conv2d._conv_forward` does: in float32 where it must, with a faster gradient where there is one."
+    if torch.is_autocast_enabled(x.device.type) and sees_padding_alone(conv, x.shape[-2:]):
+        with torch.autocast(x.device.type, enabled=False):
+            return nn.Conv2d._conv_forward(conv, x.float(), weight, bias)
+    return convolve(conv, x, weight, bias) if has_amx() else nn.Conv2d._conv_forward(conv, x, weight, bias)
 
 
 in_float32 = set()  # convolutions that are being computed in float32 now
@@ -105,9 +136,15 @@ def sees_padding_alone(
     "Return whether some weights cover only padding at every position: small images, large kernels."
     # With 'same' or 'valid', every weight covers a pixel somewhere if the image is as large as the kernel
     padding = (0, 0) if isinstance(conv.padding, str) else conv.padding
-    return any(
-        covers_padding_alone(*side) for side in zip(shape, conv.kernel_size, conv.stride, padding, conv.dilation)
-    )
+    return cover_padding_alone(tuple(shape), conv.kernel_size, conv.stride, padding, conv.dilation)
+
+
+@lru_cache(None)
+def cover_padding_alone(
+    *sizes,  # As of `covers_padding_alone`, each a pair
+) -> bool:
+    "Return whether some weights cover nothing but padding; each size is that of the rows and of the columns."
+    return any(covers_padding_alone(*side) for side in zip(*sizes))
 
 
 @lru_cache(None)

@@ -8,8 +8,6 @@ AMX sums 32 products at once; oneDNN gives it the pixels of one row, so that wit
 spent on zeros. Images side by side, with columns of zeros between them, have the same sum and long rows.
 """
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
@@ -21,20 +19,6 @@ CHANNELS = 100  # and the least in·out channels for it, per squared length; bot
 convolution_backward = torch.ops.aten.convolution_backward
 
 
-def join_rows(
-    conv: nn.Conv2d,  # Until `restore_rows`
-):
-    "Let a convolution compute its weight gradient from joined images where that is faster."
-    vars(conv)['_conv_forward'] = partial(convolve, conv)
-
-
-def restore_rows(
-    conv: nn.Conv2d,  # After `join_rows`
-):
-    "Let a convolution compute as PyTorch does."
-    vars(conv).pop('_conv_forward', None)
-
-
 def convolve(
     conv: nn.Conv2d,  # Whose geometry is used
     x: Tensor,  # (n, channels, height, width)
@@ -43,7 +27,7 @@ def convolve(
 ) -> Tensor:  # (n, channels, height, width)
     "Convolve as `Conv2d._conv_forward` does."
     if not is_faster(conv, x, weight):
-        return type(conv)._conv_forward(conv, x, weight, bias)
+        return nn.Conv2d._conv_forward(conv, x, weight, bias)
     half = [None if t is None else t.to(torch.bfloat16) for t in (x, weight, bias)]  # as autocast does
     return Convolution.apply(*half, conv.stride, conv.padding, conv.dilation)
 
@@ -55,17 +39,17 @@ def is_faster(
 ) -> bool:
     "Return whether a weight gradient in bfloat16 is faster with joined images."
     return (
-        torch.is_autocast_enabled('cpu')
+        x.dim() == 4
+        and conv.kernel_size[1] > 1
+        and not isinstance(conv.padding, str)
+        and output_width(x.shape[3], conv) <= min(SHORT, (conv.in_channels * conv.out_channels / CHANNELS) ** 0.5)
+        and conv.padding_mode == 'zeros'
+        and conv.groups == 1
+        and torch.is_autocast_enabled('cpu')
         and torch.get_autocast_dtype('cpu') == torch.bfloat16
         and torch.is_grad_enabled()
         and weight.requires_grad
         and x.device.type == 'cpu'
-        and x.dim() == 4
-        and conv.groups == 1
-        and conv.kernel_size[1] > 1
-        and not isinstance(conv.padding, str)
-        and conv.padding_mode == 'zeros'
-        and output_width(x.shape[3], conv) <= min(SHORT, (conv.in_channels * conv.out_channels / CHANNELS) ** 0.5)
         and not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()
     )
