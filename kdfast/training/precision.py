@@ -40,7 +40,7 @@ class Bfloat16(FitCallback):
         self,
         convolutions: list[nn.Conv2d],  # Of the model
     ):
-        "Let convolutions compute as `compute` does, during a step; by slower hooks those with methods of their own."
+        "Let convolutions compute as `compute` does; those with methods of their own by slower hooks."
         self.hooks, self.convolutions, compiled = [], [], is_compiled(self.model)
         for conv in convolutions:
             left_alone = compiled or overrides(conv, '_conv_forward')
@@ -84,7 +84,7 @@ def compute(
     weight: Tensor,  # Of the convolution
     bias: Tensor | None,  # Of the convolution
 ) -> Tensor:  # (n, channels, height, width)
-    "Convolve as `Conv2d._conv_forward` does: in float32 where it must, with a faster gradient where there is one."
+    "Convolve as `Conv2d` does: in float32 where it must, with a faster gradient where it can."
     if torch.is_autocast_enabled(x.device.type) and sees_padding_alone(conv, x.shape[-2:]):
         with torch.autocast(x.device.type, enabled=False):
             return nn.Conv2d._conv_forward(conv, x.float(), weight, bias)
@@ -143,7 +143,7 @@ def sees_padding_alone(
 def cover_padding_alone(
     *sizes,  # As of `covers_padding_alone`, each a pair
 ) -> bool:
-    "Return whether some weights cover nothing but padding; each size is that of the rows and of the columns."
+    "Return whether some weights cover nothing but padding."
     return any(covers_padding_alone(*side) for side in zip(*sizes))
 
 
