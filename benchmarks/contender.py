@@ -306,13 +306,13 @@ def Clock(Callback):
         order = -100
 
         def before_train(self):
-            self.began = perf_counter()
+            self.began, self.whole = perf_counter(), None
 
         def after_train(self):
             self.training = perf_counter() - self.began
 
         def after_epoch(self):
-            self.whole = perf_counter() - self.began
+            self.whole = self.whole or perf_counter() - self.began  # not of the evaluation after training
 
     return Clocked()
 
