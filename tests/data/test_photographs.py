@@ -11,8 +11,8 @@ from PIL import Image
 from kdfast.runs.run_dir import RunDir
 from kdfast.runs.upstream_paths import upstream_entries
 
-SIZE = 72
-LAYERS = 'layer2:blocks.1'  # both 9×9
+SIZE = 48
+LAYERS = 'stage2:blocks.1'  # both 6×6
 
 
 @pytest.fixture(scope='module')
@@ -34,7 +34,7 @@ def photos(tmp_path_factory):
 def runs(photos, kdfast, tmp_path_factory):
     runs = tmp_path_factory.mktemp('runs')
     common = ['--data', photos, '--size', SIZE, '--runs', runs]
-    done = kdfast('run', 'teacher', '--network', 'torchvision:resnet18', '--epochs', 4, '--lr', 0.02, *common)
+    done = kdfast('run', 'teacher', '--network', 'torchvision:shufflenet_v2_x0_5', '--epochs', 4, '--lr', 0.02, *common)
     assert done.status == 0 and f'next  kdfast run baseline --data {photos}' in done.out, (
         done.err
     )  # and not a teacher of other arguments
@@ -64,7 +64,7 @@ def test_every_stage_is_finished(runs):
     assert all(folder.finished and not folder.problems() for folder in runs.values())
     assert upstream_entries(runs['exp1'])[0]['sha256'] == runs['teacher'].files['weights.safetensors']
     hint = runs['hint'].result['hint']
-    assert hint['hint_shape'] == [128, 9, 9] and hint['guided_shape'][1:] == [9, 9] and hint['matrix']
+    assert hint['hint_shape'] == [48, 6, 6] and hint['guided_shape'][1:] == [6, 6] and hint['matrix']
 
 
 def test_front_is_frozen_in_exp1_and_trained_in_exp2(runs):

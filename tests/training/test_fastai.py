@@ -14,7 +14,9 @@ from fastai.vision.all import (
     ImageDataLoaders,
     MixUp,
     ProgressCallback,
+    ResBlock,
     SaveModelCallback,
+    XResNet,
     accuracy,
     aug_transforms,
     load_learner,
@@ -38,10 +40,15 @@ def dls(images):
     return ImageDataLoaders.from_folder(images, valid='valid', bs=12, num_workers=0, batch_tfms=aug_transforms(size=32))
 
 
+def narrow(pretrained):
+    "A small residual network of fastai"
+    return XResNet(ResBlock, 1, [1, 1, 1, 1], widen=0.25)
+
+
 @pytest.fixture
 def learn(dls, tmp_path):
     torch.manual_seed(0)
-    learn = vision_learner(dls, resnet18, pretrained=False, normalize=False, metrics=accuracy, path=tmp_path)
+    learn = vision_learner(dls, narrow, pretrained=False, normalize=False, metrics=accuracy, path=tmp_path)
     learn.remove_cbs(ProgressCallback)
     learn.logger = noop
     return learn
@@ -123,26 +130,28 @@ def test_an_export_holds_no_teacher(learn, teacher, kind, tmp_path):
 
 
 def test_a_learner_is_taken_where_a_network_is_meant_and_an_architecture_is_not(learn, dls):
-    other = vision_learner(dls, resnet18, pretrained=False, normalize=False)
+    other = vision_learner(dls, narrow, pretrained=False, normalize=False)
     assert Distill(other).teacher is other.model and Match(other, at_loss).teacher is other.model
     with pytest.raises(TypeError, match='found the function resnet18; call it first'):
         Distill(resnet18)
 
 
 def test_stage_one_on_any_learner_then_a_front_that_is_held_still(learn, teacher):
-    "vision_learner's body is the Sequential 0, its head 1; layer 0.5 is resnet18's second stage"
+    "vision_learner's body is the Sequential 0, its head 1; layer 0.5 is the second stage"
     start = copy(learn.model)
     stage_one = learn.fit_hint(2, teacher, hint='stage2', guided='0.5', lr_max=3e-3)
     losses = [row[0] for row in stage_one.recorder.values]
     now = copy(learn.model)
     moved = {name.split('.')[0] + '.' + name.split('.')[1] for name in now if not (now[name] == start[name]).all()}
-    assert losses[-1] < losses[0] and moved == {'0.0', '0.1', '0.4', '0.5'}
+    assert losses[-1] < losses[0] and moved == {'0.0', '0.1', '0.2', '0.4', '0.5'}
     learn.freeze()
     learn.fit_one_cycle(1, 1e-2, cbs=[Distill(teacher), BnFreeze()])
     after = copy(learn.model)
 
     def part(state, inside):
-        return {name: t for name, t in state.items() if (name.startswith(('0.0', '0.1', '0.4', '0.5'))) == inside}
+        return {
+            name: t for name, t in state.items() if (name.startswith(('0.0', '0.1', '0.2', '0.4', '0.5'))) == inside
+        }
 
     assert equal(part(now, True), part(after, True)) and not equal(part(now, False), part(after, False))
     learn.unfreeze()
@@ -153,5 +162,5 @@ def test_stage_one_on_any_learner_then_a_front_that_is_held_still(learn, teacher
 def test_stage_one_names_a_layer_that_is_not_there_and_shapes_that_do_not_meet(learn, teacher):
     with pytest.raises(KdfastError, match='has no layer stage9'):
         learn.fit_hint(1, teacher, hint='stage9', guided='0.5')
-    with pytest.raises(KdfastError, match='no regressor maps guided features 512×1×1 to a hint 48×4×4'):
+    with pytest.raises(KdfastError, match='no regressor maps guided features 128×1×1 to a hint 48×4×4'):
         learn.fit_hint(1, teacher, hint='stage2', guided='0.7')
