@@ -20,6 +20,7 @@ os.environ.setdefault(
 )  # tests compare bits, which a CPU reproduces; for GPUs: benchmarks/gpu.py
 os.environ['OMP_NUM_THREADS'] = '1'  # small tensors; equal weights for any number of cores
 os.environ['MKL_NUM_THREADS'] = '1'
+os.fsync = lambda descriptor: None  # tests end processes, not the machine; it would take a tenth of their time
 warnings.filterwarnings('ignore', category=FutureWarning, module='torch')
 CLASSES = ['ape', 'bee', 'cat']
 
