@@ -131,7 +131,7 @@ def check_loads(
         return  # built by the recipe itself: it cannot be built again
     name = network.build_info['network']
     loaded = load_network(run.folder)
-    x = run.dls.valid.one_batch()[0].cpu()
+    x = run.dls.valid.one_batch()[0].cpu().as_subclass(torch.Tensor)  # as in training
     with torch.no_grad():
         torch.manual_seed(0)
         expected = network.cpu().eval()(x)

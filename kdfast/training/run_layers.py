@@ -2,7 +2,7 @@
 
 from functools import cached_property, partial
 
-from torch import nn
+from torch import Tensor, nn
 
 from kdfast.core.errors import KdfastError
 from kdfast.distill.regressor import regressor
@@ -40,7 +40,7 @@ class RunLayers:
     @cached_property
     def xb(self):
         "A few images, to compute the shapes of layers"
-        return self.dls.one_batch()[0][:8]
+        return self.dls.one_batch()[0][:8].as_subclass(Tensor)  # as in training
 
     def fronts(
         self,
