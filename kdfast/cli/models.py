@@ -89,7 +89,7 @@ def export(
 @app.command(rich_help_panel=MODELS)
 def predict(
     run: Annotated[str, typer.Argument(help='A recipe that has been run, a run directory, or an exported file.')],
-    image: Annotated[list[Path], typer.Argument(help='Images.')],
+    image: Annotated[list[Path], typer.Argument(help='Images, and folders of images.')],
     data: DataNameOption = None,
     seed: RunSeedOption = None,
     trust_code: TrustOption = False,
@@ -109,7 +109,7 @@ def predict(
         from kdfast.models import saved
     if trust_code and file.suffix == '.safetensors':
         saved.trust_code(file)
-    found = predict.predict(*predict.classifier(file), image)
+    found = predict.predict(*predict.classifier(file), predict.image_files(image))
     if as_json:
         print_json(found)
     else:

@@ -15,6 +15,7 @@ from kdfast.core.errors import KdfastError
 from kdfast.core.format import percent
 from kdfast.data.dataset import center_crop
 from kdfast.data.files import read_file
+from kdfast.data.formats import is_image
 from kdfast.data.pixels import decode_8bit
 from kdfast.models.adapt import Scale
 from kdfast.models.description import parse_description
@@ -130,13 +131,32 @@ def probabilities(
     return np.concatenate([classify(batch.contiguous().numpy()) for batch in scaled])
 
 
+def image_files(
+    paths: list[Path],  # Images, and folders of images
+) -> list[Path]:
+    "Return images as given, and those below folders, by name. Raises KdfastError if there are none."
+    return [file for path in paths for file in (images_below(path) if path.is_dir() else [path])]
+
+
+def images_below(
+    folder: Path,  # Searched with its folders
+) -> list[Path]:
+    "Return the images below a folder, without hidden files. Raises KdfastError if there are none."
+    below = sorted(file for file in folder.rglob('*') if file.is_file())
+    visible = [file for file in below if not any(part.startswith('.') for part in file.relative_to(folder).parts)]
+    found = [file for file in visible if is_image(file.name, partial(open, file, 'rb'))]
+    if not found:
+        raise KdfastError(f'{folder}: found no images')
+    return found
+
+
 def load_image(
     file: Path,  # An image
     description: dict,  # Of the network
 ) -> np.ndarray:  # (height, width, 3), uint8
     "Load an image, scaled and cropped as validation images are. Raises KdfastError if it is no image."
     if not file.is_file():
-        raise KdfastError(f'{file} is a folder: give images' if file.is_dir() else f'no image {file}')
+        raise KdfastError(f'no image {file}')
     side = description.get('presized')
     height, width = description['size']
     pixels, problem, _ = decode_8bit(read_file(partial(open, file, 'rb')), side, description.get('range'))
@@ -156,11 +176,13 @@ def predict(
 ) -> list[dict]:  # `image`, `classes` and their `probabilities`, the most likely first; `labels`, if several
     """Classify images; of several labels, those above 0.5 are predicted.
 
-    Raises KdfastError, naming the file, before any image is classified.
+    Raises KdfastError, naming the file.
     """
-    images = np.stack([load_image(file, description) for file in files])
+    starts = range(0, len(files), BATCH)
+    batches = (np.stack([load_image(file, description) for file in files[i : i + BATCH]]) for i in starts)
+    rows = np.concatenate([probabilities(classify, images) for images in batches])
     found = []
-    for file, row in zip(files, probabilities(classify, images)):
+    for file, row in zip(files, rows):
         order = row.argsort()[::-1]
         found.append(
             dict(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 
 import numpy as np
@@ -156,7 +157,21 @@ def test_an_image_of_another_size_is_made_as_the_validation_images_were(study, t
     assert np.abs(fitted.astype(int)[1:-1, 1:-1] - np.arange(192).reshape(8, 8, 3)[1:-1, 1:-1]).max() <= 8
 
 
-@pytest.mark.parametrize('what,said', [('text', 'not an image'), ('folder', 'is a folder'), ('nothing', 'no image')])
+def test_a_folder_is_all_images_in_it_and_below(study, kdfast, images, tmp_path, monkeypatch):
+    "By name, without hidden and other files, as if each was given; more than a batch"
+    monkeypatch.setattr(predict, 'BATCH', 5)
+    shutil.copytree(images / 'valid', tmp_path / 'new' / 'deep')
+    some = sorted((tmp_path / 'new' / 'deep').glob('*/*'))
+    some[0].rename(tmp_path / 'new' / '.hidden.png'), some[1].rename(tmp_path / 'new' / 'z.PNG')
+    (tmp_path / 'new' / 'notes.txt').write_text('of a day')
+    files = [*some[2:], tmp_path / 'new' / 'z.PNG']
+    folder, alone = (kdfast('predict', study / 'exp2' / '0', *given) for given in ([tmp_path / 'new'], files))
+    assert folder.status == 0 and folder.out == alone.out and folder.out.count('\n') == len(files), folder.err
+
+
+@pytest.mark.parametrize(
+    'what,said', [('text', 'not an image'), ('folder', 'found no images'), ('nothing', 'no image')]
+)
 def test_what_is_no_image(study, kdfast, tmp_path, what, said):
     (tmp_path / 'text').write_text('a cat'), (tmp_path / 'folder').mkdir()
     done = kdfast('predict', study / 'exp2' / '0', tmp_path / what)
