@@ -1,14 +1,13 @@
 """The teacher during a fit: in evaluation mode, without gradient, on the device of the student."""
 
 from collections.abc import Callable
-from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from kdfast.core.errors import KdfastError
 from kdfast.distill.cuda_graphs.replay import GraphedInference
+from kdfast.distill.recurrent import detached_copy, recurrent_copy
 from kdfast.models.folding import faster
 from kdfast.models.held import Held
 from kdfast.models.inference import PARALLEL, copies, infer, is_compiled, tensors, unwrapped
@@ -22,7 +21,7 @@ class Teacher:
     next epoch on if the weights are changed through `.data`. A faster copy is used if it gives the same outputs on
     the first batch (`kdfast.models.folding`).
 
-    Raises KdfastError for a network that shares weights with the student, or is recurrent, and cannot be copied.
+    Raises KdfastError for a network that shares weights with the student and cannot be copied.
     """
 
     def __init__(
@@ -34,11 +33,12 @@ class Teacher:
     ):
         self.layers, self.choose = layers, choose
         shared = share_weights(given, student)
-        self.recurrent = hasattr(unwrapped(given), 'reset')
+        copy = recurrent_copy(unwrapped(given))
+        self.recurrent = copy is not None
         if shared or self.recurrent or layers or isinstance(given, PARALLEL):
             given = unwrapped(given)
         # A recurrent network is copied, too: two callbacks that call it would advance its state twice
-        self.original = detached_copy(given) if shared or self.recurrent else given
+        self.original = copy if self.recurrent else detached_copy(given) if shared else given
         self.source = self.original if shared else given
         self.network = None  # the original or a faster copy, chosen at the first batch
         self.writes = False  # whether the network writes into its input
@@ -153,9 +153,8 @@ class Teacher:
 
     def forget(self):
         "Reset the state of a recurrent network."
-        network = unwrapped(self.original if self.network is None else self.network)
-        if hasattr(network, 'reset'):
-            network.reset()
+        if self.recurrent:
+            unwrapped(self.original if self.network is None else self.network).reset()
 
     def leave(self):
         "Restore the device and the training modes of the teacher."
@@ -214,26 +213,3 @@ def identities(
 ):
     "Return the id of a tensor and the address of its memory, if it has any."
     return {id(tensor), tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided else 0} - {0}
-
-
-def detached_copy(
-    network,  # The teacher
-):
-    "Return a copy without autograd history. Raises KdfastError if the network cannot be copied."
-    try:
-        with Detached():
-            return deepcopy(network)
-    except Exception as e:  # any error of a user's network
-        raise KdfastError(
-            'the teacher shares weights with the student, or is recurrent, and cannot be copied '
-            f'({type(e).__name__}: {e}): use a separate network as the teacher'
-        ) from e
-
-
-class Detached(TorchFunctionMode):
-    "Let deepcopy copy tensors with autograd history that a network stores, which it otherwise refuses."
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is Tensor.__deepcopy__ and not args[0].is_leaf:
-            args = args[0].detach(), *args[1:]
-        return func(*args, **(kwargs or {}))
