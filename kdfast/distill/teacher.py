@@ -9,7 +9,7 @@ from kdfast.core.errors import KdfastError
 from kdfast.distill.cuda_graphs.replay import GraphedInference
 from kdfast.distill.recurrent import detached_copy, recurrent_copy
 from kdfast.models.folding import faster
-from kdfast.models.held import Held
+from kdfast.models.held import Attributes, Held, Sample
 from kdfast.models.inference import PARALLEL, copies, infer, is_compiled, tensors, unwrapped
 
 
@@ -17,9 +17,9 @@ class Teacher:
     """Compute a teacher's outputs during a fit: in evaluation mode, and restored by `leave`.
 
     A network that shares weights with the student is copied when the fit begins. A network whose weights change
-    during the fit, such as a moving average of the student's, is used with its weights at each batch, or from the
-    next epoch on if the weights are changed through `.data`. A faster copy is used if it gives the same outputs on
-    the first batch (`kdfast.models.folding`).
+    during the fit, such as a moving average of the student's, is used with its weights at each batch; on a GPU, and
+    for a part of a tensor, from the next epoch on if they are changed through `.data`. A faster copy is used if it
+    gives the same outputs on the first batch (`kdfast.models.folding`).
 
     Raises KdfastError for a network that shares weights with the student and cannot be copied.
     """
@@ -44,6 +44,7 @@ class Teacher:
         self.writes = False  # whether the network writes into its input
         self.weights = None  # versions of the weights at the first batch
         self.held = None  # the tensors and modules at the first batch
+        self.attributes = self.sample = None  # attributes and a few values at the first batch, if there is a copy
         self.graphed = GraphedInference()
         precisions = {t.dtype for t in tensors(self.original) if t.is_floating_point()}
         self.precision = precisions.pop() if len(precisions) == 1 else None  # mixed: inputs are not converted
@@ -89,7 +90,7 @@ class Teacher:
         xb,  # A batch of inputs
     ):
         "Return the versions of inputs and weights."
-        return versions((*xb, *self.held.tensors))
+        return versions((*xb, *self.watched))
 
     def outputs(
         self,
@@ -122,7 +123,9 @@ class Teacher:
         xb = self.suited(xb)
         self.network = faster(self.original, xb, self.layers, self.choose)
         self.held, self.sums = Held(self.source), sums(self.source)
-        self.weights = versions(self.held.tensors)
+        if self.network is not self.source:
+            self.attributes, self.sample = Attributes(self.source), Sample(self.held.tensors)
+        self.weights = versions(self.watched)
         self.forget()
         given = copies(xb)
         before = versions(given)
@@ -132,8 +135,18 @@ class Teacher:
 
     @property
     def unchanged(self):
-        "Whether the weights are those of the first batch, and nothing was written to them"
-        return self.held.same and versions(self.held.tensors) == self.weights
+        "Whether weights and attributes are those of the first batch, and nothing was written to them"
+        return (
+            self.held.same
+            and versions(self.watched) == self.weights
+            and (self.recurrent or self.attributes.same)  # its state may be an attribute
+            and self.sample.same
+        )
+
+    @property
+    def watched(self):
+        "The tensors whose versions tell of writes to the teacher"
+        return [*self.held.tensors, *(self.attributes.tensors if self.attributes else ())]
 
     def suited(
         self,
