@@ -1,6 +1,5 @@
 """Freeze the running statistics of a frozen front: training changes them without a gradient."""
 
-import torch
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
@@ -45,7 +44,7 @@ class FreezeNorm(FitCallback):
     def before_batch(self):
         if not self.training or self.frozen is not None:
             return
-        self.frozen = modules_of_front(without_parallel(self.model), self.layer, self.xb[0])
+        self.frozen = modules_of_front(without_parallel(self.model), self.layer, self.xb)
         self.set_evaluation_mode()
 
     def set_evaluation_mode(self):
@@ -80,7 +79,7 @@ def frozen_modules(
 def modules_of_front(
     net: nn.Module,  # Any network
     layer: str,  # Dotted name of the last layer
-    xb: torch.Tensor,  # A batch
+    xb: tuple,  # The inputs of a batch
 ) -> list[nn.Module]:  # In the order of computation
     "Return the modules with statistics that are computed up to and including the layer."
     called = []

@@ -28,7 +28,7 @@ from kdfast.distill.tasks import (
 )
 from kdfast.distill.teacher import Teacher
 from kdfast.models.feature_maps import Arranged
-from kdfast.models.front import full_name
+from kdfast.models.front import captured_name
 from kdfast.models.inference import as_module, is_compiled, only, unwrapped, watched
 from kdfast.runs.options import checked_layer_pairs
 
@@ -99,8 +99,8 @@ class Match(FitCallback):
     def before_fit(self):
         self.leave()
         self.check()
-        teacher_layers = [full_name(unwrapped(self.teacher), layer) for layer, _ in self.pairs]
-        self.student_layers = [full_name(unwrapped(self.model), layer) for _, layer in self.pairs]
+        teacher_layers = [captured_name(unwrapped(self.teacher), layer) for layer, _ in self.pairs]
+        self.student_layers = [captured_name(unwrapped(self.model), layer) for _, layer in self.pairs]
         choose = partial(logits_of, which=teacher_choice(self.learn.cbs, self.which))
         self.inference_teacher = Teacher(self.teacher, self.model, teacher_layers, choose)
         self.arranged = Arranged(), Arranged()  # student, teacher

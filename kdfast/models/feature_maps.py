@@ -13,7 +13,7 @@ from itertools import permutations
 
 from torch import Tensor, nn
 
-from kdfast.core.errors import KdfastError
+from kdfast.core.errors import KdfastError, reason
 from kdfast.models import positions
 from kdfast.models.noise import Inputs, record_layers, trial
 
@@ -113,7 +113,8 @@ def layouts(
         if certain[name]:
             found[name] = Layout(axes[0])
         else:
-            found[name] = Layout(*located[name]) if located[name] else no_map(name, shapes[name])
+            place = located[name]
+            found[name] = Layout(*place) if isinstance(place, tuple) else no_map(name, shapes[name], place)
     return found
 
 
@@ -144,7 +145,7 @@ def unusable(
     "Return the error for a layer whose output can be neither a feature map nor a vector of each image."
     kind = type(net).__name__
     if not calls:
-        cause = f' ({stopped})' if stopped else ''
+        cause = f' ({reason(stopped)})' if stopped else ''
         return KdfastError(f'{kind} does not compute its layer {name} for an image{cause}: choose another')
     if len(calls) > 1:
         return KdfastError(
@@ -168,10 +169,12 @@ def unusable(
 def no_map(
     name: str,  # Of the layer
     shape: tuple,  # Of its output
+    stopped: Exception | None = None,  # What stopped the network when its images were changed
 ) -> KdfastError:
     "Return the error for a layer whose layout could not be found."
+    cause = f', because the network fails for other images of that size ({reason(stopped)})' if stopped else ''
     return KdfastError(
-        f'layer {name} gives {times(shape[1:])} for an image, and its rows and columns cannot be identified: '
+        f'layer {name} gives {times(shape[1:])} for an image, and its rows and columns cannot be identified{cause}: '
         'no feature map, choose another layer'
     )
 

@@ -8,11 +8,12 @@ from fastai.basics import params
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from kdfast.core.errors import KdfastError
+from kdfast.core.errors import KdfastError, reason, resource_failure
 from kdfast.models.feature_maps import Arranged
 from kdfast.models.folding import HOOKS
-from kdfast.models.inference import copied, only, tensors, uncompiled, unwrapped
+from kdfast.models.inference import copied, copies, only, tensors, uncompiled, unwrapped
 from kdfast.models.noise import trial
+from kdfast.models.undone import Remembers
 
 LAYER = 'stage2'  # of kdfast's own networks: hint layer and guided layer end the middle stage
 WRAPPERS = ('network', 'module', 'model', '_orig_mod')  # attributes that kdfast, torch and trainers keep a network in
@@ -31,7 +32,7 @@ def front(
     """
     net = unwrapped(net)
     layer = full_name(net, layer)
-    cut = sequential_part(net, layer.split('.')) or TruncatedModel(net, layer)
+    cut = sequential_part(net, layer.split('.')) or TruncatedModel(net, captured_name(net, layer))
     cut.register_forward_hook(AsMap(layer), with_kwargs=True)
     return cut
 
@@ -68,6 +69,17 @@ def full_name(
     raise KdfastError(f'{type(net).__name__} has no layer {layer}; {hint}')
 
 
+def captured_name(
+    net: nn.Module,  # A network, possibly wrapped
+    layer: str,  # Dotted name, as `kdfast layers` prints it
+) -> str:
+    "Return the name of a layer whose output hooks can capture. Raises KdfastError, as `full_name`."
+    name = full_name(net, layer)
+    if isinstance(net.get_submodule(name), torch.jit.ScriptModule):
+        raise KdfastError(f'layer {layer} is TorchScript, whose outputs cannot be captured: choose another layer')
+    return name
+
+
 def plain_name(
     name: str,  # Dotted name of a layer
 ) -> str:
@@ -78,10 +90,10 @@ def plain_name(
     return '.'.join(parts)
 
 
-class TruncatedModel(nn.Module):
+class TruncatedModel(Remembers, nn.Module):
     """Stop the forward pass of a network after one of its layers and return the layer's output.
 
-    The first forward pass is complete, to check that the layer computes once.
+    The first forward pass is complete, to check that the layer computes once, and that the network can be stopped.
     """
 
     def __init__(
@@ -100,11 +112,26 @@ class TruncatedModel(nn.Module):
         **kwargs,  # Of the network
     ) -> Tensor:
         "Run the network up to the layer. Raises KdfastError if the layer does not compute once."
+        if self.checked:
+            return self.compute(inputs, kwargs)
+        again = copies((inputs, kwargs))
+        output = self.compute(inputs, kwargs, stop=False)
+        self.check_stops(*again)
+        self.checked = True
+        return output
+
+    def compute(
+        self,
+        inputs,  # Of the network
+        kwargs,  # Of the network
+        stop=True,  # Whether to stop after the layer
+    ):
+        "Return the layer's output."
         outputs = []
 
         def record(module, inputs, output):
-            outputs.append(output if self.checked else copied(output, self.layer))  # a later layer may overwrite it
-            if self.checked:
+            outputs.append(output if stop else copied(output, self.layer))  # a later layer may overwrite it
+            if stop:
                 raise StopForward
 
         hook = self.net.get_submodule(self.layer).register_forward_hook(record)
@@ -116,9 +143,25 @@ class TruncatedModel(nn.Module):
                 raise
         finally:
             hook.remove()
-        output = only(outputs, self.layer, type(self.net).__name__)
-        self.checked = True
-        return output
+        return only(outputs, self.layer, type(self.net).__name__)
+
+    def check_stops(
+        self,
+        inputs,  # Of the network, to which it may write
+        kwargs,  # Of the network, to which it may write
+    ):
+        "Raise KdfastError if a pass fails after another was stopped."
+        try:
+            with trial(self.net):
+                for _ in range(2):
+                    self.compute(*copies((inputs, kwargs)))
+        except Exception as e:  # networks of users may raise anything
+            if isinstance(e, KdfastError) or resource_failure(e):
+                raise
+            raise KdfastError(
+                f'{type(self.net).__name__} cannot be stopped after its layer {self.layer}, because the next forward '
+                f'pass fails ({reason(e)}): let its forward leave nothing behind when an exception ends it'
+            ) from e
 
 
 class StopForward(Exception):

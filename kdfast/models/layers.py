@@ -7,7 +7,7 @@ from rich.console import Group
 from rich.text import Text
 from torch import nn
 
-from kdfast.core.errors import KdfastError
+from kdfast.core.errors import KdfastError, reason
 from kdfast.core.format import thousands
 from kdfast.core.tables import Table
 from kdfast.models.feature_maps import Layout, layouts, times
@@ -37,7 +37,7 @@ def layers(
     """
     net = unwrapped(net)
     images = torch.zeros(1, 3, side, side, device=next((t.device for t in tensors(net)), None))
-    modules = {name: module for name, module in net.named_modules() if name}
+    modules = {name: m for name, m in net.named_modules() if name and not isinstance(m, torch.jit.ScriptModule)}
     counted = {}  # number of elements by id of each parameter so far
     outputs = {}  # shape of the first output and number of parameters so far, by layer
 
@@ -49,8 +49,7 @@ def layers(
         stopped = record_layers(net, modules, record, ((images,), {}))
     if stopped:  # networks of users may raise anything for images of another size
         raise KdfastError(
-            f'{type(net).__name__} cannot process images of {side}×{side} ({type(stopped).__name__}: {stopped}): '
-            'choose another --size'
+            f'{type(net).__name__} cannot process images of {side}×{side} ({reason(stopped)}): choose another --size'
         ) from stopped
     names = [name for name in outputs if '.' not in name or next(modules[name].children(), None) is not None]
     found = layouts(net, {name: modules[name] for name in names}, ((images,), {}))

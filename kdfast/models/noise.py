@@ -1,13 +1,16 @@
 "Run a network on noise in place of images, and leave the network and all random states as they were."
 
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from kdfast.models.inference import evaluating, tensors, uncompiled
+from kdfast.models.undone import undone
 
 
 class Inputs:
@@ -54,12 +57,20 @@ def is_image(
 
 @contextmanager
 def trial(
-    network: nn.Module,  # Any network
+    network: nn.Module,  # Any network; left as it was (`undone`)
 ) -> Iterator[None]:
-    "Run a network in evaluation mode, without gradients, uncompiled and with random states of its own."
+    """Run a network in evaluation mode, without gradients, uncompiled and with random states of its own.
+
+    Forward hooks of the user are called, too: networks may need them.
+    """
     devices = {t.device for t in tensors(network) if t.is_cuda}
-    with torch.random.fork_rng(devices), torch.no_grad(), evaluating(network), uncompiled(network):
-        yield
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices), torch.no_grad(), undone(network), evaluating(network), uncompiled(network):
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
 
 
 def record_layers(
@@ -68,13 +79,14 @@ def record_layers(
     record: Callable,  # Called with the name and the output of a layer, whenever it computes
     inputs: tuple[tuple, dict],  # Positional and keyword arguments of the network
 ) -> Exception | None:  # What stopped the network
-    "Run one forward pass, as far as the network gets."
+    "Run one forward pass, as far as the network gets; what it changes in the network is undone."
     hooks = [
         module.register_forward_hook(lambda module, inputs, output, name=name: record(name, output))
         for name, module in layers.items()
     ]
     try:
-        network(*inputs[0], **inputs[1])
+        with undone(network):
+            network(*inputs[0], **inputs[1])
     except Exception as e:  # networks of users may raise anything for images of another size
         return e
     finally:

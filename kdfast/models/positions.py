@@ -28,7 +28,7 @@ def locate(
     candidates: dict[str, list[str]],  # Possible layouts of each layer to locate
     shapes: dict[str, tuple],  # Of their outputs
     inputs: Inputs,  # Of the network
-) -> dict[str, tuple | None]:  # As of `best`
+) -> dict[str, tuple | Exception | None]:  # As of `best`; an exception if the network failed
     """Find the layout of each layer with the network's weights; of the others with new weights.
 
     A class token that has learned to look at one place changes like a token of that place. The layout is the same
@@ -37,11 +37,11 @@ def locate(
 
     def look(network, modules, wanted):
         with trial(network):
-            locations = measure(network, modules, wanted, inputs)
-        return {name: best(axes, shapes[name], locations[name], inputs.sides) for name, axes in wanted.items()}
+            locations, error = measure(network, modules, wanted, inputs)
+        return {name: best(axes, shapes[name], locations[name], inputs.sides) or error for name, axes in wanted.items()}
 
     found = look(net, layers, candidates) if candidates else {}
-    unknown = {name: axes for name, axes in candidates.items() if not found[name]}
+    unknown = {name: axes for name, axes in candidates.items() if not isinstance(found[name], tuple)}
     if unknown and (untrained := with_new_weights(net)):
         modules = dict(zip(net.modules(), untrained.modules()))
         others = {name: modules[layers[name]] for name in unknown if layers[name] in modules}
@@ -71,9 +71,13 @@ def measure(
     layers: dict[str, nn.Module],  # Some of its layers by name
     candidates: dict[str, list[str]],  # Possible layouts of each layer to measure
     inputs: Inputs,  # Of the network
-) -> dict[str, dict[int, Tensor]]:  # By layer and dimension of the channels: row, column, locality, (3, positions)
-    "Change bands of rows and columns in images, and measure which positions of outputs change most."
-    energies = {}
+) -> tuple[dict[str, dict[int, Tensor]], Exception | None]:
+    """Change bands of rows and columns in images, and measure which positions of outputs change most.
+
+    Returns row, column and locality, (3, positions), by layer and dimension of the channels; and what stopped the
+    network.
+    """
+    energies, error = {}, None
 
     def record(name, output):
         if not isinstance(output, Tensor) or len(output) != 1 + 2 * BANDS:
@@ -83,11 +87,11 @@ def measure(
 
     for seed in range(ROUNDS):
         images = inputs.noise(1 + 2 * BANDS, change=change_bands, seed=seed)
-        record_layers(net, {name: layers[name] for name in candidates}, record, images)
+        error = record_layers(net, {name: layers[name] for name in candidates}, record, images) or error
     found = {name: {} for name in candidates}
     for (name, channels), energy in energies.items():
         found[name][channels] = centers(energy)
-    return found
+    return found, error
 
 
 def change_bands(

@@ -6,10 +6,11 @@ from functools import partial
 import pytest
 import torch
 from conftest import equal
-from fastai.vision.all import CrossEntropyLossFlat, Learner, ProgressCallback, noop
+from fastai.vision.all import CrossEntropyLossFlat, DataLoaders, Learner, ProgressCallback, noop
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+import kdfast.distill.hint  # noqa: F401, adds Learner.fit_hint
 from kdfast.core.errors import KdfastError
 from kdfast.data.dataloaders import loaders
 from kdfast.distill.freeze import FreezeNorm
@@ -225,3 +226,30 @@ def test_norms_are_synchronized_for_a_fit_and_plain_again(data):
     for module, kind in kinds.items():
         module.__class__ = kind
     assert type(net.norm) is type(net.back) is nn.BatchNorm2d and equal(states[1], state(net))
+
+
+# Several inputs
+
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.guided = nn.Conv2d(3, 8, 3, 2, 1), nn.Sequential(nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8))
+        self.more, self.norm, self.head = nn.Linear(2, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)
+
+    def forward(self, x, z):
+        return self.head(self.norm(self.guided(self.stem(x) + self.more(z)[..., None, None]).mean((2, 3))))
+
+
+def test_a_front_of_several_inputs_stays():
+    rows = list(zip(torch.randn(16, 3, 8, 8), torch.randn(16, 2), torch.randint(0, 3, (16,))))
+    dls = DataLoaders.from_dsets(rows, rows, bs=8, num_workers=0, device='cpu')
+    learn = Learner(dls, Two(), CrossEntropyLossFlat())
+    learn.remove_cbs(ProgressCallback)
+    learn.logger = noop
+    learn.fit_hint(1, Two(), 'guided', 'guided', lr_max=0.01)
+    learn.freeze()
+    before = state(learn.model)
+    learn.fit(1, 0.1, cbs=FreezeNorm('guided'))
+    states = before, state(learn.model)
+    assert equal(*parts(*states, ('stem', 'more', 'guided'))) and not equal(*parts(*states, 'norm'))
