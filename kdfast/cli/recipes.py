@@ -50,8 +50,8 @@ def recipe_command(
     "Return the command that does something with a recipe. Raises KdfastError if option names collide."
     check_names(recipe)
 
-    def command(images: DataOptions, options: RunOptions, **given):
-        action(recipe, images, options, {name: value for name, value in given.items() if value is not None})
+    def command(data_options: DataOptions, run_options: RunOptions, **given):
+        action(recipe, data_options, run_options, {name: value for name, value in given.items() if value is not None})
 
     single = typer.Typer(add_completion=False, rich_markup_mode=None)
     own = [to_parameter(option, TRAINING if option.name in SETTING_NAMES else None) for option in recipe.options]
@@ -72,7 +72,8 @@ def to_parameter(
     flag = option_flag(option.name)
     if option.type is bool:
         flag += f'/{option_flag(f"no_{option.name}")}'
-    default = typer.Option(option.default, flag, help=option.full_help, rich_help_panel=panel)
+    metavar = '|'.join(map(str, option.choices)) or None
+    default = typer.Option(option.default, flag, help=option.full_help, rich_help_panel=panel, metavar=metavar)
     annotation = option.type if option.default is not None else Optional[option.type]
     return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
@@ -89,7 +90,7 @@ def check_names(
 ):
     "Raise KdfastError if a parameter of `main` has the name of a shared option, or two share a flag."
     negative = {f'no_{o.name}' for o in recipe.options if o.type is bool}
-    taken = {*SHARED_NAMES, 'help', 'debug', *negative}
+    taken = {*SHARED_NAMES, 'help', 'debug', 'data_options', 'run_options', *negative}
     for option in recipe.options:
         if option.name in taken:
             which = 'an option of every recipe' if option.name in SHARED_NAMES else 'already an option'

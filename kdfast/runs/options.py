@@ -17,6 +17,11 @@ PRECISIONS = 'auto', 'float32', 'bfloat16'
 CLASS_WEIGHTS = 'none', 'auto'  # besides files
 NETWORK_OPTIONS = ('network', 'teacher', 'student')  # options of any recipe whose values are networks
 TYPES = dict(int=int, float=float, str=str, bool=bool)
+KNOWN_TYPES = (  # of an option, in any recipe
+    dict.fromkeys(('epochs', 'teacher_epochs', 'negatives'), int)
+    | dict.fromkeys(('lr', 'wd', 'T', 'alpha', 'weight'), float)
+    | dict.fromkeys(('precision', 'class_weights', 'optimizer', *NETWORK_OPTIONS, 'hint', 'layers'), str)
+)
 WEIGHT_SUFFIXES = '.pth', '.pt', '.ckpt', '.bin', '.safetensors', '.pkl'
 RANGES = {  # of an option, in any recipe: a test, and the allowed values
     'epochs': (lambda v: v >= 1, 'at least 1'),
@@ -49,6 +54,7 @@ class Option:
     type: type
     default: object
     help: str  # The comment behind the parameter
+    choices: tuple = ()  # The values of a Literal
 
     @property
     def full_help(self) -> str:
@@ -59,8 +65,29 @@ class Option:
 
     def described(self) -> dict:
         "Return the option for `kdfast ls --json`."
-        allowed = RANGES.get(self.name, (None, None))[1]
+        allowed = ' or '.join(map(str, self.choices)) or RANGES.get(self.name, (None, None))[1]
         return dict(name=self.name, type=self.type.__name__, default=self.default, help=self.full_help, range=allowed)
+
+    def check_type(
+        self,
+        recipe: str,  # Name of the recipe, for the error
+        value: object,  # To check
+    ):
+        "Raise KdfastError for a value of another type, or that is none of the choices."
+        if not (value is None and self.default is None or fits(value, self.type, self.choices)):
+            expected = ' or '.join(map(str, self.choices)) or self.type.__name__
+            raise KdfastError(f'{option_flag(self.name)} of {recipe} is {value!r}: expected {expected}')
+
+
+def fits(
+    value: object,  # To check
+    kind: type,  # Of an option
+    choices: tuple = (),  # The values of a Literal
+) -> bool:
+    "Return whether a value has the type of an option, and is one of the choices if there are some."
+    kinds = (int, float) if kind is float else kind
+    same = isinstance(value, kinds) and isinstance(value, bool) == (kind is bool)
+    return same and (not choices or value in choices)
 
 
 def optimizer_list() -> str:
@@ -123,6 +150,8 @@ def option_flags(
     "Return the command-line words that set these arguments."
     words = []
     for name, value in arguments.items():
+        if value is None:
+            continue  # the default of an option that may be nothing
         if isinstance(value, bool):
             words.append(option_flag(name if value else f'no_{name}'))
         else:

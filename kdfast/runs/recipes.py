@@ -4,16 +4,16 @@ import ast
 import difflib
 import hashlib
 import re
-import tokenize
 from collections.abc import Callable
 from dataclasses import dataclass
-from io import StringIO
+from importlib.util import decode_source
 from pathlib import Path
 
 from kdfast.core.errors import KdfastError
 from kdfast.core.names import is_run
 from kdfast.core.projects import project_of_file
-from kdfast.runs.options import OF_ONE_RUN, OPTIMIZERS, SETTINGS, TYPES, Option, check_value, option_flag
+from kdfast.runs.options import OF_ONE_RUN, OPTIMIZERS, SETTINGS, Option, check_value, option_flag
+from kdfast.runs.signature import check_is_read, find_main, first_line, read_options
 
 STUDY = ['teacher', 'baseline', 'kd', 'hint', 'exp1', 'exp2']  # in the order of the report's table
 MAX_NAME = 120  # characters of a directory's name
@@ -30,10 +30,13 @@ class Recipe:
     options: list[Option]
     needs: list[ast.Call]  # The calls of `run.needs` in its main
     takes_trained: bool = False  # Whether its main calls `run.as_given`, for a network that is not trained
+    line: int = 0  # On which the definition of main begins
 
     def main(self) -> Callable:
-        "Return the function; this imports fastai."
-        return project_of_file(self.file).function('main')
+        "Return the function; this imports fastai. Raises KdfastError if it is not the one whose options were read."
+        function = project_of_file(self.file).function('main')
+        check_is_read(function, self.file, self.line, self.options)
+        return function
 
     @property
     def settings(self) -> list[Option]:
@@ -46,12 +49,25 @@ class Recipe:
         given: dict,  # Arguments and settings by name
     ) -> dict:
         "Return every argument by name, given or default, and the settings that differ. Raises KdfastError."
+        options = {option.name: option for option in (*self.options, *self.settings)}
         for name, value in given.items():
-            if name not in {option.name for option in (*self.options, *self.settings)}:
+            if name not in options:
                 raise self.unknown(name)
-            if not (name == 'epochs' and value == 0 and self.takes_trained):
-                check_value(self.name, name, value)
+            self.check(options[name], value)
+        for option in self.options:
+            if option.name not in given and isinstance(option.default, int | float):
+                self.check(option, option.default)
         return self.of_main(given) | self.settings_in(given)
+
+    def check(
+        self,
+        option: Option,  # Of this recipe
+        value: object,  # Given for it, or its default
+    ):
+        "Raise KdfastError for a value of another type, or out of range."
+        option.check_type(self.name, value)
+        if not (option.name == 'epochs' and value == 0 and self.takes_trained):
+            check_value(self.name, option.name, value)
 
     def of_main(
         self,
@@ -86,7 +102,7 @@ class Recipe:
                 f'{self.file}: arguments of run.needs must be plain text, numbers, or parameters of main'
             ) from e
         settings = self.passed_on(arguments)
-        return [(name, settings | given) for name, given in needs if not is_run(given.get('network', ''))]
+        return [(name, settings | given) for name, given in needs if not is_run(given.get('network') or '')]
 
     def passed_on(
         self,
@@ -200,53 +216,18 @@ def read_recipe(
     file: Path,  # Of Python source
 ) -> Recipe:
     "Read a recipe from a file. Raises KdfastError if the file is no recipe."
-    source = file.read_text()
     try:
+        source = decode_source(file.read_bytes())
         tree = ast.parse(source)
+        compile(source, file, 'exec')  # finds more errors, such as two parameters of one name
     except SyntaxError as e:
-        raise KdfastError(f'{file}, line {e.lineno}: {e.msg}') from e
-    main = next((node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == 'main'), None)
-    if main is None:
-        raise KdfastError(f'{file} has no function main: a recipe is a file with `def main(run, …)`')
+        raise KdfastError(f'{file}, line {e.lineno or 1}: {e.msg}') from e
+    except ValueError as e:  # bytes that are no text
+        raise KdfastError(f'{file} is not Python source: {e}') from e
+    main = find_main(file, tree)
     calls = [node for node in ast.walk(main) if isinstance(node, ast.Call)]
     needs = [call for call in calls if getattr(call.func, 'attr', None) == 'needs']
     takes_trained = any(getattr(call.func, 'attr', None) == 'as_given' for call in calls)
     purpose = (ast.get_docstring(tree) or '').partition('\n')[0]
-    return Recipe(file.stem, purpose, source, file, read_options(file, source, main), needs, takes_trained)
-
-
-def read_options(
-    file: Path,  # Of the recipe, for the error
-    source: str,  # Its content
-    main: ast.FunctionDef,  # Its function
-) -> list[Option]:
-    "Read the options of a recipe: the parameters of its main after the first, which is the run."
-    tokens = tokenize.generate_tokens(StringIO(source).readline)
-    comments = {token.start[0]: token.string.lstrip('# ') for token in tokens if token.type == tokenize.COMMENT}
-    parameters, defaults = main.args.args[1:], main.args.defaults
-    if len(defaults) < len(parameters):
-        raise KdfastError(f'{file}, line {main.lineno}: every parameter of main but the first needs a default')
-    return [
-        read_option(file, parameter, default, comments.get(parameter.lineno, ''))
-        for parameter, default in zip(parameters, defaults[-len(parameters) :])
-    ]
-
-
-def read_option(
-    file: Path,  # Of the recipe, for the error
-    parameter: ast.arg,  # Of its main
-    default: ast.expr,  # Of the parameter
-    help: str,  # The comment behind it
-) -> Option:
-    "Read one option. Raises KdfastError if its default is no plain value."
-    error = KdfastError(
-        f'{file}, line {parameter.lineno}: the default of {parameter.arg} must be a plain number or text, True or False'
-    )
-    try:
-        value = ast.literal_eval(default)
-    except ValueError as e:
-        raise error from e
-    if type(value) not in TYPES.values():
-        raise error
-    kind = TYPES.get(getattr(parameter.annotation, 'id', None), type(value))
-    return Option(parameter.arg, kind, kind(value), help)
+    options = read_options(file, source, main)
+    return Recipe(file.stem, purpose, source, file, options, needs, takes_trained, first_line(main))

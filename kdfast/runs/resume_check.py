@@ -87,9 +87,11 @@ def defaults_of(
     "Return the defaults of the parameters of main; nothing for a source that is no recipe."
     try:
         functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
-        main = next(node for node in functions if node.name == 'main')
-        names = [parameter.arg for parameter in main.args.args][-len(main.args.defaults) or len(main.args.args) :]
-        return {name: ast.literal_eval(default) for name, default in zip(names, main.args.defaults)}
+        found = next(node for node in reversed(functions) if node.name == 'main').args
+        positional = [*found.posonlyargs, *found.args]
+        named = [*zip(positional[len(positional) - len(found.defaults) :], found.defaults)]
+        named += zip(found.kwonlyargs, found.kw_defaults)
+        return {parameter.arg: ast.literal_eval(default) for parameter, default in named}
     except (SyntaxError, StopIteration, ValueError, TypeError):
         return {}
 

@@ -8,6 +8,7 @@ from conftest import draw, make
 from kdfast.cli.recipes import recipe_command
 from kdfast.cli.run import run_recipe
 from kdfast.data import load
+from kdfast.runs.options import KNOWN_TYPES
 from kdfast.runs.recipes import find_recipe
 from kdfast.study.plan import Task
 
@@ -19,7 +20,8 @@ def generated(tmp_path, seed):
     "A recipe of random parameters, and random arguments for it"
     draw = random.Random(seed)
     names = draw.sample(WORDS, draw.randint(1, 6))
-    defaults = {name: draw.choice(VALUES) if name != 'epochs' else 3 for name in names}
+    fitting = {name: [v for v in VALUES if type(v) is KNOWN_TYPES.get(name, type(v))] for name in names}
+    defaults = {name: draw.choice(fitting[name]) if name != 'epochs' else 3 for name in names}
     kinds = {name: type(value).__name__ for name, value in defaults.items()}
     (tmp_path / f'r{seed}.py').write_text(
         '"R."\ndef main(run, '
