@@ -10,7 +10,7 @@ from kdfast.distill.cuda_graphs.replay import GraphedInference
 from kdfast.distill.recurrent import detached_copy, recurrent_copy
 from kdfast.models.folding import faster
 from kdfast.models.held import Attributes, Held, Sample
-from kdfast.models.inference import PARALLEL, copies, infer, is_compiled, tensors, unwrapped
+from kdfast.models.inference import PARALLEL, copies, infer, is_compiled, tensors, unwrapped, versions
 
 
 class Teacher:
@@ -184,13 +184,6 @@ class Teacher:
         if self.look:
             self.look.remove()
         self.look = None
-
-
-def versions(
-    values,  # Any; only tensors count
-):
-    "Return id and version of each tensor; a version counts in-place writes."
-    return [(id(t), t._version) for t in values if isinstance(t, Tensor) and not t.is_inference()]
 
 
 def sums(

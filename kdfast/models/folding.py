@@ -1,7 +1,8 @@
 """Faster inference copies of networks: fold batch norms into the convolutions that they read.
 
 A batch norm is folded if nothing else reads the output of the convolution. This is observed on a batch, not inferred
-from the network's structure. A copy replaces its original only if both return the same outputs for that batch.
+from the network's structure, and only for networks whose layers do not depend on the input (`tracing`). A copy replaces
+its original only if both return the same outputs for that batch.
 """
 
 import sys
@@ -18,7 +19,9 @@ from torch.nn.utils import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from kdfast.models.inference import copies, identity, infer, is_compiled, tensors
+from kdfast.models.held import Attributes, Held
+from kdfast.models.inference import copies, identity, infer, is_compiled, tensors, versions
+from kdfast.models.tracing import has_fixed_path
 
 TOLERANCE = 1e-4  # largest difference between copy and original, relative to the largest output, in float32
 NORMS = {
@@ -41,17 +44,22 @@ def faster(
     """
     if is_compiled(network) or not plain_modules(network):
         return network
-    if not all(map(is_comparable, [*tensors(network), *tree_leaves(xb)])):
+    if not all(map(is_comparable, [*tensors(network), *xb])):
         return network
+    try:
+        copy = deepcopy(network)
+    except Exception as e:  # a user's network may raise anything
+        return rejected(network, f'it cannot be copied ({type(e).__name__})')
     with torch.autocast('cpu', enabled=False), torch.autocast('cuda', enabled=False):  # rounding would hide differences
-        with Readers(network) as readers:
-            expected = infer(network, copies(xb), layers, choose)
+        held, attributes, before = Held(copy), Attributes(copy), versions(tensors(copy))
+        with Readers(copy) as readers:
+            expected = infer(copy, copies(xb), layers, choose)
         if not (pairs := readers.pairs()):
             return network
-        try:
-            copy = deepcopy(network)
-        except Exception as e:  # a user's network may raise anything
-            return rejected(network, f'it cannot be copied ({type(e).__name__})')
+        if not has_fixed_path(copy, len(xb), (*NORMS, *NORMS.values())):
+            return rejected(network, 'which layers it computes may depend on its input (torch.fx cannot trace it)')
+        if not (held.same and attributes.same and versions(tensors(copy)) == before):
+            return rejected(network, 'its forward pass changes its buffers or attributes')
         for conv, norm in pairs:
             fold(copy.get_submodule(conv), copy.get_submodule(norm))
         error = relative_difference(infer(copy, copies(xb), layers, choose), expected)
@@ -104,12 +112,12 @@ def is_plain(
 
 
 def is_comparable(
-    x: object,  # A tensor or another input
+    x: object,  # A weight or an input
 ) -> bool:
-    "Return whether a tensor has values, in more than half precision, which would hide differences."
-    if not isinstance(x, Tensor):
-        return True
-    return not (x.is_meta or isinstance(x, FakeTensor) or x.dtype in (torch.float16, torch.bfloat16))
+    "Return whether a value is a tensor with values, in more than half precision, which would hide differences."
+    return isinstance(x, Tensor) and not (
+        x.is_meta or isinstance(x, FakeTensor) or x.dtype in (torch.float16, torch.bfloat16)
+    )
 
 
 class Readers(TorchFunctionMode):

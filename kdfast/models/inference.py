@@ -1,6 +1,6 @@
 "Run networks for inference, whatever they are wrapped in, and leave them as they were."
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
@@ -156,6 +156,13 @@ def tensors(
 ) -> list[Tensor]:
     "Return all parameters and buffers."
     return [*network.parameters(), *network.buffers()]
+
+
+def versions(
+    values: Iterable,  # Any; only tensors count
+) -> list[tuple[int, int]]:
+    "Return id and version of each tensor; a version counts in-place writes."
+    return [(id(t), t._version) for t in values if isinstance(t, Tensor) and not t.is_inference()]
 
 
 def copies(
