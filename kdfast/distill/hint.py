@@ -1,11 +1,14 @@
 """Stage one: train the student's front on the teacher's hint."""
 
+import warnings
 from functools import partial
 
-from fastai.basics import L, Learner, patch
-from torch import nn
+from fastai.basics import L, Learner, defaults, patch
+from fastai.callback.progress import ProgressCallback
+from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from kdfast.core.errors import KdfastError, listed
 from kdfast.distill.fit import FitCallback
 from kdfast.distill.losses.features import hint_loss
 from kdfast.distill.regressor import regressor
@@ -83,11 +86,18 @@ def fit_hint(
     Stage one of FitNets (https://arxiv.org/abs/1412.6550). If the shapes differ, a regressor is trained between them
     and then dropped. Afterwards `freeze` freezes the front, including its batch-norm weights (`train_bn` is set to
     False; the running statistics need FreezeNorm in the fit), and `unfreeze` trains the whole model.
-    Raises KdfastError if a layer does not exist, or if no regressor is possible.
+
+    Stage one has the Learner's data and settings: `opt_func`, `lr`, `wd`, `wd_bn_bias`, `moms`, `path` … It has the
+    callbacks in `cbs`, but not the Learner's own, which may need its loss or labels; a warning names them.
+
+    Raises KdfastError if a layer does not exist, if no regressor is possible, or if no weight of the front trains.
     """
     xb = model_inputs(self.dls)
     teacher = as_module(teacher).to(self.dls.device)
     student_front = front(self.model.to(self.dls.device), guided)
+    check_front_trains(self.model, guided, xb, held_by(self.opt), 'call unfreeze() first')
+    cbs = L(kwargs.pop('cbs', None))
+    warn_of_callbacks(self, cbs)
     teacher_front = front(teacher, hint)
     if features(student_front, xb).shape == features(teacher_front, xb).shape:
         model = student_front
@@ -100,15 +110,60 @@ def fit_hint(
         opt_func=self.opt_func,
         lr=self.lr,
         wd=self.wd,
+        wd_bn_bias=self.wd_bn_bias,
+        train_bn=self.train_bn,
         moms=self.moms,
         path=self.path,
         model_dir=self.model_dir,
     )
-    stage_one.fit_one_cycle(n_epoch, lr_max, cbs=[Hint(teacher_front), *L(kwargs.pop('cbs', None))], **kwargs)
+    stage_one.fit_one_cycle(n_epoch, lr_max, cbs=[Hint(teacher_front), *cbs], **kwargs)
     self.splitter = partial(front_back, layer=guided, xb=tree_map(lambda x: x[:2], xb))
     self.train_bn = False
     self.opt = None
     return stage_one
+
+
+def check_front_trains(
+    net: nn.Module,  # The student
+    layer: str,  # Dotted name of its guided layer
+    xb: Tensor | tuple,  # The inputs of a batch
+    held: set[int] = frozenset(),  # Ids of weights that a Learner's `freeze` holds
+    advice: str = 'let the function that builds the network leave some that train',  # What to do
+):
+    "Raise KdfastError if no weight that a layer depends on trains: stage one would train its regressor alone."
+    inside = {id(p) for p in front_back(net, layer, xb)[0]}
+    names = [name for name, p in net.named_parameters() if id(p) in inside]
+    if any(p.requires_grad and id(p) in inside - held for p in net.parameters()):
+        return
+    state = f'{listed(names)} are frozen' if names else 'it has none'
+    raise KdfastError(
+        f'{type(net).__name__} has no weight up to its layer {layer} that trains ({state}): {advice}, or choose '
+        'another guided layer'
+    )
+
+
+def held_by(
+    opt,  # Optimizer of a Learner, or None
+) -> set[int]:
+    "Return the ids of weights that `freeze` holds, with those of batch norms, which `train_bn` trains."
+    n = getattr(opt, 'frozen_idx', 0)
+    return {id(p) for params in opt.param_lists[:n] for p in params} if n else set()
+
+
+def warn_of_callbacks(
+    learn: Learner,  # With callbacks of its own
+    cbs: list,  # Callbacks of stage one
+):
+    "Warn of callbacks that stage one does without, unless they are fastai's defaults or kdfast's."
+    usual = *defaults.callbacks, ProgressCallback, FitCallback
+    given = {type(cb) for cb in cbs}
+    names = [type(cb).__name__ for cb in learn.cbs if not isinstance(cb, usual) and type(cb) not in given]
+    if names:
+        warnings.warn(
+            f'fit_hint does not use the callbacks of the Learner ({listed(names)}): pass those that stage one needs, '
+            'fit_hint(…, cbs=[…])',
+            stacklevel=3,
+        )
 
 
 class Guided(nn.Sequential):

@@ -89,5 +89,14 @@ def projected(
     student: Embedding,  # To train
     teacher: Embedding,  # Frozen
 ) -> nn.Module:
-    "Map the student's features linearly to as many as the teacher has."
+    """Map the student's features linearly to as many as the teacher has.
+
+    Raises KdfastError if the student has no weight before its classifier that trains.
+    """
+    classifier = {id(p) for p in student.classifier.parameters()}
+    if not any(p.requires_grad and id(p) not in classifier for p in student.network.parameters()):
+        raise KdfastError(
+            f'{type(student.network).__name__} has no weight before its classifier that trains, so that its features '
+            'cannot be trained: let the function that builds it leave some (requires_grad=True)'
+        )
     return nn.Sequential(student, nn.Linear(n_features(student), n_features(teacher)))

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from kdfast.core.errors import KdfastError
+from kdfast.core.errors import KdfastError, listed
 from kdfast.core.explain import error_reason
 from kdfast.data.dataset import Data
 from kdfast.models import state
@@ -115,6 +115,11 @@ def try_forward(
         with torch.no_grad():
             return [network.train(training)(images(n)) for training, n in modes]
     except Exception as e:
+        if others := {p.dtype for p in network.parameters() if p.is_floating_point()} - {torch.float32}:
+            raise KdfastError(
+                f'{name} has weights of {listed(sorted(map(dtype_name, others)))}, expected float32 like its images: '
+                'let the function that builds it return it with .float()'
+            ) from e
         height, width = shape
         channels = next((n for n in (1, 2, 4) if accepts(network, images(2, n))), None)
         if channels:
@@ -125,6 +130,13 @@ def try_forward(
         raise KdfastError(
             f'{name} cannot process images of {width}×{height}: {error_reason(e)}; choose another --size or network'
         ) from e
+
+
+def dtype_name(
+    dtype: torch.dtype,  # Of a tensor
+) -> str:
+    "Return the name of a type, such as float64."
+    return str(dtype).removeprefix('torch.')
 
 
 def accepts(

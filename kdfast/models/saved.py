@@ -99,9 +99,11 @@ def load_network_file(
     trusted, or if the weights do not fit.
     """
     description = read_named_description(file)
-    network = rebuild(description, file)
+    network, tensors = rebuild(description, file), safetensors.torch.load_file(file)
+    if not tensors.keys() <= network.state_dict().keys():
+        network = unwrapped(network)  # a run that started from another run's network has it without its wrappers
     try:
-        state.restore(network, safetensors.torch.load_file(file), description)
+        state.restore(network, tensors, description)
     except (RuntimeError, ValueError, KeyError) as e:
         raise KdfastError(
             f'{file} does not fit {description["network"]} as it is built today: {error_reason(e)}'

@@ -50,5 +50,6 @@ def model_digest(
     "Return the SHA-256 of a model's weights."
     sha256 = hashlib.sha256()
     for tensor in model.state_dict().values():
-        sha256.update(as_bytes(tensor.detach().cpu()).numpy())
+        # A copy: PyTorch forbids to resize what an array of NumPy shares, as observers of quantization do
+        sha256.update(as_bytes(tensor.detach().cpu().clone()).numpy())
     return sha256.hexdigest()

@@ -8,6 +8,7 @@ from fastai.callback.progress import ProgressCallback
 from fastai.data.transforms import Normalize
 from fastai.learner import CancelBackwardException, CancelEpochException, CancelFitException, CancelStepException
 from fastai.vision.core import IntToFloatTensor
+from torch import nn
 
 from kdfast.core import signals
 from kdfast.core.errors import KdfastError
@@ -31,14 +32,32 @@ class SeededOrder(FitCallback):
 
 
 class RunLearner(Learner):
-    "A Learner whose fits resume from their checkpoints; without `checkpoints` a plain Learner."
+    """A Learner whose fits resume from their checkpoints; without `checkpoints` a plain Learner.
+
+    Weights that its network froze when it was built stay frozen, whatever `freeze` and `unfreeze` do.
+    """
 
     checkpoints = None
     watchers = ()  # callbacks that only observe: they may differ when the run is resumed
     chosen = MappingProxyType({})  # learning rate and weight decay that the user set, whatever the recipe
 
+    def __init__(self, dls, model, *args, **kwargs):
+        super().__init__(dls, model, *args, **kwargs)
+        self.always_frozen = [
+            p for p in model.parameters() if not (p.requires_grad or getattr(p, 'frozen_by_learner', False))
+        ]
+
+    def freeze_to(self, n):
+        "Freeze and unfreeze as fastai does, all but the weights that are always frozen."
+        super().freeze_to(n)
+        for p in self.model.parameters():
+            p.frozen_by_learner = not p.requires_grad  # another Learner of the run may train it
+        for p in self.always_frozen:
+            p.requires_grad_(False).frozen_by_learner = False
+
     def fit(self, n_epoch, lr=None, wd=None, cbs=None, **kwargs):
-        "Fit as fastai does, with signals handled between steps."
+        "Fit as fastai does, with signals handled between steps. Raises KdfastError if no weight trains."
+        check_trains(self.model)
         check_fit(self, self.chosen, lr, wd, cbs)
         for cb in self.cbs:
             if cb.learn is not self:
@@ -50,7 +69,11 @@ class RunLearner(Learner):
             signals.training = False
 
     def create_opt(self):
-        "Create the optimizer. Raises KdfastError if its steps need a closure, which fastai does not support."
+        """Create the optimizer.
+
+        Raises KdfastError if no weight trains, or if its steps need a closure, which fastai does not support.
+        """
+        check_trains(self.model)
         super().create_opt()
         if isinstance(self.opt, OptimWrapper) and needs_closure(self.opt.opt):
             raise KdfastError(
@@ -121,6 +144,20 @@ class RunLearner(Learner):
     def load(self, file, device=None, **kwargs):
         "Load as fastai does, but never unpickle anything except weights."
         return super().load(file, device, **kwargs | dict(weights_only=True))
+
+
+def check_trains(
+    network: nn.Module,  # To train
+):
+    "Raise KdfastError if all weights are frozen, or if there are none."
+    parameters = list(network.parameters())
+    if any(p.requires_grad for p in parameters):
+        return
+    state = f'all of its {len(parameters)} weights are frozen (requires_grad=False)' if parameters else 'it has none'
+    raise KdfastError(
+        f'{type(network).__name__} has no weight to train: {state}. Let the function that builds it, or the recipe, '
+        'leave some that train'
+    )
 
 
 def needs_closure(

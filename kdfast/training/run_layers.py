@@ -5,6 +5,7 @@ from functools import cached_property, partial
 from torch import Tensor, nn
 
 from kdfast.core.errors import KdfastError
+from kdfast.distill.hint import check_front_trains
 from kdfast.distill.regressor import regressor
 from kdfast.models.embedding import Embedding, embedding
 from kdfast.models.front import LAYER, features, front, front_back
@@ -30,8 +31,12 @@ class RunLayers:
         layers: str = f'{LAYER}:{LAYER}',  # The teacher's hint layer and the student's guided layer
         matrix: bool = False,  # Add a regressor even if the shapes already match
     ) -> nn.Module:
-        "Return the model of stage one: the student's front, followed by a regressor if the shapes differ."
+        """Return the model of stage one: the student's front, followed by a regressor if the shapes differ.
+
+        Raises KdfastError if no weight of the front trains.
+        """
         guided, hint = self.fronts(student, teacher, layers)
+        check_front_trains(student, layer_pairs(layers)[0][1], self.xb)
         shapes = [list(features(net, self.xb).shape[1:]) for net in (guided, hint)]
         matrix = matrix or shapes[0] != shapes[1]
         self.stage_one = dict(layers=layers, guided_shape=shapes[0], hint_shape=shapes[1], matrix=matrix)
