@@ -38,6 +38,16 @@ def innermost_method(
     return next(running_methods(learn), None)
 
 
+def calling_learner(
+    cb: Callback,  # Whose `__call__` is running
+) -> Learner | None:  # None for a call by anything else
+    "Return the Learner that is calling an event of a callback."
+    frame = sys._getframe(1)
+    while frame and frame.f_code is not CALL_ONE:
+        frame = frame.f_back
+    return frame.f_locals['self'] if frame and frame.f_locals['cb'] is cb else None
+
+
 def event_of_fit(
     learn: Learner,  # During a fit
 ) -> tuple[str | None, Callback | None]:

@@ -3,18 +3,25 @@
 fastai calls the same events for `validate`, `get_preds` and `tta`, alone or during a fit. Such a prediction changes the
 Learner: the model is in evaluation mode afterwards, the Recorder is empty, the progress of the schedule is 0. While a
 FitCallback is on a Learner, a prediction during a fit is isolated: the fit continues as if it had not happened.
+
+The methods that do so are those of the Learner's class, which do nothing more for a Learner without a FitCallback:
+methods stored on a Learner would act on it when its copies are called.
 """
 
+import inspect
+from collections.abc import Callable
 from contextlib import contextmanager
-from functools import partial
+from functools import wraps
 from itertools import takewhile
 
 import torch
 from fastai.basics import Callback, Learner, Recorder, one_param
 from fastcore.xtras import ContextManagers
 
-from kdfast.distill.call_stack import event_of_fit, in_removed_cbs, innermost_method, running_methods
+from kdfast.core.errors import KdfastError
+from kdfast.distill.call_stack import calling_learner, event_of_fit, in_removed_cbs, innermost_method, running_methods
 from kdfast.distill.learner_state import LearnerState
+from kdfast.distill.parts import parts_of
 
 OF_BATCHES = 'before_batch', 'after_pred', 'after_loss', 'after_batch'  # events that a prediction calls, too
 OUTER = 'before_fit', 'before_epoch', 'after_epoch', 'after_fit'  # events of a prediction outside of its batches
@@ -28,6 +35,9 @@ class FitCallback(Callback):
 
     `leave` is called when the callback is removed from the Learner, and when a fit ends with an exception, which
     skips `after_fit`. It is not called when `Learner.removed_cbs` removes the callback temporarily.
+
+    Several Learners may hold a callback, for one fit after the other: `learn` is the one that calls. Raises
+    KdfastError for two fits at the same time.
     """
 
     in_predictions = False
@@ -47,11 +57,14 @@ class FitCallback(Callback):
     ):
         if self._learn is not None and not in_removed_cbs():
             self.end()
-            if not any(isinstance(cb, FitCallback) and cb is not self for cb in self._learn.cbs):
-                end_isolation(self._learn)
         vars(self)['_learn'] = learn
         if learn is not None:
-            isolate(learn)
+            isolate(type(learn))
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        if self._learn is not None:  # loaded from a file
+            isolate(type(self._learn))
 
     def end(self):
         "Mark the fit as over, regardless of how it ended."
@@ -79,7 +92,26 @@ class FitCallback(Callback):
         totals = [parts['total'] for parts in map(parts_of, ahead) if 'total' in parts]
         return totals[-1] if totals else self.loss_grad
 
+    def moves_to(
+        self,
+        caller: Learner,  # Another one than `learn`, which was given this callback later
+        event_name: str,  # That it calls
+    ) -> bool:
+        "Make the caller the Learner of this callback if the event is one that it receives; return whether it is."
+        method = innermost_method(caller)
+        if method != 'fit' and not self.in_predictions or self not in caller.cbs:
+            return False
+        if self.fitting or method == 'fit' and event_name != 'before_fit':
+            raise KdfastError(
+                f'{type(self).__name__} is used by two Learners at the same time: give each of them its own'
+            )
+        self.learn = caller
+        return True
+
     def __call__(self, event_name):
+        caller = calling_learner(self)
+        if caller is not None and caller is not self.learn and not self.moves_to(caller, event_name):
+            return None
         if self.isolated and (event_name in OUTER or not self.in_predictions):
             return None
         if event_name == 'before_fit':
@@ -94,69 +126,89 @@ class FitCallback(Callback):
         return result
 
 
-def parts_of(
-    cb: Callback,  # Any callback
-) -> dict:
-    "Return the loss components (`parts`) of a callback, or an empty dictionary."
-    parts = vars(cb).get('parts')  # getattr would also search the Learner
-    return parts if isinstance(parts, dict) else {}
-
-
 # Predictions during a fit
 
 
 def isolate(
-    learn: Learner,  # With a FitCallback
+    cls: type[Learner],  # Of a Learner with a FitCallback
 ):
-    "Replace the methods of the Learner that fit and predict with the functions below."
+    "Let the methods of a class that fit and predict call the functions below."
     for method in (fit, validation_context, tta):
-        vars(learn)[method.__name__] = partial(method, learn)
+        if not hasattr(getattr(cls, method.__name__), 'isolated'):
+            setattr(cls, method.__name__, isolated(method, inspect.getattr_static(cls, method.__name__)))
 
 
-def end_isolation(
-    learn: Learner,  # After `isolate`
-):
-    "Give the Learner its own methods back."
-    for method in (fit, validation_context, tta):
-        vars(learn).pop(method.__name__, None)
+def isolated(
+    method: Callable,  # One of the functions below
+    original,  # What it calls: a method of a class of Learners
+) -> Callable:
+    "Return a method that calls the function if the Learner has a FitCallback, else the original."
+
+    @wraps(original)
+    def call(learn, *args, **kwargs):
+        own = original.__get__(learn, type(learn))
+        overridden = inspect.getattr_static(type(learn), method.__name__) is not call  # by what calls this one
+        if overridden or not any(isinstance(cb, FitCallback) for cb in learn.cbs):
+            return own(*args, **kwargs)
+        return method(learn, own, *args, **kwargs)
+
+    call.isolated = True
+    return call
 
 
 def fit(
     learn,  # With a FitCallback
+    own,  # Its method, bound
     *args,  # Of Learner.fit
     **kwargs,  # Of Learner.fit
 ):
     "Run `Learner.fit`; afterwards end FitCallbacks that are still fitting, even after an exception."
     try:
-        return type(learn).fit(learn, *args, **kwargs)
+        with adopted(learn):
+            return own(*args, **kwargs)
     finally:
         for cb in learn.cbs:
-            if isinstance(cb, FitCallback) and cb.fitting:
+            if isinstance(cb, FitCallback) and cb.fitting and cb.learn is learn:
                 cb.end()
 
 
 def validation_context(
     learn,  # With a FitCallback
-    cbs=None,  # Callbacks for the prediction
-    inner=False,  # Whether fastai calls it within another context
+    own,  # Its method, bound
+    *args,  # Of Learner.validation_context
+    **kwargs,  # Of Learner.validation_context
 ):
     "Return the context that fastai enters to predict; during a fit, an isolated one."
-    context = type(learn).validation_context(learn, cbs, inner)
-    if 'fit' not in running_methods(learn):
-        return context
-    return ContextManagers([unchanged(learn), *context.default])
+    context = own(*args, **kwargs)
+    first = unchanged(learn) if 'fit' in running_methods(learn) else adopted(learn)
+    return ContextManagers([first, *context.default])
 
 
 def tta(
     learn,  # With a FitCallback
+    own,  # Its method, bound
     *args,  # Of Learner.tta
     **kwargs,  # Of Learner.tta
 ):
     "Run `Learner.tta`, which calls the events of a fit itself; isolated during a fit."
-    if 'fit' not in running_methods(learn):
-        return type(learn).tta(learn, *args, **kwargs)
-    with unchanged(learn):
-        return type(learn).tta(learn, *args, **kwargs)
+    with unchanged(learn) if 'fit' in running_methods(learn) else adopted(learn):
+        return own(*args, **kwargs)
+
+
+@contextmanager
+def adopted(
+    learn: Learner,  # Perhaps a shallow copy, whose callbacks are those of the original
+):
+    "Let the callbacks act on this Learner in the body of the `with`, and on their own afterwards."
+    others = [(cb, cb.learn) for cb in learn.cbs if not isinstance(cb, FitCallback) and cb.learn is not learn]
+    for cb, _ in others:
+        cb.learn = learn
+    try:
+        yield
+    finally:
+        for cb, owner in others:
+            if cb.learn is learn:  # not removed
+                cb.learn = owner
 
 
 @contextmanager
@@ -205,17 +257,3 @@ def idle_callbacks(
     position = ordered.index(running)
     idle = ordered[position + 1 :] if event == 'before_fit' else ordered[:position]
     return [cb for cb in idle if not isinstance(cb, FitCallback | Recorder) and any(hasattr(cb, e) for e in OF_BATCHES)]
-
-
-def merged(
-    parts,  # Loss components by name, of each callback in order
-):
-    """Merge the loss components of callbacks that each add to the loss.
-
-    The last total is the total of all; the first hard loss is the loss on labels alone.
-    """
-    whole = {}
-    for own in parts:
-        if own:
-            whole = own | {name: value for name, value in whole.items() if name != 'total'}
-    return whole

@@ -9,7 +9,8 @@ from torch.nn.utils import get_total_norm
 from kdfast.core import distributed
 from kdfast.core.append import AppendOnlyFile, csv_row
 from kdfast.core.atomic import write_csv
-from kdfast.distill.fit import FitCallback, merged, parts_of
+from kdfast.distill.fit import FitCallback
+from kdfast.distill.parts import merged, parts_of
 from kdfast.runs.run_dir import RunDir
 from kdfast.training.batch_values import GRADIENT, Batch, check
 from kdfast.training.device_values import SmoothLoss, reads_at_once, wide

@@ -1,5 +1,8 @@
 "kdfast's callbacks receive the events of fits only, and leave nothing behind when a fit ends."
 
+from copy import copy, deepcopy
+from inspect import signature
+
 import pytest
 import torch
 from conftest import equal
@@ -14,7 +17,10 @@ from fit_events import At, Events, trained
 from taught_learners import learner, net
 from torch import nn
 
+from kdfast.core.errors import KdfastError
 from kdfast.distill.distill import Distill
+from kdfast.distill.hint import Hint
+from kdfast.distill.losses.features import at_loss
 from kdfast.distill.match import Match
 
 FIT = [
@@ -111,3 +117,104 @@ def test_whatever_ends_a_fit_nothing_is_left_on_teacher_student_or_optimizer(err
     events.seen.clear()
     learn.fit(1, cbs=[*cbs, CollectDataCallback()])
     assert events.seen == FIT
+
+
+# Several Learners
+
+
+def twice(make):
+    "The weights of two Learners that are trained one after the other, and the callback of the first"
+    first, second = make()
+    for learn in (first, second):
+        learn.fit(1, 1e-2)
+    return [dict(learn.model.state_dict()) for learn in (first, second)], first
+
+
+def hinted(cb):
+    "A Learner whose callback replaces the target"
+    return learner(cbs=cb, loss=lambda pred, hint: (pred - hint).square().mean())
+
+
+TEACHER = net(8).eval()
+SHARED = {
+    'distill': (lambda: Distill(TEACHER), lambda cb: learner(cbs=cb)),
+    'match': (lambda: Match(TEACHER, at_loss, 1.0, '3:3'), lambda cb: learner(cbs=cb)),
+    'hint': (lambda: Hint(TEACHER), hinted),
+}
+
+
+@pytest.mark.parametrize('kind', SHARED)
+def test_a_callback_of_two_learners_acts_on_the_one_that_calls(kind):
+    make, learner_with = SHARED[kind]
+
+    def shared():
+        cb = make()
+        return learner_with(cb), learner_with(cb)
+
+    (one, two), first = twice(shared)
+    apart = twice(lambda: (learner_with(make()), learner_with(make())))[0]
+    assert equal(one, apart[0]) and equal(two, apart[1])
+    assert next(iter(first.cbs.filter(lambda cb: hasattr(cb, 'parts')))).learn is not first
+
+
+def test_predictions_of_another_learner_are_those_of_its_own_model():
+    cb = Hint(TEACHER)
+    one, two = hinted(cb), hinted(cb)
+    alone = hinted(Hint(TEACHER))
+    one.model = alone.model = net(5)
+    two.validate()
+    assert list(one.validate()) == list(alone.validate())
+
+
+@pytest.mark.parametrize('event', ['before_train', 'after_loss', 'after_epoch'])
+@pytest.mark.parametrize(
+    'use',
+    [
+        lambda cb: learner(cbs=cb),
+        lambda cb: learner(cbs=cb).fit(1),
+        lambda cb: learner().fit(1, cbs=cb),
+        lambda cb: learner(cbs=cb).validate(),
+    ],
+)
+def test_a_callback_that_another_learner_takes_during_a_fit_never_trains_on_labels_alone(event, use):
+    cb = Distill(TEACHER)
+    with pytest.raises(KdfastError, match='Distill is used by two Learners at the same time'):
+        learner(cbs=[cb, At(event, lambda learn: use(cb))]).fit(2, 1e-2)
+    assert not cb.fitting and cb.inference_teacher is None
+
+
+def test_predictions_of_a_learner_that_held_it_before_disturb_no_fit():
+    cb = Distill(TEACHER)
+    first = learner(cbs=cb)
+
+    def weights(*cbs):
+        return trained(cb, *cbs)[1]
+
+    assert equal(weights(), weights(At('after_loss', lambda learn: first.validate())))
+
+
+@pytest.mark.parametrize('fitted', [False, True])
+@pytest.mark.parametrize('method', ['copy', 'vars', 'deepcopy'])
+def test_a_copy_of_a_learner_fits_itself(method, fitted):
+    first = learner(cbs=Distill(TEACHER))
+    if fitted:
+        first.fit(1)
+    if method == 'vars':
+        second = Learner.__new__(Learner)
+        second.__setstate__(vars(first))
+    else:
+        second = dict(copy=copy, deepcopy=deepcopy)[method](first)
+    second.model, second.opt = net(4), None
+    before, given = (deepcopy(learn.model.state_dict()) for learn in (first, second))
+    second.fit(1, 1e-2)
+    assert equal(before, first.model.state_dict()) and not equal(given, second.model.state_dict())
+    second.validate(), first.fit(1, 1e-2)
+    assert not equal(before, first.model.state_dict()) and len(first.validate()) == 1
+
+
+def test_a_learner_without_a_callback_of_kdfast_is_fastais():
+    learner(cbs=Distill(TEACHER)).fit(1)
+    plain = learner()
+    assert not {'validation_context', 'tta', 'fit'} & {*vars(plain)}
+    for method in ('fit', 'validation_context', 'tta'):
+        assert signature(getattr(Learner, method)) == signature(getattr(Learner, method).__wrapped__)

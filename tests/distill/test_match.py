@@ -212,7 +212,7 @@ def test_nothing_is_left_behind_however_the_fit_ends(data, error):
 
 
 def test_match_adds_to_the_loss_of_distill_and_all_parts_are_logged(data, tmp_path):
-    from kdfast.distill.fit import merged
+    from kdfast.distill.parts import merged
 
     parts = []
 
