@@ -1,11 +1,15 @@
 """Train a loss that has parameters together with the student."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from copy import deepcopy
 
 from fastai.basics import Learner, norm_bias_params
+from fastai.callback.schedule import LRFinder
 from torch import nn
+
+from kdfast.distill.kept_values import keep
+from kdfast.distill.teacher import identities
 
 
 def evaluation_copy(
@@ -26,19 +30,37 @@ def trained_with_model(
     """Add the parameters of a loss to the optimizer's last parameter group, and remove them afterwards.
 
     Norm layers and biases are trained without weight decay, unless the Learner applies it to those of the model
-    (`wd_bn_bias`).
+    (`wd_bn_bias`). Weights of the model are left to the Learner; weights of a teacher, such as its classifier in the
+    loss of SimKD, are frozen. `lr_find` leaves the loss as it was, as it does the model.
     """
     opt = learn.opt
-    known = {id(p) for p, *_ in opt.all_params()}
-    added = [p for p in loss.parameters() if p.requires_grad and id(p) not in known]
+    restorers = [*keep(loss)] if any(isinstance(cb, LRFinder) for cb in learn.cbs) else []
+    known = {id(p) for p, *_ in opt.all_params()} | identities_of([learn.model])
+    teachers = identities_of(teacher for cb in learn.cbs if isinstance(teacher := vars(cb).get('teacher'), nn.Module))
+    trained = [p for p in loss.parameters() if p.requires_grad and not identities(p) & known]
+    added = [p for p in trained if not identities(p) & teachers]
+    frozen = [p for p in trained if identities(p) & teachers]
     without_decay = {id(p) for p in norm_bias_params(loss)} if not learn.wd_bn_bias else {}
     opt.param_lists[-1].extend(added)
     for p in added:
         opt.state[p] = dict(do_wd=False) if id(p) in without_decay else {}
+    for p in frozen:
+        p.requires_grad_(False)
     try:
         yield
     finally:
         remove_parameters(opt, added)
+        for p in frozen:
+            p.requires_grad_(True)
+        for restore in restorers:
+            restore()
+
+
+def identities_of(
+    networks: Iterable[nn.Module],  # Any number
+) -> set[int]:
+    "Return what identifies the weights of networks: themselves, and their memory."
+    return {key for network in networks for p in network.parameters() for key in identities(p)}
 
 
 def remove_parameters(
