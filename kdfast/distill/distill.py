@@ -7,6 +7,7 @@ import torch
 from fastai.basics import Learner
 from torch import nn
 
+from kdfast.core.ranges import LARGEST_T, SMALLEST_T, check_number
 from kdfast.distill.fit import FitCallback
 from kdfast.distill.tasks import Which, check_same_shape, logits_of, task_of, teacher_choice
 from kdfast.distill.teacher import Teacher
@@ -45,10 +46,8 @@ class Distill(FitCallback):
         logits: Which = None,  # Which part of the networks' output is the logits: index, name or function; default: all
         task: Callable | None = None,  # A known loss for the same kind of outputs, if the Learner's own is not known
     ):
-        if not T > 0:
-            raise ValueError(f'the temperature T must be above 0, found {T}')
-        if not 0 <= alpha <= 1:
-            raise ValueError(f'alpha, the weight of the soft loss, must be from 0 to 1, found {alpha}')
+        check_number('the temperature T', T, SMALLEST_T, LARGEST_T)
+        check_number('alpha, the weight of the soft loss,', alpha, 0, 1)
         self.teacher = as_module(teacher)
         self.T = T
         self.alpha = alpha

@@ -11,6 +11,7 @@ from fastai.losses import BaseLoss
 from torch import Tensor
 
 from kdfast.core.errors import KdfastError
+from kdfast.core.ranges import check_loss
 from kdfast.distill.losses.logits import kd_loss
 from kdfast.models.probabilities import reject_probabilities
 
@@ -86,6 +87,7 @@ def label_kd_loss(
 
     The divergence is KL(Bernoulli(σ(teacher/T)) ‖ Bernoulli(σ(student/T))).
     """
+    check_loss(T)
     student = student.float() / T
     teacher = teacher.float() / T
     p = teacher.sigmoid()

@@ -8,6 +8,7 @@ from pkgutil import iter_modules
 
 from kdfast.core.errors import KdfastError
 from kdfast.core.names import ANY_NETWORK, is_run, names_network
+from kdfast.core.ranges import LARGEST_T, LARGEST_WEIGHT, SMALLEST_T
 
 OPTIMIZER_FILES = Path(__file__).parents[1] / 'training' / 'optimizers'  # read as text, so that no torch is imported
 OPTIMIZERS = sorted(  # the default comes first
@@ -34,14 +35,14 @@ RANGES = {  # of an option, in any recipe: a test, and the allowed values
         f'{", ".join(CLASS_WEIGHTS)}, or a table with the columns class and weight',
     ),
     'optimizer': (lambda v: v in OPTIMIZERS, ' or '.join(OPTIMIZERS)),
-    'T': (lambda v: v > 0, 'above 0'),
+    'T': (lambda v: SMALLEST_T <= v <= LARGEST_T, f'above 0, from {SMALLEST_T:g} to {LARGEST_T:g}'),
     'alpha': (lambda v: 0 <= v <= 1, 'from 0 to 1'),
     'student': (lambda v: names_network(v), ANY_NETWORK),
     'network': (lambda v: names_network(v), ANY_NETWORK),
     'teacher': (lambda v: is_run(v) or names_network(v), f'{ANY_NETWORK}; or the folder of a run'),
     'hint': (lambda v: len(layer_pairs(v)) == 1, 'TEACHER_LAYER:STUDENT_LAYER'),
     'layers': (lambda v: len(layer_pairs(v)) >= 1, 'TEACHER_LAYER:STUDENT_LAYER,…'),
-    'weight': (lambda v: v >= 0, '0 or more'),
+    'weight': (lambda v: 0 <= v <= LARGEST_WEIGHT, f'0 or more, at most {LARGEST_WEIGHT:g}'),
     'negatives': (lambda v: v >= 1, 'at least 1'),
 }
 

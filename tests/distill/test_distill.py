@@ -1,5 +1,6 @@
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from conftest import equal
@@ -19,8 +20,11 @@ from torch import nn
 from kdfast.core.errors import KdfastError
 from kdfast.data.dataloaders import loaders
 from kdfast.distill.distill import Distill
-from kdfast.distill.losses.logits import kd_loss
+from kdfast.distill.losses.crd import CRD
+from kdfast.distill.losses.features import rkd_loss
+from kdfast.distill.losses.logits import dist_loss, dkd_loss, kd_loss, ls_kd_loss
 from kdfast.distill.match import Match
+from kdfast.distill.tasks import label_kd_loss
 from kdfast.models.study_networks import thin, wide
 
 
@@ -131,12 +135,52 @@ def test_what_is_no_network_is_refused(wrong, said):
         Distill(wrong)
 
 
-@pytest.mark.parametrize(
-    'options', [dict(T=0.0), dict(T=-1.0), dict(T=float('nan')), dict(alpha=1.1), dict(alpha=-0.1)]
-)
-def test_options_out_of_range(options):
-    with pytest.raises(ValueError):
-        Distill(teacher(), **options)
+NO_NUMBERS = [float('nan'), float('inf'), float('-inf'), 1e300, 10**400, None, '4', True, 2j, [1.0]]
+NO_NUMBERS += [torch.ones(2), torch.tensor(float('nan'))]
+
+
+@pytest.mark.parametrize('name,wrong', [('T', [0.0, -1.0, 1e30, 1e-30]), ('alpha', [1.1, -0.1])])
+def test_options_out_of_range(name, wrong):
+    for value in [*wrong, *NO_NUMBERS]:
+        with pytest.raises(ValueError, match='must be a number from'):
+            Distill(teacher(), **{name: value})
+
+
+@pytest.mark.parametrize('T', [1e-6, 1e6, 3, np.float32(2), torch.tensor(2.0)])
+@pytest.mark.parametrize('alpha', [0, 1, 0.5, np.float64(0.5)])
+def test_options_in_range(data, T, alpha):
+    learn = student(data)
+    learn.fit(1, 0.01, cbs=Distill(teacher(), T, alpha))
+    assert all(p.isfinite().all() for p in learn.model.parameters())
+
+
+X, Y = torch.randn(8, 5, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 5
+ARGUMENTS = [
+    (kd_loss, ['T']),
+    (ls_kd_loss, ['T']),
+    (label_kd_loss, ['T']),
+    (dist_loss, ['T', 'beta', 'gamma']),
+    (partial(dkd_loss, y=Y), ['T', 'alpha', 'beta']),
+    (rkd_loss, ['distance', 'angle']),
+    (lambda x, y, **given: CRD(5, 5, 8, **given), ['T', 'negatives']),
+]
+
+
+@pytest.mark.parametrize('loss,name', [(loss, name) for loss, names in ARGUMENTS for name in names])
+def test_numbers_of_losses_out_of_range(loss, name):
+    for value in [v for v in NO_NUMBERS if not isinstance(v, torch.Tensor)]:
+        with pytest.raises(ValueError, match='must be a number from'):
+            loss(X, X.flip(0), **{name: value})
+
+
+@pytest.mark.parametrize('loss', [kd_loss, ls_kd_loss, label_kd_loss, dist_loss, partial(dkd_loss, y=Y)])
+def test_losses_are_finite_at_every_temperature_that_is_allowed(loss):
+    "A temperature may also be a tensor that is learned"
+    for T in (1e-6, 1e-3, 1, 1e3, 1e6, torch.tensor(4.0, requires_grad=True)):
+        x = X.clone().requires_grad_()
+        found = loss(x, X.flip(0), T=T)
+        found.backward()
+        assert found.isfinite() and x.grad.isfinite().all()
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,8 @@ def test_unknown_options(option, said):
         ('alpha', 1.5),
         ('alpha', -0.5),
         ('T', float('inf')),
+        ('T', 1e30),
+        ('T', 1e-30),
     ],
 )
 def test_values_out_of_range(option, value):
