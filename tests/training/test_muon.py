@@ -25,11 +25,14 @@ def step(make, module, rounds=3, **hypers):
     return [p.detach().clone() for p in module.parameters()]
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.complex64])
 @pytest.mark.parametrize('shape', [(8, 72), (72, 8), (16, 16)])
-def test_singular_values_become_nearly_one(shape):
-    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+def test_singular_values_become_nearly_one(shape, dtype):
+    matrix = torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(0))
     u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
-    within = u.T @ orthogonal(matrix) @ vt.T
+    within = u.mH @ orthogonal(matrix) @ vt.mH
+    assert not dtype.is_complex or within.imag.abs().max() < 1e-4
+    within = within.real
     kept = s > 0.1 * s[0]
     assert (within - within.diag().diag()).abs().max() < 1e-4  # the directions are the matrix's own
     assert kept.sum() > 5 and ((0.65 < within.diag()) & (within.diag() < 1.25))[kept].all(), within.diag()

@@ -122,6 +122,34 @@ def test_a_batch_of_matrices_is_each_of_them():
         assert torch.allclose(orthogonal(matrices), torch.stack([orthogonal(m) for m in matrices]), atol=1e-5)
 
 
+@pytest.mark.parametrize('make', [MAKERS['sgd'], MAKERS['muon']], ids=['sgd', 'muon'])
+def test_complex_weights(make):
+    draws = torch.Generator().manual_seed(0)
+    began, gradient = (torch.randn(6, 4, 3, 1, dtype=torch.cfloat, generator=draws) for _ in range(2))
+    ended = []
+    for take in (step, lambda opt: opt.step()):
+        conv = nn.Conv2d(4, 6, (3, 1), bias=False, dtype=torch.cfloat)
+        with torch.no_grad():
+            conv.weight.copy_(began)
+        conv.weight.grad = gradient.clone()
+        take(make(list(conv.parameters()), lr=0.1, wd=0.01))
+        ended.append(conv.weight.detach())
+    assert torch.equal(*ended) and ended[0].isfinite().all()
+    moved = (began * (1 - 0.1 * 0.01) - ended[0]).flatten(1)
+    wanted = gradient.flatten(1) * 0.1
+    if make is Muon:
+        u, _, v = torch.linalg.svd(gradient.flatten(1), full_matrices=False)
+        wanted = 0.01 * u @ v
+    assert torch.linalg.vector_norm(moved - wanted) < (0.3 if make is Muon else 1e-5) * torch.linalg.vector_norm(wanted)
+    p = nn.Parameter(began.clone())
+    p.grad = gradient
+    move_together([(p, torch.zeros_like(gradient))], 0.1, 0.9)  # as on a GPU
+    alone = nn.Parameter(began.clone())
+    alone.grad = gradient
+    muon_step(alone, 0.1, 0.9, torch.zeros_like(gradient))
+    assert torch.allclose(p, alone, atol=1e-6)
+
+
 def test_convolutions_of_one_shape_step_together_as_one_by_one():
     def weights():
         draws = torch.Generator().manual_seed(0)

@@ -19,19 +19,19 @@ SHARE = (
 def orthogonal(
     matrix: torch.Tensor,  # (rows, columns), or a batch of such
 ) -> torch.Tensor:  # The same shape
-    """Return approximately U·Vᵀ of the matrix U·S·Vᵀ: its singular values become about 0.7 to 1.2.
+    """Return approximately U·Vᴴ of the matrix U·S·Vᴴ: its singular values become about 0.7 to 1.2.
 
     Singular values below a thousandth of the matrix's norm remain smaller. A matrix of zeros is returned unchanged.
     """
     a, b, c = QUINTIC
     rows, columns = matrix.shape[-2:]
     if rows > columns:
-        return orthogonal(matrix.mT).mT  # the smaller Gram matrix is cheaper
+        return orthogonal(matrix.mH).mH  # the smaller Gram matrix is cheaper
     single = matrix.dim() == 2
     norm, add = (matrix.norm(), torch.addmm) if single else (matrix.norm(dim=(1, 2), keepdim=True), torch.baddbmm)
     x = matrix / (norm + 1e-7)
-    square, factor = x @ x.mT, None
-    # The iteration x ← (a + b·xxᵀ + c·(xxᵀ)²)·x without its last product: the factors of x commute with xxᵀ
+    square, factor = x @ x.mH, None
+    # The iteration x ← (a + b·xxᴴ + c·(xxᴴ)²)·x without its last product: the factors of x commute with xxᴴ
     for left in reversed(range(ROUNDS)):
         step = add(square, square, square, beta=b, alpha=c)
         step.diagonal(dim1=-2, dim2=-1).add_(a)
