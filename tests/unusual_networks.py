@@ -260,6 +260,20 @@ def pickled(n):
     return Pickled(n)  # refused: of its state holds a set, which cannot be saved
 
 
+def scripted(n):
+    return torch.jit.script(Net(n))  # refused: could be trained, but not saved: it is of TorchScript
+
+
+def traced(n):
+    return torch.jit.trace(Net(n).eval(), torch.rand(2, 3, 8, 8))  # refused: not saved: it is of TorchScript
+
+
+def with_a_traced_part(n):
+    net = Net(n)
+    net.start = torch.jit.trace(net.start, torch.rand(2, 3, 8, 8))
+    return net  # refused: not saved: it is of TorchScript
+
+
 # State that is nowhere
 
 

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from fastai.basics import L, Learner
 
+from kdfast.models.inference import is_training
+
 OVERWRITTEN = (  # attributes of a Learner that a prediction sets, except `final_record`, the result of `validate`
     'epoch',
     'n_epoch',
@@ -47,7 +49,7 @@ class LearnerState:
         self.memories = [(m, memory_of(m)) for m in learn.model.modules() if hasattr(m, 'reset')]
         self.attributes = {name: vars(learn)[name] for name in OVERWRITTEN if name in vars(learn)}
         self.cbs = list(learn.cbs)
-        self.modes = {m: m.training for m in learn.model.modules()}
+        self.modes = {m: is_training(m) for m in learn.model.modules()}
         self.autocast = {device: torch.is_autocast_enabled(device) for device in ('cpu', 'cuda')}
         self.torch_random = torch.random.get_rng_state()
         self.cuda_random = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
@@ -67,7 +69,8 @@ class LearnerState:
         for module, memory in self.memories:
             vars(module).update(memory)
         for module, training in self.modes.items():
-            module.training = training
+            if is_training(module) != training:
+                module.training = training
         for device, enabled in self.autocast.items():
             torch.set_autocast_enabled(device, enabled)
         torch.random.set_rng_state(self.torch_random)

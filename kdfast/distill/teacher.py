@@ -4,13 +4,25 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from kdfast.core.errors import KdfastError
 from kdfast.distill.cuda_graphs.replay import GraphedInference
 from kdfast.distill.recurrent import detached_copy, recurrent_copy
-from kdfast.models.folding import faster
+from kdfast.models.folding import TOLERANCE, faster, relative_difference
 from kdfast.models.held import Attributes, Held, Sample
-from kdfast.models.inference import PARALLEL, copies, infer, is_compiled, tensors, unwrapped, versions
+from kdfast.models.inference import (
+    PARALLEL,
+    copies,
+    has_fixed_mode,
+    infer,
+    is_compiled,
+    is_training,
+    switch_to_evaluation,
+    tensors,
+    unwrapped,
+    versions,
+)
 
 
 class Teacher:
@@ -32,6 +44,10 @@ class Teacher:
         choose: Callable = lambda output: output,  # Selects a part of the teacher's output, if there are no layers
     ):
         self.layers, self.choose = layers, choose
+        if any(map(is_lazy, tensors(given))):
+            raise KdfastError(
+                'the teacher has lazy layers without weights: load its weights, or give it a batch before it teaches'
+            )
         shared = share_weights(given, student)
         copy = recurrent_copy(unwrapped(given))
         self.recurrent = copy is not None
@@ -49,8 +65,8 @@ class Teacher:
         precisions = {t.dtype for t in tensors(self.original) if t.is_floating_point()}
         self.precision = precisions.pop() if len(precisions) == 1 else None  # mixed: inputs are not converted
         self.came_from = move(self.original, next(student.parameters()).device)
-        self.in_training = [module for module in self.original.modules() if module.training]
-        self.original.eval()
+        self.in_training = [module for module in self.original.modules() if is_training(module)]
+        switch_to_evaluation(self.original)
         self.prepared = None  # batch, versions of what its outputs depend on, and outputs that were computed ahead
         self.given = {}  # versions of the student's inputs in its last forward pass
 
@@ -131,7 +147,23 @@ class Teacher:
         before = versions(given)
         outputs = infer(self.network, given, self.layers, self.choose)
         self.writes = versions(given) != before
+        if has_fixed_mode(self.network):
+            self.check_mode(xb, outputs)
         return outputs
+
+    def check_mode(
+        self,
+        xb,  # The first batch of inputs
+        outputs,  # Of the network for it
+    ):
+        "Raise KdfastError if a recorded network computes as in training: batch norms change, dropout draws."
+        again = infer(self.network, copies(xb), self.layers, self.choose)
+        differ = TOLERANCE < relative_difference(again, outputs) < float('inf')
+        if differ or not torch.equal(sums(self.source), self.sums):
+            raise KdfastError(
+                'the teacher gives other outputs, or changes, each time it is called, as it was recorded in training '
+                'mode: call eval() before torch.jit.trace or torch.export'
+            )
 
     @property
     def unchanged(self):
@@ -218,4 +250,5 @@ def identities(
     tensor,  # A weight
 ):
     "Return the id of a tensor and the address of its memory, if it has any."
-    return {id(tensor), tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided else 0} - {0}
+    has_memory = not is_lazy(tensor) and tensor.layout is torch.strided
+    return {id(tensor), tensor.untyped_storage().data_ptr() if has_memory else 0} - {0}

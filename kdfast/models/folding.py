@@ -57,7 +57,7 @@ def faster(
         if not (pairs := readers.pairs()):
             return network
         if not has_fixed_path(copy, len(xb), (*NORMS, *NORMS.values())):
-            return rejected(network, 'which layers it computes may depend on its input (torch.fx cannot trace it)')
+            return rejected(network, 'torch.fx cannot trace it, so its layers may depend on the input')
         if not (held.same and attributes.same and versions(tensors(copy)) == before):
             return rejected(network, 'its forward pass changes its buffers or attributes')
         for conv, norm in pairs:

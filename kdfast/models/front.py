@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_map
 from kdfast.core.errors import KdfastError, reason, resource_failure
 from kdfast.models.feature_maps import Arranged
 from kdfast.models.folding import HOOKS
-from kdfast.models.inference import copied, copies, only, tensors, uncompiled, unwrapped
+from kdfast.models.inference import copied, copies, is_script, only, tensors, uncompiled, unwrapped
 from kdfast.models.noise import trial
 from kdfast.models.undone import Remembers
 
@@ -58,12 +58,15 @@ def full_name(
     layer: str,  # Dotted name, as `kdfast layers` prints it
 ) -> str:
     "Return the name of a layer including wrappers. Raises KdfastError, with similar names."
-    names = [name for name, _ in net.named_modules(remove_duplicate=False)][1:]
-    if layer in names:
-        return layer
-    plain = {plain_name(name): name for name in reversed(names)}
-    if plain_name(layer) in plain:
-        return plain[plain_name(layer)]
+    modules = dict(list(net.named_modules(remove_duplicate=False))[1:])
+    plain = {plain_name(name): name for name in reversed(modules)}
+    if found := layer if layer in modules else plain.get(plain_name(layer)):
+        if is_script(modules[found]):
+            raise KdfastError(
+                f'layer {layer} is of TorchScript, which shows no outputs of layers: use the network as it was before '
+                'torch.jit.script or torch.jit.trace'
+            )
+        return found
     near = difflib.get_close_matches(layer, list(plain), n=3)
     hint = f'did you mean {", ".join(near)}?' if near else 'kdfast layers lists its layers'
     raise KdfastError(f'{type(net).__name__} has no layer {layer}; {hint}')

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from kdfast.models.inference import tensors
+from kdfast.models.inference import is_script, tensors
 
 OF_TORCH = set(vars(nn.Module()))  # attributes of any module
 STATE = {'_parameters', '_buffers', '_modules'}
@@ -25,6 +25,7 @@ class Held:
         self.parts = [
             (held, list(held), list(held.values()))
             for m in self.modules
+            if not is_script(m)  # which lists none, and holds the same
             for held in (m._parameters, m._buffers, m._modules)
         ]
 

@@ -53,7 +53,23 @@ def is_compiled(
     network: nn.Module,  # Any network
 ) -> bool:
     "Return whether any part was compiled: hooks that are registered later may then not be called."
-    return any('_orig_mod' in m._modules or m._compiled_call_impl is not None for m in network.modules())
+    return any(
+        '_orig_mod' in m._modules or m._compiled_call_impl is not None or is_script(m) for m in network.modules()
+    )
+
+
+def is_script(
+    module: nn.Module,  # Any module
+) -> bool:
+    "Return whether a module is of TorchScript: it runs no Python code, and calls no hooks."
+    return isinstance(module, torch.jit.ScriptModule)
+
+
+def has_fixed_mode(
+    network: nn.Module,  # Any network
+) -> bool:
+    "Return whether a part was recorded, as by tracing or torch.export: it computes in the mode that it had then."
+    return any(is_script(m) or isinstance(m, torch.fx.GraphModule) for m in network.modules())
 
 
 def uncompiled(
@@ -89,15 +105,34 @@ def evaluating(
     network: nn.Module,  # Any network
 ) -> Iterator[nn.Module]:
     "Switch a network to evaluation mode, and each module back to its own mode afterwards."
-    modes = {module: module.training for module in network.modules()}
+    modes = {module: is_training(module) for module in network.modules()}
     if any(modes.values()):
-        network.eval()
+        switch_to_evaluation(network)
     try:
         yield network
     finally:
         for module, training in modes.items():
-            if module.training != training:
+            if is_training(module) != training:
                 module.training = training
+
+
+def is_training(
+    module: nn.Module,  # Any module
+) -> bool:
+    "Return whether a module is in training mode; a frozen module of TorchScript has no modes."
+    return getattr(module, 'training', False)
+
+
+def switch_to_evaluation(
+    network: nn.Module,  # Any network
+):
+    "Switch a network to evaluation mode, but for exported parts, which cannot be switched."
+    try:
+        network.eval()
+    except NotImplementedError:
+        for child in network.children():
+            switch_to_evaluation(child)
+        network.training = False
 
 
 @contextmanager

@@ -13,7 +13,12 @@ from kdfast.core.errors import KdfastError
 def tensors_and_json(
     module: nn.Module,  # Any module
 ) -> tuple[dict, dict]:  # Contiguous tensors that share no memory; the rest of the state, as JSON
-    "Return the whole state of a module. Raises KdfastError if tensors and JSON cannot hold it."
+    "Return the whole state of a module. Raises KdfastError if tensors and JSON cannot hold it, or checkpoints."
+    if any(isinstance(m, torch.jit.ScriptModule) for m in module.modules()):
+        raise KdfastError(
+            'it is of TorchScript, which checkpoints cannot hold: use the network as it was before torch.jit.script or '
+            'torch.jit.trace'
+        )
     state = module.state_dict()
     extra = {name: value for name, value in state.items() if not isinstance(value, Tensor)}
     versions = {name: entry for name, entry in getattr(state, '_metadata', {}).items() if entry != {'version': 1}}
@@ -80,8 +85,9 @@ def materialize_expanded_buffers(
 ):
     "Replace expanded buffers by copies: tensors whose elements share memory cannot be written to."
     for m in module.modules():
-        expanded = {name: b for name, b in m._buffers.items() if b is not None and is_expanded(b)}
-        m._buffers.update({name: b.clone() for name, b in expanded.items()})
+        for name, b in list(m._buffers.items()):
+            if b is not None and is_expanded(b):
+                m._buffers[name] = b.clone()
 
 
 def is_expanded(

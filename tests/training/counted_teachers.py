@@ -11,7 +11,7 @@ from kdfast.models.study_networks import thin, wide
 from kdfast.training.learner import RunLearner
 from kdfast.training.teacher_cache import read_outputs
 
-CHECKED = 2  # passes in a fit that asks, before its first batch: the original's and that of its faster copy
+CHECKED = 3  # passes in a fit that asks, before its first batch: of a copy, without values, and with folded batch norms
 
 
 class Counting(torch.nn.Module):

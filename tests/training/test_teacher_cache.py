@@ -178,4 +178,5 @@ def test_the_outputs_of_a_teacher_with_hooks_are_not_cached(data, tmp_path):
     teacher = Counting()
     teacher.net.register_forward_hook(lambda module, inputs, output: 2 * output)
     for _ in range(2):
-        assert asks(teacher, data, teacher, TeacherCache(tmp_path / 'outputs', teacher)) == CHECKED + 20
+        found = asks(teacher, data, teacher, TeacherCache(tmp_path / 'outputs', teacher))
+        assert found == CHECKED - 1 + 20  # the hook may choose layers: no batch norm is folded
