@@ -61,11 +61,6 @@ def full_name(
     modules = dict(list(net.named_modules(remove_duplicate=False))[1:])
     plain = {plain_name(name): name for name in reversed(modules)}
     if found := layer if layer in modules else plain.get(plain_name(layer)):
-        if is_script(modules[found]):
-            raise KdfastError(
-                f'layer {layer} is of TorchScript, which shows no outputs of layers: use the network as it was before '
-                'torch.jit.script or torch.jit.trace'
-            )
         return found
     near = difflib.get_close_matches(layer, list(plain), n=3)
     hint = f'did you mean {", ".join(near)}?' if near else 'kdfast layers lists its layers'
@@ -78,8 +73,11 @@ def captured_name(
 ) -> str:
     "Return the name of a layer whose output hooks can capture. Raises KdfastError, as `full_name`."
     name = full_name(net, layer)
-    if isinstance(net.get_submodule(name), torch.jit.ScriptModule):
-        raise KdfastError(f'layer {layer} is TorchScript, whose outputs cannot be captured: choose another layer')
+    if is_script(net.get_submodule(name)):
+        raise KdfastError(
+            f'layer {layer} is of TorchScript, which shows no outputs of layers: use the network as it was before '
+            'torch.jit.script or torch.jit.trace'
+        )
     return name
 
 

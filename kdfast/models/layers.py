@@ -11,7 +11,7 @@ from kdfast.core.errors import KdfastError, reason
 from kdfast.core.format import thousands
 from kdfast.core.tables import Table
 from kdfast.models.feature_maps import Layout, layouts, times
-from kdfast.models.inference import tensors, unwrapped
+from kdfast.models.inference import is_script, tensors, unwrapped
 from kdfast.models.noise import record_layers, trial
 
 
@@ -37,7 +37,7 @@ def layers(
     """
     net = unwrapped(net)
     images = torch.zeros(1, 3, side, side, device=next((t.device for t in tensors(net)), None))
-    modules = {name: m for name, m in net.named_modules() if name and not isinstance(m, torch.jit.ScriptModule)}
+    modules = {name: m for name, m in net.named_modules() if name and not is_script(m)}
     counted = {}  # number of elements by id of each parameter so far
     outputs = {}  # shape of the first output and number of parameters so far, by layer
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kdfast.core.errors import KdfastError, listed
 from kdfast.core.explain import error_reason
+from kdfast.core.suggest import short_list
 from kdfast.data.dataset import Data
 from kdfast.models import state
 from kdfast.models.feature_maps import times
@@ -35,6 +36,7 @@ def examine(
         check_logits(network, name, tuple(data.shape), len(data.classes))
         if data.grow < 1:
             check_start_size(network, name, data)
+        check_steady(network, name, tuple(data.shape))
         perturb(network, name)
         check_equal(network, saved_and_loaded(network, other, name), name, tuple(data.shape))
     return structure(network)
@@ -150,6 +152,27 @@ def accepts(
     except Exception:  # networks of users may raise anything
         return False
     return True
+
+
+def check_steady(
+    network: nn.Module,  # Called in evaluation mode
+    name: str,  # Of the network, for errors
+    shape: tuple[int, int],  # Height and width of the images
+):
+    "Raise KdfastError if outputs depend on earlier images, which change buffers in evaluation mode."
+    before = {key: b.clone() for key, b in network.named_buffers()}
+    logits = []
+    for seed in (1, 2, 1):
+        torch.manual_seed(0)  # for networks that draw random numbers in evaluation mode
+        logits += try_forward(network, name, [(False, 2)], shape, seed)
+    if torch.allclose(logits[0], logits[2], rtol=0, atol=0, equal_nan=True):
+        return
+    now = {key: b for key, b in network.named_buffers() if key in before and b.layout is torch.strided}
+    if changed := [key for key, b in now.items() if not torch.equal(b, before[key])]:
+        raise KdfastError(
+            f'{name} changes {short_list(changed)} in evaluation mode, so that its outputs depend on earlier images: '
+            'let it change them in training mode only; of networks prepared for quantization, give the unprepared one'
+        )
 
 
 @torch.no_grad()

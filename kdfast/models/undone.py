@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from kdfast.models.inference import is_script
+
 CONTAINERS = dict, list, deque, set
 GENERATORS = random.Random, np.random.Generator, np.random.RandomState
 
@@ -32,14 +34,14 @@ def undone(
     saved, clones = [(x, copy(x)) for x in containers(network)], {}
     for container, contents in saved:
         refill(container, contents, lambda value: substitute(value, clones))
-    scripted = [(b, b.clone()) for m in network.modules() if is_scripted(m) for b in m.buffers(recurse=False)]
+    scripted = [(b, b.clone()) for m in network.modules() if is_script(m) for b in m.buffers(recurse=False)]
     try:
         yield
     finally:
         for container, contents in saved:
             refill(container, contents)
         for buffer, value in scripted:
-            if not torch.equal(buffer, value):
+            if buffer.layout is torch.strided and not torch.equal(buffer, value):
                 buffer.copy_(value)
 
 
@@ -49,18 +51,11 @@ def containers(
     "Return the dictionaries of the modules' attributes, and the containers among the attributes."
     found = {}
     for module in network.modules():
-        if isinstance(module, Remembers) or is_scripted(module) or is_lazy_module(module):
+        if isinstance(module, Remembers) or is_script(module) or is_lazy_module(module):
             continue
         attributes = vars(module)
         found |= {id(x): x for x in (attributes, *attributes.values()) if isinstance(x, CONTAINERS)}
     return list(found.values())
-
-
-def is_scripted(
-    module: nn.Module,  # Any module
-) -> bool:
-    "Return whether a module is TorchScript's, whose state is not in Python."
-    return isinstance(module, torch.jit.ScriptModule)
 
 
 def is_lazy_module(

@@ -49,6 +49,29 @@ def forgets(n): return Forgets(n)
 def breaks(n): return Breaks(n)
 def number(n): return 5
 def undefined(n): return Undefined(n)
+
+def parallel(n): return nn.DataParallel(Net(n))
+def compiled(n): return torch.compile(Net(n), backend='eager')
+def double(n): return Net(n).double()
+def half(n): return Net(n).half()
+def bfloat16(n): return Net(n).bfloat16()
+
+class Counts(Net):
+    def __init__(self, n):
+        super().__init__(n)
+        self.register_buffer('calls', torch.zeros(()))
+    def forward(self, x):
+        self.calls += 1
+        return self.body(x) * (1 + self.calls / 10)
+
+def counts(n): return Counts(n)
+
+def prepared(n):
+    import torch.ao.quantization as quantization
+
+    net = quantization.QuantWrapper(Net(n)).train()
+    net.qconfig = quantization.get_default_qat_qconfig('x86')
+    return quantization.prepare_qat(net)
 '''
 
 

@@ -35,6 +35,13 @@ WRONG = [
     ('baseline --student NETS:breaks', 'nets.py, line 27: RuntimeError: eight images'),
     ('kd --teacher NETS:breaks', 'nets.py, line 27: RuntimeError: eight images'),
     ('kd --student NETS:undefined', 'Undefined returns NaN for training images before its first step'),
+    *(
+        (f'kd --{role} NETS:{name}', f'has weights of {dtype}, expected float32 like its images')
+        for name, dtype in dict(double='float64', half='float16', bfloat16='bfloat16').items()
+        for role in ('student', 'teacher')
+    ),
+    ('kd --student NETS:counts', 'nets.py:counts changes calls in evaluation mode'),
+    ('kd --student NETS:prepared', 'in evaluation mode, so that its outputs depend on earlier images'),
     ('exp2 --student NETS:detached --hint stage2:body.0', 'RuntimeError: element 0 of tensors does not require grad'),
 ]
 
