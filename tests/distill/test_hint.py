@@ -1,3 +1,5 @@
+import warnings
+
 import pytest
 import torch
 from conftest import equal
@@ -5,6 +7,7 @@ from fastai.vision.all import Callback, Learner, ProgressCallback, noop
 from torch import nn
 
 from kdfast.data.dataloaders import loaders
+from kdfast.distill.distill import Distill
 from kdfast.distill.hint import Hint
 from kdfast.distill.losses.features import hint_loss
 from kdfast.distill.regressor import regressor
@@ -87,3 +90,32 @@ def test_the_split_holds_every_parameter_once():
     assert {id(p) for p in groups[0]} == {
         id(p) for name, p in net.named_parameters() if name.split('.')[0] in ('stem', 'stage1', 'stage2')
     }
+
+
+# fit_hint
+
+
+def test_stage_one_has_the_settings_of_the_learner_and_names_the_callbacks_that_it_leaves_out(data):
+    class Own(Callback):
+        "Of the Learner"
+
+    class Passed(Callback):
+        "Of both"
+
+    settings = dict(lr=0.02, wd=0.03, wd_bn_bias=True, train_bn=False, moms=(0.9, 0.8, 0.9), model_dir='mine')
+    learn = Learner(loaders(data), thin(3), nn.CrossEntropyLoss(), cbs=[Own(), Passed()], **settings)
+    learn.add_cb(Distill(wide(3)))
+    with pytest.warns(UserWarning, match=r'does not use the callbacks of the Learner \(Own\): pass those') as warned:
+        stage_one = learn.fit_hint(1, wide(3), 'stage2', 'stage2', cbs=Passed())
+    assert len(warned) == 1
+    assert {name: getattr(stage_one, name) for name in settings if name != 'train_bn'} == {
+        name: value for name, value in settings.items() if name != 'train_bn'
+    }
+    assert all(state.get('do_wd', True) for *_, state, _ in stage_one.opt.all_params())
+
+
+def test_usual_callbacks_are_no_reason_for_a_warning(data):
+    learn = Learner(loaders(data), thin(3), nn.CrossEntropyLoss())
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        learn.fit_hint(1, wide(3), 'stage2', 'stage2')

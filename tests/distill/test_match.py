@@ -1,5 +1,6 @@
 "Match adds a loss between features or logits of teacher and student to the loss on labels."
 
+from collections import OrderedDict
 from functools import partial
 
 import pytest
@@ -229,3 +230,23 @@ def test_match_adds_to_the_loss_of_distill_and_all_parts_are_logged(data, tmp_pa
 def test_a_wrong_layer_is_named(data):
     with pytest.raises(KdfastError, match='Sequential has no layer stage9; did you mean stage'):
         learner(data).fit(1, 0.01, cbs=Match(teacher(), hint_loss, 1.0, 'stage9:stage2'))
+
+
+def test_the_student_computes_once_per_batch_whatever_is_found_out_of_its_layers(data):
+    "What it counts, or observes, is what it counts without Match"
+
+    class Counting(nn.Sequential):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            self.total += x.sum()
+            return super().forward(x)
+
+    totals = []
+    for layers in (None, 'stage2:stage2'):
+        net = Counting(OrderedDict(matched(3).named_children()))
+        net.register_buffer('total', torch.zeros(()))
+        learner(data, net).fit(1, 0.0, cbs=Match(teacher(), hint_loss if layers else kd_loss, 1.0, layers))
+        totals.append((net.calls, net.total.item()))
+    assert totals[0] == totals[1]
