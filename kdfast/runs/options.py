@@ -2,6 +2,7 @@
 
 import ast
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import iter_modules
@@ -87,8 +88,9 @@ def fits(
 ) -> bool:
     "Return whether a value has the type of an option, and is one of the choices if there are some."
     kinds = (int, float) if kind is float else kind
-    same = isinstance(value, kinds) and isinstance(value, bool) == (kind is bool)
-    return same and (not choices or value in choices)
+    if not isinstance(value, kinds) or isinstance(value, bool) != (kind is bool) or choices and value not in choices:
+        return False
+    return not (kind is float and isinstance(value, int) and abs(value) > sys.float_info.max)
 
 
 def optimizer_list() -> str:

@@ -97,7 +97,7 @@ class Recipe:
                 (plain(call.args[0]), {keyword.arg: plain(keyword.value) for keyword in call.keywords})
                 for call in self.needs
             ]
-        except (ValueError, IndexError) as e:
+        except (ValueError, TypeError, IndexError) as e:
             raise KdfastError(
                 f'{self.file}: arguments of run.needs must be plain text, numbers, or parameters of main'
             ) from e

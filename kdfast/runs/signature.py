@@ -124,7 +124,7 @@ def read_option(
         raise KdfastError(f'{where}: the type of {name} is {ast.unparse(annotation)}: expected {OPTION_TYPES}')
     try:
         value = ast.literal_eval(default)
-    except ValueError:
+    except (ValueError, TypeError):
         value = default
     if type(value) not in TYPES.values() and not (kind and value is None):
         raise KdfastError(f'{where}: the default of {name} must be a plain number or text, True or False')
@@ -148,7 +148,7 @@ def declared(
         case ast.Constant(value=str() as text):  # "int"
             try:
                 return declared(ast.parse(text, mode='eval').body)
-            except SyntaxError:
+            except (SyntaxError, ValueError):
                 return None
         case ast.Name(id=name) if name in TYPES:
             return Declared(TYPES[name])
@@ -178,7 +178,7 @@ def literal(
     "Read a Literal."
     try:
         values = [ast.literal_eval(part) for part in parts]
-    except ValueError:
+    except (ValueError, TypeError):
         return None
     choices = tuple(value for value in values if value is not None)
     kinds = {type(value) for value in choices}

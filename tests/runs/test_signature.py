@@ -112,6 +112,10 @@ def test_values_of_other_types_are_refused_from_python_too(tmp_path, name, value
         ('run, x: Literal[1, "a"] = 1', 'the type of x is Literal'),
         ('run, x: Literal[int] = 1', 'the type of x is Literal'),
         ('run, x: "a b" = 1', 'the type of x'),
+        ('run, x: "a\\0" = 1', 'the type of x'),
+        ('run, x: Literal[{[]: 1}] = 1', 'the type of x'),
+        ('run, x={[]: 1}', 'plain number'),
+        ('run, x: float = 1' + 400 * '0', 'expected float'),
         ('run, x=1, /', 'x is positional only'),
         ('run, *, x', 'needs a default'),
         ('*, epochs: int = 1', 'no parameter for the run'),
@@ -144,6 +148,13 @@ def test_names_that_the_command_uses_itself(tmp_path, name):
             values(recipe, '--data-options', '4')
     else:
         assert values(recipe, f'--{name}', '4') == {name: 4}
+
+
+def test_arguments_of_needs_that_are_no_plain_values(tmp_path):
+    for argument in ('{[]: 1}', 'other()', '*words'):
+        recipe = read(tmp_path, f'def main(run): run.needs({argument})')
+        with pytest.raises(KdfastError, match='plain text, numbers, or parameters'):
+            recipe.needed({})
 
 
 # Which main counts
