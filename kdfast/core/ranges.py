@@ -1,6 +1,7 @@
 "Check the numbers that functions take: finite, of a sane size, and numbers at all. Imports no torch."
 
 from numbers import Real
+from typing import Any
 
 SMALLEST_T, LARGEST_T = 1e-6, 1e6  # beyond, float32 cannot tell softened probabilities from 0, 1 or equal ones
 LARGEST_WEIGHT = 1e30  # float32 has room for losses that it multiplies
@@ -8,13 +9,14 @@ LARGEST_WEIGHT = 1e30  # float32 has room for losses that it multiplies
 
 def check_number(
     what: str,  # Name of the number, for the error
-    value: object,  # Number, or a tensor of one number
+    value: Any,  # Number, or a tensor of one number
     low: float,  # Smallest number that is allowed
     high: float,  # Largest number that is allowed
 ):
     "Raise ValueError for what is no number, and for a number out of range."
-    number = value.item() if getattr(value, 'numel', int)() == 1 else value
-    if not (isinstance(number, Real) and not isinstance(number, bool) and low <= number <= high):
+    number: Any = value.item() if getattr(value, 'numel', int)() == 1 else value
+    is_number = isinstance(number, Real) and not isinstance(number, bool)
+    if not (is_number and low <= number <= high):
         raise ValueError(f'{what} must be a number from {low:g} to {high:g}, found {value!r}')
 
 

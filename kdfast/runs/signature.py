@@ -67,7 +67,7 @@ def first_line(
     main: ast.FunctionDef,  # Function of a recipe
 ) -> int:
     "Return the line on which a function begins for Python: that of its first decorator, if it has one."
-    return min(node.lineno for node in (main, *main.decorator_list))
+    return min([main.lineno, *(decorator.lineno for decorator in main.decorator_list)])
 
 
 def check_is_read(
