@@ -114,7 +114,7 @@ def is_plain(
 def is_comparable(
     x: object,  # A weight or an input
 ) -> bool:
-    "Return whether a value is a tensor with values, in more than half precision, which would hide differences."
+    "Return whether it is a tensor with values; half precision would hide differences."
     return isinstance(x, Tensor) and not (
         x.is_meta or isinstance(x, FakeTensor) or x.dtype in (torch.float16, torch.bfloat16)
     )

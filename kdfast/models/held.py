@@ -40,9 +40,9 @@ class Held:
 
 
 class Attributes:
-    """All other attributes of a network's modules now, but for modes, and what the containers among them hold.
+    """All other attributes of a network's modules now, but for modes.
 
-    `tensors` are those among them that are neither weights nor buffers.
+    What the containers among them hold belongs to them. `tensors` are those among them that are neither weights nor buffers.
     """
 
     def __init__(

@@ -68,7 +68,7 @@ def is_script(
 def has_fixed_mode(
     network: nn.Module,  # Any network
 ) -> bool:
-    "Return whether a part was recorded, as by tracing or torch.export: it computes in the mode that it had then."
+    "Return whether a part was recorded, as by torch.export: it keeps the mode that it had then."
     return any(is_script(m) or isinstance(m, torch.fx.GraphModule) for m in network.modules())
 
 

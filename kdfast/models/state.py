@@ -14,7 +14,7 @@ from kdfast.models.inference import is_script
 def tensors_and_json(
     module: nn.Module,  # Any module
 ) -> tuple[dict, dict]:  # Contiguous tensors that share no memory; the rest of the state, as JSON
-    "Return the whole state of a module. Raises KdfastError if tensors and JSON cannot hold it, or checkpoints."
+    "Return the whole state of a module. Raises KdfastError if it cannot be kept."
     if any(is_script(m) for m in module.modules()):
         raise KdfastError(
             'it is of TorchScript, which checkpoints cannot hold: use the network as it was before torch.jit.script or '

@@ -31,7 +31,7 @@ def has_fixed_path(
 
 
 class Unknown(Proxy):
-    "A value that is not known: any decision that depends on it raises an error, a lookup in a dictionary, too."
+    "A value that is not known: decisions that depend on it raise an error, also by a dictionary."
 
     __hash__ = None
 
