@@ -42,7 +42,7 @@ class Held:
 class Attributes:
     """All other attributes of a network's modules now, but for modes.
 
-    What the containers among them hold belongs to them. `tensors` are those among them that are neither weights nor buffers.
+    What the containers among them hold belongs to them. `tensors` are those that are neither weights nor buffers.
     """
 
     def __init__(
