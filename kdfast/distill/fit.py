@@ -97,7 +97,7 @@ class FitCallback(Callback):
         caller: Learner,  # Another one than `learn`, which was given this callback later
         event_name: str,  # That it calls
     ) -> bool:
-        "Make the caller the Learner of this callback if the event is one that it receives; return whether it is."
+        "Make the caller the Learner of this callback if it receives the event; return whether it does."
         method = innermost_method(caller)
         if method != 'fit' and not self.in_predictions or self not in caller.cbs:
             return False

@@ -16,7 +16,7 @@ def keep(
     value: object,  # A module, a tensor, or a container of such; other objects keep what they hold
     seen: dict | None = None,  # Values that are kept already, by id
 ) -> Iterator[Callable]:  # Each gives something back
-    "Yield the functions that restore a value, from the outside in. Raises KdfastError for lazy parameters."
+    "Yield the functions that restore a value, the outer first. Raises KdfastError for lazy weights."
     seen = {} if seen is None else seen
     if id(value) in seen:
         return

@@ -33,7 +33,7 @@ class Recipe:
     line: int = 0  # On which the definition of main begins
 
     def main(self) -> Callable:
-        "Return the function; this imports fastai. Raises KdfastError if it is not the one whose options were read."
+        "Return the function; imports fastai. Raises KdfastError unless its options are those read."
         function = project_of_file(self.file).function('main')
         check_is_read(function, self.file, self.line, self.options)
         return function

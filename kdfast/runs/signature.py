@@ -29,7 +29,7 @@ def find_main(
     file: Path,  # Of the recipe, for the error
     tree: ast.Module,  # Its content
 ) -> ast.FunctionDef:
-    "Return the definition that Python would call. Raises KdfastError if only execution can tell which one that is."
+    "Return the definition that Python would call. Raises KdfastError if only execution tells."
     statements = [node for node in tree.body if 'main' in bound_names(node)]
     if not statements:
         raise KdfastError(f'{file} has no function main: a recipe is a file with `def main(run, …)`')
@@ -117,7 +117,7 @@ def read_option(
     default: ast.expr,  # Of the parameter
     help: str,  # The comment behind it
 ) -> Option:
-    "Read one option. Raises KdfastError if its type is none of options, or its default no plain value of it."
+    "Read one option. Raises KdfastError for a type or a default that options cannot have."
     name, annotation, where = parameter.arg, parameter.annotation, f'{file}, line {parameter.lineno}'
     kind = declared(annotation) if annotation else None
     if annotation and kind is None:
