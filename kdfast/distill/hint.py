@@ -130,7 +130,7 @@ def check_front_trains(
     held: set[int] = frozenset(),  # Ids of weights that a Learner's `freeze` holds
     advice: str = 'let the function that builds the network leave some that train',  # What to do
 ):
-    "Raise KdfastError if no weight that a layer depends on trains: stage one would train its regressor alone."
+    "Raise KdfastError if no weight up to a layer trains: stage one would train its regressor alone."
     inside = {id(p) for p in front_back(net, layer, xb)[0]}
     names = [name for name, p in net.named_parameters() if id(p) in inside]
     if any(p.requires_grad and id(p) in inside - held for p in net.parameters()):

@@ -41,7 +41,13 @@ class RunLearner(Learner):
     watchers = ()  # callbacks that only observe: they may differ when the run is resumed
     chosen = MappingProxyType({})  # learning rate and weight decay that the user set, whatever the recipe
 
-    def __init__(self, dls, model, *args, **kwargs):
+    def __init__(
+        self,
+        dls,  # DataLoaders
+        model,  # To train
+        *args,  # Of Learner
+        **kwargs,  # Of Learner
+    ):
         super().__init__(dls, model, *args, **kwargs)
         self.always_frozen = [
             p for p in model.parameters() if not (p.requires_grad or getattr(p, 'frozen_by_learner', False))
