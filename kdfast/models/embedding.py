@@ -6,6 +6,7 @@ from kdfast.core.errors import KdfastError
 from kdfast.models.front import StopForward, inputs_on_device
 from kdfast.models.inference import uncompiled, unwrapped
 from kdfast.models.noise import trial
+from kdfast.models.tracing import mark_ends_pass
 
 
 class Embedding(nn.Module):
@@ -31,7 +32,7 @@ class Embedding(nn.Module):
             found.append(arguments[0])
             raise StopForward
 
-        hook = self.classifier.register_forward_pre_hook(stop)
+        hook = self.classifier.register_forward_pre_hook(mark_ends_pass(stop))
         try:
             with uncompiled(self.network):
                 self.network(*inputs)

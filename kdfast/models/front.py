@@ -13,6 +13,7 @@ from kdfast.models.feature_maps import Arranged
 from kdfast.models.folding import HOOKS
 from kdfast.models.inference import copied, copies, is_script, only, tensors, uncompiled, unwrapped
 from kdfast.models.noise import trial
+from kdfast.models.tracing import OwnHook, mark_ends_pass
 from kdfast.models.undone import Remembers
 
 LAYER = 'stage2'  # of kdfast's own networks: hint layer and guided layer end the middle stage
@@ -135,7 +136,7 @@ class TruncatedModel(Remembers, nn.Module):
             if stop:
                 raise StopForward
 
-        hook = self.net.get_submodule(self.layer).register_forward_hook(record)
+        hook = self.net.get_submodule(self.layer).register_forward_hook(mark_ends_pass(record))
         try:
             with uncompiled(self.net):
                 self.net(*inputs, **kwargs)
@@ -169,7 +170,7 @@ class StopForward(Exception):
     "Signal that the layer has computed, so that later modules need not."
 
 
-class AsMap:
+class AsMap(OwnHook):
     "Convert the output of a front to a feature map, as its forward hook."
 
     def __init__(

@@ -18,8 +18,8 @@ def has_fixed_path(
 ) -> bool:
     """Return whether no decision in a network's forward pass depends on values or shapes of its inputs.
 
-    Modules of `torch.nn` are not traced. Hooks are not run: a network with hooks on other modules is not known to have
-    a fixed path.
+    Modules of `torch.nn` are not traced. Hooks are not run, but for kdfast's own: a network with others on modules that
+    are traced is not known to have a fixed path.
     """
     try:
         with warnings.catch_warnings(), torch.no_grad(), evaluating(network):
@@ -28,6 +28,32 @@ def has_fixed_path(
     except Exception:  # any error of a user's network, on inputs without values
         return False
     return True
+
+
+def mark_ends_pass(
+    hook: Callable,  # Forward hook or forward pre-hook of kdfast that raises an exception to end a network's pass
+) -> Callable:  # The hook
+    "Let a hook end the pass also when the network is traced."
+    vars(hook)['ends_pass'] = True
+    return hook
+
+
+def ends_pass(
+    hook: Callable,  # Any hook
+) -> bool:
+    "Return whether a hook is one of `mark_ends_pass`."
+    return getattr(hook, 'ends_pass', False) is True
+
+
+class OwnHook:
+    "Base class of kdfast's own hooks that compute the same for any values."
+
+
+def is_own(
+    hook: Callable,  # Any hook
+) -> bool:
+    "Return whether a hook is kdfast's own."
+    return isinstance(hook, OwnHook) or ends_pass(hook)
 
 
 class Unknown(Proxy):
@@ -94,13 +120,27 @@ class Path(Tracer):
         args: tuple,  # Its inputs
         kwargs: dict,  # Its inputs by name
     ) -> object:
-        "Compute a module, or return an unknown value for a module of `torch.nn`."
+        "Compute a module and run kdfast's hooks that end the pass."
         if get_ident() != self.thread:
             return forward(*args, **kwargs)
-        known = id(m) in self.members
-        if known and self.is_leaf_module(m, ''):
+        for hook in filter(ends_pass, m._forward_pre_hooks.values()):
+            hook(m, args)
+        output = self.compute(m, forward, args, kwargs)
+        for hook in filter(ends_pass, m._forward_hooks.values()):
+            hook(m, args, output)
+        return output
+
+    def compute(
+        self,
+        m: nn.Module,  # Any module
+        forward: Callable,  # Computes it
+        args: tuple,  # Its inputs
+        kwargs: dict,  # Its inputs by name
+    ) -> object:
+        "Compute a module, or return an unknown value for a module of `torch.nn`."
+        if id(m) in self.members and self.is_leaf_module(m, ''):
             return self.create_proxy('call_module', '', (), {})
-        if m._forward_hooks or m._forward_pre_hooks:
+        if not all(map(is_own, [*m._forward_hooks.values(), *m._forward_pre_hooks.values()])):
             raise ValueError('hooks are not run')
         return forward(*args, **kwargs)
 

@@ -9,7 +9,10 @@ import torchvision
 from test_folding import Steps, computed, conv, norm
 from torch import nn
 
+from kdfast.models.embedding import embedding, standardized
 from kdfast.models.folding import faster, folded
+from kdfast.models.front import front
+from kdfast.models.inference import infer
 from kdfast.models.study_networks import matched, thin, wide
 from kdfast.models.tracing import has_fixed_path
 
@@ -149,6 +152,26 @@ def test_usual_networks_are_folded(name):
         copy = faster(net, (torch.randn(2, 3, side, side),))
     assert computed(copy) == 0 < computed(net)
     assert all(vars(m) == attributes for m, attributes in before.items())
+
+
+PARTS = {
+    'a Sequential up to a layer': lambda: front(wide(3), 'stage2'),
+    'a network up to a layer': lambda: front(torchvision.models.resnet18(weights=None), 'layer2'),
+    'a network up to a module of torch.nn': lambda: front(torchvision.models.resnet18(weights=None), 'layer1.0.bn1'),
+    'a network up to its classifier': lambda: standardized(
+        embedding(torchvision.models.resnet18(weights=None), torch.randn(2, 3, 32, 32))
+    ),
+}
+
+
+@pytest.mark.parametrize('name', PARTS)
+def test_parts_of_usual_networks_are_folded(name, capsys):
+    "In stage one the teacher is a front, in `pretrain` a network up to its classifier"
+    part, x = PARTS[name]().eval(), torch.randn(2, 3, 32, 32)
+    expected = infer(part, (x,))[0]
+    copy = faster(part, (x,))
+    assert copy is not part and not capsys.readouterr().err
+    torch.testing.assert_close(infer(copy, (x,))[0], expected, rtol=1e-3, atol=1e-4)
 
 
 TRACED = {
