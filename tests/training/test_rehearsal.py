@@ -145,9 +145,10 @@ def test_a_network_that_nothing_could_build_again_is_trained_and_that_is_said(kd
 
 
 @pytest.mark.parametrize('recipe', ['kd', 'hint', 'exp1', 'exp2'])
-def test_wrapped_networks_can_be_students_of_every_recipe(study, data, tmp_path, recipe):
+@pytest.mark.parametrize('wrapper', ['parallel', 'compiled'])
+def test_wrapped_networks_can_be_students_of_every_recipe(study, data, tmp_path, wrapper, recipe):
     pair = {} if recipe == 'kd' else dict(hint='stage2:body.2')
-    student = rehearsals.nets(tmp_path, 'parallel')
+    student = rehearsals.nets(tmp_path, wrapper)
     done = train(
         find_recipe(recipe), data, 0, dict(student=student, epochs=1, **pair), beside(study, tmp_path, 'teacher')
     )
