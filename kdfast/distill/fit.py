@@ -130,10 +130,10 @@ class FitCallback(Callback):
 
 
 def isolate(
-    cls: type[Learner],  # Of a Learner with a FitCallback
+    cls: type,  # Of a Learner with a FitCallback, or of what stands in for one
 ):
     "Let the methods of a class that fit and predict call the functions below."
-    for method in (fit, validation_context, tta):
+    for method in (fit, validation_context, tta) if issubclass(cls, Learner) else ():
         if not hasattr(getattr(cls, method.__name__), 'isolated'):
             setattr(cls, method.__name__, isolated(method, inspect.getattr_static(cls, method.__name__)))
 

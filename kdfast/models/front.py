@@ -74,7 +74,7 @@ def captured_name(
 ) -> str:
     "Return the name of a layer whose output hooks can capture. Raises KdfastError, as `full_name`."
     name = full_name(net, layer)
-    if is_script(net.get_submodule(name)):
+    if is_script(dict(net.named_modules(remove_duplicate=False))[name]):
         raise KdfastError(
             f'layer {layer} is of TorchScript, which shows no outputs of layers: use the network as it was before '
             'torch.jit.script or torch.jit.trace'
