@@ -10,7 +10,7 @@ from kdfast.core.errors import KdfastError
 from kdfast.distill.cuda_graphs.replay import GraphedInference
 from kdfast.distill.recurrent import detached_copy, recurrent_copy
 from kdfast.models.folding import TOLERANCE, faster, relative_difference
-from kdfast.models.held import Attributes, Held, Sample
+from kdfast.models.held import Watch
 from kdfast.models.inference import (
     PARALLEL,
     copies,
@@ -58,9 +58,7 @@ class Teacher:
         self.source = self.original if shared else given
         self.network = None  # the original or a faster copy, chosen at the first batch
         self.writes = False  # whether the network writes into its input
-        self.weights = None  # versions of the weights at the first batch
-        self.held = None  # the tensors and modules at the first batch
-        self.attributes = self.sample = None  # attributes and a few values at the first batch, if there is a copy
+        self.watch = self.sums = None  # what the outputs depend on, at the first batch
         self.graphed = GraphedInference()
         precisions = {t.dtype for t in tensors(self.original) if t.is_floating_point()}
         self.precision = precisions.pop() if len(precisions) == 1 else None  # mixed: inputs are not converted
@@ -106,7 +104,7 @@ class Teacher:
         xb,  # A batch of inputs
     ):
         "Return the versions of inputs and weights."
-        return versions((*xb, *self.watched))
+        return versions((*xb, *self.watch.tensors))
 
     def outputs(
         self,
@@ -116,7 +114,7 @@ class Teacher:
         if self.network is None:
             return self.first(xb)
         xb = self.suited(xb)
-        if self.network is not self.source and not self.unchanged:
+        if self.network is not self.source and not self.watch.same:
             self.network = self.source
         return self.graphed(self.network, copies(xb) if self.writes else xb, self.layers, self.choose)
 
@@ -138,10 +136,7 @@ class Teacher:
         "Return the outputs of the first batch; choose a faster copy; note if it writes its input."
         xb = self.suited(xb)
         self.network = faster(self.original, xb, self.layers, self.choose)
-        self.held, self.sums = Held(self.source), sums(self.source)
-        if self.network is not self.source:
-            self.attributes, self.sample = Attributes(self.source), Sample(self.held.tensors)
-        self.weights = versions(self.watched)
+        self.watch, self.sums = Watch(self.source, attributes=not self.recurrent), sums(self.source)
         self.forget()
         given = copies(xb)
         before = versions(given)
@@ -164,21 +159,6 @@ class Teacher:
                 'the teacher gives other outputs, or changes, each time it is called, as it was recorded in training '
                 'mode: call eval() before torch.jit.trace or torch.export'
             )
-
-    @property
-    def unchanged(self):
-        "Whether weights and attributes are those of the first batch, and nothing was written to them"
-        return (
-            self.held.same
-            and versions(self.watched) == self.weights
-            and (self.recurrent or self.attributes.same)  # its state may be an attribute
-            and self.sample.same
-        )
-
-    @property
-    def watched(self):
-        "The tensors whose versions tell of writes to the teacher"
-        return [*self.held.tensors, *(self.attributes.tensors if self.attributes else ())]
 
     def suited(
         self,

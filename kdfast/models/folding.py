@@ -19,8 +19,8 @@ from torch.nn.utils import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from kdfast.models.held import Attributes, Held
-from kdfast.models.inference import copies, identity, infer, is_compiled, tensors, versions
+from kdfast.models.held import Watch
+from kdfast.models.inference import copies, identity, infer, is_compiled, tensors
 from kdfast.models.tracing import has_fixed_path
 
 TOLERANCE = 1e-4  # largest difference between copy and original, relative to the largest output, in float32
@@ -51,14 +51,14 @@ def faster(
     except Exception as e:  # a user's network may raise anything
         return rejected(network, f'it cannot be copied ({type(e).__name__})')
     with torch.autocast('cpu', enabled=False), torch.autocast('cuda', enabled=False):  # rounding would hide differences
-        held, attributes, before = Held(copy), Attributes(copy), versions(tensors(copy))
+        watch = Watch(copy)
         with Readers(copy) as readers:
             expected = infer(copy, copies(xb), layers, choose)
         if not (pairs := readers.pairs()):
             return network
         if not has_fixed_path(copy, len(xb), (*NORMS, *NORMS.values())):
             return rejected(network, 'torch.fx cannot trace it, so its layers may depend on the input')
-        if not (held.same and attributes.same and versions(tensors(copy)) == before):
+        if not watch.same:
             return rejected(network, 'its forward pass changes its buffers or attributes')
         for conv, norm in pairs:
             fold(copy.get_submodule(conv), copy.get_submodule(norm))

@@ -7,11 +7,35 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from kdfast.models.inference import is_script, tensors
+from kdfast.models.inference import is_script, tensors, versions
 
 OF_TORCH = set(vars(nn.Module()))  # attributes of any module
 STATE = {'_parameters', '_buffers', '_modules'}
 CONTAINERS = nn.Module, dict, list, tuple, set, SimpleNamespace  # and instances of dataclasses
+
+
+class Watch:
+    "What the outputs of a network depend on now; `tensors` are weights, buffers and those in attributes."
+
+    def __init__(
+        self,
+        network: nn.Module,  # Any network
+        attributes: bool = True,  # Whether attributes count; the state of a recurrent network may be one
+    ):
+        self.held, self.attributes = Held(network), Attributes(network) if attributes else None
+        self.sample = Sample(self.held.tensors)
+        self.tensors = [*self.held.tensors, *(self.attributes.tensors if self.attributes else ())]
+        self.versions = versions(self.tensors)
+
+    @property
+    def same(self) -> bool:
+        "Whether the network is what it was, and nothing was written to it."
+        return (
+            self.held.same
+            and versions(self.tensors) == self.versions
+            and (self.attributes is None or self.attributes.same)
+            and self.sample.same
+        )
 
 
 class Held:

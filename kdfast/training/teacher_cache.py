@@ -19,6 +19,7 @@ from kdfast.data.device_transfer import as_bytes
 from kdfast.distill.distill import Distill
 from kdfast.distill.fit import FitCallback
 from kdfast.distill.match import Match
+from kdfast.models.held import Watch
 
 VERSION = 2  # of the teacher's inference copy, whose rounding determines the outputs
 LIMIT = 2**30  # bytes on disk
@@ -30,7 +31,7 @@ class TeacherCache(FitCallback):
 
     The key contains everything that the bits of an output depend on (`batch_key`, `cache_key`), so weights are
     identical with and without the cache. A batch that another callback has changed, such as MixUp, does not occur
-    again; it is not cached.
+    again; it is not cached. From the batch on at which a teacher has changed, the cache is not used.
 
     Files are only added, named by the SHA-256 of their content; a damaged file is deleted, and its outputs are
     computed again.
@@ -49,6 +50,7 @@ class TeacherCache(FitCallback):
         self.teacher = teacher
         self.key = None  # of the teacher
         self.user = None  # callback that uses the outputs
+        self.watch = None  # the teacher when the fit began
         self.known = {}  # outputs from files, by key of the batch
         self.files = set()  # files that were read
         self.new = {}  # outputs that are not written yet, by key of the batch
@@ -60,6 +62,7 @@ class TeacherCache(FitCallback):
         self.user = next(filter(self.uses_logits, self.learn.cbs), None) if cacheable else None
         if not self.user:
             return
+        self.watch = Watch(self.teacher)
         key = cache_key(self.teacher)
         if key != self.key:
             self.key = key
@@ -79,7 +82,9 @@ class TeacherCache(FitCallback):
         self.batch = None
 
     def before_pred(self):
-        "Look up the batch, unless another callback has changed or replaced it."
+        "Look up the batch, unless another callback has changed or replaced it, or the teacher."
+        if self.user and not self.watch.same:
+            self.user = None
         x, version = self.loaded
         unchanged = self.xb[0].data_ptr() == x.data_ptr() and self.xb[0]._version == x._version == version
         if not (self.user and len(self.xb) == 1 and unchanged):
@@ -103,7 +108,7 @@ class TeacherCache(FitCallback):
 
     def leave(self):
         "Forget the fit and outputs that are not saved."
-        self.user = None
+        self.user = self.watch = None
         self.batch = None
         self.loaded = None
         self.new = {}

@@ -61,6 +61,48 @@ def test_a_batch_that_another_callback_changes_is_not_cached(data, tmp_path, cha
     )
 
 
+class Scaled(Counting):
+    "A teacher with a number in an attribute"
+
+    scale = 1.0
+
+    def forward(self, x):
+        return self.scale * super().forward(x)
+
+
+TEACHER_CHANGES = {
+    'attribute': lambda teacher: setattr(teacher, 'scale', teacher.scale + 1),
+    'in place': lambda teacher: [p.mul_(1.1) for p in teacher.parameters()],
+    'data': lambda teacher: [p.data.mul_(1.1) for p in teacher.parameters()],
+}
+
+
+@pytest.mark.parametrize('change', TEACHER_CHANGES)
+@pytest.mark.parametrize('cached', [False, True])
+def test_outputs_of_a_teacher_that_changes_during_the_fit_are_its_own(data, tmp_path, change, cached):
+    "Neither kept under the key of what it was, nor replaced by those that it had"
+    folder, wrong = tmp_path / 'outputs', []
+
+    class Changes(Callback):
+        order = 80
+
+        def after_batch(self):
+            if self.training:
+                with torch.no_grad():
+                    expected = teacher(self.xb[0])
+                    wrong.append(float((self.learn.distill.target - expected).abs().max() / expected.abs().max()))
+                    if self.iter == 3:
+                        TEACHER_CHANGES[change](teacher)
+
+    teacher = Scaled()
+    if cached:
+        fit(data, teacher, TeacherCache(folder, teacher))
+    before = kept(folder)
+    fit(data, teacher, TeacherCache(folder, teacher), Changes())
+    assert len(wrong) == 18 and max(wrong) < 1e-3
+    assert len(kept(folder)) == (len(before) if cached else 4)
+
+
 def test_losses_of_logits_share_the_cache(data, tmp_path):
     "With Distill, too; a loss of features needs the teacher's inside, and asks"
     folder, teacher = tmp_path / 'outputs', Counting()
