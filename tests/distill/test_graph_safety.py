@@ -82,6 +82,8 @@ def lost(net):
         lambda: nn.DataParallel(thin(3)),
         lambda: torch.compile(thin(3), backend='eager'),
         lambda: nn.Sequential(thin(3), nn.SyncBatchNorm(3)),
+        lambda: torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3))),
+        lambda: nn.Sequential(torch.jit.script(nn.Conv2d(3, 4, 3)), nn.ReLU()),
         *(
             lambda change=change: changed(change)
             for change in (hooked, patched, weighted, parametrized, cumulative, compiled, lost)
@@ -157,6 +159,7 @@ def test_control_flow_is_not_frozen(gpu, data):
         lambda: nn.DataParallel(thin(3)),
         lambda: torch.compile(thin(3), backend='eager'),
         lambda: changed(nn.Module.compile),
+        lambda: torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3))),
     ],
 )
 def test_other_networks_are_not_touched(make):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from kdfast.distill.cuda_graphs.capture import on_gpu
 from kdfast.distill.cuda_graphs.passes import InferenceGraph, TrainingGraph
-from kdfast.distill.cuda_graphs.safety import is_safe, problem, unfit
+from kdfast.distill.cuda_graphs.safety import class_forward, is_safe, problem, unfit
 from kdfast.distill.cuda_graphs.state import State
 from kdfast.distill.fit import FitCallback
 from kdfast.models.inference import infer
@@ -87,7 +87,7 @@ class CudaGraphs(FitCallback):
         model = self.model
         if (
             self.training
-            and is_safe(type(model), type(model).forward)
+            and is_safe(type(model), class_forward(model))
             and 'forward' not in vars(model)
             and not model._compiled_call_impl
         ):

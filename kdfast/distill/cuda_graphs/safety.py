@@ -95,10 +95,17 @@ OTHERS = {
 HOOKS = *folding.HOOKS, '_forward_hooks_always_called'
 
 
+def class_forward(
+    module: nn.Module,  # Any module
+) -> Callable | None:  # None for TorchScript, whose classes have none
+    "Return the forward method of a module's class."
+    return getattr(type(module), 'forward', None)
+
+
 @lru_cache(None)
 def is_safe(
     kind: type,  # Of a module
-    forward: Callable,  # Its forward
+    forward: Callable | None,  # Its forward
 ):
     "Return whether a class is in the lists, with a forward pass that a library gave it."
     home, name = kind.__module__, kind.__name__
@@ -125,7 +132,7 @@ def problem(
     "Return why a network may not be recorded."
     for m in network.modules():
         kind = type(m)
-        if not is_safe(kind, kind.forward):
+        if not is_safe(kind, class_forward(m)):
             return f'{kind.__name__} may compute anything'
         own = vars(m)
         if not methods(kind).isdisjoint(own) and not (
