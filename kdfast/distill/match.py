@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kdfast.core import distributed
 from kdfast.core.errors import KdfastError
+from kdfast.core.ranges import LARGEST_WEIGHT, check_number
 from kdfast.distill.fit import FitCallback
 from kdfast.distill.loss_inputs import extra_inputs, knows_indices, sample_indices, without_partial
 from kdfast.distill.loss_module import evaluation_copy, trained_with_model
@@ -66,8 +67,7 @@ class Match(FitCallback):
         logits: Which = None,  # Which part of the networks' output is the logits: index, name or function; default: all
     ):
         self.teacher = as_module(teacher)
-        if not 0 <= weight < float('inf'):
-            raise ValueError(f'the weight of the loss must be a finite number, at least 0, found {weight}')
+        check_number('the weight of the loss', weight, 0, LARGEST_WEIGHT)
         self.loss_fn = loss
         self.active_loss = loss  # in validation a copy in evaluation mode; None if that is impossible
         self.weight = weight

@@ -146,6 +146,12 @@ def test_options_out_of_range(name, wrong):
             Distill(teacher(), **{name: value})
 
 
+def test_weights_out_of_range():
+    for value in [-0.1, *NO_NUMBERS]:
+        with pytest.raises(ValueError, match='the weight of the loss must be a number from'):
+            Match(teacher(), kd_loss, value)
+
+
 @pytest.mark.parametrize('T', [1e-6, 1e6, 3, np.float32(2), torch.tensor(2.0)])
 @pytest.mark.parametrize('alpha', [0, 1, 0.5, np.float64(0.5)])
 def test_options_in_range(data, T, alpha):
