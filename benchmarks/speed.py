@@ -1,6 +1,6 @@
 """Compare the training speed of kdfast with a bare loop and with other tools; interleaved, as ratios.
 
-python benchmarks/speed.py cifar10-images.tar.xz [--images 6400] [--rounds 5] [--threads 2] [--peers .peers]
+python benchmarks/speed.py cifar10-images.tar.xz [--images 6400] [--rounds 5] [--threads 2] [--peers .peers | --own]
 
 All contenders use the same networks, images, batch size, augmentation and threads, each in a process of its own.
 Contenders whose names end with bfloat16 compute in bfloat16, the others in float32. Other tools are installed from the
@@ -178,18 +178,20 @@ def main():
         parser.add_argument('--threads', type=int, default=2),
         parser.add_argument('--peers', type=Path, default=Path('.peers')),
     )
+    parser.add_argument('--own', action='store_true', help='kdfast and the bare loop alone')
     args = parser.parse_args()
+    tasks = {task: [name for name in who if not args.own or name in (*FLOORS, *OWN)] for task, who in TASKS.items()}
     home = Path(tempfile.mkdtemp())
     prepare(args.data, args.images, home)
-    peers = environment(args.peers)
-    names = list(dict.fromkeys(name for who in TASKS.values() for name in who))
+    peers = None if args.own else environment(args.peers)
+    names = list(dict.fromkeys(name for who in tasks.values() for name in who))
     contenders = {name: Process(name, home, args.threads, peers if name in PEERS else sys.executable) for name in names}
     losses = {name: contender.ask('loss')['answer'] for name, contender in contenders.items()}
     assert max(losses.values()) - min(losses.values()) < 1e-4 * max(losses.values()), losses
     print(f'the same loss of a fixed batch: {", ".join(f"{name} {value:.5f}" for name, value in losses.items())}')
-    seconds, memory = {(task, name): [] for task, who in TASKS.items() for name in who}, {}
+    seconds, memory = {(task, name): [] for task, who in tasks.items() for name in who}, {}
     for turn in range(args.rounds + 1):  # the first warms up, and fills the caches of outputs
-        for task, who in TASKS.items():
+        for task, who in tasks.items():
             for name in who[turn % len(who) :] + who[: turn % len(who)]:
                 answer = contenders[name].ask(task)
                 memory[name] = max(memory.get(name, 0), answer['megabytes'])
@@ -204,7 +206,8 @@ def main():
     for (task, name), took in seconds.items():
         print(f'{task:<12} {name:<16} {spread([args.images / s for s in took])}')
     print('\nratios of seconds, round by round')
-    best = {what: min(names, key=lambda name: median(seconds['kd', name])) for what, names in BEST.items()}
+    others = {} if args.own else BEST
+    best = {what: min(names, key=lambda name: median(seconds['kd', name])) for what, names in others.items()}
     for what, *sides, goal in RATIOS:
         (ours, theirs), found = [(task, best.get(name, name)) for task, name in sides], seconds.get
         if found(ours) and found(theirs):

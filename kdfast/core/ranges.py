@@ -20,7 +20,7 @@ def check_number(
         raise ValueError(f'{what} must be a number from {low:g} to {high:g}, found {value!r}')
 
 
-def check_loss(
+def check_loss_numbers(
     T: object = 1.0,  # Temperature
     **weights: object,  # Weights of the parts of the loss, by name
 ):

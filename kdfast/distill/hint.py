@@ -103,24 +103,32 @@ def fit_hint(
         model = student_front
     else:
         model = Guided(student_front, regressor(student_front, teacher_front, xb).to(self.dls.device))
-    stage_one = Learner(
-        self.dls,
-        model,
-        hint_loss,
-        opt_func=self.opt_func,
-        lr=self.lr,
-        wd=self.wd,
-        wd_bn_bias=self.wd_bn_bias,
-        train_bn=self.train_bn,
-        moms=self.moms,
-        path=self.path,
-        model_dir=self.model_dir,
-    )
+    stage_one = learner_of_stage_one(self, model)
     stage_one.fit_one_cycle(n_epoch, lr_max, cbs=[Hint(teacher_front), *cbs], **kwargs)
     self.splitter = partial(front_back, layer=guided, xb=tree_map(lambda x: x[:2], xb))
     self.train_bn = False
     self.opt = None
     return stage_one
+
+
+def learner_of_stage_one(
+    learn: Learner,  # Whose data and settings it has
+    model: nn.Module,  # Front, with its regressor
+) -> Learner:
+    "Return a Learner that trains a front."
+    return Learner(
+        learn.dls,
+        model,
+        hint_loss,
+        opt_func=learn.opt_func,
+        lr=learn.lr,
+        wd=learn.wd,
+        wd_bn_bias=learn.wd_bn_bias,
+        train_bn=learn.train_bn,
+        moms=learn.moms,
+        path=learn.path,
+        model_dir=learn.model_dir,
+    )
 
 
 def check_front_trains(

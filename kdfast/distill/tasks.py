@@ -11,7 +11,7 @@ from fastai.losses import BaseLoss
 from torch import Tensor
 
 from kdfast.core.errors import KdfastError
-from kdfast.core.ranges import check_loss
+from kdfast.core.ranges import check_loss_numbers
 from kdfast.distill.losses.logits import kd_loss
 from kdfast.models.probabilities import reject_probabilities
 
@@ -87,7 +87,7 @@ def label_kd_loss(
 
     The divergence is KL(Bernoulli(σ(teacher/T)) ‖ Bernoulli(σ(student/T))).
     """
-    check_loss(T)
+    check_loss_numbers(T)
     student = student.float() / T
     teacher = teacher.float() / T
     p = teacher.sigmoid()

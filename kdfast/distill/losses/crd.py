@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from kdfast.core.errors import KdfastError
-from kdfast.core.ranges import check_loss, check_number
+from kdfast.core.ranges import check_loss_numbers, check_number
 from kdfast.data.random_streams import MEMORY, NEGATIVES, generator
 from kdfast.distill.losses.features import normalize_rows
 from kdfast.distill.losses.precision import in_float32
@@ -52,7 +52,7 @@ class CRD(nn.Module):
         labels: Sequence[int] | None = None,  # Class of every training image, such as dls.train_ds.labels
     ):
         super().__init__()
-        check_loss(T)
+        check_loss_numbers(T)
         check_number('the number of negatives', negatives, 1, 2**31 - 1)
         if n is None and labels is None:
             raise ValueError('CRD needs the labels of all training images, or at least their number, n')

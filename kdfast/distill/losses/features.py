@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdfast.core.errors import KdfastError
-from kdfast.core.ranges import check_loss
+from kdfast.core.ranges import check_loss_numbers
 from kdfast.distill.losses.precision import EPS, in_float32
 
 __all__ = ['at_loss', 'feature_loss', 'hint_loss', 'pkt_loss', 'rkd_loss', 'sp_loss']
@@ -94,7 +94,7 @@ def rkd_loss(
     this function take means over all batch² pairs and batch³ triples, which include terms that are always 0.
     """
     guided, hint = guided.flatten(1), hint.flatten(1)
-    check_loss(distance=distance, angle=angle)
+    check_loss_numbers(distance=distance, angle=angle)
     distance_loss = F.smooth_l1_loss(distances(guided), distances(hint))
     angle_loss = F.smooth_l1_loss(angles(guided), angles(hint))
     return distance * distance_loss + angle * angle_loss

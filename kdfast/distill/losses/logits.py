@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdfast.core.ranges import check_loss
+from kdfast.core.ranges import check_loss_numbers
 from kdfast.distill.losses.features import normalize_rows
 from kdfast.distill.losses.precision import EPS, in_float32
 
@@ -30,7 +30,7 @@ def kd_loss(
     Hinton et al. 2015, section 2.1 (https://arxiv.org/abs/1503.02531). The factor T² keeps the gradient about as
     large as that of the hard loss at any temperature.
     """
-    check_loss(T)
+    check_loss_numbers(T)
     log_q = F.log_softmax(student.float() / T, dim=-1)
     log_p = F.log_softmax(teacher.float() / T, dim=-1)
     return T**2 * F.kl_div(log_q, log_p, reduction='batchmean', log_target=True)
@@ -56,7 +56,7 @@ def dkd_loss(
     class, which is equal unless logits differ by about that much. mdistiller increases the weight of the loss over
     the first epochs; the recipe does not.
     """
-    check_loss(T, alpha=alpha, beta=beta)
+    check_loss_numbers(T, alpha=alpha, beta=beta)
     tckd = T**2 * kd_loss(target_or_not(student / T, y), target_or_not(teacher / T, y), T=1.0)
     nckd = kd_loss(non_target_logits(student, y), non_target_logits(teacher, y), T)
     return alpha * tckd + beta * nckd
@@ -95,7 +95,7 @@ def dist_loss(
     (https://arxiv.org/abs/2205.10536). The authors' code and torchdistill multiply by T²; the paper and this function
     do not. At T = 1 they are equal.
     """
-    check_loss(T, beta=beta, gamma=gamma)
+    check_loss_numbers(T, beta=beta, gamma=gamma)
     q = (student / T).softmax(1)
     p = (teacher / T).softmax(1)
     return beta * (1 - pearson(q, p).mean()) + gamma * (1 - pearson(q.mT, p.mT).mean())
