@@ -43,7 +43,8 @@ OTHER_FORMATS = {
     '.dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .raw .pef .srw': 'camera raw: develop it to JPEG or PNG',
     '.mp4 .avi .mov .mkv .webm .m4v .mpg .mpeg': 'videos: extract their frames',
     '.zip .tar .gz .tgz .bz2 .xz .zst .7z .rar': 'archives: pass one by its path, or unpack it',
-    '.npy .npz .mat .h5 .hdf5 .hdf .pkl .pickle .pt .pth .bin .tfrecord .tfrecords .lmdb .mdb .rec': (
+    '.npz': 'arrays: pass one by its path',
+    '.npy .mat .h5 .hdf5 .hdf .pkl .pickle .pt .pth .bin .tfrecord .tfrecords .lmdb .mdb .rec': (
         'arrays: see the layouts in docs/data.md, or pass arrays from Python'
     ),
     '.txt .csv .tsv .json .jsonl .xml .yaml .yml .md .rst .html .htm .py .ipynb .log .ini .cfg .toml .db .sqlite .xlsx '

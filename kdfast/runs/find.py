@@ -1,12 +1,13 @@
 "Find runs by data set, recipe, arguments and seed. Imports no torch."
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from kdfast.core.errors import KdfastError, listed
 from kdfast.core.format import ranges
 from kdfast.core.names import is_run
-from kdfast.runs.options import OF_ONE_RUN, SETTINGS
+from kdfast.runs.options import OF_ONE_RUN, SETTINGS, option_flags
 from kdfast.runs.recipes import Recipe, find_recipe, read_recipe, recipe_names, study_order
 from kdfast.runs.run_dir import NAME, RunDir
 from kdfast.runs.run_files import MissingFile, is_run_place
@@ -149,7 +150,21 @@ def finished_hint(
     if of_recipe:
         return f'finished seeds: {ranges(sorted({folder.seed for folder in finished}))}'
     recipes = sorted({folder.recipe for folder in finished})
-    return f'there are {", ".join(recipes)}' if recipes else f'start with: kdfast run {name}'
+    return f'there are {", ".join(recipes)}' if recipes else start_hint(name)
+
+
+def start_hint(
+    name: str,  # RECIPE or RECIPE,ARGUMENT=VALUE, of which there is no run
+) -> str:
+    "Return the command that trains such a run, or why there is none."
+    recipe, *arguments = name.split(',')
+    try:
+        find_recipe(recipe)
+    except KdfastError as e:
+        return str(e)
+    values = dict(word.split('=', 1) for word in arguments if '=' in word)
+    flags = option_flags({name: {'True': True, 'False': False}.get(value, value) for name, value in values.items()})
+    return f'start with: {shlex.join(["kdfast", "run", recipe, *flags])}'
 
 
 def chosen_text(

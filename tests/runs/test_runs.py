@@ -55,6 +55,22 @@ def test_a_run_is_found_by_recipe_data_and_seed(tmp_path):
         find_run(tmp_path, 'kd')
 
 
+@pytest.mark.parametrize(
+    'name,said',
+    [
+        ('kd', 'start with: kdfast run kd$'),
+        ('kd,T=6.0', 'start with: kdfast run kd --T 6.0$'),
+        ('exp1,matrix=True,epochs=3', 'start with: kdfast run exp1 --matrix --epochs 3$'),
+        ('exp9', 'no recipe exp9; did you mean exp1?'),
+        ('cats/0', 'no recipe cats/0; there are'),
+        ('mine.py', 'no recipe file at mine.py'),
+    ],
+)
+def test_no_run_is_told_what_trains_one_if_anything_does(tmp_path, name, said):
+    with pytest.raises(KdfastError, match=said):
+        find_run(tmp_path, name)
+
+
 def test_a_recipes_name_alone_means_its_only_run(tmp_path):
     one = make(tmp_path, 'kd,epochs=6,teacher=runs_pets_teacher_epochs=3_0', 0)
     make(tmp_path, 'kd,T=2.0', 0)
