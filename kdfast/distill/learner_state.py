@@ -1,13 +1,11 @@
 """Save the state of a Learner during a fit, and restore it."""
 
-import random
-from copy import deepcopy
-
-import numpy as np
 import torch
 from fastai.basics import L, Learner
 
 from kdfast.models.inference import is_training
+from kdfast.models.random_states import GENERATORS, copy_of_generator, random_states, set_random_states
+from kdfast.models.undone import CONTAINERS
 
 OVERWRITTEN = (  # attributes of a Learner that a prediction sets, except `final_record`, the result of `validate`
     'epoch',
@@ -51,10 +49,7 @@ class LearnerState:
         self.cbs = list(learn.cbs)
         self.modes = {m: is_training(m) for m in learn.model.modules()}
         self.autocast = {device: torch.is_autocast_enabled(device) for device in ('cpu', 'cuda')}
-        self.torch_random = torch.random.get_rng_state()
-        self.cuda_random = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-        self.numpy_random = np.random.get_state()
-        self.python_random = random.getstate()
+        self.random = random_states()
 
     def restore(self):
         "Set everything to the saved state."
@@ -73,11 +68,7 @@ class LearnerState:
                 module.training = training
         for device, enabled in self.autocast.items():
             torch.set_autocast_enabled(device, enabled)
-        torch.random.set_rng_state(self.torch_random)
-        np.random.set_state(self.numpy_random)
-        random.setstate(self.python_random)
-        if self.cuda_random:
-            torch.cuda.set_rng_state_all(self.cuda_random)
+        set_random_states(self.random)
 
 
 def attributes_now(
@@ -91,11 +82,9 @@ def copy_if_mutable(
     value,  # Any value
 ):
     "Copy containers (shallow) and random generators; return any other value itself."
-    if isinstance(value, list | dict | set | L):
+    if isinstance(value, (*CONTAINERS, L)):
         return value.copy()
-    if isinstance(value, random.Random | np.random.Generator | np.random.RandomState):
-        return deepcopy(value)  # of a loader that shuffles
-    return value.clone_state() if isinstance(value, torch.Generator) else value
+    return copy_of_generator(value) if isinstance(value, GENERATORS) else value  # of a loader that shuffles
 
 
 def memory_of(

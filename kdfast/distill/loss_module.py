@@ -1,15 +1,17 @@
 """Train a loss that has parameters together with the student."""
 
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 
 from fastai.basics import Learner, norm_bias_params
 from fastai.callback.schedule import LRFinder
 from torch import nn
+from torch.nn.parameter import is_lazy
 
-from kdfast.distill.kept_values import keep
+from kdfast.core.errors import KdfastError
 from kdfast.distill.teacher import identities
+from kdfast.models.undone import undone
 
 
 def evaluation_copy(
@@ -34,26 +36,37 @@ def trained_with_model(
     loss of SimKD, are frozen. `lr_find` leaves the loss as it was, as it does the model.
     """
     opt = learn.opt
-    restorers = [*keep(loss)] if any(isinstance(cb, LRFinder) for cb in learn.cbs) else []
     known = {id(p) for p, *_ in opt.all_params()} | identities_of([learn.model])
     teachers = identities_of(teacher for cb in learn.cbs if isinstance(teacher := vars(cb).get('teacher'), nn.Module))
-    trained = [p for p in loss.parameters() if p.requires_grad and not identities(p) & known]
-    added = [p for p in trained if not identities(p) & teachers]
-    frozen = [p for p in trained if identities(p) & teachers]
-    without_decay = {id(p) for p in norm_bias_params(loss)} if not learn.wd_bn_bias else {}
-    opt.param_lists[-1].extend(added)
-    for p in added:
-        opt.state[p] = dict(do_wd=False) if id(p) in without_decay else {}
-    for p in frozen:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        remove_parameters(opt, added)
+    with as_before_lr_find(loss, learn, known | teachers):
+        trained = [p for p in loss.parameters() if p.requires_grad and not identities(p) & known]
+        added = [p for p in trained if not identities(p) & teachers]
+        frozen = [p for p in trained if identities(p) & teachers]
+        without_decay = {id(p) for p in norm_bias_params(loss)} if not learn.wd_bn_bias else {}
+        opt.param_lists[-1].extend(added)
+        for p in added:
+            opt.state[p] = dict(do_wd=False) if id(p) in without_decay else {}
         for p in frozen:
-            p.requires_grad_(True)
-        for restore in restorers:
-            restore()
+            p.requires_grad_(False)
+        try:
+            yield
+        finally:
+            remove_parameters(opt, added)
+            for p in frozen:
+                p.requires_grad_(True)
+
+
+def as_before_lr_find(
+    loss: nn.Module,  # With or without parameters
+    learn: Learner,  # During a fit
+    of_networks: set[int],  # What identifies weights of student and teacher, which the loss may hold
+) -> AbstractContextManager:
+    "Undo what `lr_find` does to a loss, not what other fits do. Raises KdfastError for lazy parameters."
+    if not any(isinstance(cb, LRFinder) for cb in learn.cbs):
+        return nullcontext()
+    if any(map(is_lazy, loss.parameters())):
+        raise KdfastError('lr_find cannot restore a loss with lazy parameters: call the loss once before')
+    return undone(loss, {id(p) for p in loss.parameters() if not identities(p) & of_networks})
 
 
 def identities_of(

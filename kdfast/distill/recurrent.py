@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from kdfast.core.errors import KdfastError
-from kdfast.training.random_states import random_states_kept
+from kdfast.models.random_states import random_states_kept
 
 
 def recurrent_copy(

@@ -1,15 +1,14 @@
 "Run a network on noise in place of images, and leave the network and all random states as they were."
 
-import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from kdfast.models.inference import evaluating, tensors, uncompiled
+from kdfast.models.inference import evaluating, uncompiled
+from kdfast.models.random_states import random_states_kept
 from kdfast.models.undone import undone
 
 
@@ -63,14 +62,8 @@ def trial(
 
     Forward hooks of the user are called, too: networks may need them.
     """
-    devices = {t.device for t in tensors(network) if t.is_cuda}
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices), torch.no_grad(), undone(network), evaluating(network), uncompiled(network):
-            yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
+    with random_states_kept(), torch.no_grad(), undone(network), evaluating(network), uncompiled(network):
+        yield
 
 
 def record_layers(

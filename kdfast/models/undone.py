@@ -1,8 +1,7 @@
-"Undo what forward passes change in a network, apart from its parameters."
+"Undo what forward passes, or training steps, change in a module and in all that it holds."
 
-import random
 from collections import deque
-from collections.abc import Iterator, MutableSequence, MutableSet
+from collections.abc import Collection, Iterator, MutableSequence, MutableSet
 from contextlib import contextmanager
 from copy import copy, deepcopy
 
@@ -12,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from kdfast.models.inference import is_script
+from kdfast.models.random_states import GENERATORS, copy_of_generator
 
 CONTAINERS = dict, list, deque, set
-GENERATORS = random.Random, np.random.Generator, np.random.RandomState
+COPIES = {nn.Parameter: deepcopy, Tensor: Tensor.clone, np.ndarray: np.ndarray.copy, GENERATORS: copy_of_generator}
 
 
 class Remembers:
@@ -23,38 +23,50 @@ class Remembers:
 
 @contextmanager
 def undone(
-    network: nn.Module,  # Any network
+    module: nn.Module,  # Any network or loss
+    copied: Collection[int] = (),  # Parameters, by id, that are copied, too; the others are the module's own
 ) -> Iterator[None]:
-    """Undo what happens meanwhile to buffers, attributes and random generators of modules.
+    """Undo what happens meanwhile to buffers, attributes and random generators of a module and of modules in it.
 
     Each module computes with copies of its buffers and other tensors, and has its own objects back afterwards, to which
-    nothing was written. Parameters are its own: they are needed for gradients. Hooks of the user are called, because
-    some change the outputs or compute weights; what they record elsewhere remains. Lazy modules stay initialized.
+    nothing was written. Parameters are its own, because they are needed for gradients, unless they are `copied`. Hooks
+    of the user are called, because some change the outputs or compute weights; what they record elsewhere remains. Lazy
+    modules stay initialized.
     """
-    saved, clones = [(x, copy(x)) for x in containers(network)], {}
+    saved, copies = [(x, copy(x)) for x in containers(module)], {}
     for container, contents in saved:
-        refill(container, contents, lambda value: substitute(value, clones))
-    scripted = [(b, b.clone()) for m in network.modules() if is_script(m) for b in m.buffers(recurse=False)]
+        refill(container, contents, lambda value: substitute(value, copies, copied))
+    scripted = [
+        (t, t.clone())
+        for m in module.modules()
+        if is_script(m)
+        for t in (*m.buffers(recurse=False), *(p for p in m.parameters(recurse=False) if id(p) in copied))
+    ]
     try:
         yield
     finally:
         for container, contents in saved:
             refill(container, contents)
-        for buffer, value in scripted:
-            if buffer.layout is torch.strided and not torch.equal(buffer, value):
-                buffer.copy_(value)
+        for tensor, value in scripted:
+            if tensor.layout is torch.strided and not torch.equal(tensor, value):
+                tensor.data.copy_(value)
 
 
 def containers(
-    network: nn.Module,  # Any network
+    module: nn.Module,  # Any network or loss
 ) -> list:  # Each once
-    "Return the dictionaries of the modules' attributes, and the containers among the attributes."
-    found = {}
-    for module in network.modules():
-        if isinstance(module, Remembers) or is_script(module) or is_lazy_module(module):
-            continue
-        attributes = vars(module)
-        found |= {id(x): x for x in (attributes, *attributes.values()) if isinstance(x, CONTAINERS)}
+    "Return the dictionaries of the attributes of all modules, and the containers in them."
+    found, left = {}, [module]
+    while left:
+        value = left.pop()
+        if isinstance(value, nn.Module):
+            own = not (isinstance(value, Remembers) or is_script(value) or is_lazy_module(value))
+            left += [vars(value)] if own else value.children()
+        elif isinstance(value, tuple):
+            left += value
+        elif isinstance(value, CONTAINERS) and id(value) not in found:
+            found[id(value)] = value
+            left += value.values() if isinstance(value, dict) else value
     return list(found.values())
 
 
@@ -81,15 +93,18 @@ def refill(
 
 def substitute(
     value: object,  # Of a module
-    clones: dict[int, object],  # Copies so far, by id of the original
+    copies: dict[int, object],  # Those so far, by id of the original
+    copied: Collection[int] = (),  # Parameters, by id, that are copied
 ) -> object:
-    "Return a copy of a tensor that can be written to, or of a random generator; any other value itself."
-    if isinstance(value, Tensor):
-        if isinstance(value, nn.Parameter) or value.requires_grad:
-            return value
-        return clones.setdefault(id(value), value.clone())
-    if isinstance(value, GENERATORS):
-        return clones.setdefault(id(value), deepcopy(value))
-    if isinstance(value, torch.Generator):
-        return clones.setdefault(id(value), value.clone_state())
+    "Return a copy of a tensor or array that can be written to, or of a random generator; any other value itself."
+    if isinstance(value, tuple):
+        items = [substitute(item, copies, copied) for item in value]
+        changed = any(new is not old for new, old in zip(items, value))
+        return (getattr(value, '_make', tuple)(items)) if changed else value
+    own = isinstance(value, Tensor) and (isinstance(value, nn.Parameter) or value.requires_grad)
+    if own and id(value) not in copied or isinstance(value, np.memmap):
+        return value
+    for kinds, make_copy in COPIES.items():
+        if isinstance(value, kinds):
+            return copies.setdefault(id(value), make_copy(value))
     return value

@@ -12,10 +12,10 @@ import torch
 from kdfast.core import distributed, signals
 from kdfast.core.atomic import write
 from kdfast.core.errors import KdfastError
+from kdfast.models.random_states import random_states, set_random_states
 from kdfast.runs.run_dir import RunDir
 from kdfast.training.checkpoint_files import DURING, END, FORMAT, Place, format_of, model_digest, problem_of
 from kdfast.training.learner import repeatable_order, without_watchers
-from kdfast.training.random_states import random_states, set_random_states
 from kdfast.training.restore import StateRestorer
 from kdfast.training.restore_values import NOTHING
 from kdfast.training.save_values import UnsupportedState

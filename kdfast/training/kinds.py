@@ -25,9 +25,9 @@ from fastai.optimizer import _BaseOptimizer
 from torch import nn
 
 from kdfast.distill.fit import FitCallback
+from kdfast.models.random_states import GENERATORS
 from kdfast.training.value_types import (
     CODE,
-    GENERATORS,
     INERT,
     INERT_MODULES,
     LEFT_OUT,

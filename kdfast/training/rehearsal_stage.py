@@ -3,7 +3,6 @@
 import errno
 import gc
 import io
-import random
 import signal
 import tempfile
 import threading
@@ -12,11 +11,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from kdfast.core import distributed, signals
 from kdfast.core.errors import KdfastError
+from kdfast.models.random_states import random_states_kept
 
 
 @contextmanager
@@ -52,16 +51,12 @@ def rehearsal_stage() -> Iterator[Path]:
 @contextmanager
 def same_random():
     "Restore all random states and the settings of cuDNN afterwards."
-    python_state = random.getstate()
-    numpy_state = np.random.get_state()
     cudnn = torch.backends.cudnn
     flags = cudnn.deterministic, cudnn.benchmark
     try:
-        with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):
+        with random_states_kept():
             yield
     finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
         cudnn.deterministic, cudnn.benchmark = flags
 
 

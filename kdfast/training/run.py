@@ -22,6 +22,7 @@ from kdfast.distill.losses.features import feature_loss, hint_loss
 from kdfast.models.adapt import adapt_teacher, scaling_note
 from kdfast.models.as_given import as_given
 from kdfast.models.frozen import frozen_network
+from kdfast.models.random_states import random_states_kept
 from kdfast.models.saved import build_by, build_for, load_network
 from kdfast.runs import trust
 from kdfast.runs.options import OF_ONE_RUN
@@ -34,7 +35,6 @@ from kdfast.training.learner import RunLearner, SeededOrder, distributed_callbac
 from kdfast.training.losses import check_loss
 from kdfast.training.metrics_log import MetricsLog
 from kdfast.training.precision import Bfloat16, precision_on
-from kdfast.training.random_states import random_states_kept
 from kdfast.training.run_layers import RunLayers
 from kdfast.training.settings import chosen_in, learner_arguments
 from kdfast.training.teacher_cache import TeacherCache

@@ -1,7 +1,6 @@
 """Tables for kinds.py: types that a checkpoint saves as text, as containers, or not at all."""
 
 import operator
-import random
 import re
 import struct
 import tempfile
@@ -88,7 +87,6 @@ DTYPES = {  # of tensors that a checkpoint can hold
 }
 
 
-GENERATORS = random.Random, np.random.RandomState, np.random.Generator, torch.Generator
 LIBRARIES = 'torch', 'torchvision', 'timm', 'fastai', 'fastcore', 'numpy', 'kdfast'  # their functions have no state
 
 

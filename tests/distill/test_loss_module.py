@@ -12,7 +12,6 @@ from taught_learners import Look, learner, net
 from torch import nn
 
 from kdfast.core.errors import KdfastError
-from kdfast.distill.kept_values import keep
 from kdfast.distill.losses.crd import CRD
 from kdfast.distill.losses.vid import VID
 from kdfast.distill.match import Match
@@ -41,6 +40,7 @@ class Remembers(nn.Module):
         self.register_buffer('later', None)
         self.mean, self.calls, self.queue, self.names = torch.zeros(8), 0, deque([torch.zeros(1)], 3), {}
         self.array, self.drawn = np.zeros(2), [random.Random(0), np.random.default_rng(0), torch.Generator()]
+        self.nested, self.old_random = [(torch.zeros(8), {'calls': 0})], np.random.RandomState(0)
 
     def forward(self, guided, hint):
         found = self.norm(self.matrix(guided)).mean((0, 2, 3))
@@ -51,12 +51,18 @@ class Remembers(nn.Module):
         self.calls += 1
         self.queue.append(self.bank)
         self.names[self.calls] = self.bank
+        inner, counts = self.nested[0]
+        inner += self.bank
+        counts['calls'] += self.old_random.randint(9)
         self.array += self.drawn[0].random() + self.drawn[1].random() + float(torch.rand(1, generator=self.drawn[2]))
         return (found - hint.mean((0, 2, 3))).square().mean()
 
     def state(self):
         numbers = [self.mean, *self.queue, *self.names.values(), torch.tensor(self.array)]
-        drawn = repr([self.drawn[0].getstate(), self.drawn[1].bit_generator.state, self.drawn[2].get_state()])
+        drawn = (
+            repr(self.old_random.get_state()),
+            repr([self.drawn[0].getstate(), self.drawn[1].bit_generator.state, self.drawn[2].get_state(), self.nested]),
+        )
         return [t.tolist() for t in numbers], self.calls, self.later, drawn
 
 
@@ -87,8 +93,17 @@ def test_lr_find_leaves_a_loss_as_it_was(tmp_path, loss, opt_func):
 
 
 def test_lr_find_refuses_parameters_that_have_no_values_yet():
-    with pytest.raises(KdfastError, match='lazy parameters'):
-        list(keep(nn.Sequential(nn.LazyLinear(3))))
+    class Lazy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.LazyLinear(3)
+
+        def forward(self, student, teacher):
+            return self.linear(student).square().mean()
+
+    learn = learner()
+    with pytest.raises(KdfastError, match='lazy parameters'), learn.added_cbs(Match(net(8), Lazy(), 1.0, '7:7')):
+        learn.lr_find(show_plot=False, num_it=2)
 
 
 # Parts of the teacher in the loss

@@ -85,13 +85,25 @@ class Containers(Net):
         self.by_size[x.shape] = x
 
 
+class Nested(Net):
+    def prepare(self):
+        self.kept = {'inner': [torch.zeros(()), (torch.zeros(()), np.zeros(2)), [0]]}
+
+    def change(self, x):
+        tensor, (in_tuple, array), calls = self.kept['inner'][:3]
+        for value in (tensor, in_tuple, array):
+            value += 1
+        calls[0] += 1
+        self.kept['inner'].append(self.kept)
+
+
 class Generators(Net):
     def prepare(self):
-        self.draws = [np.random.default_rng(0), random.Random(0)]
+        self.draws = [np.random.default_rng(0), random.Random(0), np.random.RandomState(0)]
         self.generator = torch.Generator().manual_seed(0)
 
     def change(self, x):
-        self.draws[0].random(), self.draws[1].random(), torch.rand(1, generator=self.generator)
+        self.draws[0].random(), self.draws[1].random(), self.draws[2].rand(), torch.rand(1, generator=self.generator)
 
 
 class NewModule(Net):
@@ -143,6 +155,7 @@ NETS = [
     PlainTensor,
     Number,
     Containers,
+    Nested,
     Generators,
     NewModule,
     OutsideRandom,
@@ -174,6 +187,8 @@ def generator_state(value):
         return value.bit_generator.state
     if isinstance(value, random.Random):
         return value.getstate()
+    if isinstance(value, np.random.RandomState):
+        return value.get_state()
     return value.get_state().tolist() if isinstance(value, torch.Generator) else value
 
 

@@ -1,10 +1,20 @@
-"""States of all random generators."""
+"""States of random generators: the global ones, and those that objects hold."""
 
 import random
 from contextlib import contextmanager
+from copy import deepcopy
 
 import numpy as np
 import torch
+
+GENERATORS = random.Random, np.random.RandomState, np.random.Generator, torch.Generator
+
+
+def copy_of_generator(
+    generator: object,  # One of GENERATORS
+) -> object:
+    "Return a generator that draws the same numbers."
+    return generator.clone_state() if isinstance(generator, torch.Generator) else deepcopy(generator)
 
 
 def random_states() -> dict:  # For `set_random_states`
