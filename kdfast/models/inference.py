@@ -22,7 +22,6 @@ def identity(
 
 def as_module(
     network: nn.Module | Learner,  # A network, or the Learner that holds it
-    role: str = 'teacher',  # Its role, for the error
 ) -> nn.Module:
     "Return the network. Raises TypeError for anything that is neither a module nor a Learner."
     if isinstance(network, Learner):
@@ -30,7 +29,7 @@ def as_module(
     if isinstance(network, nn.Module):
         return network
     kind = f'the function {network.__name__}; call it first' if hasattr(network, '__name__') else type(network).__name__
-    raise TypeError(f'the {role} must be an nn.Module or a Learner, found {kind}')
+    raise TypeError(f'the teacher must be an nn.Module or a Learner, found {kind}')
 
 
 # Wrapped networks

@@ -21,20 +21,13 @@ from kdfast.models.inference import unwrapped
 from kdfast.runs import trust
 from kdfast.runs.run_dir import RunDir
 
-
-def ignore(
-    note: str,  # A message for the user
-):
-    "Ignore a message."
-
-
 # Build
 
 
 def build_for(
     name: str,  # Of a network
     data: Data,  # To train it on
-    notify: Callable = ignore,  # Called with a message for the user
+    notify: Callable = lambda note: None,  # Called with a message for the user
 ) -> tuple[nn.Module, Project | None]:  # The network, with its description; the user's code that builds it
     "Build a network for a data set."
     with torch.random.fork_rng([]):  # so that weights depend on the seed alone
@@ -47,7 +40,7 @@ def build_for(
 def build_by(
     function: Callable,  # From the number of classes to a network, such as `wide`
     data: Data,  # To train it on
-    notify: Callable = ignore,  # Called with a message for the user
+    notify: Callable = lambda note: None,  # Called with a message for the user
 ) -> tuple[nn.Module, Project | None]:  # The network, with its description; the user's code that builds it
     "Build a network by a function; it can be loaded again if a file or a package has the function."
     recorded, project = named_function(function)

@@ -26,7 +26,7 @@ def undone(
     module: nn.Module,  # Any network or loss
     copied: Collection[int] = (),  # Parameters, by id, that are copied, too; the others are the module's own
 ) -> Iterator[None]:
-    """Undo what happens meanwhile to buffers, attributes and random generators of a module and of modules in it.
+    """Undo what happens meanwhile to buffers, attributes and random generators of modules.
 
     Each module computes with copies of its buffers and other tensors, and has its own objects back afterwards, to which
     nothing was written. Parameters are its own, because they are needed for gradients, unless they are `copied`. Hooks
@@ -96,7 +96,7 @@ def substitute(
     copies: dict[int, object],  # Those so far, by id of the original
     copied: Collection[int] = (),  # Parameters, by id, that are copied
 ) -> object:
-    "Return a copy of a tensor or array that can be written to, or of a random generator; any other value itself."
+    "Return a copy of a tensor, array or random generator; any other value itself."
     if isinstance(value, tuple):
         items = [substitute(item, copies, copied) for item in value]
         changed = any(new is not old for new, old in zip(items, value))

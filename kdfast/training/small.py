@@ -108,7 +108,6 @@ class FewBatches(ImageBatches):
         n,  # From DataLoader
     ):
         "Ignore a new number of images: it depends on the data set only."
-        pass  # depends on the data set only
 
     def get_idxs(self):
         "Return the indices of the images."

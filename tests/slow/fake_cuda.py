@@ -38,8 +38,7 @@ WAITS = {
     'allclose',
 }  # the host needs a value of theirs
 RECORDED = (
-    'kdfast/record.py',
-    'kdfast/metrics_log.py',
+    'kdfast/training/metrics_log.py',
     'fastai/torch_core.py',
 )  # what waits for losses is counted apart: once in many steps is allowed
 

@@ -1,6 +1,5 @@
 """The passes of a network as recordings: forward and backward in training, forward alone for a teacher."""
 
-from collections.abc import Callable
 from weakref import ref
 
 import torch
@@ -20,7 +19,6 @@ class TrainingGraph:
         x: Tensor,  # What it is called with
         like: Tensor
         | None = None,  # The gradient of an eager step's output: its layout decides on kernels, and so on bits
-        record: Callable | None = None,  # Gives what computing gave, and what computes that again, in the same memory
     ):
         self.network, self.x, self.like = network, detached(x).clone(), like
         self.weights = [p for p in network.parameters() if p.requires_grad]
@@ -29,12 +27,12 @@ class TrainingGraph:
         self.leaves = {
             id(p): nn.Parameter(p.detach(), p.requires_grad) for p in network.parameters()
         }  # in the same memory
-        self.turn, self.waiting, record = 0, lambda: None, record or capture
+        self.turn, self.waiting = 0, lambda: None
         with state_preserved(network, x.device):
-            self.output, self.play_forward = record(
+            self.output, self.play_forward = capture(
                 self.forward, x.device, self.warm_up
             )  # two, and not in one pool: the second must not write where the first keeps what it needs
-            self.gradients, self.play_backward = record(self.backward, x.device)
+            self.gradients, self.play_backward = capture(self.backward, x.device)
 
     def warm_up(self):
         "Compute both passes; note which buffers they write, and the shape of the gradient."
@@ -135,15 +133,14 @@ class InferenceGraph:
         network: nn.Module,  # Without `problem`
         x: Tensor,  # What it is called with
         layers: list[str] = (),  # Whose outputs are wanted; without any, the network's own
-        record: Callable | None = None,  # As TrainingGraph's
     ):
-        record, self.x = record or capture, detached(x).clone()
+        self.x = detached(x).clone()
 
         def compute():
             return infer(network, (self.x,), layers)
 
         with state_preserved(network, x.device):
-            self.outputs, self.play = record(compute, x.device, compute)
+            self.outputs, self.play = capture(compute, x.device, compute)
         if any(type(output) is not Tensor for output in self.outputs):
             raise ValueError('it gives no tensor')
 
