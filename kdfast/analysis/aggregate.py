@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from statistics import mean, stdev
 
-from kdfast.analysis.alike import check_same_images
+from kdfast.analysis.comparability import check_same_images
 from kdfast.analysis.measures import MEASURES
 from kdfast.analysis.results import completed_result, several_labels
 from kdfast.runs.recipes import study_order

@@ -5,7 +5,7 @@ from itertools import count, takewhile
 
 import numpy as np
 
-from kdfast.analysis.alike import check_same_images, differences_of
+from kdfast.analysis.comparability import check_same_images, differences_of
 from kdfast.analysis.metrics import ACCURACY, Metric, paired_image_values
 from kdfast.runs.run_dir import RunDir
 from kdfast.stats.intervals import CONFIDENCE, Difference, mcnemar, over_image_values, over_seeds

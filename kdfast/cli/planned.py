@@ -45,9 +45,9 @@ class PlannedStudy:
     def tasks(
         self,
         seeds: int,  # Of every recipe
-    ) -> list:  # kdfast.study.plan.Task
+    ) -> list:  # kdfast.study.tasks.Task
         "Return the runs of the first seeds, each after what it needs."
-        from kdfast.study.plan import plan
+        from kdfast.study.tasks import plan
 
         return plan(self.wanted, range(seeds), self.data.name, self.training.runs)
 

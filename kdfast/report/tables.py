@@ -6,7 +6,7 @@ from textwrap import wrap
 
 from rich.text import Text
 
-from kdfast.analysis.alike import TEACHER, differing_seeds, differing_settings, old_defaults
+from kdfast.analysis.comparability import TEACHER, differing_seeds, differing_settings, old_defaults
 from kdfast.analysis.measures import MEASURES
 from kdfast.analysis.results import has_several_labels, main_score
 from kdfast.core.errors import listed

@@ -13,7 +13,7 @@ from kdfast.core.format import duration, fits_width, loss_text, percent
 from kdfast.core.tables import Table
 from kdfast.runs.recipes import study_order
 from kdfast.runs.run_dir import RunDir
-from kdfast.study.plan import Task
+from kdfast.study.tasks import Task
 from kdfast.study.verdicts import verdicts_so_far
 
 

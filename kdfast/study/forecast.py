@@ -4,7 +4,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 
 from kdfast.runs.cost import RunCost
-from kdfast.study.plan import Task
+from kdfast.study.tasks import Task
 
 Costs = Mapping[str, RunCost]  # By the name of the recipe's directory
 

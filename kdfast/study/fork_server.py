@@ -17,8 +17,8 @@ from importlib import import_module
 from runpy import run_module
 
 from kdfast.core.imports import without_collection
-from kdfast.study.plan import KDFAST
 from kdfast.study.process import Process, environment, failure_of, has_gpu
+from kdfast.study.tasks import KDFAST
 
 IMPORTED = ('kdfast.all', 'kdfast.training.execute')  # what takes long, and starts no threads
 SERVE = 'import sys; from kdfast.study.fork_server import serve; serve(int(sys.argv[1]))'

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from kdfast.core.errors import KdfastError
 from kdfast.study.board import Board
-from kdfast.study.plan import KDFAST, Task
 from kdfast.study.process import Process, stop_processes
+from kdfast.study.tasks import KDFAST, Task
 
 POLL_SECONDS = 0.25
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from statistics import mean
 
 from kdfast.runs.cost import RunCost
-from kdfast.study.plan import KDFAST, Task
 from kdfast.study.process import Process
 from kdfast.study.schedule import finish_process
+from kdfast.study.tasks import KDFAST, Task
 
 
 def measure_costs(

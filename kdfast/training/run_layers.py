@@ -40,7 +40,7 @@ class RunLayers:
         shapes = [list(features(net, self.xb).shape[1:]) for net in (guided, hint)]
         matrix = matrix or shapes[0] != shapes[1]
         self.stage_one = dict(layers=layers, guided_shape=shapes[0], hint_shape=shapes[1], matrix=matrix)
-        return nn.Sequential(guided, self.bridge(guided, hint)) if matrix else guided
+        return nn.Sequential(guided, self.regressor_between(guided, hint)) if matrix else guided
 
     @cached_property
     def xb(self):
@@ -67,9 +67,9 @@ class RunLayers:
         layers: str,  # The teacher's hint layer and the student's guided layer
     ) -> nn.Module:
         "Return a new regressor between two layers. Raises KdfastError if none is possible."
-        return self.bridge(*self.fronts(student, teacher, layers))
+        return self.regressor_between(*self.fronts(student, teacher, layers))
 
-    def bridge(
+    def regressor_between(
         self,
         guided,  # Front of the student
         hint,  # Front of the teacher

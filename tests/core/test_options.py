@@ -10,7 +10,7 @@ from kdfast.cli.run import run_recipe
 from kdfast.data import load
 from kdfast.runs.options import KNOWN_TYPES
 from kdfast.runs.recipes import find_recipe
-from kdfast.study.plan import Task
+from kdfast.study.tasks import Task
 
 WORDS = ('epochs', 'lr_max', 'mix_up', 'T', 'teacher_epochs', 'lambda_', 'x', 'Alpha_2')
 VALUES = (True, False, 0, -3, 7, 1.5, -1e-6, 1e20, '', '-x', '--no-mix-up', 'a b', 'a=b', "it's", 'ä', '[1]', '5')

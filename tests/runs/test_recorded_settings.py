@@ -7,7 +7,7 @@ from kdfast.analysis.matrix import find_stage_ones, question_runs
 from kdfast.runs.find import changed_arguments, find_runs, resolve_run_name
 from kdfast.runs.lookup import next_recipe, runs_by_seed
 from kdfast.runs.recipes import find_recipe
-from kdfast.study.plan import plan
+from kdfast.study.tasks import plan
 
 
 def test_a_plan_gives_them_to_every_run(tmp_path):

@@ -9,7 +9,7 @@ from kdfast.analysis.design import Declared, declare
 from kdfast.core.atomic import write_csv
 from kdfast.runs.recipes import find_recipe
 from kdfast.study import board
-from kdfast.study.plan import plan
+from kdfast.study.tasks import plan
 
 
 def shown(found):

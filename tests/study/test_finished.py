@@ -8,7 +8,7 @@ from conftest import make, recipe, seal
 from kdfast.core.errors import KdfastError
 from kdfast.runs.recipes import find_recipe
 from kdfast.study import schedule, timing
-from kdfast.study.plan import plan
+from kdfast.study.tasks import plan
 
 COMMANDS = {
     'study': ('study', 'baseline', 'kd', '--seeds', 2),

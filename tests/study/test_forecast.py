@@ -10,8 +10,8 @@ from kdfast.runs.cost import RunCost
 from kdfast.runs.recipes import find_recipe
 from kdfast.study import schedule, timing
 from kdfast.study.forecast import bytes_needed, seconds_needed, seeds_within
-from kdfast.study.plan import plan
 from kdfast.study.schedule import OutOfTime, run_tasks
+from kdfast.study.tasks import plan
 from kdfast.study.timing import measure_costs
 
 COSTS = {

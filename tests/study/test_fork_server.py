@@ -9,8 +9,8 @@ from conftest import until
 
 from kdfast.runs.run_dir import RunDir
 from kdfast.study.fork_server import Fork, ForkServer, run_starter
-from kdfast.study.plan import KDFAST
 from kdfast.study.process import Process, has_gpu, stop_processes
+from kdfast.study.tasks import KDFAST
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux' or has_gpu(), reason='runs are new processes here')
 

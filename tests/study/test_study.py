@@ -15,9 +15,9 @@ from kdfast.runs.recipes import find_recipe, study_order
 from kdfast.runs.run_dir import RunDir
 from kdfast.study import schedule
 from kdfast.study.board import Board
-from kdfast.study.plan import plan
 from kdfast.study.process import Process, stop_processes
 from kdfast.study.schedule import run_tasks
+from kdfast.study.tasks import plan
 
 NAMES = 'baseline,epochs=1', 'mine'
 

@@ -6,7 +6,7 @@ import pytest
 from conftest import make, seal
 
 from kdfast.analysis.aggregate import aggregate
-from kdfast.analysis.alike import differing_settings
+from kdfast.analysis.comparability import differing_settings
 from kdfast.analysis.differences import differences_from
 from kdfast.core.errors import KdfastError
 from kdfast.report.differences import difference_remarks
