@@ -136,10 +136,10 @@ def cache_clear(
         bool, typer.Option('--stale', help='Data sets whose images have changed or are gone since.')
     ] = False,
     everything: Annotated[
-        bool, typer.Option('--all', help='Everything, also downloads of published data sets.')
+        bool, typer.Option('--all', help='All of them, and downloads of published data sets.')
     ] = False,
 ):
-    "Delete decoded data sets, never the images themselves."
+    "Delete decoded data sets, never your images themselves, nor the list of trusted code."
     from kdfast.data import cache_entries
 
     deleted = cache_entries.clear(cache_entries.entries(), name or [], stale, everything)

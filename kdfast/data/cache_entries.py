@@ -1,6 +1,7 @@
 "List, measure and clear the decoded data sets on disk."
 
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +15,10 @@ from kdfast.core.once import NEW
 from kdfast.core.tables import Table
 from kdfast.data.cache import short_digest
 from kdfast.data.naming import source_stamp
+
+DOWNLOADS = 'torchvision'  # folder of the archives of published data sets
+# Folders of images; others are no images that can be had again, such as the list of trusted code
+ENTRY = re.compile(rf'[0-9a-f]{{16}}|{NEW}.+|{DOWNLOADS}')
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,8 @@ class Entry:
 def entries() -> list[Entry]:
     "Return the entries of the cache, the last used first."
     home = cache_home()
-    found = [_read_entry(folder) for folder in home.iterdir() if folder.is_dir()] if home.is_dir() else []
+    folders = [folder for folder in home.iterdir() if folder.is_dir()] if home.is_dir() else []
+    found = [_read_entry(folder) for folder in folders if ENTRY.fullmatch(folder.name)]
     return sorted(found, key=lambda entry: -entry.used)
 
 
@@ -64,7 +70,7 @@ def _read_entry(folder):
 
 
 def _state_without_facts(folder):
-    if folder.name == 'torchvision':
+    if folder.name == DOWNLOADS:
         return 'downloaded'
     return 'unfinished' if folder.name.startswith(NEW) else 'unknown'
 

@@ -1,9 +1,12 @@
 "Code in a run directory runs only where it was trained with or with --trust-code."
 
+import json
+
 import pytest
 import strangers
 from strangers import commands, ran
 
+from kdfast.core.cache_home import cache_home
 from kdfast.core.errors import KdfastError
 from kdfast.runs import trust
 
@@ -86,3 +89,17 @@ def test_a_cache_that_cannot_be_written_costs_no_training(monkeypatch, tmp_path)
     monkeypatch.setattr(trust, 'accepted', set())
     with pytest.raises(KdfastError, match='--trust-code'):
         trust.check(facts, file)
+
+
+def test_clearing_the_cache_keeps_the_list_of_trusted_code(kdfast, monkeypatch, tmp_path):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    monkeypatch.setattr(trust, 'accepted', set())
+    facts, file = dict(network='mine.py:tiny', source={}), tmp_path / 'x.safetensors'
+    trust.accept(facts)
+    downloads = cache_home() / 'torchvision'
+    downloads.mkdir()
+    assert [entry['name'] for entry in json.loads(kdfast('cache', 'list', '--json').out)] == ['torchvision']
+    assert kdfast('cache', 'clear', 'trusted').status == 2
+    assert 'removed 1' in kdfast('cache', 'clear', '--all').out and not downloads.exists()
+    monkeypatch.setattr(trust, 'accepted', set())
+    trust.check(facts, file)
