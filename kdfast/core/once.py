@@ -11,6 +11,7 @@ from kdfast.core import distributed
 from kdfast.core.atomic import write_json
 
 NEW = 'new-'  # prefix of a directory that is being filled; machine and process are its suffix
+being_filled = set()  # the directories that threads of this process are filling
 
 
 def create_folder_once(
@@ -25,25 +26,35 @@ def create_folder_once(
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(folder.parent)
-    distributed.first_then_others(lambda: None if folder.exists() else fill_new(folder, fill))
+    distributed.first_then_others(
+        lambda: None if folder.exists() else fill_new(folder.parent, folder.name, fill, lambda new: folder)
+    )
 
 
 def fill_new(
-    folder: Path,  # Does not exist yet
+    home: Path,  # The parent, which exists
+    key: str,  # What is made, as a part of the temporary name
     fill: Callable,  # Called with an empty directory
-):
-    "Fill a temporary directory, then rename it."
-    new = folder.with_name(f'{NEW}{folder.name}-{platform.node()}-{os.getpid()}')
+    name_of: Callable[[Path], Path],  # Return the final name, given the filled directory
+) -> Path:  # The final name
+    "Fill a temporary directory, then rename it; if another process was first, its directory remains."
+    new = home / f'{NEW}{key}-{platform.node()}-{os.getpid()}'
+    if new not in being_filled:  # one of that name is of a killed process that had the same number, as in a container
+        shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
+    being_filled.add(new)
     try:
         fill(new)
+        folder = name_of(new)
         try:
             os.replace(new, folder)
         except OSError:
             if not folder.exists():  # if it does, another process was first
                 raise
     finally:
+        being_filled.discard(new)
         shutil.rmtree(new, ignore_errors=True)
+    return folder
 
 
 def remove_abandoned(

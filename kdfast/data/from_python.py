@@ -1,19 +1,17 @@
 "Load data sets from Python objects: a pandas DataFrame, arrays, a torch.utils.data.Dataset."
 
-import os
-import platform
-import shutil
+import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from kdfast.core.cache_home import cache_home
 from kdfast.core.errors import KdfastError
-from kdfast.core.once import NEW
-from kdfast.data.cache import CACHE_VERSION, fill_cache, is_table_folder, load_cached, read_facts, short_digest
+from kdfast.core.once import fill_new, remove_abandoned
+from kdfast.data.cache import CACHE_VERSION, fill_cache, load_cached, read_facts, short_digest
 from kdfast.data.dataset import Data
 from kdfast.data.decode import Reading, decode_listing
-from kdfast.data.decode_choice import EACH_EPOCH, check_choice
+from kdfast.data.decode_choice import check_choice
 from kdfast.data.labels import check_kind
 from kdfast.data.layouts import datasets, table
 from kdfast.data.layouts.arrays import ArrayPair
@@ -117,19 +115,13 @@ def _decode_into_cache(
 
 
 def _fill_folder(name, decode_into, size):
-    "The folder of the cache; decoded first under another name, as its own depends on the images"
+    "The folder of the cache; its name depends on all that is known of the images, also the notes of this call"
     home = cache_home()
     home.mkdir(parents=True, exist_ok=True)
-    # the next process removes this folder if this process is killed
-    new = home / f'{NEW}{short_digest(name)}-{platform.node()}-{os.getpid()}'
-    new.mkdir()
-    try:
-        fingerprint = fill_cache(new, name, decode_into, size)
-        kind = f' decode={EACH_EPOCH}' if is_table_folder(new) else ''
-        broken = read_facts(new)['about']['broken']
-        folder = home / short_digest(f'{CACHE_VERSION} {name} {fingerprint} size={size}{kind}{broken}')
-        if not folder.exists():
-            os.replace(new, folder)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-    return folder
+    remove_abandoned(home)
+
+    def name_of(new):
+        return home / short_digest(f'{CACHE_VERSION} {json.dumps(read_facts(new), sort_keys=True)}')
+
+    fill = partial(fill_cache, name=name, decode_into=decode_into, size=size)
+    return fill_new(home, short_digest(name), fill, name_of)

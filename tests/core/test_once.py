@@ -61,6 +61,15 @@ def test_of_two_that_begin_at_once_the_first_that_is_done_counts(tmp_path):
     create_folder_once(folder, lambda new: pytest.fail('it is there'))
 
 
+def test_what_a_killed_process_of_the_same_number_left_is_filled_anew(tmp_path):
+    "As in a container that starts again, where every process has the number that it had"
+    left = tmp_path / f'new-folder-{platform.node()}-{os.getpid()}'
+    left.mkdir()
+    (left / 'half').write_text('')
+    create_folder_once(tmp_path / 'folder', lambda new: (new / 'whole').write_text(''))
+    assert [file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob('*')] == ['folder', 'folder/whole']
+
+
 def test_what_fails_leaves_nothing(tmp_path):
     def fail(new):
         (new / 'half').write_text('')
