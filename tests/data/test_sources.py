@@ -1,5 +1,8 @@
 "Data sets from Python: DataFrames, arrays, Datasets."
 
+import os
+import platform
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +13,8 @@ from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset, Te
 
 from kdfast.core.cache_home import cache_home
 from kdfast.core.errors import KdfastError
-from kdfast.data import load
+from kdfast.data import from_python, load
+from kdfast.data.cache import short_digest
 from kdfast.data.from_python import from_arrays, from_dataset, from_frame
 
 TRAIN, VALID, TEST = (
@@ -132,6 +136,15 @@ def test_frame_of_paths(frame, tmp_path, reference):
     )
 
 
+@pytest.mark.parametrize('text', ['a caption ' * 30, 'a' * 256, 'x/' * 3000, 'a\0b', '/', '..', '~', ' '])
+@pytest.mark.parametrize('columns', [None, 'name=path,label=category,split=set'])
+def test_other_text_of_a_frame_is_no_path(frame, tmp_path, reference, text, columns):
+    "Nor is it an error of the file system as the name of an image"
+    assert same(from_frame(frame.assign(caption=text), tmp_path, columns=columns), reference)
+    with pytest.raises(KdfastError, match='row 3: (no name|there is no file)'):
+        from_frame(frame.assign(path=[text if i == 3 else name for i, name in enumerate(frame.path)]), tmp_path)
+
+
 def test_float_labels_because_some_are_missing(frame, tmp_path):
     numbered = frame.assign(category=[float(samples.CLASSES.index(name)) for name in frame.category])
     numbered.loc[3, 'category'], numbered.loc[5, 'path'] = np.nan, 'gone.png'
@@ -154,6 +167,39 @@ def test_python_data_is_loaded_by_its_cache_path(kdfast, tmp_path):
     assert done.status == 0 and [f.name for f in tmp_path.iterdir()] == ['shapes,size=8'], done.err
     with pytest.raises(KdfastError, match='was decoded for --size 8'):
         load(data.load_arguments['source'])
+
+
+def test_notes_are_those_of_the_call(frame, tmp_path):
+    "Of the same images under the same name, whatever was loaded before"
+    usual = from_frame(frame, tmp_path, name='noted')
+    noted = from_frame(frame.assign(fold=1), tmp_path, name='noted')
+    assert usual.fingerprint == noted.fingerprint and {*noted.notes} - {*usual.notes}
+    for data in (from_frame(frame, tmp_path, name='noted'), load(**usual.load_arguments)):
+        assert data.notes == usual.notes
+    one_hot = np.eye(3, dtype=int)[TRAIN[1]]
+    assert any('one-hot' in note for note in from_arrays((TRAIN[0], one_hot), VALID, name='noted').notes)
+    assert not any('one-hot' in note for note in from_arrays(TRAIN, VALID, name='noted').notes)
+
+
+def test_of_two_processes_with_the_same_arrays_the_first_that_is_done_counts(monkeypatch, tmp_path):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    fill, found = from_python.fill_cache, []
+
+    def fill_after_another(folder, *arguments, **options):
+        if not found:
+            with pytest.MonkeyPatch.context() as patch:  # as in another process
+                patch.setattr('os.getpid', lambda: os.getppid())
+                found.append(None)
+                found[0] = from_arrays(TRAIN, VALID)
+        return fill(folder, *arguments, **options)
+
+    monkeypatch.setattr(from_python, 'fill_cache', fill_after_another)
+    left = cache_home() / f'new-{short_digest("arrays")}-{platform.node()}-{os.getpid()}'  # by a killed process
+    abandoned = cache_home() / f'new-x-{platform.node()}-{10**9}'
+    left.mkdir(parents=True), abandoned.mkdir()
+    data = from_arrays(TRAIN, VALID)
+    assert data.load_arguments == found[0].load_arguments and data.fingerprint == found[0].fingerprint
+    assert len(list(cache_home().iterdir())) == 1
 
 
 def test_python_data_without_validation_images():

@@ -2,6 +2,7 @@
 
 import os
 from functools import partial
+from os.path import isfile  # unlike that of Path, false for any text, such as a caption
 from pathlib import Path, PurePosixPath
 
 from kdfast.core.errors import KdfastError, listed
@@ -153,9 +154,7 @@ def list_frame(
 ) -> Listing:
     "List the images that a DataFrame names. Raises KdfastError, with the rows, for rows that are wrong."
     table = read_frame(str(source.path), frame)
-    columns = choose_columns(
-        table, source.columns, lambda cell: bool(cell) and (folder / cell).is_file(), source.labels
-    )
+    columns = choose_columns(table, source.columns, lambda cell: bool(cell) and isfile(folder / cell), source.labels)
     note_columns(columns, source.notes)
     names = [_existing(folder, cells[columns.name]) for _, cells in table.rows]
     of_folders = {} if columns.split is not None else _splits_by_folder(folder, names)
@@ -183,7 +182,7 @@ def list_frame(
 
 def _existing(folder, name):
     "The name of an image, with forward slashes if that of Windows means no file"
-    return name if (folder / name).is_file() else name.replace('\\', '/')
+    return name if isfile(folder / name) else name.replace('\\', '/')
 
 
 def _splits_by_folder(folder, names):
@@ -197,6 +196,6 @@ def _name_problem(name, folder, seen):
     "What is wrong with the name of an image, or nothing"
     if not name:
         return 'no name'
-    if not (folder / name).is_file():
+    if not isfile(folder / name):
         return f'there is no file {folder / name}'
     return f'{name} appears twice' if name in seen else ''
