@@ -1,6 +1,7 @@
 "Official files of published data sets, and shards."
 
 import io
+import json
 import pickle
 import tarfile
 
@@ -286,3 +287,13 @@ def test_a_shard_with_a_damaged_header_is_refused(alone, tmp_path):
     samples.to_folder(tmp_path / 'set', {'train-0.tar': bytes(content)})
     with pytest.raises(KdfastError, match='train-0.tar.*truncated or damaged'):
         load(str(tmp_path / 'set' / 'train-0.tar' if alone else tmp_path / 'set'))
+
+
+@pytest.mark.parametrize('folder', ['data', 'v1.0', 'a.b/c.d', '.'])
+@pytest.mark.parametrize('suffix', ['json', 'cls'])
+def test_dots_in_folders_of_a_shard_are_no_suffixes(folder, suffix, tmp_path):
+    labels = {i: json.dumps(dict(label='ab'[i % 2])) if suffix == 'json' else 'ab'[i % 2] for i in range(8)}
+    files = {f'{folder}/{i:03}.{suffix}': label.encode() for i, label in labels.items()}
+    files |= {f'{folder}/{i:03}.png': samples.writer('PNG')(samples.make_image('train', i % 2, i)) for i in range(8)}
+    (tmp_path / 'x.tar').write_bytes(samples.tar_bytes({name.removeprefix('./'): files[name] for name in files}))
+    assert load(str(tmp_path / 'x.tar')).classes == ['a', 'b']

@@ -29,7 +29,7 @@ def matches(
     return (
         source.path.is_file()
         and bool(source.images)
-        and all(f'{image.partition(".")[0]}.json' in source.files for image in source.images)
+        and all(f'{_key(image)[0]}.json' in source.files for image in source.images)
     )
 
 
@@ -109,15 +109,20 @@ def _shard_files(source, shard):
     return files
 
 
+def _key(name):
+    "The sample of a file, and its suffix: what is before and after the first dot, which folders may have, too"
+    path = PurePosixPath(name)
+    stem, _, suffix = path.name.partition('.')
+    return (path.parent / stem).as_posix(), suffix
+
+
 def _samples(files, where):
-    "Names of files by sample (what is before the first dot) and by suffix. Raises KdfastError for a repeated key"
+    "Names of files by sample and by suffix. Raises KdfastError for a repeated key"
     samples = {}
     for name in files:
-        path = PurePosixPath(name)
-        stem, _, suffix = path.name.partition('.')
+        key, suffix = _key(name)
         if not suffix:
             continue
-        key = (path.parent / stem).as_posix()
         other = samples.setdefault(key, {}).setdefault(f'.{suffix.lower()}', name)
         if other != name:
             raise KdfastError(f'{where}: the key {key} is of several samples ({other}, {name}): give each its own key')
