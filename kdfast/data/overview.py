@@ -21,12 +21,12 @@ from kdfast.data.labels import class_counts
 from kdfast.data.layouts.splits import SPLIT_NAMES
 from kdfast.data.sources import load
 from kdfast.data.split_writer import SizesDiffer
+from kdfast.runs.options import given_options, option_flags
 
 SIZES = (32, 48, 64, 96, 128)  # suggested for images of several sizes
 N_MEASURED = 500  # images, to suggest a size
 MAX_CLASSES = 40  # in the table
 BAR_WIDTH = 30  # characters of the longest bar
-DEFAULTS = dict(holdout=0.0, grow=1.0)  # options that the next command does not repeat
 
 
 def facts(
@@ -111,13 +111,7 @@ def _describe_training(data, requested_size, size):
 
 def _next_command(source, options):
     "The command that trains a student with and without distillation, and compares both"
-    words = ['kdfast', 'study', 'baseline', 'kd', '--data', source]
-    for name, value in options.items():
-        if value in (None, False) or value == DEFAULTS.get(name):
-            continue
-        flag = f'--{name.replace("_", "-")}'
-        words += [flag] if value is True else [flag, str(value)]
-    return shlex.join(words)
+    return shlex.join(['kdfast', 'study', 'baseline', 'kd', '--data', source, *option_flags(given_options(options))])
 
 
 def view(

@@ -3,12 +3,10 @@
 import shlex
 
 from kdfast.runs.find import arguments_today, recipe_today
-from kdfast.runs.options import option_flag, option_flags
+from kdfast.runs.options import given_options, option_flag, option_flags
 from kdfast.runs.recipes import recipe_names
 from kdfast.runs.resume_check import default_changes, same_code
 from kdfast.runs.run_dir import RunDir
-
-DATA_DEFAULTS = dict(holdout=0.0, grow=1.0)  # of options of the data that are neither None nor False by default
 
 
 def reproduce_command(
@@ -19,13 +17,11 @@ def reproduce_command(
     Arguments that are today's defaults are left out; those of then may have been others.
     """
     images = dict(folder.run.get('images') or {})
-    if images.get('resplit') is not None:  # recorded as the seed of the split, which is the run's
-        images['resplit'] = True
     if not images.get('source'):
         return None
     words = ['kdfast', 'run', recipe_word(folder), '--data', str(images.pop('source')), '--seed', str(folder.seed)]
     words += option_flags(arguments_today(folder))
-    words += option_flags({name: value for name, value in images.items() if is_given(name, value)})
+    words += option_flags(given_options(images))
     if folder.run.get('device') == 'cpu' and folder.run.get('threads'):
         words += ['--threads', str(folder.run['threads'])]  # they affect the last bits of the weights
     return shlex.join(words)
@@ -53,11 +49,3 @@ def recipe_word(
     "Return how a command names the recipe of a run: by name, or as a file that is not one of kdfast's."
     name = folder.run['recipe']
     return name if name in recipe_names() else f'./{name}.py'
-
-
-def is_given(
-    name: str,  # Of an option of the data
-    value,  # As recorded
-):
-    "Return whether an option of the data is not at its default."
-    return value is not None and value is not False and value != DATA_DEFAULTS.get(name)

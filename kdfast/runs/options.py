@@ -137,6 +137,7 @@ SETTINGS = (
         'the columns class and weight. Validation is not weighted.',
     ),
 )
+DATA_DEFAULTS = dict(holdout=0.0, grow=1.0)  # of options of the data that are neither None nor False by default
 OF_ONE_RUN = ('lr',)  # settings that the runs which a run needs do not get
 
 
@@ -160,6 +161,19 @@ def option_flags(
         else:
             words += [option_flag(name), str(value)]
     return words
+
+
+def given_options(
+    options: dict,  # Of kdfast.data.load, by name, without the source
+) -> dict:  # True for a flag
+    "Return the options that are not at their defaults, as the command line takes them."
+    given = {name: value for name, value in options.items() if _is_given(name, value)}
+    return given | dict(resplit=True) if 'resplit' in given else given  # the seed of a split is that of the run
+
+
+def _is_given(name, value):
+    "Whether an option is not at its default; 0 is not False, as the seed of a split"
+    return value is not None and value is not False and value != DATA_DEFAULTS.get(name)
 
 
 def layer_pairs(

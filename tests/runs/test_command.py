@@ -9,9 +9,10 @@ from conftest import make, seal
 from kdfast.cli.options import DataOptions
 from kdfast.cli.recipes import recipe_command
 from kdfast.report.provenance import provenance
-from kdfast.runs.command import DATA_DEFAULTS, command_note, reproduce_command
+from kdfast.runs.command import command_note, reproduce_command
 from kdfast.runs.find import changed_arguments
 from kdfast.runs.lookup import next_recipe
+from kdfast.runs.options import DATA_DEFAULTS, given_options
 from kdfast.runs.recipes import find_recipe
 
 
@@ -52,6 +53,11 @@ def test_defaults_are_those_of_the_options():
     assert {name: value for name, value in defaults.items() if value not in (None, False) or name == 'holdout'} == (
         DATA_DEFAULTS
     )
+
+
+@pytest.mark.parametrize('seed', [0, 1])
+def test_the_seed_of_a_split_is_that_of_the_run(seed):
+    assert given_options(dict(holdout=0.2, grow=1.0, size=None, resplit=seed)) == dict(holdout=0.2, resplit=True)
 
 
 def test_other_recipes_and_earlier_versions(tmp_path):
