@@ -86,7 +86,8 @@ def read_size(
 ) -> tuple[int, int] | None:  # Width and height
     "Return the size of an image without decoding it; None if it cannot be read."
     if isinstance(content, np.ndarray):
-        return content.shape[-2::-1] if content.ndim == 2 else content.shape[1::-1]
+        pixels = _channels_last(content)
+        return pixels.shape[1::-1] if _is_image(pixels) else None
     if isinstance(content, Image.Image):
         return content.size
     try:
@@ -207,14 +208,23 @@ def _to_rgb(image, remarks):
     return image if image.mode == 'RGB' else image.convert('RGB')  # which would copy it
 
 
-def _decode_array(pixels, side):
-    "Decode an array (height, width[, channels]) or (channels, height, width)"
+def _channels_last(pixels):
+    "An array as (height, width) or (height, width, channels), if it has the shape of an image"
     if pixels.ndim == 3 and pixels.shape[-1] not in (1, 3, 4) and pixels.shape[0] in (1, 3):
         pixels = np.moveaxis(pixels, 0, -1)
-    if pixels.ndim == 3 and pixels.shape[-1] == 1:
-        pixels = pixels[..., 0]
-    is_image = pixels.ndim == 2 or pixels.ndim == 3 and pixels.shape[-1] in (3, 4)
-    if not is_image or not pixels.size or pixels.dtype.kind not in 'buif':
+    return pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
+
+
+def _is_image(pixels):
+    "Whether an array has the shape and the type of an image"
+    has_shape = pixels.ndim == 2 or pixels.ndim == 3 and pixels.shape[-1] in (3, 4)
+    return has_shape and bool(pixels.size) and pixels.dtype.kind in 'buif'
+
+
+def _decode_array(pixels, side):
+    "Decode an array (height, width[, channels]) or (channels, height, width)"
+    pixels = _channels_last(pixels)
+    if not _is_image(pixels):
         shape = '×'.join(map(str, pixels.shape))
         expected = 'height × width, or height × width × 1, 3 or 4 channels'
         return DecodedImage(problem=f'an array of {pixels.dtype} {shape}: expected {expected}')

@@ -237,3 +237,15 @@ def test_class_without_readable_images_is_rejected(tmp_path):
         file.write_bytes(b'')
     with pytest.raises(KdfastError, match='no training image of ape can be read'):
         load(str(tmp_path / 'pets'), skip_broken=True)
+
+
+SHAPES = [(48, 64), (48, 64, 1), (48, 64, 3), (48, 64, 4), (1, 48, 64), (3, 48, 64)]
+
+
+@pytest.mark.parametrize('shape', [*SHAPES, (48,), (2, 48, 64), (48, 64, 2), (1, 1, 48, 64), (0, 64), (0, 64, 3), ()])
+@pytest.mark.parametrize('dtype', ['uint8', 'bool', 'float32', 'uint16', 'complex64', 'U1'])
+def test_the_size_of_an_array_is_that_of_its_decoded_image(shape, dtype):
+    image = np.zeros(shape, dtype)
+    found = decode_image(image)
+    assert pixels.read_size(image) == found.size
+    assert (found.size == (64, 48)) == (shape in SHAPES and dtype not in ('complex64', 'U1'))
