@@ -73,11 +73,13 @@ def _random(seed, part):
 def _choose_images_of_several(labels, fraction, seed):
     "Which images are held out: a random fraction, but of each label one image remains"
     held_out, left = np.zeros(len(labels), bool), labels.sum(0, dtype=np.int64)
+    n_left = round(fraction * len(labels))  # counted, because summing a million flags for each image would take hours
     for image in _random(seed, 0).permutation(len(labels)):
-        if held_out.sum() >= round(fraction * len(labels)):
+        if not n_left:
             break
         if (left[labels[image] == 1] > 1).all():
             held_out[image] = True
+            n_left -= 1
             left -= labels[image]
     return held_out
 

@@ -7,7 +7,7 @@ import pytest
 from conftest import CLASSES, draw, make
 
 from kdfast.core.errors import KdfastError
-from kdfast.data import from_arrays, load
+from kdfast.data import from_arrays, holdout, load
 from kdfast.data.sources import with_own_name
 
 
@@ -100,3 +100,15 @@ def test_data_sets_of_other_seeds_have_one_name(folder, tmp_path):
 def test_holdout_out_of_range(folder, share, message):
     with pytest.raises(KdfastError, match=message):
         load(str(folder), holdout=share)
+
+
+@pytest.mark.parametrize('fraction', [0, 0.01, 0.2, 0.5, 0.9])
+def test_of_several_labels_a_share_is_held_out_as_far_as_each_label_keeps_an_image(fraction):
+    labels = (np.random.default_rng(0).random((200, 3)) < [0.5, 0.02, 0.3]).astype(np.int8)
+    expected, left = np.zeros(len(labels), bool), labels.sum(0, dtype=np.int64)
+    for image in holdout._random(3, 0).permutation(len(labels)):
+        if expected.sum() < round(fraction * len(labels)) and (left[labels[image] == 1] > 1).all():
+            expected[image] = True
+            left -= labels[image]
+    assert (holdout._choose_images_of_several(labels, fraction, 3) == expected).all()
+    assert (labels[~expected].sum(0) > 0).all()
