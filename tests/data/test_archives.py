@@ -60,6 +60,18 @@ def test_harmful_archive_is_rejected(tmp_path, more, message):
         load(str(tar(tmp_path / 'x.tar', more=[more])))
 
 
+def test_names_with_a_colon_are_no_drives(tmp_path):
+    names = [f'{split}/{label}/1.png' for split in ('train', 'test') for label in 'ab']
+    content = samples.writer('PNG')(samples.make_image('train', 0, 0))
+    files = {**dict.fromkeys(names, content), '1:2.png': content, 'train/a/c:1.png': content, '_:/x.txt': b''}
+    (tmp_path / 'x.tar').write_bytes(samples.tar_bytes(files))
+    assert load(str(tmp_path / 'x.tar')).train[1].tolist() == [0, 0, 1]
+    for name in ('c:1.png', 'Z:/1.png'):
+        (tmp_path / 'y.tar').write_bytes(samples.tar_bytes(files | {name: content}))
+        with pytest.raises(KdfastError, match='is a path outside the archive'):
+            load(str(tmp_path / 'y.tar'))
+
+
 def test_archive_limits(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, 'MEMBER_LIMIT', 3)
     with pytest.raises(KdfastError, match='more than 3'):
