@@ -13,7 +13,7 @@ import numpy as np
 
 from kdfast.core.atomic import sha256
 from kdfast.core.cache_home import cache_home
-from kdfast.core.errors import KdfastError
+from kdfast.core.errors import KdfastError, listed
 from kdfast.core.notes import print_note
 from kdfast.core.once import create_folder_once
 from kdfast.data.arrays import summarize
@@ -28,6 +28,8 @@ from kdfast.data.layouts.splits import SPLIT_NAMES
 from kdfast.data.naming import run_name, source_stamp
 
 CACHE_VERSION = 4  # raised when the same files are read with other labels or splits
+FACTS = ('name', 'size', 'origin', 'fingerprint')  # about all decoded images, and about those with labels
+LABELED_FACTS = (*FACTS, 'classes', 'notes', 'range', 'skipped', 'about', 'mean', 'std')
 LARGE_ARCHIVE = 2**26  # bytes; hashing more at every start would be felt
 
 
@@ -195,12 +197,17 @@ def read_facts(
     folder: Path,  # Of the cache
 ) -> dict:
     "Read the facts about decoded images. Raises KdfastError if the file is damaged."
+    file = folder / 'data.json'
     try:
-        return dict(json.loads((folder / 'data.json').read_text()))
-    except (ValueError, TypeError) as e:
-        raise KdfastError(
-            f'{folder / "data.json"} is damaged ({e}): delete {folder}, and the images are decoded again'
-        ) from e
+        facts = dict(json.loads(file.read_text()))
+        needed = LABELED_FACTS if facts.keys() & {'classes', 'about'} else FACTS
+        missing = [name for name in needed if name not in facts]
+        reason = missing and f'without {listed(missing)}'
+    except (OSError, ValueError, TypeError) as e:
+        reason = e
+    if reason:
+        raise KdfastError(f'{file} is damaged ({reason}): delete {folder}, and the images are decoded again')
+    return facts
 
 
 def load_splits(

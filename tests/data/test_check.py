@@ -268,6 +268,22 @@ def test_damaged_facts_of_the_images_themselves_are_named(home, kdfast, content)
     assert kdfast('check', archive).status == 0
 
 
+@pytest.mark.parametrize('name', [*cache.LABELED_FACTS, 'data.json'])
+def test_facts_that_are_missing_are_named(home, kdfast, name):
+    archive = samples.to_zip(home / 'photos', samples.layout_files('class', 'PNG'))
+    load(str(archive))
+    (file,) = cache.cache_home().glob('*/data.json')
+    facts = json.loads(file.read_text())
+    file.unlink()
+    if name != 'data.json':
+        file.write_text(json.dumps({key: value for key, value in facts.items() if key != name}))
+    done = kdfast('check', archive)
+    assert done.status == 2 and f'{file} is damaged (' in done.err and name in done.err and done.err.count('\n') == 1
+    assert f'delete {file.parent}, and the images are decoded again' in done.err
+    shutil.rmtree(file.parent)
+    assert kdfast('check', archive).status == 0
+
+
 @pytest.mark.parametrize('recorded', [None, 5, 'of the archive'])
 def test_a_damaged_hash_is_computed_again(home, monkeypatch, recorded):
     monkeypatch.setattr(cache, 'LARGE_ARCHIVE', 0)
