@@ -39,7 +39,14 @@ def print_note(
 ):
     "Print a note to stderr, unless it will be listed."
     if not LISTED.get():
-        print(f'kdfast: {note}', file=sys.stderr)
+        say(note)
+
+
+def say(
+    note: str,  # One line
+):
+    "Print a note to stderr."
+    print(f'kdfast: {note}', file=sys.stderr)
 
 
 @contextmanager

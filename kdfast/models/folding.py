@@ -5,7 +5,6 @@ from the network's structure, and only for networks whose layers do not depend o
 its original only if both return the same outputs for that batch.
 """
 
-import sys
 from collections import Counter
 from collections.abc import Callable
 from copy import deepcopy
@@ -19,6 +18,7 @@ from torch.nn.utils import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from kdfast.core.notes import say
 from kdfast.models.held import Watch
 from kdfast.models.inference import copies, identity, infer, is_compiled, tensors
 from kdfast.models.tracing import has_fixed_path
@@ -89,7 +89,7 @@ def rejected(
     reason: str,  # Why it has no faster copy
 ) -> nn.Module:
     "Print why a network is used unchanged, and return it."
-    print(f'kdfast: the teacher {type(network).__name__} is used as it is: {reason}', file=sys.stderr)
+    say(f'the teacher {type(network).__name__} is used as it is: {reason}')
     return network
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable
 from time import perf_counter
 
@@ -12,6 +11,7 @@ import torch
 from kdfast.core import distributed, signals
 from kdfast.core.atomic import write
 from kdfast.core.errors import KdfastError
+from kdfast.core.notes import say
 from kdfast.models.random_states import random_states, set_random_states
 from kdfast.runs.run_dir import RunDir
 from kdfast.training.checkpoint_files import DURING, END, FORMAT, Place, format_of, model_digest, problem_of
@@ -88,7 +88,7 @@ class Checkpoints:
         if 'train' not in self.fixed:
             self.check_supported(learn, 'train')
         if self.pending:
-            print(f'kdfast: {self.folder} resumes at epoch {learn.epoch + 1}, step {step + 1}', file=sys.stderr)
+            say(f'{self.folder} resumes at epoch {learn.epoch + 1}, step {step + 1}')
             self.restore(learn)
         elif distributed.size > 1 and learn.metrics_log.unread:
             return  # wait until all processes have read their metrics
@@ -177,7 +177,7 @@ class Checkpoints:
                 'delete the run directory to start over'
             )
         if marks:
-            print(f'kdfast: {self.folder} repeats fit {self.fit} from its beginning', file=sys.stderr)
+            say(f'{self.folder} repeats fit {self.fit} from its beginning')
         write(self.path / name, b'')
 
     def save(
@@ -245,7 +245,7 @@ class Checkpoints:
             problem = problem_of(place.file)
             if not problem:
                 return place
-            print(f'kdfast: {place.file} {problem}; it is ignored', file=sys.stderr)
+            say(f'{place.file} {problem}; it is ignored')
         return None
 
     def places(

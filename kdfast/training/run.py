@@ -1,6 +1,5 @@
 """Run: what a recipe receives to build networks, load other runs and create Learners."""
 
-import sys
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import nn
 from kdfast.core import distributed
 from kdfast.core.errors import KdfastError
 from kdfast.core.names import is_run, parse
+from kdfast.core.notes import say
 from kdfast.data.class_weights import class_weights
 from kdfast.data.dataloaders import loaders
 from kdfast.data.dataset import Data
@@ -128,7 +128,7 @@ class Run(RunLayers):
         if not note:
             return
         self.folder.set_status('running', notes=[*self.folder.record.get('notes', []), note])
-        print(f'kdfast: {note}', file=sys.stderr)
+        say(note)
 
     @random_states_kept()  # the same random numbers follow whether the run is trained now or was finished before
     def needs(

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import safetensors.torch
@@ -15,6 +14,7 @@ from torch import nn
 from kdfast.core import distributed
 from kdfast.core.atomic import remove_half_written, sha256, write
 from kdfast.core.errors import KdfastError
+from kdfast.core.notes import say
 from kdfast.data.device_transfer import as_bytes
 from kdfast.distill.distill import Distill
 from kdfast.distill.fit import FitCallback
@@ -226,7 +226,7 @@ def read_outputs(
 ) -> dict[bytes, torch.Tensor]:  # Logits by `batch_key`, memory-mapped
     "Read a file of the cache; delete a damaged one. Raises KdfastError if the content is something else."
     if sha256(file) != file.stem.partition('-')[2]:
-        print(f'kdfast: {file} is damaged and was deleted; the teacher computes its outputs again', file=sys.stderr)
+        say(f'{file} is damaged and was deleted; the teacher computes its outputs again')
         file.unlink(missing_ok=True)
         return {}
     try:

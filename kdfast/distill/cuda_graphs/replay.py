@@ -1,11 +1,11 @@
 """Replay recordings in the steps of a fit: the student's passes, and the teacher's outputs."""
 
-import sys
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from kdfast.core.notes import say
 from kdfast.distill.cuda_graphs.capture import on_gpu
 from kdfast.distill.cuda_graphs.passes import InferenceGraph, TrainingGraph
 from kdfast.distill.cuda_graphs.safety import class_forward, is_safe, problem, unfit
@@ -173,10 +173,3 @@ class GraphedInference:
         recordings.replays += 1
         outputs = recording(*xb)
         return outputs if layers else [choose(outputs[0])]
-
-
-def say(
-    note: str,  # One sentence
-):
-    "Print a note to stderr."
-    print(f'kdfast: {note}', file=sys.stderr)
