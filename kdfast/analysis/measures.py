@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
-from kdfast.core.format import count_text, duration, loss_text, megabytes, milliseconds, percent, thousands
+from kdfast.core.format import count_text, duration, loss_text, milliseconds, percent, size_text, thousands
 
 SCORES, COSTS, LOSSES = GROUPS = ('scores', 'size and time', 'losses')  # tables of the HTML page
 
@@ -39,7 +40,7 @@ MEASURES = [  # the scores first, and of them those that runs are compared by
     Measure('train_map', 'training mAP', percent),
     Measure('params', 'parameters', thousands, group=COSTS),
     Measure('macs', 'multiply-adds', thousands, group=COSTS),
-    Measure('bytes', 'size of weights', megabytes, group=COSTS),
+    Measure('bytes', 'size of weights', partial(size_text, digits=2), group=COSTS),
     Measure('latency', 'latency (1 image)', milliseconds, group=COSTS),
     Measure('epochs', 'epochs', count_text, group=COSTS),
     Measure('seconds', 'training time', duration, group=COSTS),

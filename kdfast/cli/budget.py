@@ -8,6 +8,7 @@ from kdfast.cli.app import print_note
 from kdfast.cli.designs import train_until_decided
 from kdfast.cli.planned import PlannedStudy, declared_before
 from kdfast.core.errors import KdfastError
+from kdfast.core.format import duration
 
 FEWEST = 3  # seeds of a study
 PLANNED = 0.9  # of the budget: a forecast may be too low
@@ -35,7 +36,6 @@ def looks_within(
     budget: str,  # As given
 ) -> tuple[int, ...]:
     "Return looks of which the last is within the budget. Raises KdfastError if not even the first is."
-    from kdfast.report.plan import long_time
     from kdfast.stats.sequential import LOOKS
     from kdfast.study.forecast import seconds_needed, seeds_within
 
@@ -47,10 +47,10 @@ def looks_within(
     if n < FEWEST:
         raise KdfastError(
             f'--budget {budget} is enough for {n} seed{"s" * (n != 1)}, and the first look is at {FEWEST} seeds, '
-            f'which take about {long_time(first)}: expected --budget {int((used + first / PLANNED) / 60) + 1}min or '
+            f'which take about {duration(first)}: expected --budget {int((used + first / PLANNED) / 60) + 1}min or '
             'more, fewer --epochs, or a smaller --size'
         )
-    print_note(f'{n} seeds fit into the budget; {looks[0]} seeds take about {long_time(first)}')
+    print_note(f'{n} seeds fit into the budget; {looks[0]} seeds take about {duration(first)}')
     return looks
 
 

@@ -10,6 +10,7 @@ from kdfast.cli.app import DATA, CheckedTyper, PlainGroup, app, out, print_json,
 from kdfast.cli.options import DEFAULT_RUNS, DataOptions, JsonOption, changed_flags, expand_groups
 from kdfast.cli.run import load_arguments
 from kdfast.core.errors import KdfastError
+from kdfast.core.format import size_text
 
 
 def check(
@@ -118,7 +119,7 @@ def cache_list(as_json: JsonOption = False):
         return print_json([entry.facts for entry in found], ensure_ascii=False)
     if found:
         out.print(cache_entries.table(found), soft_wrap=True)
-    print_line(f'{size_text(found)} in {cache_home()}')
+    print_line(f'{total_size(found)} in {cache_home()}')
 
 
 @cache.command('size')
@@ -143,13 +144,11 @@ def cache_clear(
     from kdfast.data import cache_entries
 
     deleted = cache_entries.clear(cache_entries.entries(), name or [], stale, everything)
-    print_line(f'removed {len(deleted)}: {size_text(deleted)}')
+    print_line(f'removed {len(deleted)}: {total_size(deleted)}')
 
 
-def size_text(
+def total_size(
     entries,  # Of the cache
 ):
     "Return the total size of entries of the cache, as text."
-    from kdfast.data import cache_entries
-
-    return cache_entries.written(sum(entry.n_bytes for entry in entries))
+    return size_text(sum(entry.n_bytes for entry in entries))

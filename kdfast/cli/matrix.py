@@ -18,6 +18,7 @@ from kdfast.cli.options import (
 )
 from kdfast.cli.recipes import setting_parameters
 from kdfast.cli.study import LooksOption, MaxSeedsOption, raise_if_failed, train_all, without_none
+from kdfast.core.ranges import MARGIN_POINTS
 from kdfast.runs.options import SETTINGS
 from kdfast.runs.recipes import changed_values
 
@@ -32,7 +33,7 @@ UntilDecidedOption = Annotated[
 
 def matrix(
     epochs: EpochsOption = None,
-    margin: MarginOption = 0.8,
+    margin: MarginOption = MARGIN_POINTS,
     metric: MetricOption = None,
     as_json: JsonOption = False,
     until_decided: UntilDecidedOption = False,

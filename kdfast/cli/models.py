@@ -19,6 +19,7 @@ from kdfast.cli.options import (
 from kdfast.cli.run import quiet_imports, trust_runs
 from kdfast.core import names
 from kdfast.core.errors import KdfastError
+from kdfast.core.format import size_text
 
 EXPORTED = ('.onnx', '.safetensors')
 
@@ -81,7 +82,7 @@ def export(
     with status(f'writing {to}'):
         changed, difference, n = export.export(run_dir, to, images)
     print_line(
-        f'wrote {to}: {to.stat().st_size / 1e6:.2f} MB; {changed} of {n:,} validation images are classified '
+        f'wrote {to}: {size_text(to.stat().st_size, 2)}; {changed} of {n:,} validation images are classified '
         f'differently than by the run; largest difference of a probability: {difference:.1g}'
     )
 

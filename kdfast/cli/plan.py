@@ -38,6 +38,7 @@ from kdfast.cli.study import (
     without_none,
 )
 from kdfast.core.errors import KdfastError
+from kdfast.core.ranges import MARGIN_POINTS
 from kdfast.runs.options import SETTINGS, option_flags
 from kdfast.runs.recipes import changed_values, find_recipe
 
@@ -50,7 +51,7 @@ ErrorOption = Annotated[
 def plan_study(
     recipe: RecipesArgument = None,
     all_: AllOption = False,
-    margin: MarginOption = 0.8,
+    margin: MarginOption = MARGIN_POINTS,
     error: ErrorOption = None,
     metric: MetricOption = None,
     looks: LooksOption = None,
@@ -174,7 +175,7 @@ def next_command(
     """
     from kdfast.report.plan import margin_text
 
-    margin = [] if found['margin'] == 0.008 else ['--margin', f'{100 * found["margin"]:g}']
+    margin = [] if found['margin'] == MARGIN_POINTS / 100 else ['--margin', f'{100 * found["margin"]:g}']
     remedies = found['spreads'][0]['remedies']
     if len(found['spreads']) > 1:
         command = ['run', *first_run]

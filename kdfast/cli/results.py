@@ -32,6 +32,7 @@ from kdfast.cli.options import (
 )
 from kdfast.core.errors import KdfastError
 from kdfast.core.names import is_run
+from kdfast.core.ranges import MARGIN_POINTS
 from kdfast.runs.options import SETTINGS
 from kdfast.runs.recipes import find_recipe, recipe_names
 
@@ -84,7 +85,7 @@ def compare(
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option('--csv', help='Print the result as CSV.')] = False,
     against: AgainstOption = None,
-    margin: MarginOption = 0.8,
+    margin: MarginOption = MARGIN_POINTS,
     metric: MetricOption = None,
     uncorrected: UncorrectedOption = False,
 ):
@@ -203,7 +204,7 @@ def pair_names(
 def report(
     data: DataNameOption = None,
     file: Annotated[Path, typer.Option('--out', help='The file to write.')] = Path('report.html'),
-    margin: MarginOption = 0.8,
+    margin: MarginOption = MARGIN_POINTS,
     metric: MetricOption = None,
     runs: RunsOption = DEFAULT_RUNS,
 ):

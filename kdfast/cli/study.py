@@ -25,6 +25,7 @@ from kdfast.cli.results import UncorrectedOption, compare
 from kdfast.cli.run import load_data
 from kdfast.core import distributed
 from kdfast.core.errors import KdfastError
+from kdfast.core.ranges import MARGIN_POINTS
 from kdfast.runs.options import SETTINGS
 from kdfast.runs.recipes import STUDY, Recipe, changed_values, find_recipe, recipe_names
 
@@ -73,7 +74,7 @@ class RecipeArguments:
 def study(
     recipe: RecipesArgument = None,
     all_: AllOption = False,
-    margin: MarginOption = 0.8,
+    margin: MarginOption = MARGIN_POINTS,
     metric: MetricOption = None,
     uncorrected: UncorrectedOption = False,
     until_decided: UntilDecidedOption = False,

@@ -30,10 +30,9 @@ from kdfast.cli.run import load_data, quiet_imports, trust_runs
 from kdfast.cli.study import StudentOption, TeacherOption, raise_if_failed, with_arguments, without_none
 from kdfast.core import distributed
 from kdfast.core.errors import KdfastError
+from kdfast.core.ranges import MARGIN_POINTS
 from kdfast.runs.options import SETTINGS, option_flags
 from kdfast.runs.recipes import changed_values, find_recipe
-
-MARGIN_POINTS = 0.8  # the default of --margin
 
 BudgetOption = Annotated[
     str, typer.Option(metavar='TIME', help='Time that this call may train, such as 45min, 2h or 1h30min.')

@@ -9,6 +9,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+LONG = 6000  # seconds from which hours are shown
 UNLIMITED = Console(width=1000)  # to measure the width that a table would take
 
 # Numbers
@@ -16,9 +17,10 @@ UNLIMITED = Console(width=1000)  # to measure the width that a table would take
 
 def percent(
     fraction: float,  # 0 to 1
+    digits: int = 2,  # Decimals
 ) -> str:
     "Format a fraction as a percentage: 85.32 %."
-    return f'{100 * fraction:.2f} %'
+    return f'{100 * fraction:.{digits}f} %'
 
 
 def signed_points(
@@ -69,11 +71,12 @@ def thousands(
     return f'{count / 1e3:.0f} k' if count >= 1e3 else f'{count:.0f}'
 
 
-def megabytes(
-    n_bytes: float,  # Of a file
+def size_text(
+    n_bytes: float,  # In memory or on the disk
+    digits: int = 1,  # Decimals
 ) -> str:
-    "Format a number of bytes: 1.23 MB."
-    return f'{n_bytes / 1e6:.2f} MB'
+    "Format a number of bytes, by factors of 1000: 3.2 MB, 1.5 GB."
+    return f'{n_bytes / 1e9:.{digits}f} GB' if n_bytes >= 1e9 else f'{n_bytes / 1e6:.{digits}f} MB'
 
 
 def milliseconds(
@@ -86,12 +89,14 @@ def milliseconds(
 def duration(
     seconds: float,  # From a second to days
 ) -> str:
-    "Format a long time: 42 s, 3.5 min."
-    return f'{seconds:.0f} s' if seconds < 100 else f'{seconds / 60:.1f} min'
+    "Format a long time: 42 s, 3.5 min, 2.1 h."
+    if seconds < 100:
+        return f'{seconds:.0f} s'
+    return f'{seconds / 60:.1f} min' if seconds < LONG else f'{seconds / 3600:.1f} h'
 
 
 def shape_text(
-    shape: Sequence[int],  # Without the batch
+    shape: Sequence[int],  # Of a tensor or an array
 ) -> str:
     "Format a shape: 84×8×8."
     return '×'.join(map(str, shape))

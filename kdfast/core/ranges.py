@@ -1,9 +1,10 @@
-"Check the numbers that functions take: finite, of a sane size, and numbers at all. Imports no torch."
+"The numbers that functions take: a default, and checks that they are finite and of a sane size. Imports no torch."
 
 from numbers import Real
 from typing import Any
 
 SMALLEST_T, LARGEST_T = 1e-6, 1e6  # beyond, float32 cannot tell softened probabilities from 0, 1 or equal ones
+MARGIN_POINTS = 0.8  # default of the smallest difference that matters, in percentage points
 LARGEST_WEIGHT = 1e30  # float32 has room for losses that it multiplies
 
 

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from kdfast.core.cache_home import cache_home
 from kdfast.core.errors import KdfastError, listed
+from kdfast.core.format import size_text
 from kdfast.core.once import NEW
 from kdfast.core.tables import Table
 from kdfast.data.cache import short_digest
@@ -133,13 +134,6 @@ def _has_name(entry, name):
     return name in (entry.name, entry.folder.name, entry.name.partition(',size=')[0])
 
 
-def written(
-    n_bytes: int,  # Size of files
-) -> str:
-    "Format a number of bytes in MB or GB."
-    return f'{n_bytes / 2**30:.1f} GB' if n_bytes >= 2**30 else f'{n_bytes / 2**20:.1f} MB'
-
-
 def table(
     found: list[Entry],  # Entries of the cache
 ) -> Table:
@@ -150,7 +144,7 @@ def table(
         rows.add_row(
             Text(entry.name),
             f'{entry.images:,}' if entry.images else '',
-            written(entry.n_bytes),
+            size_text(entry.n_bytes),
             f'{datetime.fromtimestamp(entry.used):%Y-%m-%d %H:%M}',
             Text(entry.state, '' if entry.state == 'current' else 'yellow'),
             Text(entry.source, overflow='fold'),

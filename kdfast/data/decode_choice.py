@@ -1,13 +1,13 @@
 "Choose whether images are decoded once, to arrays on the disk, or in every epoch, from their files."
 
 import shutil
-import sys
 from math import prod
 from pathlib import Path
 
 from kdfast.core.errors import KdfastError
+from kdfast.core.format import size_text
+from kdfast.core.notes import say
 from kdfast.data.arrangement import Arrangement
-from kdfast.data.disk_space import gigabytes
 from kdfast.data.files import READ_ERRORS
 from kdfast.data.layouts.base import Item, Source
 from kdfast.data.pixels import read_size
@@ -52,11 +52,10 @@ def decode_each_epoch(
     n_bytes, free = decoded_bytes(items, side), shutil.disk_usage(folder).free
     if n_bytes <= SHARE * free:
         return False
-    print(
-        f'kdfast: decoded, the images of {source.path} would take {gigabytes(n_bytes)} of the {gigabytes(free)} '
+    say(
+        f'decoded, the images of {source.path} would take {size_text(n_bytes)} of the {size_text(free)} '
         f'free in {folder.parent}: they are decoded from their files in every epoch '
-        f'(--decode {ONCE} writes them to the disk)',
-        file=sys.stderr,
+        f'(--decode {ONCE} writes them to the disk)'
     )
     return True
 

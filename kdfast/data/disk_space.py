@@ -1,12 +1,13 @@
 "Check that there is room on the disk before anything is written."
 
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from kdfast.core.errors import KdfastError
+from kdfast.core.format import size_text
+from kdfast.core.notes import say
 
 LARGE = 2**30  # bytes of decoded images that are worth a message
 
@@ -19,12 +20,12 @@ def check_disk_space(
     free = shutil.disk_usage(folder).free
     if n_bytes > free:
         raise KdfastError(
-            f'the decoded images need {gigabytes(n_bytes)} in {folder.parent}, {gigabytes(free)} are free: '
+            f'the decoded images need {size_text(n_bytes)} in {folder.parent}, {size_text(free)} are free: '
             'make room, use a smaller --size, set XDG_CACHE_HOME to a folder on a larger disk, or decode image files '
             'in every epoch (--decode each-epoch; archives that are compressed as a whole have to be unpacked)'
         )
     if n_bytes > LARGE:
-        print(f'kdfast: the decoded images take {gigabytes(n_bytes)} in {folder.parent}', file=sys.stderr)
+        say(f'the decoded images take {size_text(n_bytes)} in {folder.parent}')
 
 
 @contextmanager
@@ -39,10 +40,3 @@ def writing_images(
             f'cannot write the decoded images in {folder.parent} ({e.strerror or e}): make room, use a smaller --size, '
             'or set XDG_CACHE_HOME to a folder on a larger disk'
         ) from e
-
-
-def gigabytes(
-    n_bytes: int,  # Size of files
-) -> str:
-    "Format a number of bytes: 1.5 GB."
-    return f'{n_bytes / 2**30:.1f} GB'

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from kdfast.core.format import shape_text
 from kdfast.data.bit_depth import choose_range, describe_scaling, read_deep_channels, scale_to_8bit
 from kdfast.data.decode_errors import DECODE_ERRORS, GIVEN_ERRORS, error_reason
 from kdfast.data.formats import readable_formats
@@ -225,9 +226,8 @@ def _decode_array(pixels, side):
     "Decode an array (height, width[, channels]) or (channels, height, width)"
     pixels = _channels_last(pixels)
     if not _is_image(pixels):
-        shape = '×'.join(map(str, pixels.shape))
         expected = 'height × width, or height × width × 1, 3 or 4 channels'
-        return DecodedImage(problem=f'an array of {pixels.dtype} {shape}: expected {expected}')
+        return DecodedImage(problem=f'an array of {pixels.dtype} {shape_text(pixels.shape)}: expected {expected}')
     if pixels.dtype == bool:
         pixels = np.uint8(pixels) * 255
     if pixels.dtype == np.uint8:

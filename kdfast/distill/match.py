@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kdfast.core import distributed
 from kdfast.core.errors import KdfastError
+from kdfast.core.format import shape_text
 from kdfast.core.ranges import LARGEST_WEIGHT, check_number
 from kdfast.distill.fit import FitCallback
 from kdfast.distill.loss_inputs import extra_inputs, knows_indices, sample_indices, without_partial
@@ -21,7 +22,6 @@ from kdfast.distill.tasks import (
     Which,
     check_same_shape,
     described,
-    dimensions,
     known_task,
     logits_of,
     name_of,
@@ -231,9 +231,8 @@ class Match(FitCallback):
         if self.target is None:
             self.target = check_same_shape(pred, *self.inference_teacher(self.xb))
         if self.compares_classes and (pred.dim() != 2 or pred.shape[1] < 2):
-            raise KdfastError(
-                f'{name_of(self.loss_fn)} compares logits (images, classes), found {dimensions(pred)}: use Distill'
-            )
+            found = shape_text(pred.shape)
+            raise KdfastError(f'{name_of(self.loss_fn)} compares logits (images, classes), found {found}: use Distill')
         if self.compares_classes and self.training and self.epoch == self.iter == 0:
             Task(CLASS).check_logits(pred, self.target)
         return [pred], [self.target]

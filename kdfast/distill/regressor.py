@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from kdfast.core.errors import KdfastError
+from kdfast.core.format import shape_text
 from kdfast.models.front import features
 
 
@@ -28,9 +29,8 @@ def regressor(
     if guided.dim() == hint.dim() == 2:
         return nn.Linear(guided.shape[1], hint.shape[1])
     if reason := why_impossible(guided, hint):
-        raise KdfastError(
-            f'no regressor maps guided features {shape_text(guided)} to a hint {shape_text(hint)}: {reason}'
-        )
+        here, there = (shape_text(x.shape[1:]) for x in (guided, hint))
+        raise KdfastError(f'no regressor maps guided features {here} to a hint {there}: {reason}')
     sides = list(zip(guided.shape[2:], hint.shape[2:]))
     convolution = nn.Conv2d(guided.shape[1], hint.shape[1], [max(g - h, 0) + 1 for g, h in sides])
     if all(g >= h for g, h in sides):
@@ -50,10 +50,3 @@ def why_impossible(
     if guided[0, 0].numel() == 1 < hint[0, 0].numel():
         return 'one position cannot be mapped to several; choose a guided layer nearer to the input'
     return ''
-
-
-def shape_text(
-    x: Tensor,  # (batch, …)
-) -> str:
-    "Return the shape without the batch, such as 16×8×8."
-    return '×'.join(str(n) for n in x.shape[1:])

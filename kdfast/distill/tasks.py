@@ -11,6 +11,7 @@ from fastai.losses import BaseLoss
 from torch import Tensor
 
 from kdfast.core.errors import KdfastError
+from kdfast.core.format import shape_text
 from kdfast.core.ranges import check_loss_numbers
 from kdfast.distill.losses.logits import kd_loss
 from kdfast.models.probabilities import reject_probabilities
@@ -63,7 +64,7 @@ class Task:
         if outputs.dim() > 1 and outputs.shape[self.axis] > 1:
             return
         raise KdfastError(
-            f'outputs of shape {dimensions(outputs)} have a single class, from which nothing can be learned: '
+            f'outputs of shape {shape_text(outputs.shape)} have a single class, from which nothing can be learned: '
             'use a loss for two classes, or BCEWithLogitsLossFlat for a binary label'
         )
 
@@ -205,11 +206,4 @@ def described(
     output,  # Any value
 ) -> str:
     "Return the shape of a tensor, or the type of any other value."
-    return dimensions(output) if isinstance(output, Tensor) else type(output).__name__
-
-
-def dimensions(
-    x: Tensor,  # Any tensor
-) -> str:
-    "Return the shape of a tensor, such as 64×10."
-    return '×'.join(map(str, x.shape))
+    return shape_text(output.shape) if isinstance(output, Tensor) else type(output).__name__

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from kdfast.core.errors import KdfastError
+from kdfast.core.format import percent
 from kdfast.core.names import LIBRARIES, Name, parse
 from kdfast.core.source import Project
 from kdfast.core.suggest import short_list
@@ -78,7 +79,7 @@ def as_given(
     chosen = f'of {ways} ways to prepare them, the one with the smallest loss on' if ways > 1 else 'as recorded; of'
     note = (
         f'{name} is used as it is, on images of {width}×{height} normalized {best.name}: {chosen} '
-        f'{min(IMAGES, len(data.train[1]))} training images ({right:.0%} of them right)'.replace('%', ' %')
+        f'{min(IMAGES, len(data.train[1]))} training images ({percent(right, 0)} of them right)'
     )
     return Given(network, adapt_teacher(network, data, name), note, project)
 

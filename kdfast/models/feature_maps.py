@@ -14,6 +14,7 @@ from itertools import permutations
 from torch import Tensor, nn
 
 from kdfast.core.errors import KdfastError, reason
+from kdfast.core.format import shape_text
 from kdfast.models import positions
 from kdfast.models.noise import Inputs, record_layers, trial
 
@@ -156,12 +157,13 @@ def unusable(
         return KdfastError(f'layer {name} gives {shape}, expected a tensor: choose another')
     if shape[:1] != (N_IMAGES,):
         return KdfastError(
-            f'layer {name} gives {times(shape)} for {N_IMAGES} images, as windows of images do: no feature map of each '
-            'image, choose another layer'
+            f'layer {name} gives {shape_text(shape)} for {N_IMAGES} images, as windows of images do: no feature map of '
+            'each image, choose another layer'
         )
     if len(shape) not in (2, 3, 4):
         return KdfastError(
-            f'layer {name} gives {times(shape[1:])} for an image, neither a feature map nor a vector: choose another'
+            f'layer {name} gives {shape_text(shape[1:])} for an image, neither a feature map nor a vector: choose '
+            'another'
         )
     return None
 
@@ -174,16 +176,9 @@ def no_map(
     "Return the error for a layer whose layout could not be found."
     cause = f', because the network fails for other images of that size ({reason(stopped)})' if stopped else ''
     return KdfastError(
-        f'layer {name} gives {times(shape[1:])} for an image, and its rows and columns cannot be identified{cause}: '
-        'no feature map, choose another layer'
+        f'layer {name} gives {shape_text(shape[1:])} for an image, and its rows and columns cannot be identified'
+        f'{cause}: no feature map, choose another layer'
     )
-
-
-def times(
-    shape: tuple,  # Of a tensor
-) -> str:
-    "Format a shape, for example 2×3."
-    return '×'.join(map(str, shape))
 
 
 def possible_axes(

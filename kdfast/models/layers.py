@@ -8,9 +8,9 @@ from rich.text import Text
 from torch import nn
 
 from kdfast.core.errors import KdfastError, reason
-from kdfast.core.format import thousands
+from kdfast.core.format import shape_text, thousands
 from kdfast.core.tables import Table
-from kdfast.models.feature_maps import Layout, layouts, times
+from kdfast.models.feature_maps import Layout, layouts
 from kdfast.models.inference import is_script, tensors, unwrapped
 from kdfast.models.noise import record_layers, trial
 
@@ -103,7 +103,7 @@ def table(
     if other_layouts:
         columns.add_column('layout', style='dim', overflow='fold')
     for layer in layers:
-        cells = [layer.name, layer.kind, times(layer.shape), thousands(layer.params)]
+        cells = [layer.name, layer.kind, shape_text(layer.shape), thousands(layer.params)]
         columns.add_row(*cells, *[layer.layout] * other_layouts)
     return columns
 
@@ -122,7 +122,7 @@ def view(
             equal = hint.shape == guided.shape
             regressor = 'no regressor' if equal else f'regressor {guided.shape[0]} → {hint.shape[0]}'
             option = Text(f'--hint {hint.name}:{guided.name}', 'bold')
-            pairs.add_row(option, times(hint.shape[1:]), regressor)
+            pairs.add_row(option, shape_text(hint.shape[1:]), regressor)
         heading = Text('\npairs of equal height and width (the last layers of each size)\n', 'bold')
         parts += [heading, pairs if pairs.rows else Text('none')]
     return Group(*parts)

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from kdfast.core.errors import KdfastError, listed
 from kdfast.core.explain import error_reason
+from kdfast.core.format import shape_text
 from kdfast.core.suggest import short_list
 from kdfast.data.dataset import Data
 from kdfast.models import state
-from kdfast.models.feature_maps import times
 from kdfast.models.probabilities import reject_probabilities
 
 STEP = 0.02  # standard deviation of what is added to parameters, in place of training
@@ -89,7 +89,7 @@ def check_logits(
             if n > 1:
                 reject_probabilities(output, name)
             continue
-        gives = times(output.shape) if is_tensor else type(output).__name__
+        gives = shape_text(output.shape) if is_tensor else type(output).__name__
         if is_tensor and not output.is_floating_point():
             gives += f' of {output.dtype}'
         images = 'two images' if n == 2 else 'one image'

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from kdfast.core.errors import KdfastError
+from kdfast.core.format import shape_text
 from kdfast.core.suggest import short_list
-from kdfast.models.feature_maps import times
 from kdfast.models.inference import unwrapped
 from kdfast.models.weight_names import is_tensor, match_names, rename_as_torchvision, select, without_auxiliary
 
@@ -127,7 +127,7 @@ def check_shapes(
 ):
     "Raise KdfastError if there are tensors with other shapes."
     if keys:
-        found, expected = times(state[keys[0]].shape), times(own[keys[0]].shape)
+        found, expected = shape_text(state[keys[0]].shape), shape_text(own[keys[0]].shape)
         raise KdfastError(f'the weights of {name} are not of this network: {keys[0]} is {found}, expected {expected}')
 
 

@@ -8,7 +8,7 @@ from statistics import mean
 from markupsafe import Markup
 
 from kdfast.analysis.curves import LAST_EPOCHS, TOLERANCE, score_name
-from kdfast.core.format import loss_text
+from kdfast.core.format import loss_text, percent
 from kdfast.report.charts import drawable, line_chart, points_per_line, reach, thin_out, widened
 from kdfast.runs.run_dir import RunDir
 
@@ -36,13 +36,16 @@ def curve_sentences(
     def ranking(key, number_format):
         return ', '.join(f'{name} {number_format(means[name][key])}' for name in ranked(names, key, means))
 
+    def score(fraction):
+        return percent(fraction, 1)
+
     final = f'valid_{score_name(means[names[0]])}'
     label = CURVES[final.removeprefix('valid_')]
     first, *_, last = ranked(names, final, means)
     lead = points(means[first][final] - means[last][final])
-    yield f'Final validation {label}: {ranking(final, accuracy)}; {first} is {lead} ahead of {last}.'
+    yield f'Final validation {label}: {ranking(final, score)}; {first} is {lead} ahead of {last}.'
     yield (
-        f'Best epoch: {ranking(f"best_{final}", accuracy)}. Best epochs are selected on the validation images, '
+        f'Best epoch: {ranking(f"best_{final}", score)}. Best epochs are selected on the validation images, '
         'so these numbers are too high.'
     )
     most, *_, least = ranked(names, 'generalization_gap', means)
@@ -81,13 +84,6 @@ def ranked(
 ):
     "Return the recipes, highest value first."
     return sorted(names, key=lambda name: means[name][key], reverse=True)
-
-
-def accuracy(
-    fraction: float,  # From 0 to 1
-):
-    "Format an accuracy with one decimal."
-    return f'{100 * fraction:.1f} %'
 
 
 def points(

@@ -12,6 +12,7 @@ from kdfast.analysis.aggregate import aggregate
 from kdfast.analysis.differences import differences_from
 from kdfast.analysis.measures import GROUPS
 from kdfast.core.errors import KdfastError
+from kdfast.core.ranges import MARGIN_POINTS
 from kdfast.report.classes import confusion_matrices
 from kdfast.report.curves import curve_charts
 from kdfast.report.differences import difference_remarks
@@ -59,7 +60,7 @@ def table(
 def differences(
     runs: str | Path = 'runs',  # Directory of the runs
     against: str = 'baseline',  # The recipe to compare with
-    margin: float = 0.8,  # Smallest difference that matters, in percentage points
+    margin: float = MARGIN_POINTS,  # Smallest difference that matters, in percentage points
     data: str | None = None,  # Name of the data set; needed if there are runs on several
     metric: str | None = None,  # What verdicts judge; default: accuracy, or what a design declares
 ) -> Figure:

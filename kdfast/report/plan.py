@@ -11,11 +11,9 @@ from rich.console import Group
 from rich.text import Text
 
 from kdfast.core.errors import listed
-from kdfast.core.format import duration, ranges
+from kdfast.core.format import duration, ranges, size_text
 from kdfast.core.tables import Table
 from kdfast.stats.planning import SHARE
-
-LONG = 6000  # seconds above which hours are shown
 
 
 def plan_view(
@@ -57,7 +55,7 @@ def outlook_table(
                 cells = f'{outlook["look"]} seeds', f'{outlook["seeds"]:.1f}'
             else:
                 cells = Text(f'not by {found["looks"][-1]} ({outlook["decided"]:.0%})', 'yellow'), '–'
-            table.add_row(*known, name, *cells, long_time(outlook['seconds']))
+            table.add_row(*known, name, *cells, duration(outlook['seconds']))
             known = '', ''
     return table
 
@@ -89,14 +87,14 @@ def cost_table(
 ):
     "Return what a seed and the whole study take."
     table = Table.grid(padding=(0, 2))
-    costs = [f'{label} {long_time(cost["seconds"])}' for label, cost in labelled(found['costs']).items()]
+    costs = [f'{label} {duration(cost["seconds"])}' for label, cost in labelled(found['costs']).items()]
     seconds, jobs = sum(cost['seconds'] for cost in found['costs'].values()), found['jobs']
-    table.add_row('a seed', Text(f'{long_time(seconds)} of training: {", ".join(costs)}'))
+    table.add_row('a seed', Text(f'{duration(seconds)} of training: {", ".join(costs)}'))
     beside = f', {jobs} runs at a time' if jobs > 1 else ''
     n_bytes = f'{size_text(found["bytes"])} on the disk ({size_text(found["free"])} free)'
     style = '' if found['bytes'] <= found['free'] else 'bold red'
     last = f'{found["looks"][-1]} seeds'
-    table.add_row(last, Text.assemble(f'{long_time(found["seconds"])} left{beside}; ', (n_bytes, style)))
+    table.add_row(last, Text.assemble(f'{duration(found["seconds"])} left{beside}; ', (n_bytes, style)))
     return table
 
 
@@ -128,17 +126,3 @@ def round_up(
     "Round up to two significant digits."
     unit = 10.0 ** (floor(log10(number)) - 1)
     return round(ceil(round(number / unit, 6)) * unit, 6)
-
-
-def long_time(
-    seconds: float,  # From a second to days
-) -> str:
-    "Format a time: 42 s, 3.5 min, 2.1 h."
-    return f'{seconds / 3600:.1f} h' if seconds >= LONG else duration(seconds)
-
-
-def size_text(
-    n_bytes: float,  # On the disk
-) -> str:
-    "Format a number of bytes: 3.2 MB, 1.5 GB."
-    return f'{n_bytes / 1e9:.1f} GB' if n_bytes >= 1e9 else f'{n_bytes / 1e6:.1f} MB'

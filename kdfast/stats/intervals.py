@@ -17,8 +17,10 @@ import numpy as np
 from scipy.special import stdtrit
 from scipy.stats import binomtest
 
+from kdfast.core.ranges import MARGIN_POINTS
+
 CONFIDENCE = 0.95
-MARGIN = 0.008  # of accuracy: the 0.8 percentage points of the study
+MARGIN = MARGIN_POINTS / 100  # of accuracy, as a fraction
 MAX_SEEDS = 1000  # more would not be run
 MORE_IMAGES = 4  # in the variance of a count: two more in each direction
 

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from kdfast.core.errors import KdfastError
+from kdfast.core.format import percent
 from kdfast.data.arrays import Rows
 from kdfast.data.dataset import Data
 from kdfast.runs import trust
@@ -72,4 +73,4 @@ def check_given(
             f'{run.folder.recipe} gets {right:,} of {n:,} validation images right, no more than by chance: it does '
             f'not know the {len(classes)} classes of {run.data.name}, or not in this order. Train it for some epochs'
         )
-    run.say(f'{run.folder.recipe} gets {right / n:.1%} of the {n:,} validation images right'.replace('%', ' %'))
+    run.say(f'{run.folder.recipe} gets {percent(right / n, 1)} of the {n:,} validation images right')

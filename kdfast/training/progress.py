@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from kdfast.core.format import percent
 from kdfast.distill.fit import FitCallback
 from kdfast.runs.run_dir import RunDir
 
@@ -86,7 +87,5 @@ def metrics_text(
     losses = [f'{LOSSES[name] if len(parts) > 1 else "loss"} {value:.3g}' for name, value in parts.items()]
     if 'train_fit' in parts:
         losses = [f'fit {row["train_fit"]:.3g}']
-    scores = [
-        f'{label} {row[name]:.1%}'.replace('%', ' %') for name, label in SCORES.items() if row.get(name) is not None
-    ]
+    scores = [f'{label} {percent(row[name], 1)}' for name, label in SCORES.items() if row.get(name) is not None]
     return ' '.join(losses + scores)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdfast.core.errors import KdfastError
-from kdfast.data.disk_space import gigabytes
+from kdfast.core.format import size_text
 
 
 @dataclass
@@ -24,8 +24,8 @@ def check_room(
     free = free_space(runs_dir)
     if n_bytes > free:
         raise KdfastError(
-            f'training needs about {gigabytes(n_bytes)} in {runs_dir} for weights and checkpoints, '
-            f'{gigabytes(free)} are free: free some space, or use --runs'
+            f'training needs about {size_text(n_bytes)} in {runs_dir} for weights and checkpoints, '
+            f'{size_text(free)} are free: free some space, or use --runs'
         )
 
 

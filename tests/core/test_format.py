@@ -2,7 +2,7 @@
 
 import pytest
 
-from kdfast.core.format import thousands
+from kdfast.core.format import duration, size_text, thousands
 
 
 @pytest.mark.parametrize(
@@ -11,3 +11,18 @@ from kdfast.core.format import thousands
 )
 def test_large_counts_have_a_prefix(count, text):
     assert thousands(count) == text
+
+
+@pytest.mark.parametrize(
+    'seconds, text',
+    [(0, '0 s'), (99, '99 s'), (100, '1.7 min'), (5999, '100.0 min'), (6000, '1.7 h'), (2 * 86400, '48.0 h')],
+)
+def test_long_times_have_a_unit_of_their_size(seconds, text):
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    'n_bytes, digits, text', [(0, 1, '0.0 MB'), (1_234_567, 2, '1.23 MB'), (10**9, 1, '1.0 GB'), (2**30, 2, '1.07 GB')]
+)
+def test_units_of_sizes_are_decimal(n_bytes, digits, text):
+    assert size_text(n_bytes, digits) == text

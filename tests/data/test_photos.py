@@ -156,14 +156,14 @@ def test_full_disk_is_rejected_before_decoding(photos, monkeypatch, capsys):
     monkeypatch.setattr(disk_space.shutil, 'disk_usage', lambda folder: SimpleNamespace(free=needed - 1))
     with pytest.raises(
         KdfastError,
-        match='the decoded images need 0.0 GB in .*kdfast, 0.0 GB are free: make room, use a smaller --size',
+        match='the decoded images need 0.0 MB in .*kdfast, 0.0 MB are free: make room, use a smaller --size',
     ):
         load(str(photos), size=20, decode='once')
     assert set(cache_home().glob('*')) == before
     monkeypatch.setattr(disk_space.shutil, 'disk_usage', lambda folder: SimpleNamespace(free=needed))
     monkeypatch.setattr(disk_space, 'LARGE', needed - 1)
     load(str(photos), size=20, decode='once')
-    assert capsys.readouterr().err.count('kdfast: the decoded images take 0.0 GB in') == 1
+    assert capsys.readouterr().err.count('kdfast: the decoded images take 0.0 MB in') == 1
 
 
 def test_run_on_photographs(kdfast, photos, tmp_path):

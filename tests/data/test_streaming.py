@@ -214,7 +214,7 @@ def test_the_disk_decides_by_default(photos, monkeypatch, capsys):
     monkeypatch.setattr(decode_choice.shutil, 'disk_usage', lambda folder: usage)
     assert is_decoded_from_files(load(str(photos), size=20).train[0])
     (line,) = [line for line in capsys.readouterr().err.splitlines() if '--decode once' in line]
-    assert line.startswith(f'kdfast: decoded, the images of {photos} would take 0.0 GB of the 0.0 GB free in')
+    assert line.startswith(f'kdfast: decoded, the images of {photos} would take 0.0 MB of the 0.0 MB free in')
     assert (
         is_decoded_from_files(load(str(photos), size=20).train[0])
         and capsys.readouterr().err.count('--decode once') == 1

@@ -123,7 +123,7 @@ def test_a_full_disk_is_said_before_training(data, tmp_path, monkeypatch):
     monkeypatch.setattr(room.shutil, 'disk_usage', lambda path: usage(path)._replace(free=10**5))
     with pytest.raises(
         KdfastError,
-        match='training needs about 0.0 GB in .* for weights and checkpoints, 0.0 GB are free: '
+        match=r'training needs about [\d.]+ MB in .* for weights and checkpoints, 0\.1 MB are free: '
         'free some space, or use --runs',
     ):
         train(find_recipe('baseline'), data, 0, {}, tmp_path / 'deep' / 'runs')

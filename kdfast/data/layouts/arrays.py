@@ -9,6 +9,7 @@ from tokenize import TokenError
 import numpy as np
 
 from kdfast.core.errors import KdfastError
+from kdfast.core.format import shape_text
 from kdfast.core.notes import Notes
 from kdfast.data.files import FILE_LIMIT, READ_ERRORS
 from kdfast.data.labels import QUESTION, from_indicators
@@ -130,7 +131,7 @@ class ArrayFile:
         where: str,  # Name of the file in errors
     ):
         shape, fortran_order, self.dtype, start = self._read_header(open_file, where)
-        dimensions = '×'.join(map(str, shape))
+        dimensions = shape_text(shape)
         if self.dtype.hasobject:
             raise KdfastError(f'{where} holds Python objects, which are never unpickled: save an array of numbers')
         if fortran_order:
