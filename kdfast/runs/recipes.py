@@ -10,9 +10,9 @@ from importlib.util import decode_source
 from pathlib import Path
 
 from kdfast.core.errors import KdfastError
-from kdfast.core.names import is_run
 from kdfast.core.projects import project_of_file
-from kdfast.runs.options import OF_ONE_RUN, OPTIMIZERS, SETTINGS, Option, check_value, option_flag
+from kdfast.runs.needs import asked_by_call, find_calls, needed_run
+from kdfast.runs.options import OPTIMIZERS, SETTINGS, Option, check_value, option_flag
 from kdfast.runs.signature import check_is_read, find_main, first_line, read_options
 
 STUDY = ['teacher', 'baseline', 'kd', 'hint', 'exp1', 'exp2']  # in the order of the report's table
@@ -28,7 +28,7 @@ class Recipe:
     source: str
     file: Path
     options: list[Option]
-    needs: list[ast.Call]  # The calls of `run.needs` in its main
+    needs: list[ast.Call]  # The calls in its main that ask for other runs
     takes_trained: bool = False  # Whether its main calls `run.as_given`, for a network that is not trained
     line: int = 0  # On which the definition of main begins
 
@@ -88,28 +88,10 @@ class Recipe:
         arguments: dict,  # All arguments of a run
     ) -> list[tuple[str, dict]]:  # Recipe and arguments of each; without a teacher that is a run already
         "Return the upstream runs that a run with these arguments and settings needs. Raises KdfastError."
-
-        def plain(node):
-            return arguments[node.id] if isinstance(node, ast.Name) and node.id in arguments else ast.literal_eval(node)
-
-        try:
-            needs = [
-                (plain(call.args[0]), {keyword.arg: plain(keyword.value) for keyword in call.keywords})
-                for call in self.needs
-            ]
-        except (ValueError, TypeError, IndexError) as e:
-            raise KdfastError(
-                f'{self.file}: arguments of run.needs must be plain text, numbers, or parameters of main'
-            ) from e
-        settings = self.passed_on(arguments)
-        return [(name, settings | given) for name, given in needs if not is_run(given.get('network') or '')]
-
-    def passed_on(
-        self,
-        arguments: dict,  # Of a run
-    ) -> dict:
-        "Return the settings that the runs which a run needs have, too."
-        return {name: value for name, value in self.settings_in(arguments).items() if name not in OF_ONE_RUN}
+        asked = [asked_by_call(call, arguments, self.file) for call in self.needs]
+        settings = self.settings_in(arguments)
+        needed = [(name, needed_run(given, settings)) for name, given in filter(None, asked)]
+        return [(name, given) for name, given in needed if given is not None]
 
     def folder_name(
         self,
@@ -226,8 +208,7 @@ def read_recipe(
         raise KdfastError(f'{file} is not Python source: {e}') from e
     main = find_main(file, tree)
     calls = [node for node in ast.walk(main) if isinstance(node, ast.Call)]
-    needs = [call for call in calls if getattr(call.func, 'attr', None) == 'needs']
     takes_trained = any(getattr(call.func, 'attr', None) == 'as_given' for call in calls)
     purpose = (ast.get_docstring(tree) or '').partition('\n')[0]
     options = read_options(file, source, main)
-    return Recipe(file.stem, purpose, source, file, options, needs, takes_trained, first_line(main))
+    return Recipe(file.stem, purpose, source, file, options, find_calls(main), takes_trained, first_line(main))

@@ -11,7 +11,6 @@ from torch import nn
 
 from kdfast.core import distributed
 from kdfast.core.errors import KdfastError
-from kdfast.core.names import is_run, parse
 from kdfast.core.notes import say
 from kdfast.data.class_weights import class_weights
 from kdfast.data.dataloaders import loaders
@@ -25,7 +24,7 @@ from kdfast.models.frozen import frozen_network
 from kdfast.models.random_states import random_states_kept
 from kdfast.models.saved import build_by, build_for, load_network
 from kdfast.runs import trust
-from kdfast.runs.options import OF_ONE_RUN
+from kdfast.runs.needs import asked_by_frozen, needed_run
 from kdfast.runs.recipes import find_recipe
 from kdfast.runs.run_dir import RunDir
 from kdfast.runs.upstream import record_upstream
@@ -143,11 +142,9 @@ class Run(RunLayers):
 
         Raises KdfastError if the run is damaged, not finished, or not a classifier.
         """
-        given_run = is_run(given.get('network', ''))
-        passed_on = {name: value for name, value in self.settings.items() if name not in OF_ONE_RUN}
-        if given.get('epochs') == 0:  # nothing is trained, so that no other argument matters
-            given, passed_on = {key: given[key] for key in ('network', 'epochs') if key in given}, {}
-        folder = RunDir(Path(given['network'])) if given_run else self.train(name, passed_on | given)
+        trained = needed_run(given, self.settings)
+        given_run = trained is None
+        folder = RunDir(Path(given['network'])) if given_run else self.train(name, trained)
         if given_run:
             check_teacher(folder)
         if problems := folder.problems():
@@ -183,9 +180,8 @@ class Run(RunLayers):
         optimizer: str = 'sgd',  # Optimizer of that training
     ) -> nn.Module:
         "Return a network whose features are wanted, for this run's images. Raises KdfastError."
-        if is_run(name) or not parse(name).weights:
-            return self.needs('teacher', network=name, optimizer=optimizer)
-        return frozen_network(name, self.data)
+        asked = asked_by_frozen(name, optimizer)
+        return self.needs(asked[0], **asked[1]) if asked else frozen_network(name, self.data)
 
     def add_unlabeled(
         self,
