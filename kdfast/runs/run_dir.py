@@ -5,7 +5,7 @@ import platform
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from kdfast.core import distributed
 from kdfast.core.atomic import remove_half_written, sha256, write, write_json
 from kdfast.core.errors import KdfastError, Locked
+from kdfast.core.file_lock import is_held
 from kdfast.runs import resume_check
 from kdfast.runs.run_files import RunFiles
 
@@ -66,32 +67,43 @@ class RunDir(RunFiles):
     @property
     def is_locked(self) -> bool:
         "Whether a process is training this run."
-        if not self.lock.exists():
-            return False
-        try:
-            with FileLock(self.lock, timeout=0):
-                return False
-        except Timeout:
-            return True
+        return is_held(self.lock)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(
+        self,
+        wait: bool = False,  # Whether to wait as long as another process holds it
+    ) -> Iterator[None]:
         """Hold the lock of this run. Raises Locked, naming the process, if another process holds it.
 
         The operating system releases the lock when its process ends, however it ends.
         """
+        if distributed.rank:  # rank 0 holds it for all
+            yield
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        timeout = 0.5  # seconds: `is_locked` of another process holds the lock for microseconds
-        lock = nullcontext() if distributed.rank else FileLock(self.lock, timeout=timeout)  # rank 0 holds it for all
+        lock = FileLock(self.lock)
         try:
-            with lock:
-                yield
+            lock.acquire(timeout=0.5)  # seconds: `is_locked` of another process is in the way for microseconds
         except Timeout:
-            holder = self.run if self.status else {}
-            pid, host = holder.get('pid', 'unknown'), holder.get('host', 'this machine')
-            if (holder.get('pid'), holder.get('host')) == (os.getpid(), platform.node()):
-                raise KdfastError(f'{self} is being trained already: its recipe needs itself') from None
-            raise Locked(f'{self} is being trained by process {pid} on {host}: wait for it, or stop it') from None
+            self.check_holder(wait)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def check_holder(
+        self,
+        wait: bool,  # Whether another process may hold the lock
+    ):
+        "Raise KdfastError if this process holds the lock, and Locked, unless `wait`, if another one does."
+        holder = self.run if self.status else {}
+        pid, host = holder.get('pid', 'unknown'), holder.get('host', 'this machine')
+        if (holder.get('pid'), holder.get('host')) == (os.getpid(), platform.node()):
+            raise KdfastError(f'{self} is being trained already: its recipe needs itself')
+        if not wait:
+            raise Locked(f'{self} is being trained by process {pid} on {host}: wait for it, or stop it')
 
     # Start and end
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from kdfast.core import distributed
+from kdfast.core.signals import is_study_child
 from kdfast.data.dataset import Data
 from kdfast.runs.recipes import Recipe
 from kdfast.runs.run_dir import RunDir, locate_run
@@ -27,9 +28,9 @@ def train(
     Without a checkpoint to resume from, everything is rehearsed first (kdfast.training.rehearsal), before anything is
     written.
 
-    Raises KdfastError for whatever cannot be trained, saved or loaded; Locked if another process trains the same run;
-    Diverged if a loss is not finite. The run directory and checkpoints of a failed run remain, marked as such; the
-    next start resumes.
+    Raises KdfastError for whatever cannot be trained, saved or loaded; Locked if another process trains the same run,
+    for which the runs of a study wait; Diverged if a loss is not finite. The run directory and checkpoints of a failed
+    run remain, marked as such; the next start resumes.
     """
     arguments = recipe.resolve(given)
     folder = locate_run(runs_dir, data.name, recipe.folder_name(arguments), seed)
@@ -44,7 +45,7 @@ def train(
         with threads_used(threads):
             if not rehearsed:
                 distributed.broadcast_from_first(lambda: rehearse_first(run, recipe, arguments))
-            with folder.locked():
+            with folder.locked(wait=is_study_child()):
                 if not finished():
                     return train_alone(run, recipe, arguments)
     check_identity(folder, recipe, data, arguments, threads)  # finished before, or by another process meanwhile

@@ -1,15 +1,23 @@
+import errno
 import multiprocessing
+import os
+import platform
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from conftest import make, recipe
 
+from kdfast.core import file_lock, signals
 from kdfast.core.atomic import write
-from kdfast.core.errors import KdfastError
+from kdfast.core.errors import KdfastError, Locked
 from kdfast.runs.find import find_run
+from kdfast.runs.recipes import find_recipe
 from kdfast.runs.run_dir import RunDir
 
 
@@ -106,12 +114,113 @@ def hold(path, held):
         signal.pause()
 
 
-def test_one_process_writes_and_a_killed_one_is_never_in_the_way(kdfast, images, tmp_path):
-    spawn, path = multiprocessing.get_context('spawn'), tmp_path / 'tiny' / 'baseline,epochs=1' / '0'
+@pytest.fixture
+def another_user():
+    "A directory that everyone may read, and what makes this process another user's, if it is root's"
+    root = os.geteuid() == 0
+
+    @contextmanager
+    def changed():
+        try:
+            os.seteuid(65534 if root else os.geteuid())
+            yield
+        finally:
+            os.seteuid(0 if root else os.geteuid())
+
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)
+        yield Path(directory), changed
+
+
+def test_the_runs_of_another_user_are_seen_as_they_are(another_user):
+    directory, changed = another_user
+    folder = make(directory, 'kd', 0, status='running')
+    with folder.locked():
+        folder.lock.chmod(0o444), folder.path.chmod(0o555)
+        with changed():
+            assert (folder.status, folder.is_locked) == ('running', True)
+    with changed():
+        assert (folder.status, folder.is_locked) == ('interrupted', False)
+
+
+def test_who_looks_at_a_lock_is_in_nobodys_way(tmp_path, monkeypatch):
+    "Nor in the way of another one who looks at the same moment"
+    folder, flock, seen = make(tmp_path, 'kd', 0, status='running'), file_lock.flock, []
+
+    def looked_at_meanwhile(f, operation):
+        flock(f, operation)
+        monkeypatch.undo()
+        seen.append(folder.is_locked)
+
+    with folder.locked():
+        pass
+    monkeypatch.setattr(file_lock, 'flock', looked_at_meanwhile)
+    assert (folder.status, seen) == ('interrupted', [False])
+
+
+def test_where_the_system_has_no_such_locks_the_lock_is_tried(tmp_path, monkeypatch):
+    for flock in (None, lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSYS, 'no locks'))):
+        monkeypatch.setattr(file_lock, 'flock', flock)
+        folder = make(tmp_path, 'kd', 0, status='running')
+        with folder.locked():
+            assert folder.is_locked
+        assert not folder.is_locked
+
+
+@pytest.fixture
+def holder(tmp_path):
+    "A process that trains the baseline"
+    spawn = multiprocessing.get_context('spawn')
     held = spawn.Event()
-    holder = spawn.Process(target=hold, args=(path, held))
-    holder.start()
+    process = spawn.Process(target=hold, args=(tmp_path / 'tiny' / 'baseline,epochs=1' / '0', held))
+    process.start()
     assert held.wait(60)
+    yield process
+    process.kill()
+    process.join()
+
+
+UNREAD = '''"Mine."
+from kdfast.all import *
+from kdfast.recipes import baseline
+
+def taught(run): run.needs('baseline', epochs=1)
+
+def main(run, epochs: int = 1):
+    if not run.rehearsal: taught(run)
+    return baseline.main(run, epochs)
+'''
+
+
+def test_a_run_of_a_study_waits_for_one_that_nobody_planned(holder, data, tmp_path, monkeypatch):
+    "And one alone does not"
+    from kdfast.training.execute import train  # here, because each spawned process imports what this file imports
+
+    (tmp_path / 'mine.py').write_text(UNREAD)
+    mine, check = find_recipe(str(tmp_path / 'mine.py')), RunDir.check_holder
+    assert mine.needed(dict(epochs=1)) == []
+    with pytest.raises(Locked, match='trained by process 4321'):
+        train(mine, data, 0, {}, tmp_path)
+
+    def end_after(folder, wait):
+        check(folder, wait)
+        holder.kill()
+
+    monkeypatch.setenv(signals.STUDY_CHILD, '1')
+    monkeypatch.setattr(RunDir, 'check_holder', end_after)
+    assert train(mine, data, 0, {}, tmp_path).finished
+
+
+def test_no_run_waits_for_itself(tmp_path):
+    folder = make(tmp_path, 'kd', 0, status='running')
+    with folder.locked(wait=True), pytest.raises(KdfastError, match='its recipe needs itself'):
+        assert folder.run['host'] == platform.node()
+        with RunDir(folder.path).locked(wait=True):
+            pass
+
+
+def test_one_process_writes_and_a_killed_one_is_never_in_the_way(kdfast, images, tmp_path, holder):
+    path = tmp_path / 'tiny' / 'baseline,epochs=1' / '0'
     before = (path / 'run.json').read_bytes()
     command = ('run', 'baseline', '--epochs', 1, '--data', images, '--runs', tmp_path)
     refused = kdfast(*command)
