@@ -19,9 +19,9 @@ from kdfast.data.dataset import Data
 from kdfast.models import pretrained, study_networks, weight_files, weights
 from kdfast.models.pretrained import import_timm
 from kdfast.models.probe import examine, structure, try_forward
+from kdfast.models.sizes import SIZE_ARGUMENTS
 
 AUXILIARY = ('googlenet', 'inception_v3')  # networks of torchvision that return more than logits in training by default
-SIZE_ARGUMENTS = dict(timm=('img_size',), torchvision=('image_size', 'input_size'))  # of networks for one image size
 
 
 def build_network(

@@ -1,5 +1,6 @@
 "List the layers of networks, and find pairs of layers that a hint can use."
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from kdfast.core.tables import Table
 from kdfast.models.feature_maps import Layout, layouts
 from kdfast.models.inference import is_script, tensors, unwrapped
 from kdfast.models.noise import record_layers, trial
+from kdfast.models.sizes import height_and_width
 
 
 @dataclass(frozen=True)
@@ -28,15 +30,15 @@ class Layer:
 
 def layers(
     net: nn.Module,  # Any network
-    side: int,  # Height and width of the images
+    size: int | Sequence[int],  # Height and width of the images, or one number for both
 ) -> list[Layer]:
     """List the blocks whose outputs are feature maps, in the order in which they compute.
 
     Blocks are modules with submodules, and top-level modules. Raises KdfastError if the network cannot process images
     of that size.
     """
-    net = unwrapped(net)
-    images = torch.zeros(1, 3, side, side, device=next((t.device for t in tensors(net)), None))
+    net, (height, width) = unwrapped(net), height_and_width(size)
+    images = torch.zeros(1, 3, height, width, device=next((t.device for t in tensors(net)), None))
     modules = {name: m for name, m in net.named_modules() if name and not is_script(m)}
     counted = {}  # number of elements by id of each parameter so far
     outputs = {}  # shape of the first output and number of parameters so far, by layer
@@ -49,7 +51,7 @@ def layers(
         stopped = record_layers(net, modules, record, ((images,), {}))
     if stopped:  # networks of users may raise anything for images of another size
         raise KdfastError(
-            f'{type(net).__name__} cannot process images of {side}×{side} ({reason(stopped)}): choose another --size'
+            f'{type(net).__name__} cannot process images of {width}×{height} ({reason(stopped)}): choose another --size'
         ) from stopped
     names = [name for name in outputs if '.' not in name or next(modules[name].children(), None) is not None]
     found = layouts(net, {name: modules[name] for name in names}, ((images,), {}))

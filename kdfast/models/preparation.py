@@ -11,6 +11,7 @@ from kdfast.core.names import Name
 from kdfast.data.dataset import Data
 from kdfast.models.description import read_description
 from kdfast.models.pretrained import published_preparations
+from kdfast.models.sizes import given_size
 from kdfast.models.weights_config import read_weights_config
 
 SIDES = 32, 48, 64, 96, 128, 160, 192, 224  # of images, besides those of the library and the data
@@ -44,7 +45,8 @@ def possible_preparations(
     normalizations |= {f'as {data.name}': (data.mean, data.std)} | NORMALIZATIONS
     if 'mean' in recorded:
         normalizations = {f'as in {recorded["file"]}': (recorded['mean'], recorded['std'])}
-    return [tuple(recorded['size'])] if 'size' in recorded else list(dict.fromkeys(sizes)), normalizations
+    known = given_size(named) or recorded.get('size')
+    return [tuple(known)] if known else list(dict.fromkeys(sizes)), normalizations
 
 
 def best_preparation(

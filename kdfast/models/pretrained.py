@@ -4,6 +4,7 @@ from types import ModuleType
 
 from kdfast.core.errors import KdfastError
 from kdfast.core.names import Name
+from kdfast.models.sizes import height_and_width
 
 SET_BY_TORCHVISION = {'aux_logits', 'init_weights', 'image_size', 'input_size'}  # arguments, when it loads weights
 
@@ -37,7 +38,7 @@ def published_preparations(
         entries = [(config.input_size[1:], config.mean, config.std)] if config else []
     elif name.where == 'torchvision':
         transforms = [weights.transforms() for weights in torchvision_weights(name)]
-        entries = [(2 * tuple(t.crop_size), t.mean, t.std) for t in transforms]
+        entries = [(tuple(height_and_width(t.crop_size)), t.mean, t.std) for t in transforms]
     else:
         entries = []
     return [dict(size=size, mean=list(mean), std=list(std)) for size, mean, std in entries]

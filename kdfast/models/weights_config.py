@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kdfast.core.errors import KdfastError
 from kdfast.core.names import PRETRAINED, Name
+from kdfast.models.sizes import height_and_width
 
 FILES = 'config.json', 'preprocessor_config.json'
 SIZES = 'input_size', 'crop_size', 'size'  # the first is used
@@ -77,19 +78,6 @@ def channels(
     if len(found) not in (1, 3) or not all(math.isfinite(value) and value >= least for value in found):
         raise ValueError(f'{name} {values}')
     return found * (3 // len(found))
-
-
-def height_and_width(
-    size: object,  # [3, 224, 224], [224, 224], 224, or height and width or shortest_edge by name
-) -> list[int]:
-    "Return height and width. Raises ValueError or TypeError for what is none."
-    if isinstance(size, dict):
-        edge = size.get('shortest_edge')
-        size = [size.get('height', edge), size.get('width', edge)]
-    sides = [int(side) for side in (size[-2:] if isinstance(size, list) else [size])]
-    if not sides or min(sides) < 1:
-        raise ValueError(f'size {size}')
-    return [sides[0], sides[-1]]
 
 
 def class_names(

@@ -30,7 +30,7 @@ def feature_recipe(
     if {student, teacher} <= set(NETWORKS):
         return 'exp2', {}
     networks = [built(name, data) for name in (teacher, student)]
-    found = [layers(network, min(data.shape)) for network in networks]
+    found = [layers(network, data.shape) for network in networks]
     pairs = matching_layers(*found)
     for hint, guided in middle_first(pairs):
         if can_hint(*networks, hint.name, guided.name, data.shape):

@@ -14,12 +14,14 @@ from torch import nn
 from torchvision.models import get_model
 
 from kdfast.core.errors import KdfastError
+from kdfast.core.names import parse
 from kdfast.data import load
 from kdfast.data.arrays import Joined, Rows
 from kdfast.data.cache_entries import entries
 from kdfast.data.dataloaders import loaders
 from kdfast.data.unlabeled import load_unlabeled, with_unlabeled
 from kdfast.distill.losses.features import feature_loss
+from kdfast.models import frozen
 from kdfast.models.embedding import embedding, projected, standardized
 from kdfast.models.frozen import frozen_network
 from kdfast.models.study_networks import thin, wide
@@ -92,10 +94,21 @@ def test_targets_are_standardized_and_the_student_is_projected():
     torch.testing.assert_close(target.var(1, unbiased=False), torch.ones(2), atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize('name,side', [('timm:resnet18', 224), ('timm:vit_tiny_patch16_224(img_size=48)', 48)])
-def test_a_frozen_network_sees_images_as_its_library_publishes(tmp_path, data, name, side):
-    what = name.partition(':')[2].partition('(')[0]
-    source = timm.create_model(what, num_classes=1000, **(dict(img_size=48) if side == 48 else {}))
+VIT = 'timm:vit_tiny_patch16_224'
+
+
+@pytest.mark.parametrize(
+    'name,height,width',
+    [
+        ('timm:resnet18', 224, 224),
+        (f'{VIT}(img_size=48)', 48, 48),
+        (f'{VIT}(img_size=(48, 32))', 48, 32),
+        (f'{VIT}(img_size=[32, 48])', 32, 48),
+    ],
+)
+def test_a_frozen_network_sees_images_as_its_library_publishes(tmp_path, data, name, height, width):
+    named = parse(name)
+    source = timm.create_model(named.what, num_classes=1000, **named.keywords)
     torch.save(source.state_dict(), tmp_path / 'w.pth')
     found = frozen_network(f'{name}@{tmp_path / "w.pth"}', data)
     seen = []
@@ -104,11 +117,26 @@ def test_a_frozen_network_sees_images_as_its_library_publishes(tmp_path, data, n
     with torch.no_grad():
         found((pixels - torch.tensor(data.mean).view(3, 1, 1)) / torch.tensor(data.std).view(3, 1, 1))
     mean, std = (torch.tensor(source.pretrained_cfg[key]).view(3, 1, 1) for key in ('mean', 'std'))
-    torch.testing.assert_close(seen[0], ((0.25 - mean) / std).expand(1, 3, side, side), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(seen[0], ((0.25 - mean) / std).expand(1, 3, height, width), rtol=1e-4, atol=1e-4)
     assert equal(
         {n: t for n, t in found.get_submodule('network').state_dict().items() if 'head' not in n and 'fc' not in n},
         {n: t for n, t in source.state_dict().items() if 'head' not in n and 'fc' not in n},
     )
+
+
+@pytest.mark.parametrize('published,seen', [((96, 64), (96, 64)), ((448, 224), (224, 112)), ((64, 256), (56, 224))])
+def test_images_keep_the_shape_that_a_library_publishes(tmp_path, data, monkeypatch, published, seen):
+    torch.save(timm.create_model('resnet18', num_classes=3).state_dict(), tmp_path / 'w.pth')
+    way = dict(size=published, mean=data.mean, std=data.std)
+    monkeypatch.setattr(frozen, 'published_preparations', lambda named: [way])
+    assert frozen_network(f'timm:resnet18@{tmp_path / "w.pth"}', data).network.build_info['size'] == list(seen)
+
+
+@pytest.mark.parametrize('size', ['"a"', '()', '(0, 32)', '-1', 'None', '{}', '1e999'])
+def test_a_size_that_is_none_is_refused(tmp_path, data, size):
+    torch.save({}, tmp_path / 'w.pth')
+    with pytest.raises(KdfastError, match='img_size is .*: expected a number, or height and width'):
+        frozen_network(f'{VIT}(img_size={size})@{tmp_path / "w.pth"}', data)
 
 
 def test_joined_arrays_are_read_as_one():

@@ -10,10 +10,11 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from kdfast.core.errors import KdfastError
+from kdfast.core.names import parse
 from kdfast.data.dataset import assemble
 from kdfast.models import as_given as module
 from kdfast.models.as_given import as_given
-from kdfast.models.preparation import NORMALIZATIONS
+from kdfast.models.preparation import NORMALIZATIONS, possible_preparations
 from kdfast.models.saved import build_for, save_network
 from kdfast.stats.chance import above_chance
 
@@ -223,3 +224,10 @@ def test_nothing_to_train_and_nothing_trained_is_refused(kdfast, images, tmp_pat
     monkeypatch.chdir(tmp_path)
     done = kdfast('run', recipe, *options, '--data', images)
     assert done.status == 2 and said in done.err and not (tmp_path / 'runs').exists()
+
+
+def test_a_name_that_gives_the_size_of_images_decides_it(data):
+    "Whether as height and width or as one number"
+    for size, expected in (('(64, 32)', (64, 32)), ('[32, 64]', (32, 64)), ('48', (48, 48))):
+        named = parse(f'timm:vit_tiny_patch16_224(img_size={size})@weights.pth')
+        assert possible_preparations(named, data)[0] == [expected]

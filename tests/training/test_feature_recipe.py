@@ -1,5 +1,7 @@
 "The recipe with features fits the two networks."
 
+from types import SimpleNamespace
+
 import pytest
 
 from kdfast.core.errors import KdfastError
@@ -41,3 +43,11 @@ def test_the_networks_of_the_study_keep_their_layers(data):
 def test_an_unknown_network_is_refused(data):
     with pytest.raises(KdfastError, match='did you mean resnet18'):
         feature_recipe('torchvision:resnet81', 'wide', data)
+
+
+@pytest.mark.parametrize('height,width', [(16, 16), (16, 32), (48, 32)])
+def test_images_of_any_height_and_width(height, width):
+    "Also where both sides matter to a network"
+    vit = 'timm:vit_tiny_patch16_224(patch_size=8, embed_dim=24, num_heads=3, depth=2)'
+    data = SimpleNamespace(classes=['a', 'b'], shape=(height, width))
+    assert feature_recipe(vit, vit, data) == ('exp2', dict(hint='norm:norm'))
