@@ -12,6 +12,7 @@ from rich.text import Text
 from torch import Tensor, nn
 
 from kdfast.core.errors import KdfastError
+from kdfast.core.explain import error_reason
 from kdfast.core.format import percent
 from kdfast.data.dataset import center_crop
 from kdfast.data.files import read_file
@@ -105,7 +106,25 @@ def from_onnx(
     def classify(images):
         return session.run(None, dict(images=images))[0]
 
-    return classify, parse_description(description, file)
+    description = parse_description(description, file)
+    check_outputs(classify, description, file)
+    return classify, description
+
+
+def check_outputs(
+    classify: Callable,  # Of an ONNX model
+    description: dict,  # Of its network
+    file: Path,  # Which holds both
+):
+    "Raise KdfastError unless a model maps images of the described size to a number for each described class."
+    n_classes = len(description['classes'])
+    try:
+        found = classify(np.zeros((1, 3, *description['size']), np.float32))
+    except Exception as e:  # those of ONNX Runtime have no common base class
+        raise KdfastError(f'{file} is no classifier of the images that it describes: {error_reason(e)}') from e
+    shape = getattr(found, 'shape', None)
+    if shape != (1, n_classes):
+        raise KdfastError(f'{file} returns {shape} for one image: expected {(1, n_classes)}, one number per class')
 
 
 def onnx_session(

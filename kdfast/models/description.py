@@ -10,6 +10,8 @@ from kdfast.core.errors import KdfastError
 from kdfast.core.source import Project
 from kdfast.data.dataset import Data, presized_side
 
+LARGEST = 1e30  # number of a normalization or a range: float32 holds it, and its reciprocal
+
 
 def with_description(
     network: nn.Module,  # Its attribute `build_info` is set
@@ -51,10 +53,9 @@ def parse_description(
     "Parse a description, which may lack the network's name. Raises KdfastError if it is malformed."
     try:
         description = json.loads(text)
-        valid = is_valid(description)
-    except (KeyError, TypeError, ValueError):
-        valid = False
-    if valid:
+    except (ValueError, RecursionError):
+        description = None
+    if is_valid(description):
         return description
     raise KdfastError(
         f'{file} does not describe its network: it was not written by kdfast, or by a recipe that does not build it '
@@ -63,26 +64,69 @@ def parse_description(
 
 
 def is_valid(
-    description: dict,  # From JSON, untrusted
+    description: object,  # From JSON, untrusted
 ) -> bool:
-    """Return whether a description has valid values.
-
-    Raises KeyError, TypeError or ValueError for some malformed ones.
-    """
-    size = description['size']
-    colors = [float(n) for n in (*description['mean'], *description['std'])]
-    files = dict(description.get('source', {}))
-    versions = dict(description.get('versions', {}))
-    names = (description.get('network', ''), *description['classes'], *files, *files.values())
+    "Return whether a description has the fields that are needed, and valid values."
     return (
-        len(size) == 2
-        and all(isinstance(n, int) and 0 < n < 2**16 for n in size)
-        and len(colors) == 6
-        and description.get('labels') in (None, 'several')
-        and isinstance(description.get('extra', {}), dict)
-        and all(isinstance(entry, dict) for entry in versions.values())
-        and all(isinstance(name, str) for name in names)
+        isinstance(description, dict)
+        and description.keys() >= REQUIRED
+        and all(valid(description[name]) for name, valid in FIELDS.items() if name in description)
+        and is_presized(description)
     )
+
+
+def is_size(
+    value: object,  # From JSON, untrusted
+) -> bool:
+    "Return whether a value is a height and a width."
+    return is_list(value, int) and len(value) == 2 and all(0 < n < 2**16 for n in value)
+
+
+def is_list(
+    value: object,  # From JSON, untrusted
+    kind,  # Of its items: a type, or several
+) -> bool:
+    "Return whether a value is a list of items of a type; True and False are no numbers."
+    return isinstance(value, list) and all(isinstance(item, kind) and not isinstance(item, bool) for item in value)
+
+
+def is_colors(
+    value: object,  # From JSON, untrusted
+    least: float,  # The smallest allowed number
+) -> bool:
+    "Return whether a value has a number, which float32 can hold, for each of three channels."
+    return is_list(value, int | float) and len(value) == 3 and all(least <= n <= LARGEST for n in value)
+
+
+def is_range(
+    value: object,  # From JSON, untrusted
+) -> bool:
+    "Return whether a value has the numbers that become black and white; both are the same for constant images."
+    return is_list(value, int | float) and len(value) == 2 and -LARGEST <= value[0] <= value[1] <= LARGEST
+
+
+REQUIRED = {'classes', 'mean', 'std', 'size'}
+FIELDS = dict(  # of a description: whether a value is valid
+    network=lambda v: isinstance(v, str),
+    classes=lambda v: is_list(v, str) and len(v) == len(set(v)) > 0,
+    mean=lambda v: is_colors(v, -LARGEST),
+    std=lambda v: is_colors(v, 1 / LARGEST),
+    size=is_size,
+    presized=lambda v: v is None or is_list([v], int),
+    labels=lambda v: v in (None, 'several'),
+    range=is_range,
+    source=lambda v: isinstance(v, dict) and is_list([*v.values()], str),
+    extra=lambda v: isinstance(v, dict),
+    versions=lambda v: isinstance(v, dict) and is_list([*v.values()], dict),
+)
+
+
+def is_presized(
+    description: dict,  # Its fields are valid
+) -> bool:
+    "Return whether the squares from which images are cut, if there are some, hold them."
+    (height, width), side = description['size'], description.get('presized')
+    return side is None or height == width <= side <= 2 * height
 
 
 def read_named_description(

@@ -97,7 +97,7 @@ def load_network_file(
         network = unwrapped(network)  # a run that started from another run's network has it without its wrappers
     try:
         state.restore(network, tensors, description)
-    except (RuntimeError, ValueError, KeyError) as e:
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise KdfastError(
             f'{file} does not fit {description["network"]} as it is built today: {error_reason(e)}'
         ) from e

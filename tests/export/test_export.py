@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 
@@ -224,6 +225,26 @@ def test_a_strangers_onnx_file_says_no_classes(kdfast, images, onnx, tmp_path):
     library.save(model, tmp_path / 'x.onnx')
     done = kdfast('predict', tmp_path / 'x.onnx', images / 'valid' / 'bee' / '000.png')
     assert done.status == 2 and 'does not name its classes' in done.err
+
+
+@pytest.mark.parametrize(
+    'change,said',
+    [
+        (dict(classes=['a', 'b']), r'returns \(1, 3\) for one image: expected \(1, 2\)'),
+        (dict(classes=['a', 'b', 'c', 'd']), r'returns \(1, 3\) for one image: expected \(1, 4\)'),
+        (dict(size=[8, 9], presized=None), 'is no classifier of the images that it describes'),
+        (dict(std=[0.1, 0.0, 0.1]), 'does not describe its network'),
+    ],
+)
+def test_a_model_that_is_not_what_its_file_describes(kdfast, images, onnx, tmp_path, change, said):
+    import onnx as library
+
+    model = library.load(onnx[0])
+    description = json.loads(model.metadata_props[0].value) | change
+    library.helper.set_model_props(model, dict(kdfast=json.dumps(description)))
+    library.save(model, tmp_path / 'x.onnx')
+    done = kdfast('predict', tmp_path / 'x.onnx', images / 'valid' / 'bee' / '000.png')
+    assert done.status == 2 and re.search(said, done.err) and done.err.count('\n') == 1
 
 
 def test_a_run_on_held_out_photographs_is_checked_a_batch_at_a_time(kdfast, images, tmp_path, monkeypatch):
