@@ -29,14 +29,22 @@ def write(
             f.write(content.encode() if isinstance(content, str) else content)
             f.flush()
             os.fsync(f.fileno())
-        os.replace(new, file)
-        if os.name == 'posix':  # elsewhere a directory cannot be opened
-            fsync_folder(file.parent)
+        replace(new, file)
     except OSError as e:
         e.filename = e.filename or str(file)  # fsync sets no file name
         raise
     finally:
         new.unlink(missing_ok=True)
+
+
+def replace(
+    new: Path,  # A file on the same disk, which is on it completely
+    file: Path,  # Replaced if it exists
+):
+    "Give a file the name of another one; that it has it is on the disk on return."
+    os.replace(new, file)
+    if os.name == 'posix':  # elsewhere a directory cannot be opened
+        fsync_folder(file.parent)
 
 
 def fsync_folder(
@@ -55,7 +63,7 @@ def remove_half_written(
 ):
     "Remove the temporary files that `write` left in a directory when its process was killed."
     for file in path.glob('.*.[0-9]*'):
-        file.unlink()
+        file.unlink(missing_ok=True)
 
 
 def sha256(

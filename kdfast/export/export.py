@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from kdfast.core.atomic import write
+from kdfast.core.atomic import replace, write
 from kdfast.core.errors import KdfastError
 from kdfast.core.explain import error_reason
 from kdfast.core.silence import silenced
@@ -39,19 +40,24 @@ def export(
     file: Path,  # .onnx, or .safetensors
     source: str | None = None,  # Where its images are now; where they were by default
 ) -> tuple[int, float, int]:  # What `check` returns, and the number of images
-    "Export and verify a run's network. Raises KdfastError, and removes the file, if predictions differ."
+    """Export a run's network beside the file, verify it, then replace the file and add the network's sources.
+
+    Raises KdfastError if predictions differ. However this ends before, what was there stays as it was.
+    """
     predicted = folder.arrays('predictions.npz')['predicted']
     data = images_of(folder, source)
     network = load_network(folder)
-    if file.suffix == '.onnx':
-        to_onnx(network, file)
-    else:
-        to_safetensors(folder, file)
-    try:
-        return *check(file, network, data, predicted), len(predicted)
-    except BaseException:  # Ctrl-C, too: what is not verified does not stay
-        file.unlink(missing_ok=True)
-        raise
+    with tempfile.TemporaryDirectory(prefix='.kdfast-', dir=file.parent) as directory:
+        new = Path(directory) / file.name
+        if file.suffix == '.onnx':
+            to_onnx(network, new)
+        else:
+            to_safetensors(folder, new)
+        checked = check(new, network, data, predicted)
+        if (new.parent / trust.SOURCE).exists():
+            trust.save_sources(trust.read_sources(read_description(new), new), file.parent)
+        replace(new, file)
+    return *checked, len(predicted)
 
 
 def images_of(
@@ -228,7 +234,7 @@ def check(
         difference = np.maximum(difference, np.abs(exported - own).max())
     if changed > MAX_CHANGED * len(images):
         raise KdfastError(
-            f'{file} predicts {"other labels" if data.several else "another class"} than the run for {changed} of '
+            f'{file.name} predicts {"other labels" if data.several else "another class"} than the run for {changed} of '
             f'{len(images)} validation images'
         )
     return changed, float(difference)

@@ -74,7 +74,26 @@ def test_what_is_not_the_run_is_not_left_behind(study, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_what_builds_the_network_goes_along_and_overwrites_nobodys_file(kdfast, images, tmp_path):
+class Stopped(BaseException):
+    "As Ctrl-C"
+
+
+@pytest.mark.parametrize('name', ['x.onnx', 'x.safetensors'])
+@pytest.mark.parametrize('error', [KdfastError('other predictions'), Stopped(), OSError('full')])
+@pytest.mark.parametrize('at', ['check', 'replace'])
+def test_an_export_that_fails_at_any_moment_leaves_what_was_there(study, tmp_path, monkeypatch, name, error, at):
+    def fail(*_):
+        raise error
+
+    (tmp_path / name).write_text('an earlier export'), (tmp_path / 'source').mkdir()
+    monkeypatch.setattr(export, at, fail)
+    with pytest.raises(type(error)):
+        export.export(RunDir(study / 'exp2' / '0'), tmp_path / name)
+    assert (tmp_path / name).read_text() == 'an earlier export'
+    assert sorted(file.name for file in tmp_path.rglob('*')) == ['source', name]
+
+
+def test_what_builds_the_network_goes_along_and_overwrites_nobodys_file(kdfast, images, tmp_path, monkeypatch):
     mine, there = tmp_path / 'mine.py', tmp_path / 'there'
     layers = 'nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, n)'
     source = f'from torch import nn\ndef tiny(n): return nn.Sequential({layers})\n'
@@ -91,6 +110,11 @@ def test_what_builds_the_network_goes_along_and_overwrites_nobodys_file(kdfast, 
         and (there / 'source' / 'mine.py').read_text() == source
     )
     assert kdfast('predict', there / 'x.safetensors', images / 'valid' / 'bee' / '000.png').status == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(export, 'check', lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            (tmp_path / 'other').mkdir(), export.export(RunDir(run), tmp_path / 'other' / 'x.safetensors')
+    assert not list((tmp_path / 'other').iterdir())  # no sources either
     (there / 'source' / 'mine.py').write_text(source + '# worked on since\n')
     done = kdfast('export', run, '--to', there / 'y.safetensors')
     assert done.status == 2 and 'is not the file that the network was trained with' in done.err
