@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import safetensors.torch
@@ -33,8 +34,8 @@ class TeacherCache(FitCallback):
     identical with and without the cache. A batch that another callback has changed, such as MixUp, does not occur
     again; it is not cached. From the batch on at which a teacher has changed, the cache is not used.
 
-    Files are only added, named by the SHA-256 of their content; a damaged file is deleted, and its outputs are
-    computed again.
+    Files are only added, named by the SHA-256 of their content. A damaged file is deleted; its outputs, and those of a
+    file that vanishes at any moment or cannot be read, are computed again.
 
     Only used on CPUs, where the teacher costs far more than the SHA-256 of a batch.
     """
@@ -126,28 +127,35 @@ class TeacherCache(FitCallback):
     def write(self):
         "Write new outputs that no other run has written, if there is room; in the first process only."
         if not distributed.rank and os.access(self.folder.parent, os.W_OK):
-            self.folder.mkdir(exist_ok=True)
-            with FileLock(self.folder.with_name(f'.{self.folder.name}.lock')):
-                remove_half_written(self.folder)
-                old = self.folder.parent / 'outputs.npz'  # of older versions, whose keys were incomplete
-                old.unlink(missing_ok=True)
-                self.read()
-                new = {batch: logits for batch, logits in self.new.items() if batch not in self.known}
-                if new and self.has_room(sum(logits.nbytes for logits in new.values())):
-                    write_outputs(self.folder, self.key, new)
+            with suppress(FileNotFoundError):  # the directory of the teacher's run was deleted meanwhile
+                self.write_new()
+        self.new, self.size = {}, 0
+
+    def write_new(self):
+        "Write new outputs that no other run has written, if there is room."
+        self.folder.mkdir(exist_ok=True)
+        with FileLock(self.folder.with_name(f'.{self.folder.name}.lock')):
+            remove_half_written(self.folder)
+            old = self.folder.parent / 'outputs.npz'  # of older versions, whose keys were incomplete
+            old.unlink(missing_ok=True)
             self.read()
-        self.new = {}
-        self.size = 0
+            new = {batch: logits for batch, logits in self.new.items() if batch not in self.known}
+            if new and self.has_room(sum(logits.nbytes for logits in new.values())):
+                write_outputs(self.folder, self.key, new)
+        self.read()
 
     def has_room(
         self,
         n_bytes,  # To add
     ):
         "Return whether the cache may grow by so many bytes; delete files of other keys if needed."
-        sizes = {file: file.stat().st_size for file in self.folder.glob('*.safetensors')}
+        sizes = {}
+        for file in self.folder.glob('*.safetensors'):
+            with suppress(FileNotFoundError):  # another run has deleted it
+                sizes[file] = file.stat().st_size
         if sum(sizes.values()) + n_bytes > LIMIT:
             for file in [file for file in sizes if not file.name.startswith(self.key)]:
-                file.unlink()
+                file.unlink(missing_ok=True)
                 del sizes[file]
         return sum(sizes.values()) + n_bytes <= LIMIT and 2 * n_bytes < shutil.disk_usage(self.folder).free
 
@@ -224,18 +232,28 @@ def write_outputs(
 def read_outputs(
     file: Path,  # From `write_outputs`
 ) -> dict[bytes, torch.Tensor]:  # Logits by `batch_key`, memory-mapped
-    "Read a file of the cache; delete a damaged one. Raises KdfastError if the content is something else."
-    if sha256(file) != file.stem.partition('-')[2]:
+    """Read a file of the cache; delete a damaged one, and skip one that has vanished or cannot be read.
+
+    Raises KdfastError if the content is something else.
+    """
+    try:
+        damaged = sha256(file) != file.stem.partition('-')[2]
+        content = {} if damaged else safetensors.torch.load_file(file)
+    except OSError:  # another run has deleted it, to make room
+        return {}
+    except SafetensorError:  # it has changed since it was verified
+        damaged = True
+    if damaged:
         say(f'{file} is damaged and was deleted; the teacher computes its outputs again')
-        file.unlink(missing_ok=True)
+        with suppress(OSError):  # another user's stays
+            file.unlink()
         return {}
     try:
-        content = safetensors.torch.load_file(file)
         shapes = [tuple(shape) for shape in content['shapes'].tolist()]
         parts = content['logits'].split([torch.Size(shape).numel() for shape in shapes])
         return {
             batch.numpy().tobytes(): logits.view(shape)
             for batch, logits, shape in zip(content['batches'], parts, shapes, strict=True)
         }
-    except (SafetensorError, KeyError, RuntimeError, ValueError) as e:
+    except (KeyError, RuntimeError, ValueError) as e:
         raise KdfastError(f'{file} does not contain outputs of a teacher ({e}): delete it') from e

@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+import safetensors.torch
 from conftest import beside, equal, weights
 from counted_teachers import CHECKED, Counting, asks, fit, kept
 from fastai.vision.all import Callback
@@ -58,6 +59,55 @@ def test_a_damaged_file_is_removed_and_the_teacher_computes_again(data, tmp_path
     before = teacher.asked
     assert equal(without, fit(data, teacher, TeacherCache(folder, teacher))) and teacher.asked == before + CHECKED + 19
     assert f'{file} is damaged and was deleted' in capsys.readouterr().err and len(kept(folder)) == 19
+
+
+def vanish(file):
+    "Another run makes room"
+    file.unlink()
+
+
+def shrink(file):
+    "A disk fails"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize('change', [vanish, shrink])
+@pytest.mark.parametrize('reader', ['sha256', 'load_file'])
+def test_a_file_that_changes_at_any_moment_counts_as_not_cached(data, tmp_path, monkeypatch, reader, change):
+    folder, teacher = tmp_path / 'outputs', Counting()
+    without = fit(data, teacher, TeacherCache(folder, teacher))
+    (file,) = folder.glob('*.safetensors')
+    module = teacher_cache if reader == 'sha256' else safetensors.torch
+    read = getattr(module, reader)
+
+    def changed(path):
+        if not changes:
+            changes.append(path)
+            change(path)
+        return read(path)
+
+    changes = []
+    monkeypatch.setattr(module, reader, changed)
+    before = teacher.asked
+    assert equal(without, fit(data, teacher, TeacherCache(folder, teacher))) and teacher.asked == before + CHECKED + 19
+    assert changes == [file] and len(kept(folder)) == 19
+
+
+@pytest.mark.parametrize('gone', ['outputs', '.'])
+def test_a_directory_that_vanishes_while_it_is_written_ends_no_fit(data, tmp_path, monkeypatch, gone):
+    folder, teacher = tmp_path / 'teacher' / 'outputs', Counting()
+    folder.parent.mkdir()
+    monkeypatch.setattr(teacher_cache, 'remove_half_written', lambda _: shutil.rmtree(folder.parent / gone))
+    assert asks(teacher, data, teacher, TeacherCache(folder, teacher)) == CHECKED + 19
+    assert not list(folder.glob('*.safetensors'))
+
+
+def test_a_file_that_vanishes_while_room_is_made_takes_none(data, tmp_path, monkeypatch):
+    folder, teacher = tmp_path / 'outputs', Counting()
+    folder.mkdir()
+    (folder / 'other-1.safetensors').symlink_to('nowhere')  # listed, and gone when it is looked at
+    fit(data, teacher, TeacherCache(folder, teacher), epochs=1)
+    assert len(list(folder.glob('*.safetensors'))) == 2
 
 
 def test_files_of_older_versions_are_deleted_unread(data, tmp_path):
