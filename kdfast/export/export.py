@@ -40,7 +40,7 @@ def export(
     file: Path,  # .onnx, or .safetensors
     source: str | None = None,  # Where its images are now; where they were by default
 ) -> tuple[int, float, int]:  # What `check` returns, and the number of images
-    """Export a run's network beside the file, verify it, then replace the file and add the network's sources.
+    """Export a run's network beside the file, verify it, then replace the file and add its sources.
 
     Raises KdfastError if predictions differ. However this ends before, what was there stays as it was.
     """

@@ -116,7 +116,7 @@ def check_outputs(
     description: dict,  # Of its network
     file: Path,  # Which holds both
 ):
-    "Raise KdfastError unless a model maps images of the described size to a number for each described class."
+    "Raise KdfastError unless a model returns a number per class for images of the described size."
     n_classes = len(description['classes'])
     try:
         found = classify(np.zeros((1, 3, *description['size']), np.float32))

@@ -101,7 +101,7 @@ def is_colors(
 def is_range(
     value: object,  # From JSON, untrusted
 ) -> bool:
-    "Return whether a value has the numbers that become black and white; both are the same for constant images."
+    "Return whether a value has the numbers that become black and white; of constant images, one."
     return is_list(value, int | float) and len(value) == 2 and -LARGEST <= value[0] <= value[1] <= LARGEST
 
 

@@ -22,7 +22,7 @@ def height_and_width(
 def given_size(
     named: Name,  # Of a network
 ) -> tuple[int, int] | None:  # None if the name gives no size
-    "Return the height and width that an argument in a network's name gives. Raises KdfastError for what is none."
+    "Return the height and width that a network's name gives. Raises KdfastError for what is none."
     for argument in SIZE_ARGUMENTS.get(named.where, ()):
         if argument in named.keywords:
             try:
