@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from kdfast.core.errors import KdfastError
 from kdfast.models.front import StopForward, inputs_on_device
-from kdfast.models.inference import uncompiled, unwrapped
+from kdfast.models.inference import first_input, uncompiled, unwrapped
 from kdfast.models.noise import trial
 from kdfast.models.tracing import mark_ends_pass
 
@@ -28,11 +28,11 @@ class Embedding(nn.Module):
         "Run the network up to its classifier."
         found = []
 
-        def stop(module, arguments):
-            found.append(arguments[0])
+        def stop(module, args, kwargs):
+            found.append(first_input(args, kwargs))
             raise StopForward
 
-        hook = self.classifier.register_forward_pre_hook(mark_ends_pass(stop))
+        hook = self.classifier.register_forward_pre_hook(mark_ends_pass(stop), with_kwargs=True)
         try:
             with uncompiled(self.network):
                 self.network(*inputs)
@@ -53,10 +53,12 @@ def embedding(
     """
     plain, outputs = unwrapped(network), {}
 
-    def record(module, inputs, output):
-        outputs[id(output)] = module, inputs[0], output  # the output stays alive, so that its id is its own
+    def record(module, args, kwargs, output):
+        features = first_input(args, kwargs)
+        outputs[id(output)] = module, features, output  # the output stays alive, so that its id is its own
 
-    hooks = [m.register_forward_hook(record) for m in plain.modules() if isinstance(m, nn.Linear)]
+    linear = [m for m in plain.modules() if isinstance(m, nn.Linear)]
+    hooks = [m.register_forward_hook(record, with_kwargs=True) for m in linear]
     try:
         with trial(plain):
             logits = plain(*inputs_on_device(plain, xb))

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from kdfast.core.notes import say
 from kdfast.models.held import Watch
-from kdfast.models.inference import copies, identity, infer, is_compiled, tensors
+from kdfast.models.inference import copies, first_input, identity, infer, is_compiled, tensors
 from kdfast.models.tracing import has_fixed_path
 
 TOLERANCE = 1e-4  # largest difference between copy and original, relative to the largest output, in float32
@@ -138,7 +138,7 @@ class Readers(TorchFunctionMode):
         self.hooks = [
             m.register_forward_hook(self.record_output(name))
             if type(m) in NORMS
-            else m.register_forward_pre_hook(self.record_input(name))
+            else m.register_forward_pre_hook(self.record_input(name), with_kwargs=True)
             for name, m in self.modules.items()
         ]
         return super().__enter__()
@@ -166,10 +166,10 @@ class Readers(TorchFunctionMode):
     ) -> Callable:
         "Return the forward pre-hook of a batch norm."
 
-        def hook(norm, inputs):
+        def hook(norm, args, kwargs):
             self.calls[name] += 1
             if not norm.training and norm.running_mean is not None:
-                self.source[name] = self.convolution(inputs[0])
+                self.source[name] = self.convolution(first_input(args, kwargs))
 
         return hook
 

@@ -14,10 +14,10 @@ PARALLEL = nn.DataParallel, nn.parallel.DistributedDataParallel
 
 
 def identity(
-    output: object,  # Any value
+    input: object,  # Any value; called as by batch norms, whose forward this replaces
 ) -> object:
     "Return the argument."
-    return output
+    return input
 
 
 def as_module(
@@ -158,6 +158,14 @@ def watched(
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def first_input(
+    args: tuple,  # Positional arguments of a layer
+    kwargs: dict,  # Its keyword arguments
+) -> object:  # None if it has none
+    "Return the first argument of a layer, whether its network gives it by position or by keyword."
+    return next(iter((*args, *kwargs.values())), None)
 
 
 def copied(

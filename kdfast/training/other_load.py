@@ -58,8 +58,10 @@ class OtherLoad(FitCallback):
     def after_batch(self):
         if self.told or not self.training or self.since[1] is None or self.clock() - self.since[0] < SHORTEST:
             return
-        passed, waited = self.clock() - self.since[0], self.waited() - self.since[1]
-        self.begin()
+        (began, waited_before), self.since = self.since, (self.clock(), self.waited())
+        if self.since[1] is None:  # /proc has become unreadable
+            return
+        passed, waited = self.since[0] - began, self.since[1] - waited_before
         if waited > TOLERATED * passed:
             self.told = True
             self.tell(

@@ -1,5 +1,6 @@
 """Apply the settings of a training to the Learners and fits of its recipe."""
 
+from collections.abc import Iterable
 from functools import partial
 
 import numpy as np
@@ -42,18 +43,28 @@ def chosen_in(
 def check_fit(
     learn: Learner,  # About to fit
     chosen: dict,  # From `chosen_in`
-    lr: float | None,  # As the recipe gives it to the fit
-    wd: float | None,  # The same
+    lr: float | slice | Iterable | None,  # As the recipe gives it to the fit: one rate, or those of groups of layers
+    wd: float | Iterable | None,  # Weight decay as the recipe gives it to the fit
     cbs,  # Callbacks of the fit, schedules among them
 ):
     "Raise KdfastError for a fit whose rate or decay is another than the user set."
     if not chosen or any(isinstance(cb, LRFinder) for cb in L(cbs)):
         return
+    lr = highest(lr)
     for schedule in (cb.scheds['lr'] for cb in L(cbs) if 'lr' in getattr(cb, 'scheds', ())):
         lr = max(float(np.max(schedule(step / 100))) for step in range(101))
     for name, own in dict(lr=lr, wd=wd).items():
         if own is not None and name in chosen and not np.allclose(own, chosen[name], rtol=CLOSE, atol=0):
             raise own_value_error(name, own, chosen[name])
+
+
+def highest(
+    lr: float | slice | Iterable | None,  # As of `check_fit`
+) -> float | None:
+    "Return the highest of the rates that fastai makes of a rate; those of a slice lie between its ends."
+    if isinstance(lr, slice):
+        lr = [rate for rate in (lr.start, lr.stop) if rate is not None]
+    return max(lr, default=None) if isinstance(lr, Iterable) else lr
 
 
 def own_value_error(

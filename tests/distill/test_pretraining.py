@@ -49,9 +49,21 @@ def test_the_loss_is_that_of_the_paper():
     assert float(feature_loss(student, teacher)) == pytest.approx((0.5 * 0.5**2 / 2 + 0 + (4 - 0.5 * 2)) / 3)
 
 
+class ByKeyword(nn.Module):
+    "Calls its layers by keyword"
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(input=self.norm(input=self.conv(input=x)).mean((2, 3)))
+
+
 @pytest.mark.parametrize(
     'build,width',
     [
+        (ByKeyword, 4),
         (lambda: thin(3), None),
         (lambda: wide(3), None),
         (lambda: get_model('resnet18', num_classes=3), 512),

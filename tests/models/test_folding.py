@@ -113,6 +113,10 @@ def by_functions(self, x):
     return self.norm(nn.functional.conv2d(x, self.conv.weight, self.conv.bias, padding=1))
 
 
+def by_keyword(self, x):
+    return self.norm(input=self.conv(input=x))
+
+
 def one_by_one(self, x):
     for child in self.seq.children():
         x = child(x) + (x if isinstance(child, nn.BatchNorm2d) else 0)
@@ -146,6 +150,7 @@ ODD = {  # how many batch norms may go: of a network that is as it looks one, of
 PLAIN = {
     'from the last to the first': lambda: Backwards(norm(), conv()),
     'Sequential': lambda: nn.Sequential(conv(), norm()),
+    'by keyword': lambda: Steps(by_keyword, conv=conv(), norm=norm()),
     'without a bias': lambda: nn.Sequential(conv(bias=False), norm(), nn.ReLU(inplace=True)),
     'in groups': lambda: nn.Sequential(conv(groups=2), norm()),
     'reflected': lambda: nn.Sequential(conv(padding_mode='reflect'), norm()),

@@ -36,6 +36,13 @@ def test_where_nothing_tells_nothing_is_told():
     assert not told
 
 
+@pytest.mark.parametrize('readable', [1, 2, 3])
+def test_what_becomes_unreadable_tells_nothing_more(readable):
+    told, waits = [], iter([0.0] * readable + [None] * 1000)
+    learner(KIND).fit(2, cbs=OtherLoad(told.append, waits.__next__, iter(range(0, 10**6, 50)).__next__))
+    assert not told and next(waits) is None
+
+
 def test_the_wait_of_this_process_only_grows():
     first, second = waited_for_cores(), waited_for_cores()
     assert first is None or 0 <= first <= second

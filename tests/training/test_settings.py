@@ -169,6 +169,10 @@ def test_an_optimizer_that_the_recipe_does_not_name_reaches_its_teacher(data, tm
         ('fit_one_cycle(epochs)', 'fit_flat_cos(epochs, .1)', dict(lr=0.2), 'the recipe sets lr itself'),
         ('fit_one_cycle(epochs)', 'fine_tune(epochs)', dict(lr=0.2), 'the recipe sets lr itself'),
         ('(epochs)', '(epochs, slice(.1))', dict(lr=0.2), 'the recipe sets lr itself'),
+        ('fit_one_cycle(epochs)', 'fit(epochs, slice(.1))', dict(lr=0.2), 'sets lr itself, to 0.1'),
+        ('fit_one_cycle(epochs)', 'fit(epochs, slice(.01, .1))', dict(lr=0.2), 'sets lr itself, to 0.1'),
+        ('fit_one_cycle(epochs)', 'fit(epochs, [.1])', dict(lr=0.2), 'sets lr itself, to 0.1'),
+        ('fit_one_cycle(epochs)', 'fit(epochs, np.array([.1]))', dict(lr=0.2), 'sets lr itself, to 0.1'),
         (
             "('thin'))",
             "('thin'), loss_func=BCEWithLogitsLossFlat())",
@@ -185,7 +189,15 @@ def test_what_the_recipe_fixes_is_refused_before_training(data, tmp_path, old, n
 
 
 @pytest.mark.parametrize(
-    'fit', ['fit_one_cycle(epochs)', 'fit(epochs)', 'fit_flat_cos(epochs)', 'fit_one_cycle(epochs, .3)']
+    'fit',
+    [
+        'fit_one_cycle(epochs)',
+        'fit(epochs)',
+        'fit_flat_cos(epochs)',
+        'fit_one_cycle(epochs, .3)',
+        'fit(epochs, slice(.01, .3))',
+        'fit(epochs, [.3])',
+    ],
 )
 def test_the_rate_is_that_of_every_fit_that_has_none(data, tmp_path, fit):
     (tmp_path / 'mine.py').write_text(PLAIN.replace('fit_one_cycle(epochs)', fit))
