@@ -1,6 +1,7 @@
 "Which runs a run depends on, by its calls of `run.needs` and `run.frozen`: one rule for plans and for training."
 
 import ast
+from collections.abc import Callable
 from pathlib import Path
 
 from kdfast.core.errors import KdfastError
@@ -24,7 +25,7 @@ def asked_by_frozen(
     return ('teacher', dict(network=name, optimizer=optimizer)) if is_run(name) or not parse(name).weights else None
 
 
-ASKED = dict(needs=asked_by_needs, frozen=asked_by_frozen)  # by method of Run
+ASKED: dict[str, Callable] = dict(needs=asked_by_needs, frozen=asked_by_frozen)  # by method of Run
 
 
 def needed_run(
@@ -43,20 +44,20 @@ def find_calls(
     main: ast.FunctionDef,  # Function of a recipe; its first parameter is the run
 ) -> list[ast.Call]:
     "Return the calls of the run's methods that ask for other runs."
-    run = [*main.args.posonlyargs, *main.args.args][:1]
-    return [call for call in ast.walk(main) if is_method_call(call, run, ASKED)]
+    run = [parameter.arg for parameter in (*main.args.posonlyargs, *main.args.args)][:1]
+    calls = [node for node in ast.walk(main) if isinstance(node, ast.Call)]
+    return [call for call in calls if method_of(call, run) in ASKED]
 
 
-def is_method_call(
-    node: ast.AST,  # Of a main
-    run: list[ast.arg],  # Its first parameter, if it has one
-    methods,  # Names of methods
-) -> bool:
-    "Return whether a part of a main calls one of these methods of the run."
-    match node:
-        case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr=method)):
-            return name in [parameter.arg for parameter in run] and method in methods
-    return False
+def method_of(
+    call: ast.Call,  # In a main
+    run: list[str],  # The name of its first parameter, if it has one
+) -> str | None:  # None for a call of anything else
+    "Return the name of the run's method that is called."
+    match call.func:
+        case ast.Attribute(value=ast.Name(id=name), attr=method) if name in run:
+            return method
+    return None
 
 
 def asked_by_call(
@@ -69,7 +70,7 @@ def asked_by_call(
     def plain(node):
         return arguments[node.id] if isinstance(node, ast.Name) and node.id in arguments else ast.literal_eval(node)
 
-    method = call.func.attr
+    method = ast.unparse(call.func).rpartition('.')[2]
     try:
         return ASKED[method](*map(plain, call.args), **{keyword.arg: plain(keyword.value) for keyword in call.keywords})
     except (ValueError, TypeError) as e:

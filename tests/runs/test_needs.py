@@ -9,7 +9,7 @@ from torch import nn
 from kdfast.core.errors import KdfastError
 from kdfast.runs.recipes import find_recipe, recipe_names
 from kdfast.runs.run_dir import RunDir
-from kdfast.study.plan import plan
+from kdfast.study.tasks import plan
 from kdfast.training import run as run_module
 from kdfast.training.run import Run
 
