@@ -17,6 +17,7 @@ from kdfast.stats.confusion import balanced_accuracy, class_accuracies, most_con
 from kdfast.training.final_test import evaluate_test
 from kdfast.training.given_teacher import check_given, keep_code
 from kdfast.training.label_evaluation import evaluate_labels
+from kdfast.training.metrics_log import find_best_epoch
 from kdfast.training.outputs import write_arrays
 from kdfast.training.predictions import Predictions, predict_split
 
@@ -96,15 +97,14 @@ def evaluate_classifier(
     write_arrays(run.folder / 'predictions.npz', actual=found.actual, predicted=found.predicted, **logits)
     plain = run.dls.train.new(run.dls.train_ds.plain(), bs=valid.bs, shuffle=False, drop_last=False)
     trained = predict_split(learn, plain, len(names))
-    epochs = [row for row in run.metrics_log.epochs if row['valid_accuracy'] is not None]
-    best = max(epochs, key=lambda row: row['valid_accuracy'], default={})
+    best_epoch, best = find_best_epoch(run.metrics_log.epochs, 'valid_accuracy')
     return dict(
         train_accuracy=trained.accuracy,
         valid_accuracy=found.accuracy,
         valid_balanced_accuracy=balanced_accuracy(matrix),
         class_accuracy=dict(zip(names, class_accuracies(matrix))),
-        best_valid_accuracy=best.get('valid_accuracy'),
-        best_epoch=best.get('epoch'),
+        best_valid_accuracy=best,
+        best_epoch=best_epoch,
         valid_loss=found.loss,
         valid_images=len(found.actual),
         worst_pairs=[[names[a], names[b], int(matrix[a, b])] for a, b in worst],

@@ -16,6 +16,7 @@ from kdfast.stats.labels import (
     mean_average_precision,
     micro_f1,
 )
+from kdfast.training.metrics_log import find_best_epoch
 from kdfast.training.outputs import LOGITS_KEPT, check_logits, collect, write_arrays
 
 COUNTS = ('true positives', 'false positives', 'false negatives', 'true negatives')  # columns of labels.csv
@@ -34,14 +35,13 @@ def evaluate_labels(
     write_arrays(run.folder / 'predictions.npz', actual=found.actual, predicted=found.predicted, **logits)
     plain = run.dls.train.new(run.dls.train_ds.plain(), bs=valid.bs, shuffle=False, drop_last=False)
     trained = predict_labels(learn, plain, len(names))
-    epochs = [row for row in run.metrics_log.epochs if row['valid_map'] is not None]
-    best = max(epochs, key=lambda row: row['valid_map'], default={})
+    best_epoch, best = find_best_epoch(run.metrics_log.epochs, 'valid_map')
     average = average_precisions(found.actual, found.logits)
     return dict(
         train_map=mean_average_precision(average_precisions(trained.actual, trained.logits)),
         valid_map=mean_average_precision(average),
-        best_valid_map=best.get('valid_map'),
-        best_epoch=best.get('epoch'),
+        best_valid_map=best,
+        best_epoch=best_epoch,
         valid_f1=float(image_f1(found.actual, found.predicted).mean()),
         valid_f1_macro=macro_f1(counts),
         valid_f1_micro=micro_f1(counts),

@@ -242,3 +242,13 @@ class MetricsLog(FitCallback):
         for split, name, total, count in state['sums']:
             self.sums[split, name] = total
             self.counts[split, name] = count
+
+
+def find_best_epoch(
+    epochs: list[dict],  # Rows of metrics.csv
+    measure: str,  # Name of a column
+) -> tuple[int | None, float | None]:  # None where nothing was measured
+    "Return the epoch with the highest value, counted over all fits of the run, and the value."
+    measured = {n: row[measure] for n, row in enumerate(epochs, 1) if row[measure] is not None}
+    best = max(measured, key=lambda n: measured[n], default=None)
+    return best, measured.get(best)
