@@ -21,6 +21,8 @@ from kdfast.models.inference import unwrapped
 from kdfast.runs import trust
 from kdfast.runs.run_dir import RunDir
 
+WEIGHTS = 'weights.safetensors'  # of a run
+
 # Build
 
 
@@ -79,7 +81,7 @@ def load_network(
     folder: RunDir,  # A finished run
 ) -> nn.Module:
     "Load the network of a run, in evaluation mode. Raises KdfastError, as `load_network_file`."
-    return load_network_file(folder / 'weights.safetensors')
+    return load_network_file(folder / WEIGHTS)
 
 
 def load_network_file(
@@ -89,8 +91,11 @@ def load_network_file(
 
     A user's function that builds it is read from the directory `source` beside the file. It is executed only if this
     machine has trained with it or `trust_code` was called. Raises KdfastError if the function is missing or not
-    trusted, or if the weights do not fit.
+    trusted, if the weights do not fit, and for weights that are no longer those of the run in whose directory they are.
     """
+    folder = RunDir(file.parent)
+    if file.name == WEIGHTS and (folder / 'run.json').exists():
+        folder.parsed(WEIGHTS, bool)
     description = read_named_description(file)
     network, tensors = rebuild(description, file), safetensors.torch.load_file(file)
     if not tensors.keys() <= network.state_dict().keys():

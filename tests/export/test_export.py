@@ -375,3 +375,17 @@ def test_all_conversions_take_any_number_of_images(data, convert):
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     network.build_info = dict(network='mean', mean=data.mean, std=data.std, size=[8, 8], classes=list('abcd'))
     export.converted(convert, network)
+
+
+@pytest.mark.parametrize(
+    'command', [('predict', 'cat.png'), ('export', '--to', 'e.onnx'), ('export', '--to', 'e.safetensors')]
+)
+def test_weights_of_another_run_are_refused(study, kdfast, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    Image.new('RGB', (8, 8)).save('cat.png')
+    shutil.copytree(study / 'kd' / '0', tmp_path / 'tiny' / 'kd' / '0')
+    shutil.copy(study / 'baseline' / '0' / 'weights.safetensors', tmp_path / 'tiny' / 'kd' / '0')
+    for run in ('tiny/kd/0', *(['tiny/kd/0/weights.safetensors'] if command[0] == 'predict' else [])):
+        done = kdfast(command[0], run, *command[1:])
+        assert done.status == 2 and 'weights.safetensors has changed since it was written' in done.err
+    assert not list(tmp_path.glob('e.*'))
