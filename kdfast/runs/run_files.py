@@ -147,7 +147,14 @@ class RunFiles:
     @property
     def run(self) -> dict:
         "The content of run.json: what was requested, the state of the run, its files."
-        return self.parsed('run.json', parse_record, NO_RECORD)
+
+        def parse(content):
+            record = parse_record(content)
+            if is_seed(self.path.name) and record.get('seed') not in (None, int(self.path.name)):
+                raise ValueError(f'it is the record of seed {record["seed"]}, as in a copy')
+            return record
+
+        return self.parsed('run.json', parse, NO_RECORD)
 
     @property
     def flaw(self) -> str:

@@ -1,5 +1,6 @@
 import errno
 import multiprocessing
+import json
 import os
 import platform
 import shutil
@@ -102,6 +103,20 @@ def test_a_directory_that_is_not_called_like_a_seed_is_a_copy(tmp_path, kdfast, 
     assert [kdfast(*command, '--runs', tmp_path).out for command in asked] == expected
     found = find_run(tmp_path, str(copy))
     assert (found.path, found.seed, found.recipe, found.data) == (copy, 0, 'kd', 'pets')
+
+
+@pytest.mark.parametrize('target', ['kd/1', 'dkd/3'])
+def test_a_copy_under_another_seed_counts_nowhere_and_is_named(tmp_path, kdfast, target):
+    make(tmp_path, 'baseline', 0, right=[1] * 60 + [0] * 40)
+    folder = make(tmp_path, 'kd', 0, right=[1] * 60 + [0] * 40, recorded=dict(seed=0))
+    shutil.copytree(folder.path, tmp_path / 'pets' / target)
+    said = 'run.json is damaged (it is the record of seed 0, as in a copy): remove'
+    for command in (['compare', '--json'], ['compare', '--against', 'baseline', '--json']):
+        done = kdfast(*command, '--runs', tmp_path)
+        assert done.status == 0 and said in done.out + done.err
+        assert all(found['seeds'] == [0] for found in json.loads(done.out) if 'seeds' in found)
+    assert said in kdfast('predict', tmp_path / 'pets' / target, 'cat.png').err
+    assert kdfast('check', tmp_path).status == 2
 
 
 def hold(path, held):
