@@ -97,7 +97,10 @@ def predict(
     runs: RunsOption = DEFAULT_RUNS,
     as_json: JsonOption = False,
 ):
-    "Classify images with a run or an exported model."
+    """Classify images with a run or an exported model.
+
+    Files that cannot be read are named at the end, with exit status 2.
+    """
     from kdfast.runs.find import find_run, refuse_choice
 
     if Path(run).suffix in EXPORTED:
@@ -113,5 +116,6 @@ def predict(
     found = predict.predict(*predict.classifier(file), predict.image_files(image))
     if as_json:
         print_json(found)
-    else:
+    elif any('problem' not in prediction for prediction in found):
         out.print(predict.view(found), soft_wrap=True)
+    predict.check_all_read(found)

@@ -11,7 +11,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 from torch import Tensor, nn
 
-from kdfast.core.errors import KdfastError
+from kdfast.core.errors import KdfastError, listed
 from kdfast.core.explain import error_reason
 from kdfast.core.format import percent
 from kdfast.data.dataset import center_crop
@@ -195,24 +195,50 @@ def predict(
 ) -> list[dict]:  # `image`, `classes` and their `probabilities`, the most likely first; `labels`, if several
     """Classify images; of several labels, those above 0.5 are predicted.
 
-    Raises KdfastError, naming the file.
+    A file that cannot be read has a `problem` instead of classes.
     """
-    starts = range(0, len(files), BATCH)
-    batches = (np.stack([load_image(file, description) for file in files[i : i + BATCH]]) for i in starts)
-    rows = np.concatenate([probabilities(classify, images) for images in batches])
     found = []
-    for file, row in zip(files, rows):
-        order = row.argsort()[::-1]
-        found.append(
-            dict(
-                image=str(file),
-                classes=[description['classes'][k] for k in order],
-                probabilities=[float(row[k]) for k in order],
-            )
-        )
-        if has_several_labels(description):
-            found[-1]['labels'] = [description['classes'][k] for k in order if row[k] > THRESHOLD]
+    for i in range(0, len(files), BATCH):
+        loaded = [try_load_image(file, description) for file in files[i : i + BATCH]]
+        images = [image for image, _ in loaded if image is not None]
+        rows = iter(probabilities(classify, np.stack(images)) if images else ())
+        for file, (_, problem) in zip(files[i:], loaded):
+            facts = dict(problem=problem) if problem else ranked(next(rows), description)
+            found.append(dict(image=str(file)) | facts)
     return found
+
+
+def try_load_image(
+    file: Path,  # An image
+    description: dict,  # Of the network
+) -> tuple[np.ndarray | None, str]:
+    "Return an image as `load_image` and no problem, or None and why it cannot be read."
+    try:
+        return load_image(file, description), ''
+    except KdfastError as e:
+        return None, e.message
+
+
+def ranked(
+    probabilities: np.ndarray,  # (classes,)
+    description: dict,  # Of the network
+) -> dict:
+    "Return classes and their probabilities, the most likely first, and the labels, if there are several."
+    order = probabilities.argsort()[::-1]
+    names, found = [description['classes'][k] for k in order], probabilities[order].tolist()
+    labels = [name for name, p in zip(names, found) if p > THRESHOLD]
+    several = dict(labels=labels) if has_several_labels(description) else {}
+    return dict(classes=names, probabilities=found) | several
+
+
+def check_all_read(
+    predictions: list[dict],  # From `predict`
+):
+    "Raise KdfastError if files could not be read."
+    problems = [prediction['problem'] for prediction in predictions if 'problem' in prediction]
+    if problems:
+        whole = f'{len(problems)} of {len(predictions)} images cannot be read: ' if len(predictions) > 1 else ''
+        raise KdfastError(whole + listed(problems))
 
 
 def shown_classes(
@@ -227,9 +253,10 @@ def shown_classes(
 def view(
     predictions: list[dict],  # From `predict`
 ) -> Text:
-    "Return a line per image with its most likely classes; lines are never wrapped."
-    rows = [[prediction['image'], *shown_classes(prediction)] for prediction in predictions]
-    n_columns = max(map(len, rows))
+    "Return a line per image that was read with its most likely classes; lines are never wrapped."
+    read = [prediction for prediction in predictions if 'problem' not in prediction]
+    rows = [[prediction['image'], *shown_classes(prediction)] for prediction in read]
+    n_columns = max(map(len, rows), default=0)
     rows = [row + [''] * (n_columns - len(row)) for row in rows]
     widths = [max(map(cell_len, column)) for column in zip(*rows)]
     styles = ['', 'bold', *['dim'] * n_columns]

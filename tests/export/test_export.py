@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -192,6 +193,33 @@ def test_a_folder_is_all_images_in_it_and_below(study, kdfast, images, tmp_path,
     files = [*some[2:], tmp_path / 'new' / 'z.PNG']
     folder, alone = (kdfast('predict', study / 'exp2' / '0', *given) for given in ([tmp_path / 'new'], files))
     assert folder.status == 0 and folder.out == alone.out and folder.out.count('\n') == len(files), folder.err
+
+
+def test_files_that_cannot_be_read_take_no_prediction_of_others(study, kdfast, images, tmp_path, monkeypatch):
+    monkeypatch.setattr(predict, 'BATCH', 2)
+    good = sorted((images / 'valid' / 'bee').glob('*'))[:3]
+    for name, file in zip('aceg', good):
+        shutil.copy(file, tmp_path / f'{name}.png')
+    for name in 'bdf':
+        (tmp_path / f'{name}.png').write_bytes(good[0].read_bytes()[:60])
+    alone = kdfast('predict', study / 'exp2' / '0', *(tmp_path / f'{name}.png' for name in 'ace'))
+    done = kdfast('predict', study / 'exp2' / '0', tmp_path)
+    assert alone.status == 0 and done.status == 2 and done.out == alone.out
+    assert '3 of 6 images cannot be read' in done.err and all(f'{name}.png: ' in done.err for name in 'bdf')
+    found = json.loads(kdfast('predict', study / 'exp2' / '0', tmp_path, '--json').out)
+    assert ['problem' in one for one in found] == [False, True] * 3
+
+
+@pytest.mark.parametrize('shape', [(48, 64), (64, 49), (37, 37), (101, 60)])
+def test_the_preprocessing_that_the_guide_shows_is_that_of_validation_images(tmp_path, shape):
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / 'x.png')
+    guide = Path(__file__).parents[2].joinpath('docs', 'photographs.md').read_text()
+    code = re.search(r"image = Image.open\('.*?'\)(.*?)\npixels = ", guide, re.S)[1]
+    names = dict(Image=Image, image=Image.open(tmp_path / 'x.png'))
+    exec(f'image = image{code}', names)
+    facts = dict(size=[32, 32], presized=37)
+    assert np.array_equal(np.asarray(names['image']), predict.load_image(tmp_path / 'x.png', facts))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 import errno
-import multiprocessing
 import json
+import multiprocessing
 import os
 import platform
 import shutil
