@@ -12,8 +12,7 @@ from kdfast.runs.recipes import study_order
 from kdfast.runs.run_dir import RunDir
 from kdfast.runs.run_files import DamagedFile
 from kdfast.runs.unfinished import unfinished_hint
-from kdfast.stats.intervals import CONFIDENCE, simultaneous_confidence
-from kdfast.stats.sequential import Design
+from kdfast.stats.intervals import CONFIDENCE, MARGIN, simultaneous_confidence
 
 
 class NoReference(KdfastError):
@@ -23,14 +22,15 @@ class NoReference(KdfastError):
 def differences_from(
     folders: Sequence[RunDir],  # Runs on one data set
     recipe: str,  # The recipe to compare with
-    margin: float,  # Smallest difference that matters, as a fraction
+    margin: float | None = None,  # Smallest difference that matters, as a fraction; default: as declared, else MARGIN
     metric: str | None = None,  # What verdicts judge; default: what the first design against `recipe` declares
     uncorrected: bool = False,  # Give every interval a confidence of 95 %, whatever the number of recipes
 ) -> list[dict]:
     """Return one row per other recipe: its difference from `recipe`, over the seeds that both have.
 
     A recipe that a design of this metric covers (`kdfast.analysis.design`) has the interval and the verdict of that
-    design. The intervals of the others hold together: their rows have the number of these recipes, `comparisons`.
+    design, judged by its margin unless another is given. The intervals of the others hold together: their rows have the
+    number of these recipes, `comparisons`.
     Without a design, the default metric is the accuracy or, of several labels, the F1 per image. A row whose runs have
     lost a file, or need more seeds for this metric, has no verdict, but the reason, `left_out`. Raises NoReference if
     `recipe` has no result.
@@ -53,8 +53,8 @@ def differences_from(
 
 def contrasts(
     arms: Mapping[str, Sequence[Runs]],  # Runs of each recipe and of the reference
-    designs: Mapping[str, Design],  # Of the recipes that have one
-    margin: float,  # Smallest difference that matters, as a fraction
+    designs: Mapping[str, Declared],  # Of the recipes that have one
+    margin: float | None,  # Smallest difference that matters, as a fraction; default: as of `differences_from`
     metric: Metric,  # What verdicts judge
     uncorrected: bool,  # Whether every interval has a confidence of 95 %
 ) -> dict[str, dict]:  # Rows by recipe
@@ -64,7 +64,7 @@ def contrasts(
     rows = {}
     for name, pair in arms.items():
         try:
-            rows[name] = contrast_of(pair, margin, metric, confidence, designs.get(name))
+            rows[name] = judged_row(pair, designs.get(name), margin, metric, confidence)
         except (DamagedFile, NeedsSeeds) as e:
             others = {other: of_other for other, of_other in arms.items() if other != name}
             seeds, why = common_seeds(pair), dict(reason=e.reason, left_out=e.message)
@@ -73,6 +73,20 @@ def contrasts(
         if name not in designs:
             rows[name]['comparisons'] = comparisons
     return rows
+
+
+def judged_row(
+    pair,  # Runs of a recipe and of the reference
+    declared,  # The design of the recipe, if it has one
+    margin,  # Smallest difference that matters, as a fraction; default: as of `differences_from`
+    metric,  # What the verdict judges
+    confidence,  # Of the interval without a design
+):
+    "Return the row of a recipe; with a design, also the margin for which its error rate holds."
+    if not declared:
+        return contrast_of(pair, MARGIN if margin is None else margin, metric, confidence)
+    limit = declared.margin if margin is None else margin
+    return contrast_of(pair, limit, metric, confidence, declared.design) | dict(declared_margin=declared.margin)
 
 
 def refuse_left_out(
@@ -99,10 +113,10 @@ def runs_with(
 def designs_of(
     declared: Sequence[Declared],  # Against one baseline, the oldest first
     metric: Metric,  # What verdicts judge
-) -> dict[str, Design]:
+) -> dict[str, Declared]:
     "Return the design of each recipe; of several designs of this metric the first that was declared."
-    designs: dict[str, Design] = {}
+    designs: dict[str, Declared] = {}
     for found in declared:
         if found.metric == metric.name:
-            designs = dict.fromkeys(found.recipes, found.design) | designs
+            designs = dict.fromkeys(found.recipes, found) | designs
     return designs

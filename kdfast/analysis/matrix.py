@@ -73,7 +73,7 @@ def answer_question(
     data: str,  # Name of the data set
     seeds: Collection[int],  # To look at, without a design
     given: dict,  # Arguments of every run that has them, such as epochs
-    margin: float,  # Smallest difference that matters, as a fraction
+    margin: float | None = None,  # Smallest difference that matters, as a fraction; default: as declared, else MARGIN
     metric: str | None = None,  # What verdicts judge; default: what a design says, else accuracy or F1 per image
 ) -> dict:
     """Return the premises with their evidence and, for each experiment, three differences.
@@ -91,7 +91,8 @@ def answer_question(
     finished = [folder for folder in find_runs(runs_dir, data) if folder.seed in counted and folder.finished]
     default, design = (declared.metric, declared.design) if declared else (None, None)
     judged = metric_for(finished, metric, default) if finished else ACCURACY
-    judge = partial(contrast_of, margin=margin, metric=judged, design=design)
+    limit = margin if margin is not None else declared.margin if declared else MARGIN
+    judge = partial(contrast_of, margin=limit, metric=judged, design=design)
     thin, matched, *_ = find_arms(finished, 'baseline', given)
     stage_ones = [find_stage_ones(finished, given | arm) for arm in (THIN, MATCHED, CONTROL)]
     if not thin or not matched or not all(stage_ones):
@@ -104,7 +105,7 @@ def answer_question(
         same_parameters(next(iter(thin.values())).result, next(iter(matched.values())).result),
         same_baselines(judge([thin, matched])),
     ]
-    found = dict(question=QUESTION, data=data, arguments=given, margin=margin, metric=judged.name, primary=PRIMARY)
+    found = dict(question=QUESTION, data=data, arguments=given, margin=limit, metric=judged.name, primary=PRIMARY)
     return found | dict(design=declared and asdict(declared), premises=premises, effects=effects)
 
 
@@ -130,7 +131,7 @@ def find_stage_ones(
 def questions_answered(
     folders: Sequence[RunDir],  # Runs on one data set
     runs_dir: Path,  # Directory of the runs
-    margin: float,  # Smallest difference that matters, as a fraction
+    margin: float | None = None,  # Smallest difference that matters, as a fraction; default: as of `answer_question`
     metric: str | None = None,  # What verdicts judge
 ) -> list[dict]:
     """Return an answer for every set of arguments with which all runs that it needs are finished.

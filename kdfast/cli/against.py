@@ -5,14 +5,33 @@ import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Annotated, Optional
 
+import typer
 from rich.text import Text
 
 from kdfast.cli.app import out, print_json, print_line, print_note
-from kdfast.cli.options import DEFAULT_RUNS
+from kdfast.cli.options import DEFAULT_RUNS, to_fraction
 from kdfast.core.errors import KdfastError
+from kdfast.core.ranges import MARGIN_POINTS
 from kdfast.runs.find import find_runs
 from kdfast.runs.options import option_flags
+
+JudgedMarginOption = Annotated[
+    Optional[float],
+    typer.Option(
+        min=0,
+        help='Smallest difference that matters, in percentage points (default: what a declared design says, else '
+        f'{MARGIN_POINTS:g}).',
+    ),
+]
+
+
+def given_margin(
+    margin: float | None,  # Value of --margin
+) -> float | None:  # As a fraction
+    "Return the margin to judge by; None for that of a declared design, else the default."
+    return None if margin is None else to_fraction(margin)
 
 
 def choice_flags(
@@ -63,7 +82,7 @@ def needs_against(
 def tables_against(
     by_data,  # Runs by the name of their data set
     against,  # The run to compare with
-    margin,  # Smallest difference that matters, as a fraction
+    margin,  # Smallest difference that matters, as a fraction; default: as declared
     metric,  # What verdicts judge
     uncorrected,  # Whether every interval has a confidence of 95 %
 ):

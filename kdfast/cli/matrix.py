@@ -4,13 +4,13 @@ from typing import Annotated
 
 import typer
 
+from kdfast.cli.against import JudgedMarginOption, given_margin
 from kdfast.cli.app import TRAIN, SectionedCommand, app, out, print_json
 from kdfast.cli.designs import question_design_of, refuse_looks
 from kdfast.cli.options import (
     DataOptions,
     EpochsOption,
     JsonOption,
-    MarginOption,
     MetricOption,
     StudyOptions,
     expand_groups,
@@ -33,7 +33,7 @@ UntilDecidedOption = Annotated[
 
 def matrix(
     epochs: EpochsOption = None,
-    margin: MarginOption = MARGIN_POINTS,
+    margin: JudgedMarginOption = None,
     metric: MetricOption = None,
     as_json: JsonOption = False,
     until_decided: UntilDecidedOption = False,
@@ -56,9 +56,10 @@ def matrix(
     from kdfast.report.matrix import question_view
 
     given = without_none(dict(epochs=epochs)) | changed_values(SETTINGS, settings)
-    limit = to_fraction(margin)
+    limit = given_margin(margin)
     refuse_looks(until_decided, looks, max_seeds)
-    design = question_design_of(given, looks, max_seeds, limit, training) if until_decided else None
+    declared = to_fraction(MARGIN_POINTS if margin is None else margin)
+    design = question_design_of(given, looks, max_seeds, declared, training) if until_decided else None
     data, failed = train_all(question_runs(given), training, images, metric, design)
     try:
         found = answer_question(training.runs, data, range(training.seeds), given, limit, metric)

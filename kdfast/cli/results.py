@@ -9,7 +9,9 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from kdfast.cli.against import (
+    JudgedMarginOption,
     choice_flags,
+    given_margin,
     needs_against,
     note_unfinished,
     print_csv,
@@ -23,16 +25,13 @@ from kdfast.cli.options import (
     DEFAULT_RUNS,
     DataNameOption,
     JsonOption,
-    MarginOption,
     MetricOption,
     RunArgument,
     RunSeedOption,
     RunsOption,
-    to_fraction,
 )
 from kdfast.core.errors import KdfastError
 from kdfast.core.names import is_run
-from kdfast.core.ranges import MARGIN_POINTS
 from kdfast.runs.options import SETTINGS
 from kdfast.runs.recipes import find_recipe, recipe_names
 
@@ -85,7 +84,7 @@ def compare(
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option('--csv', help='Print the result as CSV.')] = False,
     against: AgainstOption = None,
-    margin: MarginOption = MARGIN_POINTS,
+    margin: JudgedMarginOption = None,
     metric: MetricOption = None,
     uncorrected: UncorrectedOption = False,
 ):
@@ -105,7 +104,7 @@ def compare(
     if not rows:
         raise no_finished_run(runs, data)
     if against:
-        limit = to_fraction(margin)
+        limit = given_margin(margin)
         tables = tables_against(by_data, against, limit, metric, uncorrected)
         return print_differences(tables, by_data, against, as_json, as_csv)
     if as_json:
@@ -204,7 +203,7 @@ def pair_names(
 def report(
     data: DataNameOption = None,
     file: Annotated[Path, typer.Option('--out', help='The file to write.')] = Path('report.html'),
-    margin: MarginOption = MARGIN_POINTS,
+    margin: JudgedMarginOption = None,
     metric: MetricOption = None,
     runs: RunsOption = DEFAULT_RUNS,
 ):
@@ -224,5 +223,5 @@ def report(
         raise KdfastError(f'there are runs on {", ".join(names)}: choose one with --data')
     if not file.parent.is_dir():
         raise KdfastError(f'{file.parent} is not a directory')
-    write(file, render_page(found, runs, to_fraction(margin), metric))
+    write(file, render_page(found, runs, given_margin(margin), metric))
     print_line(f'wrote {file}')

@@ -6,12 +6,12 @@ from typing import Annotated, Optional
 
 import typer
 
+from kdfast.cli.against import JudgedMarginOption
 from kdfast.cli.app import TRAIN, SectionedCommand, app
 from kdfast.cli.designs import baseline_names, design_of, refuse_looks, train_until_decided
 from kdfast.cli.options import (
     DataOptions,
     EpochsOption,
-    MarginOption,
     MetricOption,
     StudyOptions,
     TeacherEpochsOption,
@@ -74,7 +74,7 @@ class RecipeArguments:
 def study(
     recipe: RecipesArgument = None,
     all_: AllOption = False,
-    margin: MarginOption = MARGIN_POINTS,
+    margin: JudgedMarginOption = None,
     metric: MetricOption = None,
     uncorrected: UncorrectedOption = False,
     until_decided: UntilDecidedOption = False,
@@ -99,7 +99,8 @@ def study(
     refuse_looks(until_decided, looks, max_seeds)
     if until_decided and uncorrected:
         raise KdfastError('--uncorrected with --until-decided: the recipes of a design share its error rate of 5 %')
-    design = design_of(wanted, looks, max_seeds, to_fraction(margin), training) if until_decided else None
+    limit = to_fraction(MARGIN_POINTS if margin is None else margin)
+    design = design_of(wanted, looks, max_seeds, limit, training) if until_decided else None
     data, failed = train_all(wanted, training, images, metric, design)
     try:
         compare(data=data, runs=training.runs)

@@ -217,5 +217,5 @@ def write_page(
 
     folders = find_runs(study.training.runs, study.data.name)
     if any(folder.finished for folder in folders):
-        write(file, render_page(folders, study.training.runs, design.margin, design.metric))
+        write(file, render_page(folders, study.training.runs, None, design.metric))
         print_note(f'wrote {file}')

@@ -1,10 +1,11 @@
 """Differences between recipes as tables and remarks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.text import Text
 
 from kdfast.analysis.metrics import ACCURACY, METRICS
+from kdfast.core.errors import listed
 from kdfast.core.format import confidence_text, interval_text, signed_points, wrap_name
 from kdfast.core.tables import Table
 from kdfast.stats.intervals import CONFIDENCE
@@ -115,12 +116,36 @@ def interval_remarks(
     decided = [row for row in rows if row['verdict']]
     if not decided:
         return []
-    margin = f'{100 * decided[0]["margin"]:g} points'
-    remarks = [f'better, worse: the whole interval is beyond ±{margin}; alike: it is within; undecided: neither']
+    margin = margins_text(decided)
+    remarks = [f'better, worse: the whole interval is beyond {margin}; alike: it is within; undecided: neither']
     metric = METRICS[decided[0]['metric']]
     if metric is not ACCURACY:
         remarks.insert(0, f'differences of {metric.label}: {metric.meaning}')
     return [*remarks, *subject_remarks(decided)]
+
+
+def margins_text(
+    rows: Sequence[dict],  # With a verdict
+) -> str:
+    "Return the margin that verdicts were judged by: ±0.8 points; of several also whose each is."
+    names: dict[float, list[str]] = {}
+    for row in rows:
+        names.setdefault(row['margin'], []).append(row.get('recipe', ''))
+    if len(names) == 1:
+        return f'±{100 * rows[0]["margin"]:g} points'
+    return ', '.join(f'±{100 * margin:g} points ({listed(of)})' for margin, of in names.items())
+
+
+def margin_remarks(
+    margins: Iterable[tuple[float, float]],  # By which a verdict was judged, and of its design
+) -> list[str]:
+    "Return a remark for each declared margin that another one was given for."
+    return [
+        f'judged by ±{100 * margin:g} points as asked: the design declares {100 * declared:g} points, and its error '
+        'rate holds for that alone'
+        for margin, declared in dict.fromkeys(margins)
+        if margin != declared
+    ]
 
 
 def subject_remarks(
@@ -157,6 +182,7 @@ def error_rate_remarks(
             'verdicts of a declared design: over all its looks and recipes, at most 5 % of studies have a wrong one; '
             f'their intervals have a confidence of {", ".join(confidences_of(looks))}'
         )
+        remarks += margin_remarks((row['margin'], row['declared_margin']) for row in looks)
     return remarks + correction_remarks(alone)
 
 

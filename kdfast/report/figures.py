@@ -12,7 +12,6 @@ from kdfast.analysis.aggregate import aggregate
 from kdfast.analysis.differences import differences_from
 from kdfast.analysis.measures import GROUPS
 from kdfast.core.errors import KdfastError
-from kdfast.core.ranges import MARGIN_POINTS
 from kdfast.report.classes import confusion_matrices
 from kdfast.report.curves import curve_charts
 from kdfast.report.differences import difference_remarks
@@ -60,15 +59,15 @@ def table(
 def differences(
     runs: str | Path = 'runs',  # Directory of the runs
     against: str = 'baseline',  # The recipe to compare with
-    margin: float = MARGIN_POINTS,  # Smallest difference that matters, in percentage points
+    margin: float | None = None,  # Smallest difference that matters, in percentage points; default: as declared
     data: str | None = None,  # Name of the data set; needed if there are runs on several
     metric: str | None = None,  # What verdicts judge; default: accuracy, or what a design declares
 ) -> Figure:
     "Return the differences of all recipes from one, with intervals and verdicts, as a forest plot."
     folders = runs_on_one(runs, data)
-    rows = differences_from(folders, against, margin / 100, metric)
+    rows = differences_from(folders, against, None if margin is None else margin / 100, metric)
     drawn = [(row['recipe'], row) for row in rows if row['verdict']]
-    plot = forest_plot(drawn, margin / 100, f'against {drawn[0][1]["against"]}') if drawn else 'nothing to compare yet'
+    plot = forest_plot(drawn, f'against {drawn[0][1]["against"]}') if drawn else 'nothing to compare yet'
     remarks = difference_remarks(rows) + unfinished_remarks(find_runs(Path(runs), folders[0].data))
     return Figure(Markup('{}{}').format(plot, remark_lines(remarks)), rows)
 

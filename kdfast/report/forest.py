@@ -21,17 +21,16 @@ TABLE = """<table class="forest"><thead><tr><th scope="col">{heading}</th><th sc
 
 def forest_plot(
     rows: Sequence[tuple[str, dict]],  # Name and row of each difference, from `differences_from`, with a verdict
-    margin: float,  # As a fraction: the shaded range of differences that do not matter
     heading: str,  # What is compared with what
 ) -> Markup:  # HTML
     "Return a table with a line per difference: name, interval as a drawing, numbers, verdict."
-    limit = axis_limit([row for _, row in rows], margin)
+    limit = axis_limit([row for _, row in rows])
     x = scale(-limit, limit, EDGE, 100 - EDGE)
     one_confidence = len({row['confidence'] for _, row in rows}) == 1
     made = Markup().join(
         Markup(ROW).format(
             name=breakable(name),
-            plot=interval_drawing(row, margin, x),
+            plot=interval_drawing(row, x),
             points=signed_points(row['difference']),
             interval=interval_text(row),
             confidence='' if one_confidence else confidence_text(row['confidence']),
@@ -53,11 +52,10 @@ def breakable(
 
 def axis_limit(
     rows,  # From `differences_from`
-    margin: float,  # As a fraction
 ):
     "Return where the axis ends, in points; it is symmetric around 0."
     numbers = [abs(100 * v) for row in rows for v in ends(row) if drawable(ends(row))]
-    return max([150 * margin, 1e-3, *numbers])
+    return max([*(150 * row['margin'] for row in rows), 1e-3, *numbers])
 
 
 def ends(
@@ -69,11 +67,10 @@ def ends(
 
 def interval_drawing(
     row,  # From `differences_from`
-    margin: float,  # As a fraction
     x,  # Horizontal position of a number of points, in percent of the width
 ):
-    "Draw margin, zero and interval; no interval if a number is not finite."
-    left, right = x(-100 * margin), x(100 * margin)
+    "Draw the margin as a shaded range, zero and the interval; no interval if a number is not finite."
+    left, right = x(-100 * row['margin']), x(100 * row['margin'])
     parts = [
         f'<rect class="margin" x="{left:.2f}%" width="{right - left:.2f}%" y="0" height="100%"/>',
         '<line class="zero" x1="50%" x2="50%" y1="0" y2="100%"/>',

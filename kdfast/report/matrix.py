@@ -14,6 +14,7 @@ from kdfast.report.differences import (
     difference_cells,
     interval_heading,
     interval_remarks,
+    margin_remarks,
     next_step_remarks,
     settings_remarks,
 )
@@ -41,19 +42,21 @@ def question_view(
         Text(),
         effect_table(found['effects']),
         Text(),
-        *(Text(remark, style='dim') for remark in question_remarks(differences)),
+        *(Text(remark, style='dim') for remark in question_remarks(differences, found['design'])),
     )
 
 
 def question_remarks(
     rows,  # Differences, from `answer_question`
+    design,  # Its entries, if one was declared
 ):
     "Return what the verdicts and intervals mean, and what to be careful about."
     looks = [row for row in rows if row['verdict'] and 'look' in row]
-    design = [f'intervals of the declared looks have a confidence of {", ".join(confidences_of(looks))}']
+    declared = f'intervals of the declared looks have a confidence of {", ".join(confidences_of(looks))}'
     return [
         *interval_remarks(rows),
-        *(design if looks else []),
+        *([declared] if looks else []),
+        *margin_remarks((row['margin'], design['margin']) for row in looks),
         *next_step_remarks(rows, 'matrix'),
         *settings_remarks(rows),
     ]

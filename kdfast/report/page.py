@@ -21,7 +21,7 @@ from kdfast.core.format import percent, signed_points
 from kdfast.report.classes import class_accuracy_rows, confident_errors, confusion_matrices
 from kdfast.report.confusion import MAX_CLASSES
 from kdfast.report.curves import curve_charts, curve_sentences
-from kdfast.report.differences import difference_remarks, verdict_texts
+from kdfast.report.differences import difference_remarks, margin_remarks, margins_text, verdict_texts
 from kdfast.report.forest import breakable, forest_plot
 from kdfast.report.labels import HEADINGS, label_cells, label_rows, shown_labels
 from kdfast.report.left_out import damage_remarks
@@ -49,7 +49,7 @@ SECTIONS = dict(  # of the page, with their titles in the navigation
 def render_page(
     folders: Sequence[RunDir],  # Runs on one data set
     runs_dir: Path,  # Directory of the runs
-    margin: float,  # Smallest difference that matters, as a fraction
+    margin: float | None = None,  # Smallest difference that matters, as a fraction; default: as declared, else MARGIN
     metric: str | None = None,  # What verdicts judge; default: accuracy, or what a design declares
 ) -> str:  # HTML
     "Render the page: answer, key figures, curves, analyses, classes, errors, provenance."
@@ -61,7 +61,6 @@ def render_page(
     recipes = [row['recipe'] for row in rows]
     colors = {recipe: at % N_COLORS for at, recipe in enumerate(recipes)}
     content = dict(
-        margin=margin,
         colors=colors,
         question=QUESTION,
         answers=answers,
@@ -145,19 +144,18 @@ def page_script() -> str:
 def answer_sections(
     folders,  # Runs on one data set
     runs_dir,  # Directory of the runs
-    margin,  # Smallest difference that matters, as a fraction
+    margin,  # Smallest difference that matters, as a fraction; default: as declared
     metric,  # What verdicts judge
 ):
     "Return the answers to the question of the study, and a sentence if finished runs give none."
     try:
-        return [answer_section(f, margin) for f in questions_answered(folders, runs_dir, margin, metric)], ''
+        return [answer_section(f) for f in questions_answered(folders, runs_dir, margin, metric)], ''
     except KdfastError as e:
         return [], f'No answer: {e.message}.'
 
 
 def answer_section(
     found,  # From `answer_question`
-    margin: float,  # Smallest difference that matters, as a fraction
 ):
     "Return an answer to the question of the study, with its sentences and a plot of the differences."
     plotted = []
@@ -169,7 +167,9 @@ def answer_section(
         sentences=[text.plain for text in answer_sentences(found)],
         given=arguments_text(found['arguments']),
         judged=METRICS[found['metric']].label,
-        plot=forest_plot(plotted, margin, 'with regressor − without') if plotted else '',
+        margins=f'±{100 * found["margin"]:g} points',
+        remarks=margin_remarks([(found['margin'], found['design']['margin'])] if found['design'] else []),
+        plot=forest_plot(plotted, 'with regressor − without') if plotted else '',
     )
 
 
@@ -205,7 +205,7 @@ def named_cells(
 
 def baseline_sections(
     folders,  # Runs on one data set
-    margin,  # Smallest difference that matters, as a fraction
+    margin,  # Smallest difference that matters, as a fraction; default: as declared
     metric,  # What verdicts judge
 ):
     "Differences from the baseline; from each of several, if none of them has the default arguments."
@@ -218,7 +218,7 @@ def baseline_sections(
 def baseline_section(
     folders,  # Runs on one data set
     baseline,  # Name of its runs
-    margin,  # Smallest difference that matters, as a fraction
+    margin,  # Smallest difference that matters, as a fraction; default: as declared
     metric,  # What verdicts judge
 ):
     "Plot and remarks of the differences from this baseline; None if there are none."
@@ -229,9 +229,10 @@ def baseline_section(
         return None
     return dict(
         baseline=baseline,
-        plot=forest_plot(drawn, margin, f'against {baseline}') if drawn else '',
+        plot=forest_plot(drawn, f'against {baseline}') if drawn else '',
         sentences=[text.plain for text in verdict_texts(rows)] or left_out[:1],
         metric=METRICS[rows[0]['metric']].label,
+        margins=margins_text([row for _, row in drawn]) if drawn else '',
         remarks=difference_remarks(rows),
     )
 

@@ -110,6 +110,19 @@ def test_a_study_that_will_hardly_be_decided_is_announced(kdfast, images, tmp_pa
     assert done.status == 0 and (note in done.err) == said and (' or --margin 4.1' in done.err) == said
 
 
+def test_the_page_and_the_table_repeat_the_answer(kdfast, images, tmp_path, fast, monkeypatch):
+    "Judged by the margin of the design, by the very command that is printed"
+    fast.gains = {}
+    monkeypatch.setattr('kdfast.report.page.analysis_sections', lambda _: [])  # the runs have no curves
+    done = worth(kdfast, images, tmp_path, '--margin', 99)
+    assert done.status == 0 and done.out.lstrip().startswith('No')
+    (command,) = [line.removeprefix('page  ') for line in done.out.splitlines() if line.startswith('page  ')]
+    assert kdfast(*command.split()[1:], '--out', tmp_path / 'r.html').status == 0
+    assert (tmp_path / 'r.html').read_text().count('<td class="verdict alike">') == 2
+    table = kdfast('compare', '--against', 'baseline', '--runs', tmp_path).out
+    assert 'Alike' in table and '±99 points' in table and 'Undecided' not in table
+
+
 def test_another_margin_for_the_same_study_is_refused(kdfast, images, tmp_path, fast):
     assert worth(kdfast, images, tmp_path).status == 0
     done = worth(kdfast, images, tmp_path, '--margin', 2)

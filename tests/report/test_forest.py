@@ -11,7 +11,16 @@ from kdfast.report.forest import forest_plot
 
 def row(difference, low, high, verdict, **others):
     return (
-        dict(difference=difference, low=low, high=high, verdict=verdict, of='seeds', seeds_to_settle=9, confidence=0.95)
+        dict(
+            difference=difference,
+            low=low,
+            high=high,
+            verdict=verdict,
+            of='seeds',
+            seeds_to_settle=9,
+            confidence=0.95,
+            margin=0.008,
+        )
         | others
     )
 
@@ -25,7 +34,7 @@ def positions(html):
 
 def test_intervals_lie_against_the_margin():
     rows = [('a & <b>', row(0.005, 0.002, 0.008, 'alike')), ('c', row(0.02, 0.015, 0.025, 'better'))]
-    html = forest_plot(rows, 0.008, 'against <i>')
+    html = forest_plot(rows, 'against <i>')
     (left, width), (alike, better), dots = positions(html)
     assert left < alike[0] and alike[1] == pytest.approx(left + width, abs=0.02) and better[0] > left + width
     assert alike[0] < dots[0] < alike[1] and better[0] < dots[1] < better[1]
@@ -35,9 +44,9 @@ def test_intervals_lie_against_the_margin():
 
 def test_the_confidence_is_that_of_the_row():
     one = [('a', row(0.0, -0.1, 0.1, 'undecided', confidence=0.98333))]
-    assert '98.33 % interval</th>' in forest_plot(one, 0.008, 'x') and '95 %' not in forest_plot(one, 0.008, 'x')
+    assert '98.33 % interval</th>' in forest_plot(one, 'x') and '95 %' not in forest_plot(one, 'x')
     two = [*one, ('b', row(0.0, -0.1, 0.1, 'undecided'))]
-    html = forest_plot(two, 0.008, 'x')
+    html = forest_plot(two, 'x')
     assert '>interval</th>' in html and '+10.00<small>98.33 %</small>' in html and '+10.00<small>95 %</small>' in html
 
 
@@ -49,8 +58,8 @@ def test_intervals_of_whatever_numbers_are_drawn_inside_the_plot(kind, margin):
         rows = []
         for name in 'abc':
             low, mean, high = sorted(KINDS[kind](r) / 100 for _ in range(3))
-            rows.append((name, row(mean, low, high, 'undecided')))
-        (left, width), lines, dots = positions(forest_plot(rows, margin, 'x'))
+            rows.append((name, row(mean, low, high, 'undecided', margin=margin)))
+        (left, width), lines, dots = positions(forest_plot(rows, 'x'))
         finite = [found for _, found in rows if all(abs(found[k]) < 1e300 for k in ('difference', 'low', 'high'))]
         assert len(lines) == len(dots) == len(finite) and 0 <= left <= left + width <= 100.1
         assert all(0 <= low <= dot <= high <= 100 for (low, high), dot in zip(lines, dots))

@@ -21,6 +21,7 @@ from kdfast.analysis.matrix import (
 from kdfast.core.errors import KdfastError
 from kdfast.data import load
 from kdfast.report.matrix import answer_sentences, question_view
+from kdfast.report.page import answer_sections
 from kdfast.runs.find import find_runs
 from kdfast.runs.recipes import find_recipe
 from kdfast.stats.intervals import over_seeds
@@ -222,6 +223,20 @@ def test_a_declared_question_has_the_intervals_of_its_design(tmp_path):
     text = console.export_text()
     assert '97.5 % interval' in text and 'next look at 4 seeds' in ' '.join(text.split()) and '95 %' not in text
     assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_a_declared_question_is_judged_by_its_margin(tmp_path):
+    "Without another one that is asked for, which is told"
+    make_all(tmp_path)
+    declared(tmp_path, margin=0.96)
+    said = 'the design declares 96 points, and its error rate holds for that alone'
+    for given, margin in ((None, 0.96), (0.008, 0.008)):
+        facts = answer_question(tmp_path, 'pets', range(3), {}, given)
+        assert {facts['effects'][i]['raw']['margin'] for i in (0, 1)} == {facts['margin']} == {margin}
+        console = Console(width=200, record=True, file=open('/dev/null', 'w'))
+        console.print(question_view(facts))
+        [[section], _] = answer_sections(find_runs(tmp_path), tmp_path, given, None)
+        assert (said in console.export_text()) == (said in str(section['remarks'])) == (margin != 0.96)
 
 
 def test_a_question_before_its_first_look(tmp_path):

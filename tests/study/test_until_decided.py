@@ -1,4 +1,6 @@
+import csv
 import json
+import re
 from dataclasses import replace
 from io import StringIO
 
@@ -11,6 +13,7 @@ from kdfast.analysis.design import Declared, declare, find_designs, parse_looks
 from kdfast.analysis.differences import differences_from
 from kdfast.analysis.worth import UNDECIDED, answer_of
 from kdfast.core.errors import KdfastError
+from kdfast.report import figures
 from kdfast.report.differences import difference_remarks, difference_table
 from kdfast.runs.find import find_runs
 from kdfast.stats.sequential import LOOKS, Design, by_union_bound
@@ -90,6 +93,50 @@ def test_the_table_has_the_verdicts_of_the_design_and_other_recipes_their_own(tm
     assert 'next look at 6 seeds' in out.file.getvalue() and '95 %' not in out.file.getvalue()
     remarks = ' '.join(difference_remarks(list(rows.values())))
     assert 'declared design' in remarks and '99.17 %' in remarks and 'simultaneous' not in remarks
+
+
+@pytest.fixture
+def without_curves(monkeypatch):
+    "A page of runs that were never trained"
+    monkeypatch.setattr('kdfast.report.page.analysis_sections', lambda _: [])
+
+
+@pytest.mark.parametrize('margin', [0.0001, 0.003, 0.96])
+def test_the_table_is_judged_by_the_margin_of_the_design(tmp_path, kdfast, without_curves, margin):
+    "Everywhere, as the study was; a recipe without a design by the default; another margin is asked for and told"
+    declared = declare(tmp_path, 'pets', replace(ASKED, margin=margin))
+    to, _ = train(tmp_path, dict(kd=0.001, exp2=-0.02, at=0.1))
+    told = []
+    run_until_decided(declared, tmp_path, 'pets', to, told.append)
+    rows = {row['recipe']: row for row in differences_from(find_runs(tmp_path), 'baseline')}
+    assert told[-1].endswith(': ' + ', '.join(f'{name} {rows[name]["verdict"]}' for name in ('kd', 'exp2')))
+    assert {name: row['margin'] for name, row in rows.items()} == dict(kd=margin, exp2=margin, at=0.008)
+    words = ('--against', 'baseline', '--runs', tmp_path)
+    found = {name: [row[name] for row in rows.values()] for name in ('verdict', 'margin')}
+    printed = ' '.join(kdfast('compare', *words).out.split())
+    shown = f'±{100 * margin:g} points (kd, exp2)'
+    assert shown in printed and '±0.8 points (at)' in printed and 'judged by' not in printed
+    for name, values in found.items():
+        assert [row[name] for row in json.loads(kdfast('compare', *words, '--json').out)] == values
+        assert [row[name] for row in figures.differences(tmp_path).data] == values
+        of_csv = list(csv.DictReader(StringIO(kdfast('compare', *words, '--csv').out)))
+        assert [row[name] for row in of_csv] == [str(value) for value in values]
+    assert kdfast('report', '--runs', tmp_path, '--out', tmp_path / 'r.html').status == 0
+    page = (tmp_path / 'r.html').read_text()
+    assert f'Shaded: {shown}' in page
+    assert re.findall(r'class="verdict (\w+)', page) == [row['verdict'] for row in rows.values()]
+
+
+def test_another_margin_than_that_of_the_design_is_judged_as_asked_and_told(tmp_path, kdfast, without_curves):
+    to, _ = train(tmp_path, dict(kd=0.02, exp2=0.0))
+    declare(tmp_path, 'pets', replace(ASKED, margin=0.96))
+    to(2)
+    said = 'judged by ±1 points as asked: the design declares 96 points, and its error rate holds for that alone'
+    words = ('--against', 'baseline', '--runs', tmp_path)
+    for more in ((), ('--margin', 1)):
+        assert (said in ' '.join(kdfast('compare', *words, *more).out.split())) == bool(more)
+    kdfast('report', '--runs', tmp_path, '--margin', 1, '--out', tmp_path / 'r.html')
+    assert said in (tmp_path / 'r.html').read_text() and said in figures.differences(tmp_path, margin=1).html
 
 
 def test_a_design_is_written_once_and_never_changed(tmp_path):
