@@ -226,6 +226,23 @@ def test_a_run_of_a_study_waits_for_one_that_nobody_planned(holder, data, tmp_pa
     assert train(mine, data, 0, {}, tmp_path).finished
 
 
+def test_a_run_of_a_study_waits_for_the_process_that_trains_it(holder, data, tmp_path, monkeypatch):
+    "Also if that process has begun after the study looked; its result counts, and without one the run is trained"
+    from kdfast.training.execute import train  # here, because each spawned process imports what this file imports
+
+    check, waited = RunDir.check_holder, []
+
+    def end_after(folder, wait):
+        check(folder, wait)
+        waited.append(folder.recipe)
+        holder.kill()
+
+    monkeypatch.setenv(signals.STUDY_CHILD, '1')
+    monkeypatch.setattr(RunDir, 'check_holder', end_after)
+    assert train(find_recipe('baseline'), data, 0, dict(epochs=1), tmp_path).finished
+    assert waited == ['baseline,epochs=1']
+
+
 def test_no_run_waits_for_itself(tmp_path):
     folder = make(tmp_path, 'kd', 0, status='running')
     with folder.locked(wait=True), pytest.raises(KdfastError, match='its recipe needs itself'):
