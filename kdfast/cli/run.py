@@ -38,8 +38,7 @@ def run_recipe(
     from kdfast.runs.run_dir import locate_run
 
     run_dir = locate_run(options.runs, data.name, recipe.folder_name(arguments), options.seed)
-    if run_dir.finished:
-        print_note(f'{run_dir} is finished; nothing to train')
+    finished_before = run_dir.finished
     with quiet_imports():
         import kdfast.all  # noqa: F401 (as recipes do)
         from kdfast.training.execute import train
@@ -55,6 +54,8 @@ def run_recipe(
         run_dir = train(
             recipe, data, options.seed, given, options.runs, callbacks, rehearsed=rehearsed, threads=options.threads
         )
+    if finished_before:  # and it is the run that was asked for, or `train` had refused it
+        print_note(f'{run_dir} is finished; nothing to train')
     if options.json:
         print_json(run_dir.result)
     else:

@@ -85,6 +85,16 @@ def test_a_run_that_another_process_has_finished_meanwhile_is_not_taken_unseen(t
     assert queue.take(2) == tasks and not queue.waiting
 
 
+def test_a_finished_run_of_other_code_is_not_called_finished(kdfast, images, tmp_path):
+    "It is refused in one sentence"
+    file = recipe(tmp_path / 'mine.py', 'return baseline.main(run, epochs=1)')
+    words = ('run', file, '--data', images, '--runs', tmp_path / 'runs')
+    assert kdfast(*words).status == 0 and 'nothing to train' in kdfast(*words).err
+    file.write_text(file.read_text().replace('epochs=1)', 'epochs=1, lr=0.01)'))
+    done = kdfast(*words)
+    assert done.status == 2 and len(done.err.splitlines()) == 1 and 'nothing to train' not in done.err, done.err
+
+
 def test_two_recipes_with_one_directory_are_refused(kdfast, images, tmp_path):
     (tmp_path / 'b').mkdir()
     one, other = (recipe(folder / 'mine.py', 'pass') for folder in (tmp_path, tmp_path / 'b'))
