@@ -11,6 +11,7 @@ from kdfast.cli.options import DEFAULT_RUNS, DataOptions, JsonOption, changed_fl
 from kdfast.cli.run import load_arguments
 from kdfast.core.errors import KdfastError
 from kdfast.core.format import size_text
+from kdfast.runs.unfinished import diverged_advice
 
 
 def check(
@@ -77,6 +78,8 @@ def state_text(
         return 'running: a process is training it'
     reason = run_dir.run.get('reason')
     because = f' ({reason})' if reason else ''
+    if state == 'diverged':
+        return f'{state}{because}: {diverged_advice(run_dir)}'
     return f'{state}{because}: the same command {"resumes" if run_dir.has_checkpoints else "starts"} it'
 
 

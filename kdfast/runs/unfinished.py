@@ -27,6 +27,16 @@ def reason_of(
     return folder.flaw or folder.run.get('reason') or None
 
 
+def diverged_advice(
+    folder: RunDir,  # A run that diverged
+) -> str:
+    "Return what helps: its checkpoint is that of the steps before, which lead to the same step."
+    return (
+        'the same command diverges again, while other options, such as a lower --lr, make another run; after a change '
+        f'of the code, move {folder} away'
+    )
+
+
 def state_of(
     folder: RunDir,  # Any run
 ) -> str:

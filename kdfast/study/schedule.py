@@ -9,6 +9,7 @@ from math import inf
 from rich.console import Console
 
 from kdfast.core.errors import KdfastError
+from kdfast.runs.unfinished import diverged_advice
 from kdfast.study.board import Board
 from kdfast.study.process import Process, stop_processes
 from kdfast.study.tasks import KDFAST, Task
@@ -121,7 +122,7 @@ class Queue:
         for task in tasks:
             if task.folder.status == 'diverged':
                 reason = task.folder.run.get('reason')
-                task.failure = f'diverged before ({reason}); delete {task.folder} to try again'
+                task.failure = f'diverged before ({reason}): {diverged_advice(task.folder)}'
             elif not task.folder.finished:
                 self.waiting.append(task)
 

@@ -16,6 +16,7 @@ from kdfast.cli.against import choice_flags
 from kdfast.report.summary import run_summary
 from kdfast.runs.find import find_runs
 from kdfast.runs.recipes import find_recipe
+from kdfast.runs.unfinished import diverged_advice
 
 
 def test_compare_is_the_reports_table(study, kdfast):
@@ -204,6 +205,8 @@ def test_check_counts_an_unfinished_run_apart(kdfast, tmp_path, state, checkpoin
         done = kdfast('check', tmp_path)
         facts = json.loads(kdfast('check', tmp_path, '--json').out)
     does = 'a process is training it' if state == 'running' else f'{"resumes" if checkpoints else "starts"} it'
+    if state == 'diverged':  # the same command repeats that
+        does = f'the same command diverges again, {diverged_advice(folder).partition(", ")[2]}'
     [line] = [line for line in done.out.splitlines() if 'kd/1: ' in line]
     assert done.status == 0 and line.endswith(does) and 'delete' not in done.out + done.err, done.err
     assert '1 of 2 runs are not finished' in done.err and list(map(bool, facts.values())) == [False, True]

@@ -1,5 +1,6 @@
 import json
 import os
+import subprocess
 from dataclasses import replace
 
 import pytest
@@ -13,11 +14,12 @@ from kdfast.cli.run import run_recipe
 from kdfast.data import load
 from kdfast.runs.recipes import find_recipe, study_order
 from kdfast.runs.run_dir import RunDir
+from kdfast.runs.unfinished import diverged_advice
 from kdfast.study import schedule
 from kdfast.study.board import Board
 from kdfast.study.process import Process, stop_processes
 from kdfast.study.schedule import run_tasks
-from kdfast.study.tasks import plan
+from kdfast.study.tasks import KDFAST, plan
 
 NAMES = 'baseline,epochs=1', 'mine'
 
@@ -126,6 +128,20 @@ def test_the_runs_of_a_study_decode_with_its_workers(kdfast, images, tmp_path):
     assert done.status == 2 and 'RuntimeError: 3 threads' in done.err
 
 
+def test_two_studies_at_once_share_their_runs(images, tmp_path):
+    "Each run is trained by one of them, and both end with all results"
+    words = ('study', 'baseline', '--epochs', 1, '--seeds', 2, '--jobs', 1, '--threads', 1)
+    command = [*KDFAST, *words, '--data', images, '--runs', tmp_path]
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    studies = [subprocess.Popen(list(map(str, command)), **pipes) for _ in range(2)]
+    for study in studies:
+        out, err = study.communicate(timeout=120)
+        assert study.returncode == 0 and 'mean ± standard deviation over seeds' in out, err
+        assert 'no result' not in err
+    runs = [RunDir(tmp_path / 'tiny' / 'baseline,epochs=1' / seed) for seed in '01']
+    assert all(folder.finished and len(folder.metrics()) == 1 for folder in runs)
+
+
 def test_one_run_at_a_time_where_there_is_one_core(monkeypatch):
     monkeypatch.setenv('LOKY_MAX_CPU_COUNT', '1')
     for threads in (1, 2):
@@ -139,8 +155,8 @@ def test_runs_that_need_a_failed_run_are_not_started(tmp_path):
     tasks[0].folder.start({}, '')
     tasks[0].folder.set_status('diverged', reason='the hard loss became nan')
     failed = run_tasks(tasks, [], 1, 1, Console(quiet=True))
-    assert [task.failure.split(';')[0] for task in failed] == [
-        'diverged before (the hard loss became nan)',
+    assert [task.failure for task in failed] == [
+        f'diverged before (the hard loss became nan): {diverged_advice(tasks[0].folder)}',
         'it needs teacher, seed 0, which has no result',
         'it needs teacher, seed 0, which has no result',
     ]
