@@ -47,7 +47,8 @@ def looks_within(
     if n < FEWEST:
         raise KdfastError(
             f'--budget {budget} is enough for {n} seed{"s" * (n != 1)}, and the first look is at {FEWEST} seeds, '
-            f'which take about {duration(first)}: expected --budget {int((used + first / PLANNED) / 60) + 1}min or '
+            f'which take about {duration(first)}, or {duration(first / PLANNED)} with a tenth of the budget to spare, '
+            f'after {duration(used)} of preparation: expected --budget {int((used + first / PLANNED) / 60) + 1}min or '
             'more, fewer --epochs, or a smaller --size'
         )
     print_note(f'{n} seeds fit into the budget; {looks[0]} seeds take about {duration(first)}')

@@ -1,15 +1,20 @@
 "Commands plan and worth: options, budgets, what they print and what they leave."
 
 import json
+import re
+import time
+from types import SimpleNamespace
 
 import pytest
 from conftest import make
 
 from kdfast.analysis.design import find_designs
-from kdfast.cli.budget import parse_budget
+from kdfast.cli.budget import looks_within, parse_budget
+from kdfast.cli.options import StudyOptions
 from kdfast.cli.planned import PlannedStudy
 from kdfast.core.errors import KdfastError
 from kdfast.runs.cost import RunCost
+from kdfast.runs.recipes import find_recipe
 from kdfast.stats.sequential import LOOKS, by_union_bound
 from kdfast.study.schedule import OutOfTime
 
@@ -100,6 +105,23 @@ def test_a_budget_without_a_verdict_is_refused_with_the_one_that_is_needed(kdfas
     assert done.status == 2 and not (tmp_path / 'runs').exists()
     assert 'is enough for 2 seeds, and the first look is at 3 seeds, which take about 5.0 min' in done.err
     assert 'expected --budget 6min or more' in done.err
+
+
+@pytest.mark.parametrize('seed,used', [(5.0, 8.0), (17.0, 0.0), (16.7, 12.0), (100.0, 90.0)])
+def test_the_times_in_a_refused_budget_add_up(tmp_path, seed, used):
+    "Three seeds, what is spared and what preparing took are more than the budget, and within the one that is asked for"
+    tasks = PlannedStudy(
+        [(find_recipe('baseline'), {})], SimpleNamespace(name='x'), None, StudyOptions(runs=tmp_path), None
+    ).tasks
+    study = SimpleNamespace(tasks=tasks, jobs=1, costs=lambda n: {'baseline': RunCost(seed)})
+    seconds = used + 2.9 * seed / 0.9
+    with pytest.raises(KdfastError, match='expected --budget') as e:
+        looks_within(study, time.monotonic() - used, seconds, 'SHORT')
+    times = re.findall(r'(?:about|or|after) ([0-9.]+) (s|min)\b', e.value.message)
+    first, spared, preparing = (float(number) * (60 if unit == 'min' else 1) for number, unit in times)
+    asked = 60 * int(re.search('expected --budget ([0-9]+)min', e.value.message)[1])
+    assert first == pytest.approx(3 * seed, abs=3) and spared == pytest.approx(first / 0.9, abs=4)
+    assert asked - 64 < spared + preparing < asked + 4 and seconds < spared + preparing + 4
 
 
 @pytest.mark.parametrize('margin,said', [(0.8, True), (12, False)])
