@@ -16,6 +16,7 @@ from kdfast.models.noise import trial
 from kdfast.models.tracing import OwnHook, mark_ends_pass
 from kdfast.models.undone import Remembers
 
+SIMILAR = 0.75  # of names of layers: layer5 and layer4, but not stage2 and start.2
 LAYER = 'stage2'  # of kdfast's own networks: hint layer and guided layer end the middle stage
 WRAPPERS = ('network', 'module', 'model', '_orig_mod')  # attributes that kdfast, torch and trainers keep a network in
 
@@ -63,9 +64,9 @@ def full_name(
     plain = {plain_name(name): name for name in reversed(modules)}
     if found := layer if layer in modules else plain.get(plain_name(layer)):
         return found
-    near = difflib.get_close_matches(layer, list(plain), n=3)
-    hint = f'did you mean {", ".join(near)}?' if near else 'kdfast layers lists its layers'
-    raise KdfastError(f'{type(net).__name__} has no layer {layer}; {hint}')
+    near = difflib.get_close_matches(layer, list(plain), n=3, cutoff=SIMILAR)
+    hint = f'did you mean {", ".join(near)}? ' if near else ''
+    raise KdfastError(f'{type(net).__name__} has no layer {layer}; {hint}kdfast layers NETWORK lists its layers')
 
 
 def captured_name(

@@ -58,7 +58,10 @@ class RunLayers:
         try:
             return front(student, guided), front(teacher, hint)
         except KdfastError as e:
-            raise KdfastError(f'{e.message}; the pair {layers} (teacher:student) is set by --hint or --layers') from e
+            raise KdfastError(
+                f'{e.message}; the pair {layers} (teacher:student) is set by --hint or --layers, and kdfast layers '
+                'STUDENT --teacher TEACHER lists pairs that fit'
+            ) from e
 
     def regressor(
         self,

@@ -1,6 +1,8 @@
 "Fronts and layers of networks, and regressors between them."
 
 import json
+import re
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from kdfast.core.errors import KdfastError
 from kdfast.distill.regressor import regressor
-from kdfast.models.front import TruncatedModel, features, front, front_back
+from kdfast.models.front import TruncatedModel, features, front, front_back, full_name
 from kdfast.models.layers import layers, matching_layers
 from kdfast.models.study_networks import thin, wide
 
@@ -129,3 +131,17 @@ def test_the_command_that_lists_layers(kdfast):
     assert kdfast('layers', 'torchvision:resnet81').status == 2
     assert 'choose another --size' in kdfast('layers', 'torchvision:alexnet', '--size', 8).err
     assert json.loads(kdfast('layers', 'thin', '--json').out)['thin'][-1]['shape'] == [88, 4, 4]
+
+
+@pytest.mark.parametrize(
+    'name,layer,near',
+    [('start', 'stage2', ''), ('stages', 'stages3', 'stages'), ('body', 'zzz', ''), ('layer4', 'layer5', 'layer4')],
+)
+def test_a_missing_layer_says_what_to_do_and_suggests_similar_names_alone(name, layer, near):
+    "start.2 is not similar to stage2"
+    net = nn.Sequential(OrderedDict([(name, nn.Sequential(nn.Identity(), nn.Identity(), nn.Identity()))]))
+    with pytest.raises(KdfastError) as e:
+        full_name(net, layer)
+    hint = re.search('did you mean (.*)[?] kdfast', e.value.message)
+    assert (hint[1].split(', ')[0] if hint else '') == near
+    assert e.value.message.endswith(' kdfast layers NETWORK lists its layers')

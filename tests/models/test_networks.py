@@ -250,7 +250,10 @@ def test_a_wrong_network_leaves_no_folder(kdfast, images, mine, tmp_path):
 
 def test_a_default_pair_of_layers_that_is_not_in_the_network_names_the_option(kdfast, images, mine, tmp_path):
     done = kdfast('run', 'exp2', '--student', mine, '--data', images, '--runs', tmp_path / 'runs')
-    said = 'the pair stage2:stage2 (teacher:student) is set by --hint or --layers'
+    said = (
+        'has no layer stage2; kdfast layers NETWORK lists its layers; the pair stage2:stage2 (teacher:student) is set '
+        'by --hint or --layers, and kdfast layers STUDENT --teacher TEACHER lists pairs that fit'
+    )
     assert done.status == 2 and 'has no layer stage2' in done.err and said in done.err, done.err
     assert not (tmp_path / 'runs').exists()
 
