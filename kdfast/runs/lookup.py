@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from kdfast.core.errors import KdfastError, listed
-from kdfast.runs.find import arguments_today, recipe_of_run
+from kdfast.runs.find import arguments_today, recipe_of_run, recipe_today
 from kdfast.runs.options import OF_ONE_RUN, SETTINGS
 from kdfast.runs.recipes import STUDY, Recipe, find_recipe
 from kdfast.runs.run_dir import RunDir
@@ -83,14 +83,14 @@ def next_recipe(
     finished = [f for f in folders if f.finished and f.seed == folder.seed]
     ran = folder.run['recipe']
     shared = {name: value for name, value in arguments_today(folder).items() if name in SHARED | {'unlabeled'}}
+    shared = trained_teacher(folder, finished, shared) | shared
+    shared = {o.name: o.default for o in recipe_today(folder).options if o.name in SHARED} | shared
     if ran in UPSTREAM_RECIPES:
         shared.pop('epochs', None)
-    shared = trained_teacher(folder, finished, shared) | shared
     names = [FOLLOWING[ran]] if ran in FOLLOWING else [name for name in STUDY if name not in UPSTREAM_RECIPES]
     for name in names:
         recipe = find_recipe(name)
-        known = {option.name for option in (*recipe.options, *recipe.settings)}
-        arguments = {argument: value for argument, value in shared.items() if argument in known}
+        arguments = recipe.changed(shared)  # another recipe may have other defaults, such as a network of the user's
         if name != ran and not with_arguments(finished, recipe, arguments):
             return name, arguments
     return None

@@ -17,7 +17,7 @@ from kdfast.report.differences import difference_remarks
 from kdfast.report.matrix import answer_sentences
 from kdfast.report.tables import run_remarks
 from kdfast.runs.find import changed_arguments, find_runs, resolve_run_name
-from kdfast.runs.lookup import arguments_text, next_recipe, runs_by_seed, settings
+from kdfast.runs.lookup import all_arguments, arguments_text, next_recipe, runs_by_seed, settings
 from kdfast.runs.recipes import find_recipe
 
 
@@ -228,6 +228,34 @@ def test_what_comes_next_is_run_like_what_was_run(tmp_path, ran, others, expecte
         make(tmp_path, 'exp1', 0, status='failed')
     found = next_recipe(folder, find_runs(tmp_path))
     assert (found and json.loads(json.dumps(found).replace(str(tmp_path), 'RUNS'))) == (expected and list(expected))
+
+
+OWN = '"Mine."\n\ndef main(run, epochs: int = {}, student: str = "{}", teacher: str = "{}"):\n    run.build(student)\n'
+
+
+@pytest.mark.parametrize(
+    'defaults,given,expected',
+    [
+        ((6, 'thin', 'wide'), {}, {}),
+        ((6, 'nets.py:tiny', 'wide'), {}, dict(student='nets.py:tiny')),
+        ((6, 'nets.py:tiny', 'wide'), dict(student='matched'), dict(student='matched')),
+        ((6, 'nets.py:tiny', 'nets.py:large'), dict(student='thin'), dict(teacher='nets.py:large')),
+        ((3, 'nets.py:tiny', 'nets.py:large'), {}, dict(epochs=3, student='nets.py:tiny', teacher='nets.py:large')),
+    ],
+)
+def test_what_comes_next_has_the_networks_of_a_recipe_of_the_user(tmp_path, defaults, given, expected):
+    "Whether they were given or are its defaults; baseline has no teacher"
+    folder = make(tmp_path, 'mine', 0)
+    (folder / 'recipe.py').write_text(OWN.format(*defaults))
+    names = dict(zip(('epochs', 'student', 'teacher'), defaults))
+    folder.set_status('finished', recipe='mine', arguments=names | given)
+    of_baseline = {name: value for name, value in expected.items() if name != 'teacher'}
+    assert next_recipe(folder, find_runs(tmp_path)) == ('baseline', of_baseline)
+    words = ','.join(['baseline', *(f'{name}={value}' for name, value in of_baseline.items())])
+    make(tmp_path, words.replace('nets.py:', 'nets.py_'), 0).set_status(
+        'finished', arguments=all_arguments(find_recipe('baseline'), of_baseline)
+    )
+    assert next_recipe(folder, find_runs(tmp_path)) == ('kd', expected)
 
 
 @pytest.mark.parametrize(
