@@ -127,6 +127,22 @@ def wrap_name(
     return Text('\n'.join(lines)[:-1])
 
 
+def short_names(
+    names: Sequence[str],  # Of runs: their recipes, followed by the arguments that are not at their defaults
+) -> dict[str, str]:
+    "Return names without the arguments that all runs of a recipe share; no two are equal."
+    by_recipe: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        by_recipe.setdefault(name.split(',')[0], []).append(name)
+    found = {}
+    for of_recipe in by_recipe.values():
+        arguments = [name.split(',') for name in of_recipe]
+        shared = set.intersection(*map(set, arguments))
+        for name, (recipe, *own) in zip(of_recipe, arguments):
+            found[name] = ','.join([recipe, *(argument for argument in own if argument not in shared)])
+    return found
+
+
 def ranges(
     numbers: Sequence[int],  # At least one, ascending
 ) -> str:

@@ -6,11 +6,13 @@ from rich.text import Text
 
 from kdfast.analysis.metrics import ACCURACY, METRICS
 from kdfast.core.errors import listed
-from kdfast.core.format import confidence_text, interval_text, signed_points, wrap_name
+from kdfast.core.format import confidence_text, interval_text, short_names, signed_points, wrap_name
 from kdfast.core.tables import Table
 from kdfast.stats.intervals import CONFIDENCE
 
 STYLES = dict(better='bold green', worse='bold red', alike='bold cyan', undecided='yellow')  # of verdicts
+
+FEW = 5  # recipes of a verdict that a headline names
 
 
 def difference_table(
@@ -79,9 +81,12 @@ def seeds_note(
 
 def verdict_texts(
     rows: Sequence[dict],  # From `differences_from`
+    short: bool = False,  # Whether to shorten the names, and to name a few recipes of each verdict only
 ) -> list[Text]:
     "Return the main result, a sentence per verdict: which recipes are better, worse, alike, undecided."
-    against = rows[0]['against']
+    names = [rows[0]['against'], *(row['recipe'] for row in rows)]
+    shown = short_names(names) if short else dict(zip(names, names))
+    against = shown[names[0]]
     labels = dict(
         better=f'Better than {against}',
         worse=f'Worse than {against}',
@@ -90,9 +95,13 @@ def verdict_texts(
     )
     sentences = []
     for verdict, label in labels.items():
-        found = [f'{r["recipe"]} ({signed_points(r["difference"])} points)' for r in rows if r['verdict'] == verdict]
+        found = [
+            f'{shown[r["recipe"]]} ({signed_points(r["difference"])} points)' for r in rows if r['verdict'] == verdict
+        ]
         if found:
-            sentences.append(Text.assemble((label, STYLES[verdict]), f': {", ".join(found)}.'))
+            left = len(found) - FEW if short and len(found) > FEW else 0
+            text = ', '.join(found[: len(found) - left]) + (f' and {left} more' if left else '')
+            sentences.append(Text.assemble((label, STYLES[verdict]), f': {text}.'))
     return sentences
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -208,11 +209,11 @@ def baseline_sections(
     margin,  # Smallest difference that matters, as a fraction; default: as declared
     metric,  # What verdicts judge
 ):
-    "Differences from the baseline; from each of several, if none of them has the default arguments."
+    "Differences from the baseline; from each if none has the default arguments, most seeds first."
     default = resolve_run_name(folders, 'baseline')
     every = dict.fromkeys(f.recipe for f in folders if f.finished and f.run.get('recipe') == 'baseline')
     sections = [baseline_section(folders, name, margin, metric) for name in ([default] if default else every)]
-    return [section for section in sections if section]
+    return sorted(filter(None, sections), key=lambda section: section['size'], reverse=True)
 
 
 def baseline_section(
@@ -230,7 +231,9 @@ def baseline_section(
     return dict(
         baseline=baseline,
         plot=forest_plot(drawn, f'against {baseline}') if drawn else '',
-        sentences=[text.plain for text in verdict_texts(rows)] or left_out[:1],
+        size=(max((row['n'] for _, row in drawn if row['of'] == 'seeds'), default=0), len(drawn)),
+        sentences=[text.plain for text in verdict_texts(rows, short=True)] or left_out[:1],
+        counts=', '.join(f'{n} {verdict}' for verdict, n in Counter(row['verdict'] for _, row in drawn).items()),
         metric=METRICS[rows[0]['metric']].label,
         margins=margins_text([row for _, row in drawn]) if drawn else '',
         remarks=difference_remarks(rows),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kdfast.core.format import duration, size_text, thousands
+from kdfast.core.format import duration, short_names, size_text, thousands
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,9 @@ def test_long_times_have_a_unit_of_their_size(seconds, text):
 )
 def test_units_of_sizes_are_decimal(n_bytes, digits, text):
     assert size_text(n_bytes, digits) == text
+
+
+def test_short_names_leave_out_what_the_runs_of_a_recipe_share():
+    names = ['kd', 'at,T=4,epochs=1', 'at,T=2,epochs=1', 'at,T=2,epochs=1,wd=0.1', 'baseline,epochs=1']
+    assert list(short_names(names).values()) == ['kd', 'at,T=4', 'at,T=2', 'at,T=2,wd=0.1', 'baseline']
+    assert list(short_names(names[:1] * 2)) == names[:1]

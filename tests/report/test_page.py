@@ -10,7 +10,8 @@ import pytest
 from conftest import beside, make, seal
 
 from kdfast.core.atomic import write_csv
-from kdfast.report.page import page_style
+from kdfast.report.page import page_style, render_page
+from kdfast.runs.find import find_runs
 from kdfast.runs.run_dir import RunDir
 
 CLASSIFY = ('teacher', 'baseline', 'kd', 'exp1', 'exp2')
@@ -195,3 +196,23 @@ def test_a_browser_shows_it_without_a_complaint_or_a_request(page, study, tmp_pa
         assert f'{100 * RunDir(study / recipe / "0").result["valid_accuracy"]:.2f} %' in done.stdout
     assert done.stdout.count('class="uplot') == done.stdout.count('<script type="application/json"') > 5
     assert 'aria-pressed' in done.stdout
+
+
+@pytest.mark.parametrize('n', [1, 2, 6])
+def test_the_headline_is_that_of_one_baseline_and_short(tmp_path, monkeypatch, n):
+    "The one with the most seeds; the others are in closed sections, and all recipes in the tables"
+    monkeypatch.setattr('kdfast.report.page.analysis_sections', lambda _: [])  # the runs have no curves
+    names = [f'baseline,epochs=9,student=nets.py_number{i}' for i in range(n)]
+    others = [f'at,epochs=9,student=nets.py_tiny,layers=end_end{i}' for i in range(9)]
+    for name in [*names, *others]:
+        for seed in range(3 if name in (names[-1], *others) else 2):
+            how = dict(right=[1] * (60 + seed) + [0] * (40 - seed), valid_accuracy=0.6)
+            make(tmp_path, name, seed, **how)
+    page = render_page(find_runs(tmp_path), tmp_path)
+    headline = re.findall('<p class="answer">(.*?)</p>', page)
+    assert sum(map(len, headline)) < 500 and 'epochs=9' not in ''.join(headline)
+    assert ''.join(headline).count('points)') == 5 and f' and {n - 1 + 9 - 5} more.' in ''.join(headline)
+    assert page.index(f'Against the baseline: {names[-1]}</h2>') < page.index('Key figures</h2>')
+    assert page.count('<details><summary>Against the baseline: ') == n - 1
+    assert ('no other baseline has more seeds' in page) == (n > 1)
+    assert all(page.count(name.replace(',', ',<wbr>')) >= n - (name in names) for name in [*names, *others])
