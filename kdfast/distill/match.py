@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from kdfast.core import distributed
 from kdfast.core.errors import KdfastError
-from kdfast.core.format import shape_text
 from kdfast.core.ranges import LARGEST_WEIGHT, check_number
 from kdfast.distill.fit import FitCallback
 from kdfast.distill.loss_inputs import extra_inputs, knows_indices, sample_indices, without_partial
@@ -52,8 +51,9 @@ class Match(FitCallback):
     nothing, and a loss with `index` is not evaluated.
 
     Raises ValueError for wrong options, and KdfastError, before the first step, if a layer does not exist, is not
-    computed once per batch, or gives neither a map nor a vector; if a loss of class logits meets other outputs; if a
-    loss that needs `y` or `index` meets MixUp or CutMix; and if a loss that is a module is used in several processes.
+    computed once per batch, or gives neither a map nor a vector; if a loss of class logits meets other outputs, of the
+    networks or of layers; if a loss that needs `y` or `index` meets MixUp or CutMix; and if a loss that is a module is
+    used in several processes.
     """
 
     order = 3  # after Distill (2), to whose loss it adds; before GradientAccumulation (6) and MixedPrecision (10)
@@ -230,9 +230,6 @@ class Match(FitCallback):
         pred = logits_of(self.pred, self.which)
         if self.target is None:
             self.target = check_same_shape(pred, *self.inference_teacher(self.xb))
-        if self.compares_classes and (pred.dim() != 2 or pred.shape[1] < 2):
-            found = shape_text(pred.shape)
-            raise KdfastError(f'{name_of(self.loss_fn)} compares logits (images, classes), found {found}: use Distill')
         if self.compares_classes and self.training and self.epoch == self.iter == 0:
             Task(CLASS).check_logits(pred, self.target)
         return [pred], [self.target]

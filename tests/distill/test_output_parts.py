@@ -113,5 +113,8 @@ def test_losses_of_class_logits_are_refused_for_other_outputs(loss):
     own = learner(Pixels(), loss=lambda pred, y: F.cross_entropy(pred.mean((2, 3)), y))
     with pytest.raises(KdfastError, match=f'{name} compares logits .images, classes., found 8×3×8×8'):
         own.fit(1, cbs=[Match(Pixels(), loss), Count()])
+    for layers in ('net:net', 'net:net,net:net'):
+        with pytest.raises(KdfastError, match=f'{name} compares logits .images, classes., found 8×3×8×8'):
+            own.fit(1, cbs=[Match(Pixels(), loss, 1.0, layers), Count()])
     assert not steps
     learner(loss=lambda pred, y: F.cross_entropy(pred, y)).fit(1, cbs=Match(net(), loss))

@@ -1,5 +1,7 @@
 """Losses of logits. The student's logits are the first argument, the teacher's the second."""
 
+from functools import wraps
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -7,16 +9,23 @@ from torch import Tensor
 from kdfast.core.ranges import check_loss_numbers
 from kdfast.distill.losses.features import normalize_rows
 from kdfast.distill.losses.precision import EPS, in_float32
+from kdfast.distill.losses.shapes import check_classes
 
 __all__ = ['dist_loss', 'dkd_loss', 'kd_loss', 'ls_kd_loss', 'standardize']
 
 
 def compares_classes(
     loss,  # Function of two tensors of logits
-):  # The same function
-    "Mark a loss of logits (images, classes): Match raises KdfastError for other outputs."
-    loss.compares_classes = True
-    return loss
+):  # A function with the same arguments
+    "Let a loss of logits (images, classes) raise KdfastError for other shapes, and mark it for Match."
+
+    @wraps(loss)
+    def checked(student, teacher, *args, **kwargs):
+        check_classes(loss.__name__, student, teacher)
+        return loss(student, teacher, *args, **kwargs)
+
+    checked.compares_classes = True
+    return checked
 
 
 @compares_classes
@@ -30,6 +39,15 @@ def kd_loss(
     Hinton et al. 2015, section 2.1 (https://arxiv.org/abs/1503.02531). The factor T² keeps the gradient about as
     large as that of the hard loss at any temperature.
     """
+    return softened_divergence(student, teacher, T)
+
+
+def softened_divergence(
+    student: Tensor,  # Logits of the student, (batch, classes), also of one class
+    teacher: Tensor,  # Logits of the teacher, likewise
+    T: float,  # Temperature of both softmaxes
+) -> Tensor:  # Scalar: mean over the batch
+    "Compute T² · KL of the softmaxes."
     check_loss_numbers(T)
     log_q = F.log_softmax(student.float() / T, dim=-1)
     log_p = F.log_softmax(teacher.float() / T, dim=-1)
@@ -57,8 +75,8 @@ def dkd_loss(
     the first epochs; the recipe does not.
     """
     check_loss_numbers(T, alpha=alpha, beta=beta)
-    tckd = T**2 * kd_loss(target_or_not(student / T, y), target_or_not(teacher / T, y), T=1.0)
-    nckd = kd_loss(non_target_logits(student, y), non_target_logits(teacher, y), T)
+    tckd = T**2 * softened_divergence(target_or_not(student / T, y), target_or_not(teacher / T, y), T=1.0)
+    nckd = softened_divergence(non_target_logits(student, y), non_target_logits(teacher, y), T)
     return alpha * tckd + beta * nckd
 
 
@@ -134,4 +152,4 @@ def ls_kd_loss(
     Sun et al. 2024, algorithm 1 (https://arxiv.org/abs/2403.01427), with the factor T² of `kd_loss`; torchdistill
     applies T² only when it adds the hard loss.
     """
-    return kd_loss(standardize(student), standardize(teacher), T)
+    return softened_divergence(standardize(student), standardize(teacher), T)
