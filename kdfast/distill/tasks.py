@@ -14,6 +14,7 @@ from kdfast.core.errors import KdfastError
 from kdfast.core.format import shape_text
 from kdfast.core.ranges import check_loss_numbers
 from kdfast.distill.losses.logits import kd_loss
+from kdfast.distill.losses.shapes import check_equal
 from kdfast.models.probabilities import reject_probabilities
 
 LIBRARIES = 'torch', 'torchvision', 'fastai', 'timm'
@@ -50,6 +51,7 @@ class Task:
     ) -> Tensor:  # Scalar
         "Compute the loss between student and teacher. Raises KdfastError for outputs of one class."
         if self.kind == NUMBERS:
+            check_equal('the squared error', student, teacher)
             return F.mse_loss(student.float(), teacher.float())
         if self.kind == LABELS:
             return label_kd_loss(student, teacher, T)
@@ -89,6 +91,7 @@ def label_kd_loss(
     The divergence is KL(Bernoulli(σ(teacher/T)) ‖ Bernoulli(σ(student/T))).
     """
     check_loss_numbers(T)
+    check_equal('label_kd_loss', student, teacher)
     student = student.float() / T
     teacher = teacher.float() / T
     p = teacher.sigmoid()

@@ -3,11 +3,14 @@
 import pytest
 import torch
 from loss_tensors import ALL, GUIDED, HINT, OF_EQUAL_SHAPES, OF_LOGITS, OF_MAPS, H, S, Y, value_and_gradient
-from torch import tensor
+from torch import nn, tensor
 
 from kdfast.core.errors import KdfastError
-from kdfast.distill.losses.features import at_loss, pkt_loss, rkd_loss, sp_loss
+from kdfast.distill.losses.features import at_loss, feature_loss, hcl_loss, hint_loss, pkt_loss, rkd_loss, sp_loss
 from kdfast.distill.losses.logits import dist_loss, dkd_loss, kd_loss, ls_kd_loss, standardize
+from kdfast.distill.losses.regressed import Regressed
+from kdfast.distill.losses.vid import VID
+from kdfast.distill.tasks import NUMBERS, Task, label_kd_loss
 
 # What the methods promise
 
@@ -136,3 +139,35 @@ def test_equal_logits_of_all_classes_standardize_to_0_and_so_does_their_gradient
 def test_attention_without_positions_is_refused():
     with pytest.raises(KdfastError, match=r'\(6, 10\) of the student and \(6, 4, 5, 5\) of the teacher'):
         at_loss(S, HINT)
+
+
+# Shapes
+
+
+def smaller(x, dim):
+    return x.narrow(dim, 0, 1)
+
+
+@pytest.mark.parametrize(
+    'loss,teacher',
+    [(loss, H) for loss in (*OF_LOGITS[:1], *OF_LOGITS[2:], lambda s, t: dkd_loss(s, t, Y[: len(s)]), label_kd_loss)]
+    + [(loss, HINT) for loss in (hint_loss, hcl_loss, feature_loss, Regressed(nn.Identity()))]
+    + [(Task(NUMBERS).soft_loss, H)],
+)
+@pytest.mark.parametrize('who', ['student', 'teacher'])
+def test_unequal_shapes_are_refused_not_broadcast(loss, teacher, who):
+    "PyTorch would repeat one channel, one position or one image"
+    args = (1.0,) if getattr(loss, '__name__', '') == 'soft_loss' else ()
+    for dim in range(teacher.dim()):
+        other = smaller(teacher, dim)
+        pair = (other, teacher) if who == 'student' else (teacher, other)
+        shapes = ['×'.join(map(str, x.shape)) for x in pair]
+        with pytest.raises(KdfastError, match=f'found {shapes[0]} of the student and {shapes[1]} of the teacher'):
+            loss(*pair, *args)
+
+
+@pytest.mark.parametrize('loss', [*OF_MAPS, VID(3, 4)])
+@pytest.mark.parametrize('guided,hint', [(1, 6), (6, 1)])
+def test_features_of_other_images_are_refused_not_broadcast(loss, guided, hint):
+    with pytest.raises(KdfastError, match='of the same images, found [16]×3×5×5 of the student and [16]×4×5×5 of the'):
+        loss(GUIDED[:guided], HINT[:hint])

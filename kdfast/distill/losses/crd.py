@@ -13,6 +13,7 @@ from kdfast.core.ranges import check_loss_numbers, check_number
 from kdfast.data.random_streams import MEMORY, NEGATIVES, generator
 from kdfast.distill.losses.features import normalize_rows
 from kdfast.distill.losses.precision import in_float32
+from kdfast.distill.losses.shapes import check_images
 
 __all__ = ['CRD']
 
@@ -86,6 +87,7 @@ class CRD(nn.Module):
         index: Tensor,  # Indices of the training images, each at most once, (batch,)
         y: Tensor | None = None,  # Classes of the images, (batch,); not needed with labels
     ) -> Tensor:  # Scalar: mean over the batch, sum over the negatives and both sides
+        check_images('CRD', guided, hint)
         for x, embed in ((guided, self.embed_guided), (hint, self.embed_hint)):
             if x[0].numel() == embed.in_features:
                 continue

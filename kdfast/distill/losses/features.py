@@ -7,6 +7,7 @@ from torch import Tensor
 from kdfast.core.errors import KdfastError
 from kdfast.core.ranges import check_loss_numbers
 from kdfast.distill.losses.precision import EPS, in_float32
+from kdfast.distill.losses.shapes import check_equal, check_images
 
 __all__ = ['at_loss', 'feature_loss', 'hint_loss', 'pkt_loss', 'rkd_loss', 'sp_loss']
 
@@ -20,6 +21,7 @@ def hint_loss(
     Romero et al. 2015, equation 3 (https://arxiv.org/abs/1412.6550). The paper sums over the elements of an image;
     the mean allows one learning rate for all widths and image sizes.
     """
+    check_equal('hint_loss', guided, hint)
     return 0.5 * F.mse_loss(guided.float(), hint.float())
 
 
@@ -31,6 +33,7 @@ def feature_loss(
 
     Wei et al. 2022, section 3 (https://arxiv.org/abs/2205.14141), who whiten the teacher's features likewise.
     """
+    check_equal('feature_loss', projected, teacher)
     return F.smooth_l1_loss(projected.float(), teacher.float(), beta=2.0)
 
 
@@ -47,6 +50,7 @@ def at_loss(
 
     Raises KdfastError for features without positions.
     """
+    check_images('at_loss', guided, hint)
     guided, hint = pool_to_smaller(guided, hint)
     return F.mse_loss(attention_map(guided), attention_map(hint))
 
@@ -69,6 +73,7 @@ def sp_loss(
     Euclidean length 1. Tung & Mori 2019, section 3 (https://arxiv.org/abs/1907.09682), as in RepDistiller and
     mdistiller. torchdistill divides a row by the sum of its absolute values, which is a different loss.
     """
+    check_images('sp_loss', guided, hint)
     return F.mse_loss(similarity(guided), similarity(hint))
 
 
@@ -93,6 +98,7 @@ def rkd_loss(
     batch. The paper sums over pairs and triples of different images. The authors' code, torchdistill, mdistiller and
     this function take means over all batch² pairs and batch³ triples, which include terms that are always 0.
     """
+    check_images('rkd_loss', guided, hint)
     guided, hint = guided.flatten(1), hint.flatten(1)
     check_loss_numbers(distance=distance, angle=angle)
     distance_loss = F.smooth_l1_loss(distances(guided), distances(hint))
@@ -128,6 +134,7 @@ def pkt_loss(
     & Tefas 2018, section 3 (https://arxiv.org/abs/1803.10837). The paper excludes pairs of an image with itself and
     sums; the authors' code, torchdistill, mdistiller and this function include them and take the mean.
     """
+    check_images('pkt_loss', guided, hint)
     q = neighbor_probabilities(guided)
     p = neighbor_probabilities(hint)
     return (p * ((p + EPS) / (q + EPS)).log()).mean()
@@ -153,6 +160,7 @@ def hcl_loss(
     levels that are not smaller than the features are omitted. Chen et al. 2021, section 3
     (https://arxiv.org/abs/2104.09044), with the weights of the authors' code.
     """
+    check_equal('hcl_loss', guided, hint)
     sizes = [k for k in (4, 2, 1) if k < min(guided.shape[2:])]
     pooled = [(F.adaptive_avg_pool2d(guided, k), F.adaptive_avg_pool2d(hint, k)) for k in sizes]
     levels = [(guided, hint), *pooled]

@@ -22,6 +22,32 @@ def check_classes(
     )
 
 
+def check_equal(
+    loss: str,  # Name, for the error
+    student: Tensor,  # What the loss compares
+    teacher: Tensor,  # What the loss compares
+):
+    "Raise KdfastError unless both have the same shape."
+    if student.shape != teacher.shape:
+        raise KdfastError(
+            f'{loss} expects equal shapes, found {found(student, teacher)}: choose other layers, or map the '
+            "student's features to the teacher's shape (Regressed)"
+        )
+
+
+def check_images(
+    loss: str,  # Name, for the error
+    student: Tensor,  # (batch, …)
+    teacher: Tensor,  # (batch, …)
+):
+    "Raise KdfastError unless both have the same number of images."
+    if student.shape[:1] != teacher.shape[:1]:
+        raise KdfastError(
+            f'{loss} expects features of the same images, found {found(student, teacher)}: choose layers whose first '
+            'dimension is the batch'
+        )
+
+
 def found(
     student: Tensor,  # What a loss compares
     teacher: Tensor,  # What a loss compares

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from kdfast.distill.losses.features import pool_to_smaller
 from kdfast.distill.losses.precision import in_float32
 from kdfast.distill.losses.review import check_maps
+from kdfast.distill.losses.shapes import check_images
 
 __all__ = ['VID']
 
@@ -44,6 +45,7 @@ class VID(nn.Module):
         guided: Tensor,  # The student's features, (batch, channels, height, width) or (batch, channels)
         hint: Tensor,  # The teacher's features, likewise, with channels, height and width of its own
     ) -> Tensor:  # Scalar: mean over all elements; negative where the variance is small
+        check_images('VID', guided, hint)
         guided, hint = pool_to_smaller(check_maps(guided, self.mean[0].in_channels), check_maps(hint, len(self.alpha)))
         variance = (F.softplus(self.alpha) + LEAST_VARIANCE)[:, None, None]
         return 0.5 * ((hint - self.mean(guided)).square() / variance + variance.log()).mean()
