@@ -84,7 +84,7 @@ class Distill(FitCallback):
         pred = logits_of(self.pred, self.which)
         if self.target is None:
             self.target = check_same_shape(pred, *self.inference_teacher(self.xb))
-        if self.training and self.epoch == self.iter == 0:  # on a GPU it waits for the outputs
+        if self.training and self.train_iter == 0:  # of the fit; on a GPU it waits for the outputs
             self.task.check_logits(pred, self.target)
         hard = self.loss_so_far
         soft = self.task.soft_loss(pred, self.target, self.T)

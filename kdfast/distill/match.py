@@ -202,6 +202,9 @@ class Match(FitCallback):
         return self.training or not ('index' in self.extra_inputs or self.active_loss is None)
 
     def after_loss(self):
+        if self.compares_classes and self.training and self.train_iter == 0:
+            for s, t in zip(student, teacher):
+                Task(CLASS).check_logits(s, t)
         if not self.compares:
             return
         student, teacher = self.layer_outputs() if self.pairs else self.logits()
@@ -230,8 +233,6 @@ class Match(FitCallback):
         pred = logits_of(self.pred, self.which)
         if self.target is None:
             self.target = check_same_shape(pred, *self.inference_teacher(self.xb))
-        if self.compares_classes and self.training and self.epoch == self.iter == 0:
-            Task(CLASS).check_logits(pred, self.target)
         return [pred], [self.target]
 
     def compare(

@@ -15,7 +15,7 @@ from kdfast.core.format import shape_text
 from kdfast.core.ranges import check_loss_numbers
 from kdfast.distill.losses.logits import kd_loss
 from kdfast.distill.losses.shapes import check_equal
-from kdfast.models.probabilities import reject_probabilities
+from kdfast.models.probabilities import reject_label_probabilities, reject_probabilities
 
 LIBRARIES = 'torch', 'torchvision', 'fastai', 'timm'
 CLASS = 'class'
@@ -75,10 +75,12 @@ class Task:
         student: Tensor,  # Outputs
         teacher: Tensor,  # Outputs
     ):
-        "Raise KdfastError for probabilities of classes."
+        "Raise KdfastError for probabilities of classes; for those of labels only in the trained teacher."
         if self.kind == CLASS:
             reject_probabilities(student, 'the student', self.axis)
             reject_probabilities(teacher, 'the teacher', self.axis)
+        elif self.kind == LABELS:
+            reject_label_probabilities(teacher, 'the teacher')
 
 
 def label_kd_loss(

@@ -1,4 +1,4 @@
-"Recognize outputs of a softmax where logits are expected: a second softmax would flatten them without a word."
+"Recognize outputs of a softmax or sigmoid where logits are expected: a second one would flatten them."
 
 from torch import Tensor
 
@@ -29,4 +29,22 @@ def reject_probabilities(
         raise KdfastError(
             f'{name} returns probabilities (they sum to 1), expected logits: remove its last softmax, or let it return '
             'their logarithms'
+        )
+
+
+def reject_label_probabilities(
+    outputs: Tensor,  # Of a trained network, (batch, …)
+    name: str,  # Of the network, for the error
+):
+    """Raise KdfastError if outputs for several independent labels, or pixels, are probabilities.
+
+    As logits, numbers from 0 to 1 only would mean that every label is present, none of them for certain. One label per
+    image is too little to tell, and so are the logits of an untrained network, which may all be small.
+    """
+    x = outputs.detach()
+    if x.dim() < 2 or not x.numel() or x[0].numel() < 2:
+        return
+    if bool(((x >= 0) & (x <= 1)).all() and not ((x == 0) | (x == 1)).all()):
+        raise KdfastError(
+            f'{name} returns probabilities (all are from 0 to 1), expected logits of labels: remove its last sigmoid'
         )

@@ -207,13 +207,24 @@ def test_a_teacher_of_other_classes_is_refused_and_both_sides_are_named(data, ki
 @pytest.mark.parametrize('kind', [Distill, lambda teacher: Match(teacher, kd_loss)])
 def test_probabilities_are_refused_as_logits(data, kind):
     "A softmax of probabilities is nearly uniform, so that the student would learn nothing from the teacher"
-    with pytest.raises(KdfastError, match='the teacher returns probabilities'):
-        student(data).fit(1, cbs=kind(nn.Sequential(teacher(), nn.Softmax(1))))
+    for options in (dict(), dict(start_epoch=1)):
+        with pytest.raises(KdfastError, match='the teacher returns probabilities'):
+            student(data).fit(2, cbs=kind(nn.Sequential(teacher(), nn.Softmax(1))), **options)
     learn = student(data)
     learn.model = nn.Sequential(learn.model, nn.Softmax(1))
     with pytest.raises(KdfastError, match='the student returns probabilities'):
         learn.fit(1, cbs=kind(teacher()))
     student(data).fit(1, cbs=kind(nn.Sequential(teacher(), nn.LogSoftmax(1))))
+
+
+def test_probabilities_of_a_layer_are_refused_as_logits(data):
+    learn = student(data)
+    learn.model = nn.Sequential(nn.Sequential(learn.model), nn.Softmax(1), nn.Identity())
+    softmax = nn.Sequential(nn.Sequential(teacher()), nn.Softmax(1))
+    for layers, who in (('1:0', 'teacher'), ('0:1', 'student')):
+        with pytest.raises(KdfastError, match=f'the {who} returns probabilities'):
+            learn.fit(1, cbs=Match(softmax, kd_loss, layers=layers))
+    learn.fit(1, cbs=Match(softmax, kd_loss, layers='0:0'))
 
 
 @pytest.mark.parametrize(

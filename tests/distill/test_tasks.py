@@ -174,3 +174,22 @@ def test_probabilities_are_told_from_logits(outputs, expected):
     assert are_probabilities(torch.tensor(outputs)) is expected
     pixels = torch.tensor(outputs)[:, :, None, None].expand(-1, -1, 2, 2)
     assert are_probabilities(pixels) is expected and are_probabilities(pixels.movedim(1, -1), -1) is expected
+
+
+@pytest.mark.parametrize('labels', [(3,), (2, 4, 4), (1, 4, 4)])
+@pytest.mark.parametrize('squash', [torch.sigmoid, lambda x: x.softmax(1), lambda x: x.sigmoid().half()])
+def test_probabilities_of_several_labels_are_told_from_logits(labels, squash):
+    logits = torch.randn(8, *labels, generator=torch.Generator().manual_seed(0))
+    if (probabilities := squash(logits)).unique().numel() > 1:
+        with pytest.raises(KdfastError, match='the teacher returns probabilities .* sigmoid'):
+            Task(LABELS).check_logits(logits, probabilities)
+    for right in (logits, logits.sigmoid().round(), logits.log_softmax(1), logits.sigmoid()[:, :1].flatten(1)[:, :1]):
+        Task(LABELS).check_logits(logits.sigmoid(), right)
+
+
+def test_a_teacher_of_labels_that_ends_in_a_sigmoid_is_refused():
+    loss = BCEWithLogitsLossFlat()
+    learn = learner(net(), loss=lambda pred, y: loss(pred, F.one_hot(y, 3).float()))
+    with pytest.raises(KdfastError, match='the teacher returns probabilities .* sigmoid'):
+        learn.fit(2, cbs=Distill(nn.Sequential(net(), nn.Sigmoid()), task=loss), start_epoch=1)
+    learn.fit(1, cbs=Distill(net(), task=loss))
