@@ -9,7 +9,7 @@ from torch import nn
 
 from kdfast.core.ranges import LARGEST_T, SMALLEST_T, check_number
 from kdfast.distill.fit import FitCallback
-from kdfast.distill.tasks import Which, check_same_shape, logits_of, task_of, teacher_choice
+from kdfast.distill.tasks import Which, check_mean, check_same_shape, logits_of, task_of, teacher_choice
 from kdfast.distill.teacher import Teacher
 from kdfast.models.inference import as_module
 
@@ -32,8 +32,8 @@ class Distill(FitCallback):
     teacher's logits of the batch, which another callback may set before.
 
     Raises TypeError if the teacher is not a network, ValueError if T or alpha is out of range, and KdfastError,
-    before the first step, if the Learner's loss is unknown or the two networks do not return logits of the same
-    classes; probabilities are no logits.
+    before the first step, if the Learner's loss is unknown or a sum over the batch, or if the two networks do not
+    return logits of the same classes; probabilities are no logits.
     """
 
     order = 2  # after MixUp (0), which changes the batch; before GradientAccumulation (6) and MixedPrecision (10)
@@ -59,6 +59,8 @@ class Distill(FitCallback):
 
     def before_fit(self):
         self.task = task_of(self.loss_func if self.like is None else self.like)
+        if 0 < self.alpha < 1:
+            check_mean(self.loss_func)
         choose = partial(logits_of, which=teacher_choice(self.learn.cbs, self.which))
         self.inference_teacher = Teacher(self.teacher, self.model, choose=choose)
 

@@ -40,6 +40,25 @@ def knows_indices(
     return hasattr(dl, 'batch_idx') or isinstance(dl, DataLoader)
 
 
+def check_indices(
+    loss: Callable,  # With the parameter `index`
+    name: str,  # Of the loss, for the error
+    dl,  # The training DataLoader
+):
+    "Raise KdfastError if indices are not known, or if the loss was made for another number of images."
+    if not knows_indices(dl):
+        raise KdfastError(
+            f'{name} needs the indices of the images of a batch, which {type(dl).__name__} does not provide: '
+            'use a DataLoader of fastai'
+        )
+    expected, found = getattr(loss, 'training_images', None), getattr(dl, 'n', None)
+    if None not in (expected, found) and expected != found:
+        raise KdfastError(
+            f'{name} was created for {expected} training images, found {found}: give it the number (n) or the labels '
+            'of all training images'
+        )
+
+
 def sample_indices(
     dl,  # DataLoader of the epoch
     i: int,  # Number of the batch in the epoch

@@ -13,7 +13,7 @@ from kdfast.core import distributed
 from kdfast.core.errors import KdfastError
 from kdfast.core.ranges import LARGEST_WEIGHT, check_number
 from kdfast.distill.fit import FitCallback
-from kdfast.distill.loss_inputs import extra_inputs, knows_indices, sample_indices, without_partial
+from kdfast.distill.loss_inputs import check_indices, extra_inputs, sample_indices, without_partial
 from kdfast.distill.loss_module import evaluation_copy, trained_with_model
 from kdfast.distill.tasks import (
     CLASS,
@@ -115,11 +115,8 @@ class Match(FitCallback):
             raise KdfastError(
                 f'{name} needs the label or index of each image, and MixUp and CutMix mix images: remove one of them'
             )
-        if 'index' in self.extra_inputs and not knows_indices(self.dls.train):
-            raise KdfastError(
-                f'{name} needs the indices of the images of a batch, which {type(self.dls.train).__name__} does not '
-                'provide: use a DataLoader of fastai'
-            )
+        if 'index' in self.extra_inputs:
+            check_indices(self.loss_fn, name, self.dls.train)
         if self.loss_module and distributed.is_initialized():
             raise KdfastError(
                 f'{name} is trained with the student, which several processes do not support: use one process'
@@ -202,12 +199,12 @@ class Match(FitCallback):
         return self.training or not ('index' in self.extra_inputs or self.active_loss is None)
 
     def after_loss(self):
-        if self.compares_classes and self.training and self.train_iter == 0:
-            for s, t in zip(student, teacher):
-                Task(CLASS).check_logits(s, t)
         if not self.compares:
             return
         student, teacher = self.layer_outputs() if self.pairs else self.logits()
+        if self.compares_classes and self.training and self.train_iter == 0:
+            for s, t in zip(student, teacher):
+                Task(CLASS).check_logits(s, t)
         hard = self.loss_so_far
         with torch.autocast(hard.device.type, enabled=False):
             fit = self.compare([s.float() for s in student], [t.float() for t in teacher])

@@ -126,6 +126,22 @@ def known_task(
     return Task(kind, getattr(loss, 'axis', 1)) if kind else None
 
 
+def check_mean(
+    loss: Callable,  # Loss of a Learner
+):
+    "Raise KdfastError for a loss of a library that sums over the batch; a subclass may divide."
+    outer = loss
+    while loss is not None:
+        of_library = type(loss).__module__.partition('.')[0] in (*LIBRARIES, 'functools')
+        options = getattr(loss, 'keywords', getattr(loss, '__dict__', {}))  # of a partial, or a loss
+        if of_library and options.get('reduction') == 'sum':
+            raise KdfastError(
+                f'Distill blends means over the batch, and the loss {name_of(outer)} sums: '
+                "create it with reduction='mean'"
+            )
+        loss = inner_loss(loss)
+
+
 def inner_loss(
     loss: Callable,  # Any loss
 ) -> Callable | None:

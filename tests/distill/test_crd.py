@@ -1,14 +1,19 @@
 "CRD: values of torchdistill, its memory and its negatives."
 
+from operator import itemgetter
+
 import pytest
 import torch
+from fastai.vision.all import DataBlock, IndexSplitter
 from loss_modules import LABELS, N, close, crd, random, seeded
+from taught_learners import learner, net
 from torch import nn, tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchdistill.losses.mid_level import CRDLoss
 
 from kdfast.core.errors import KdfastError
 from kdfast.distill.losses.crd import CRD, hash_rows, similarities
+from kdfast.distill.match import Match
 
 # Contrastive representation distillation
 
@@ -171,3 +176,18 @@ def by_hand(place, key, step):
         return x ^ x >> 15
 
     return mix(mix(place) ^ mix(mix(step) ^ key))
+
+
+def test_labels_of_a_learners_data_and_the_number_of_images_are_those_of_the_fit():
+    "The labels of fastai's data blocks, as the documentation takes them"
+    images = [[x, int(y)] for x, y in zip(torch.rand(24, 3, 8, 8), torch.arange(24) % 3)]
+    block = DataBlock(get_x=itemgetter(0), get_y=itemgetter(1), splitter=IndexSplitter([0, 1, 2, 3]))
+    dls = block.dataloaders(images, bs=8, num_workers=0, device='cpu')
+    labels = [int(y) for y in dls.train_ds.tls[1]]
+    assert labels == [i % 3 for i in range(4, 24)]
+    learn = learner()
+    learn.dls = dls
+    learn.fit(1, 0.01, cbs=Match(net(), CRD(8, 8, dim=4, labels=labels, negatives=8), layers='7:7'))
+    for given in (dict(n=10), dict(n=24), dict(labels=labels + labels)):
+        with pytest.raises(KdfastError, match='CRD was created for .* training images, found 20'):
+            learn.fit(1, 0.01, cbs=Match(net(), CRD(8, 8, dim=4, negatives=8, **given), layers='7:7'))

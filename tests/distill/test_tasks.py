@@ -26,7 +26,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from kdfast.core.errors import KdfastError
 from kdfast.distill.distill import Distill
-from kdfast.distill.tasks import CLASS, LABELS, NUMBERS, Task, task_of
+from kdfast.distill.tasks import CLASS, LABELS, NUMBERS, Task, check_mean, task_of
 from kdfast.models.probabilities import are_probabilities
 
 
@@ -158,6 +158,31 @@ def test_one_output_of_classes_is_refused():
         learner(net(classes=1), loss=lambda pred, y: pred.mean()).fit(
             1, cbs=Distill(net(classes=1), task=nn.CrossEntropyLoss())
         )
+
+
+@pytest.mark.parametrize(
+    'loss',
+    [
+        nn.CrossEntropyLoss(reduction='sum'),
+        CrossEntropyLossFlat(reduction='sum'),
+        FocalLossFlat(reduction='sum'),
+        partial(F.cross_entropy, reduction='sum'),
+        partial(CrossEntropyLossFlat(reduction='sum')),
+        DiceLoss(),
+    ],
+)
+@pytest.mark.parametrize('mix', [[], [MixUp()]])
+def test_a_sum_over_the_batch_is_not_blended_with_a_mean(loss, mix):
+    with pytest.raises(KdfastError, match='blends means over the batch, and the loss .* sums'):
+        learner(loss=loss).fit(1, cbs=[Distill(net()), *mix])
+    if not isinstance(loss, DiceLoss):  # which needs pixels
+        for alpha in (0, 1):  # nothing is blended
+            learner(loss=loss).fit(1, 1e-4, cbs=Distill(net(), alpha=alpha))
+
+
+@pytest.mark.parametrize('loss', [DiceLoss(reduction='mean'), partial(F.cross_entropy, reduction='mean'), F.mse_loss])
+def test_means_are_blended(loss):
+    check_mean(loss)
 
 
 @pytest.mark.parametrize(

@@ -32,13 +32,16 @@ class CRD(nn.Module):
     Negatives follow from seed and step, so that a run can be repeated, and are the same on every device; in
     torchdistill and mdistiller the data set draws them.
 
-    Without `labels` the class of an image is learned when a batch contains it; until then it can be a negative of its
-    own class, and every step synchronizes with the GPU.
+    `labels` are `dls.train_ds.labels` for DataLoaders of kdfast, and `[int(y) for y in dls.train_ds.tls[1]]` for those
+    of fastai's blocks and factory methods, which reads no image.
+
+    Without them the class of an image is learned when a batch contains it; until then it can be a negative of its own
+    class, and every step synchronizes with the GPU.
 
     Each call is a training step: it changes the memory.
 
-    Raises ValueError without `n` and `labels`, and KdfastError if all images have one class or features have another
-    size than given here.
+    Raises ValueError without `n` and `labels`, and KdfastError if all images have one class, if features have another
+    size than given here, or if Match trains on another number of images.
     """
 
     def __init__(
@@ -50,7 +53,7 @@ class CRD(nn.Module):
         negatives: int = 16384,  # Negatives (images of other classes) per image
         T: float = 0.07,  # Temperature of the similarities
         seed: int = 0,  # Seed of the negatives and of the initial memory
-        labels: Sequence[int] | None = None,  # Class of every training image, such as dls.train_ds.labels
+        labels: Sequence[int] | None = None,  # Class of every training image
     ):
         super().__init__()
         check_loss_numbers(T)
@@ -65,7 +68,7 @@ class CRD(nn.Module):
         self.known = labels is not None
         check_one_class(labels)
         labels = torch.as_tensor(labels, dtype=torch.long) if self.known else torch.full((n,), -1)  # −1: not known yet
-        n = len(labels)
+        self.training_images = n = len(labels)  # Match compares it with the training set
         bound = (3 / dim) ** 0.5  # rows of uniform entries then have length 1 on average
         draws = generator(seed, stream=MEMORY)
         for name in ('guided_memory', 'hint_memory'):
