@@ -51,7 +51,7 @@ def check_indices(
             f'{name} needs the indices of the images of a batch, which {type(dl).__name__} does not provide: '
             'use a DataLoader of fastai'
         )
-    expected, found = getattr(loss, 'training_images', None), getattr(dl, 'n', None)
+    expected, found = getattr(without_partial(loss), 'training_images', None), getattr(dl, 'n', None)
     if None not in (expected, found) and expected != found:
         raise KdfastError(
             f'{name} was created for {expected} training images, found {found}: give it the number (n) or the labels '
