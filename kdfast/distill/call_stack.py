@@ -31,6 +31,17 @@ def is_method_of(
     return code.co_argcount > 0 and frame.f_locals.get(code.co_varnames[0]) is learn
 
 
+def learners_in_fit() -> Iterator[Learner]:  # Innermost first
+    "Yield the Learners whose `fit` is running."
+    frame = sys._getframe(1)
+    while frame:
+        code = frame.f_code
+        first = frame.f_locals.get(code.co_varnames[0]) if code.co_name == 'fit' and code.co_argcount else None
+        if isinstance(first, Learner):
+            yield first
+        frame = frame.f_back
+
+
 def innermost_method(
     learn: Learner,  # Any Learner
 ) -> str | None:

@@ -1,12 +1,13 @@
 """Stage one: train the student's front on the teacher's hint."""
 
 import warnings
+from collections.abc import Callable
 from functools import partial
 
 from fastai.basics import L, Learner, defaults, patch
+from fastai.callback.mixup import MixHandler
 from fastai.callback.progress import ProgressCallback
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from kdfast.core.errors import KdfastError, listed
 from kdfast.distill.fit import FitCallback
@@ -14,7 +15,7 @@ from kdfast.distill.losses.features import hint_loss
 from kdfast.distill.regressor import regressor
 from kdfast.distill.teacher import Teacher
 from kdfast.models.front import features, front, front_back
-from kdfast.models.inference import as_module, infer
+from kdfast.models.inference import as_module, infer, unwrapped
 
 
 class Hint(FitCallback):
@@ -42,6 +43,9 @@ class Hint(FitCallback):
 
     def before_train(self):
         self.inference_teacher.begin()
+        for cb in self.learn.cbs:
+            if isinstance(cb, MixHandler) and not cb.stack_y:  # it would mix labels, which the hint replaces
+                cb.stack_y, cb.old_lf = True, self.learn.loss_func
 
     def before_validate(self):
         if self.inference_teacher:
@@ -59,15 +63,13 @@ class Hint(FitCallback):
         self.parts = dict(total=self.loss.detach(), fit=self.loss.detach())
 
     def leave(self):
-        "Restore the teacher."
+        "Restore the teacher, and delete the gradients, also those of a fit that was interrupted."
         if self.inference_teacher:
             self.inference_teacher.leave()
+            self.model.zero_grad(set_to_none=True)  # an optimizer also updates frozen parameters that have one
         self.inference_teacher = None
 
     def after_fit(self):
-        "Delete the gradients: an optimizer also updates frozen parameters that have one."
-        if self.fitting:
-            self.model.zero_grad(set_to_none=True)
         self.leave()
 
 
@@ -104,10 +106,10 @@ def fit_hint(
     else:
         model = Guided(student_front, regressor(student_front, teacher_front, xb).to(self.dls.device))
     stage_one = learner_of_stage_one(self, model)
-    stage_one.fit_one_cycle(n_epoch, lr_max, cbs=[Hint(teacher_front), *cbs], **kwargs)
-    self.splitter = partial(front_back, layer=guided, xb=tree_map(lambda x: x[:2], xb))
-    self.train_bn = False
+    self.splitter = splitter_of(self.model, front_back(self.model, guided, xb)[0])
+    self.train_bn = False  # set before the fit: `freeze` freezes the front of an interrupted one, too
     self.opt = None
+    stage_one.fit_one_cycle(n_epoch, lr_max, cbs=[Hint(teacher_front), *cbs], **kwargs)
     return stage_one
 
 
@@ -129,6 +131,31 @@ def learner_of_stage_one(
         path=learn.path,
         model_dir=learn.model_dir,
     )
+
+
+def splitter_of(
+    net: nn.Module,  # The student
+    front_weights: list[nn.Parameter],  # Those of its front
+) -> Callable:  # Pickled by value by `Learner.export`: loading needs no kdfast
+    "Return a splitter, by the names of the weights, whose first group is the front."
+    inside = {id(p) for p in front_weights}
+    names = {name.replace('_orig_mod.', ''): id(p) in inside for name, p in unwrapped(net).named_parameters()}
+
+    def split(net):
+        "Return the weights of the front and the others; a wrapper adds its name to theirs."
+        groups, found = [[], []], set()
+        for name, p in net.named_parameters():
+            name = name.replace('_orig_mod.', '')
+            while name not in names and name.startswith('module.'):
+                name = name[len('module.') :]
+            found.add(name)
+            groups[0 if names.get(name) else 1].append(p)
+        lost = [name for name, in_front in names.items() if in_front and name not in found]
+        if lost:
+            raise ValueError(f'the model has no weight {lost[0]} that fit_hint trained: set learn.splitter')
+        return groups
+
+    return split
 
 
 def check_front_trains(

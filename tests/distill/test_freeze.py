@@ -6,16 +6,31 @@ from functools import partial
 import pytest
 import torch
 from conftest import equal
-from fastai.vision.all import CrossEntropyLossFlat, DataLoaders, Learner, ProgressCallback, noop
+from fastai.vision.all import (
+    SGD,
+    Adam,
+    Callback,
+    CrossEntropyLossFlat,
+    DataLoaders,
+    Learner,
+    OptimWrapper,
+    ProgressCallback,
+    noop,
+    ranger,
+)
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 import kdfast.distill.hint  # noqa: F401, adds Learner.fit_hint
 from kdfast.core.errors import KdfastError
 from kdfast.data.dataloaders import loaders
+from kdfast.distill.distill import Distill
 from kdfast.distill.freeze import FreezeNorm
+from kdfast.distill.losses.features import at_loss
+from kdfast.distill.match import Match
 from kdfast.models.front import front_back
 from kdfast.training.distributed_run import synchronize_norms
+from kdfast.training.optimizers.muon import Muon
 
 
 class OwnNorm(nn.Module):
@@ -253,3 +268,84 @@ def test_a_front_of_several_inputs_stays():
     learn.fit(1, 0.1, cbs=FreezeNorm('guided'))
     states = before, state(learn.model)
     assert equal(*parts(*states, ('stem', 'more', 'guided'))) and not equal(*parts(*states, 'norm'))
+
+
+# Gradients from before
+
+
+class At(Callback):
+    "Does something at an iteration"
+
+    order = 60
+
+    def __init__(self, i, act):
+        self.i, self.act = i, act
+
+    def after_batch(self):
+        if self.training and self.train_iter == self.i:
+            self.act(self.learn)
+
+
+def trained_before(learn):
+    learn.fit(1, 0.01)
+
+
+def interrupted_before(learn):
+    with pytest.raises(KeyboardInterrupt):
+        learn.fit(1, 0.01, cbs=Interrupted())
+
+
+class Interrupted(Callback):
+    def after_backward(self):
+        raise KeyboardInterrupt
+
+
+def plain_net(width=4):
+    layers = nn.Conv2d(3, width, 3, 2, 1), nn.ReLU(), nn.Conv2d(width, width, 3), nn.AdaptiveAvgPool2d(1)
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(width, 3))
+
+
+TEACHES = dict(
+    distill=lambda: Distill(plain_net(8)),
+    match=lambda: Match(plain_net(8), at_loss, 1.0, '2:2'),
+    norms=FreezeNorm,
+)
+OPTIMIZERS = dict(
+    sgd=partial(SGD, mom=0.9),
+    adam=Adam,
+    muon=Muon,
+    ranger=ranger,
+    torch_adamw=partial(OptimWrapper, opt=torch.optim.AdamW),
+    torch_sgd=partial(OptimWrapper, opt=partial(torch.optim.SGD, momentum=0.9)),
+)
+
+
+@pytest.mark.parametrize('opt_func', OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize('before', [trained_before, interrupted_before, None])
+@pytest.mark.parametrize('make', TEACHES.values(), ids=TEACHES)
+def test_frozen_weights_stay_whatever_trained_them_before(data, make, before, opt_func):
+    "In a fit before this one, one that was interrupted between gradient and step, or the epoch before in the same fit"
+    learn = Learner(
+        loaders(data),
+        plain_net(),
+        CrossEntropyLossFlat(),
+        opt_func=opt_func,
+        wd=0.1,
+        splitter=lambda net: [[*net[0].parameters()], [*net[2:].parameters()]],
+    )
+    learn.remove_cbs(ProgressCallback)
+    learn.logger = noop
+    begun = []
+
+    def freeze(learn):
+        learn.freeze()
+        begun.append(state(learn.model))
+
+    if before:
+        before(learn)
+        freeze(learn)
+        learn.fit(1, 0.01, cbs=make())
+    else:
+        learn.fit(2, 0.01, cbs=[make(), At(6, freeze)])
+    assert equal(*parts(*begun, state(learn.model), inside='0.')) and len(begun) == 1
+    assert not equal(*parts(*begun, state(learn.model), inside='2.'))

@@ -1,18 +1,55 @@
+import subprocess
+import sys
 import warnings
+from contextlib import nullcontext
+from copy import deepcopy
+from functools import partial
 
+import fastai.callback.mixup
 import pytest
 import torch
 from conftest import equal
-from fastai.vision.all import Callback, Learner, ProgressCallback, noop
+from fastai.vision.all import (
+    Adam,
+    Callback,
+    CancelFitException,
+    CutMix,
+    DataLoaders,
+    Datasets,
+    ItemGetter,
+    Learner,
+    OptimWrapper,
+    ProgressCallback,
+    noop,
+)
 from torch import nn
 
 from kdfast.data.dataloaders import loaders
 from kdfast.distill.distill import Distill
+from kdfast.distill.freeze import FreezeNorm
 from kdfast.distill.hint import Hint
 from kdfast.distill.losses.features import hint_loss
+from kdfast.distill.mixup import MixUp
 from kdfast.distill.regressor import regressor
 from kdfast.models.front import front, front_back
 from kdfast.models.study_networks import thin, wide
+
+
+def quiet(learn):
+    learn.remove_cbs(ProgressCallback)
+    learn.logger = noop
+    return learn
+
+
+def small(width):
+    return nn.Sequential(
+        nn.Conv2d(3, width, 3),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(width, 3),
+    )
 
 
 def copy(net):
@@ -119,3 +156,89 @@ def test_usual_callbacks_are_no_reason_for_a_warning(data):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         learn.fit_hint(1, wide(3), 'stage2', 'stage2')
+
+
+class Stops(Callback):
+    "Ends a fit after some gradients"
+
+    def __init__(self, error):
+        self.error = error
+
+    def after_backward(self):
+        if self.train_iter == 2:
+            raise self.error
+
+
+@pytest.mark.parametrize('error', [None, KeyboardInterrupt(), ValueError('no'), CancelFitException()])
+@pytest.mark.parametrize('opt_func', [Adam, partial(OptimWrapper, opt=torch.optim.AdamW)])
+def test_the_front_of_a_stage_one_that_was_interrupted_can_be_frozen(data, error, opt_func):
+    learn = quiet(Learner(loaders(data), thin(3), nn.CrossEntropyLoss(), opt_func=opt_func))
+    try:
+        learn.fit_hint(1, wide(3), 'stage2', 'stage2', lr_max=0.01, cbs=Stops(error) if error else None)
+    except (KeyboardInterrupt, ValueError):
+        pass
+    learn.freeze()
+    before = copy(learn.model)
+    learn.fit(1, 0.01, cbs=[Distill(wide(3)), FreezeNorm('stage2')])
+    moved = {name.partition('.')[0] for name, t in copy(learn.model).items() if not torch.equal(t, before[name])}
+    assert moved == {'stage3', 'head'}
+
+
+@pytest.mark.parametrize('stop', [False, True])
+def test_stage_one_by_hand_leaves_no_gradient(stage_one, stop):
+    learn, teacher, student, matrix = stage_one
+    with pytest.raises(KeyboardInterrupt) if stop else nullcontext():
+        learn.fit(1, 1e-2, cbs=[Hint(front(teacher)), *([Stops(KeyboardInterrupt())] if stop else [])])
+    assert all(p.grad is None for p in [*student.parameters(), *matrix.parameters()])
+
+
+def test_the_groups_of_fit_hint_are_those_of_any_wrapped_model_and_hold_no_images(data, tmp_path):
+    learn = quiet(Learner(loaders(data), thin(3), nn.CrossEntropyLoss(), path=tmp_path))
+    learn.fit_hint(1, wide(3), 'stage2', 'stage2')
+    expected = [[id(p) for p in group] for group in front_back(learn.model, 'stage2')]
+    inner = deepcopy(learn.model)
+    inner.stage1 = torch.compile(inner.stage1)
+    for net in (learn.model, torch.compile(learn.model), nn.DataParallel(learn.model)):
+        assert [[id(p) for p in group] for group in learn.splitter(net)] == expected
+    assert [len(group) for group in learn.splitter(inner)] == [len(group) for group in expected]
+    held = [cell.cell_contents for cell in learn.splitter.__closure__]
+    assert all(type(value) in (str, bool) for value in [*held[0], *held[0].values()]) and len(held) == 1
+    with pytest.raises(ValueError, match='no weight stem.0.weight that fit_hint trained'):
+        learn.splitter(learn.model.stage3)
+
+
+EXPORTED = '''
+import sys
+sys.modules['kdfast'] = None  # it cannot be imported
+from fastai.vision.all import *
+learn = load_learner(sys.argv[1])
+learn.create_opt()
+print(*map(len, learn.opt.param_lists))
+'''
+
+
+def test_an_exported_learner_is_loaded_without_kdfast_and_holds_no_images(tmp_path):
+    images = torch.rand(16, 3, 8, 8)
+    rows = Datasets(
+        [(x, i % 3) for i, x in enumerate(images)], [[ItemGetter(0)], [ItemGetter(1)]], splits=2 * [range(16)]
+    )
+    learn = Learner(rows.dataloaders(bs=8, num_workers=0), small(4), nn.CrossEntropyLoss(), path=tmp_path)
+    quiet(learn).fit_hint(1, small(8), '2', '2')
+    learn.fit(1, 0.01, cbs=Distill(small(8)))
+    learn.export('student.pkl')
+    content = (tmp_path / 'student.pkl').read_bytes()
+    assert not any(row.numpy().tobytes() in content for row in images[:, 0, 0])
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', EXPORTED, tmp_path / 'student.pkl'], capture_output=True
+    )
+    assert done.stdout.split() == [b'4', b'2'], done.stderr
+
+
+@pytest.mark.parametrize('mix', [MixUp, CutMix, fastai.callback.mixup.MixUp])
+@pytest.mark.parametrize('labels', [torch.arange(24) % 3, torch.rand(24), torch.rand(24, 3) > 0.5])
+def test_images_are_mixed_in_stage_one_whatever_their_labels_are(mix, labels):
+    rows = list(zip(torch.rand(24, 3, 8, 8), labels))
+    dls = DataLoaders.from_dsets(rows, rows, bs=8, num_workers=0, device='cpu')
+    learn, mixer = quiet(Learner(dls, small(4), nn.CrossEntropyLoss())), mix()
+    stage_one = learn.fit_hint(2, small(8), '2', '2', cbs=mixer)
+    assert len(stage_one.recorder.losses) == 6 and stage_one.loss_func is hint_loss

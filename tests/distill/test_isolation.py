@@ -8,8 +8,18 @@ import torch
 from conftest import equal
 from fastai.vision.all import (
     Callback,
+    Categorize,
+    ClassificationInterpretation,
+    CrossEntropyLossFlat,
+    Datasets,
+    Interpretation,
+    ItemGetter,
+    Learner,
     MixedPrecision,
     MSELossFlat,
+    ProgressCallback,
+    TfmdDL,
+    noop,
     set_seed,
 )
 from fit_events import ASK, At, Events, trained
@@ -132,3 +142,49 @@ def test_random_states_and_hidden_states_come_back():
     at = At('after_batch', ask)
     learn.fit(2, 1e-3, cbs=[events, at])
     assert at.done
+
+
+PREDICTS = dict(
+    get_preds=lambda learn: learn.get_preds(),
+    of_training=lambda learn: learn.get_preds(0),
+    in_order_of_training=lambda learn: learn.get_preds(dl=learn.dls.train),
+    predict=lambda learn: learn.predict(torch.zeros(3, 8, 8)),
+    show_results=lambda learn: learn.show_results(),
+    tta=lambda learn: learn.tta(n=1),
+    validate=lambda learn: learn.validate(),
+    interpretation=lambda learn: ClassificationInterpretation.from_learner(learn),
+    interpretation_of_training=lambda learn: Interpretation.from_learner(learn, 0),
+    most_confused=lambda learn: ClassificationInterpretation.from_learner(learn)[[0, 1]],
+    test_dl=lambda learn: learn.get_preds(dl=learn.dls.test_dl([torch.zeros(3, 8, 8)] * 4)),
+    export=lambda learn: learn.export(),
+)
+
+
+def with_datasets(make, path, ask=lambda learn: None, at='after_epoch'):
+    "Train with fastai's Datasets, and images that draw from Python's random generator, as its transforms do"
+    set_seed(0)
+    cb, images = make(net(8)), torch.rand(24, 3, 8, 8)
+    rows = [(x, i % 3) for i, x in enumerate(images)]
+    pipelines = [[ItemGetter(0), jittered], [ItemGetter(1), Categorize()]]
+    dls = Datasets(rows, pipelines, splits=(range(16), range(16, 24))).dataloaders(bs=8, num_workers=0, device='cpu')
+    learn = Learner(dls, net(), CrossEntropyLossFlat(), path=path)
+    learn.remove_cbs(ProgressCallback)
+    learn.logger = noop
+    set_seed(1)
+    asks = At(at, ask)
+    learn.fit(3, 1e-2, cbs=[cb, asks])
+    assert asks.done
+    return dict(learn.model.state_dict()), random.random(), learn.opt
+
+
+def jittered(x):
+    return x + random.random()
+
+
+@pytest.mark.parametrize('at', ['before_fit', 'after_batch', 'after_epoch'])
+@pytest.mark.parametrize('ask', PREDICTS.values(), ids=PREDICTS)
+def test_no_way_to_predict_draws_random_numbers_of_the_fit(ask, at, tmp_path, monkeypatch):
+    monkeypatch.setattr(TfmdDL, 'show_results', noop)
+    weights, drawn, _ = with_datasets(Distill, path=tmp_path)
+    same, also_drawn, _ = with_datasets(Distill, path=tmp_path, ask=ask, at=at)
+    assert equal(weights, same) and drawn == also_drawn
