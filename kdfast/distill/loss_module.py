@@ -33,7 +33,8 @@ def trained_with_model(
 
     Norm layers and biases are trained without weight decay, unless the Learner applies it to those of the model
     (`wd_bn_bias`). Weights of the model are left to the Learner; weights of a teacher, such as its classifier in the
-    loss of SimKD, are frozen. `lr_find` leaves the loss as it was, as it does the model.
+    loss of SimKD, are frozen. `lr_find` leaves the loss as it was, as it does the model. What is saved of the optimizer
+    meanwhile, and loaded, is of the model's weights alone.
     """
     opt = learn.opt
     known = {id(p) for p, *_ in opt.all_params()} | identities_of([learn.model])
@@ -49,7 +50,8 @@ def trained_with_model(
         for p in frozen:
             p.requires_grad_(False)
         try:
-            yield
+            with saved_without(opt, added):
+                yield
         finally:
             remove_parameters(opt, added)
             for p in frozen:
@@ -76,6 +78,56 @@ def identities_of(
     return {key for network in networks for p in network.parameters() for key in identities(p)}
 
 
+@contextmanager
+def saved_without(
+    opt,  # Optimizer of a Learner
+    added: list,  # Parameters that it has during the fit alone
+):
+    "Let an optimizer save and load the state of its own parameters: it has no others after the fit."
+
+    def own(method):
+        def call(*args, **kwargs):
+            with set_aside(opt, added):
+                return method(*args, **kwargs)
+
+        return call
+
+    methods = {name: own(getattr(opt, name)) for name in ('state_dict', 'load_state_dict')}
+    vars(opt).update(methods)
+    try:
+        yield
+    finally:
+        for name in methods:
+            del vars(opt)[name]
+
+
+@contextmanager
+def set_aside(
+    opt,  # Optimizer of a Learner
+    added: list,  # Parameters of its last group
+):
+    "Remove parameters from an optimizer, and add them again afterwards, with their state and gradients."
+    held = [{p: state[p] for p in added if p in state} for state in states_of(opt)]
+    gradients = [p.grad for p in added]
+    remove_parameters(opt, added)
+    try:
+        yield
+    finally:
+        opt.param_lists[-1].extend(added)
+        for p, gradient in zip(added, gradients):
+            p.grad = gradient
+        for state, own in zip(states_of(opt), held):  # others than before if they were loaded
+            state.update(own)
+
+
+def states_of(
+    opt,  # Optimizer of a Learner
+) -> list[dict]:  # By parameter
+    "Return the states of an optimizer, and of the PyTorch optimizer in an OptimWrapper."
+    inner = getattr(opt, 'opt', None)
+    return [opt.state] + ([inner.state] if hasattr(inner, 'state') else [])
+
+
 def remove_parameters(
     opt,  # Optimizer of a Learner
     parameters: list,  # That were added to it
@@ -84,8 +136,7 @@ def remove_parameters(
     ids = {id(p) for p in parameters}
     for params in opt.param_lists:
         params[:] = [p for p in params if id(p) not in ids]
-    inner_state = getattr(getattr(opt, 'opt', None), 'state', {})  # of the PyTorch optimizer in OptimWrapper
-    for state in (opt.state, inner_state):
+    for state in states_of(opt):
         for p in parameters:
             state.pop(p, None)
     for p in parameters:

@@ -26,6 +26,7 @@ from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.schedule import LRFinder, ParamScheduler
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
+from fastai.optimizer import _BaseOptimizer
 from torch import nn
 
 PLAIN = bool, int, float, str, type(None)  # saved as they are
@@ -153,6 +154,7 @@ LEFT_OUT = {
     },
     Recorder: {'start_epoch'},
     nn.Module: set(vars(nn.Module())) - {'training'},
+    _BaseOptimizer: {'state_dict', 'load_state_dict'},
     torch.optim.Optimizer: {
         '_optimizer_step_pre_hooks',
         '_optimizer_step_post_hooks',

@@ -1,13 +1,14 @@
 "What a loss that is trained leaves as it is: the teacher, frozen weights, and itself after lr_find."
 
 import random
+import warnings
 from collections import deque
 
 import numpy as np
 import pytest
 import torch
 from conftest import equal
-from fastai.vision.all import SGD, OptimWrapper, partial
+from fastai.vision.all import SGD, Callback, OptimWrapper, SaveModelCallback, partial
 from taught_learners import Look, learner, net
 from torch import nn
 
@@ -90,6 +91,41 @@ def test_lr_find_leaves_a_loss_as_it_was(tmp_path, loss, opt_func):
     assert not equal(seen[0], seen[-1]) and all(p.grad is None for p in module.parameters())
     learn.fit(1, 1e-2)
     assert not equal(before, copy(module, learn.model))
+
+
+@pytest.mark.parametrize('opt_func', OPTIMIZERS)
+@pytest.mark.parametrize('find', [True, False])
+def test_what_is_saved_and_loaded_during_a_fit_is_the_optimizer_of_the_model(tmp_path, opt_func, find):
+    learn = learner(path=tmp_path, opt_func=opt_func)
+    learn.fit(1, 1e-2)
+    before, weights, held = saved(learn), copy(learn.model), []
+
+    class Loads(Callback):
+        def before_validate(self):
+            state = saved(learn)
+            learn.save('during')
+            learn.load('during')
+            assert saved(learn) == state
+            held.append(sum(p is loss.mean[0].weight for p, *_ in learn.opt.all_params()))
+
+    loss = VID(8, 8)
+    own = copy(loss)
+    with learn.added_cbs([Match(net(8), loss, 1.0, '4:4'), *([] if find else [Loads()])]), warnings.catch_warnings():
+        warnings.simplefilter('error', UserWarning)
+        if find:
+            learn.lr_find(show_plot=False, num_it=6)
+        else:
+            learn.fit(2, 1e-2, cbs=SaveModelCallback(with_opt=True))
+            learn.load('model', with_opt=True)
+    if find:
+        assert saved(learn) == before and equal(weights, copy(learn.model)) and equal(own, copy(loss))
+    else:
+        assert held == [1, 1] and not equal(own, copy(loss))
+    assert not {'state_dict', 'load_state_dict'} & {*vars(learn.opt)}
+
+
+def saved(learn):
+    return repr(learn.opt.state_dict()['state'])
 
 
 def test_lr_find_refuses_parameters_that_have_no_values_yet():
