@@ -73,6 +73,10 @@ class Distill(FitCallback):
     def before_batch(self):
         self.parts = {}
         self.target = None
+        self.inference_teacher.look_at(self.model)
+
+    def after_pred(self):
+        self.inference_teacher.look_away()
 
     def before_pred(self):
         "Ask the teacher before the student computes."
@@ -95,6 +99,10 @@ class Distill(FitCallback):
         self.parts = dict(total=total.detach(), soft=soft.detach(), hard=hard.detach())
         if self.training:
             self.learn.loss_grad, self.learn.loss = total, total.detach().clone()
+
+    def at_rest(self) -> dict:
+        "Return the attributes that a fit sets, as they are outside of one."
+        return dict(inference_teacher=None)
 
     def leave(self):
         "Restore the teacher."

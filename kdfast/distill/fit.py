@@ -54,6 +54,13 @@ class FitCallback(Isolated):
         if self._learn is not None:  # loaded from a file
             isolate(type(self._learn))
 
+    def at_rest(self) -> dict:
+        "Return the attributes that a fit sets, as they are outside of one."
+        return {}
+
+    def __getstate__(self):
+        return vars(self) | dict(fitting=False, isolated=False) | self.at_rest()  # a copy is in no fit
+
     def end(self):
         "Mark the fit as over, regardless of how it ended."
         vars(self)['fitting'] = False

@@ -62,6 +62,10 @@ class Hint(FitCallback):
     def after_loss(self):
         self.parts = dict(total=self.loss.detach(), fit=self.loss.detach())
 
+    def at_rest(self) -> dict:
+        "Return the attributes that a fit sets, as they are outside of one."
+        return dict(inference_teacher=None)
+
     def leave(self):
         "Restore the teacher, and delete the gradients, also those of a fit that was interrupted."
         if self.inference_teacher:

@@ -15,6 +15,7 @@ from kdfast.core.ranges import LARGEST_WEIGHT, check_number
 from kdfast.distill.fit import FitCallback
 from kdfast.distill.loss_inputs import check_indices, extra_inputs, sample_indices, without_partial
 from kdfast.distill.loss_module import evaluation_copy, trained_with_model
+from kdfast.distill.student_hooks import Features
 from kdfast.distill.tasks import (
     CLASS,
     Task,
@@ -29,7 +30,7 @@ from kdfast.distill.tasks import (
 from kdfast.distill.teacher import Teacher
 from kdfast.models.feature_maps import Arranged
 from kdfast.models.front import captured_name
-from kdfast.models.inference import as_module, is_compiled, only, unwrapped, watched
+from kdfast.models.inference import as_module, unwrapped
 from kdfast.runs.options import checked_layer_pairs
 
 
@@ -78,6 +79,7 @@ class Match(FitCallback):
         self.parts = {}
         self.target = None
         self.features = {}  # of the student, by layer
+        self.captured = None
         self.cleanup = ExitStack()
         self.in_forward = False  # Whether the student computes the batch
 
@@ -101,6 +103,9 @@ class Match(FitCallback):
         self.check()
         teacher_layers = [captured_name(unwrapped(self.teacher), layer) for layer, _ in self.pairs]
         self.student_layers = [captured_name(unwrapped(self.model), layer) for _, layer in self.pairs]
+        self.captured = Features(self.model, self.student_layers, lambda: self.captures)
+        self.features = self.captured.outputs
+        self.cleanup.callback(self.captured.leave)
         choose = partial(logits_of, which=teacher_choice(self.learn.cbs, self.which))
         self.inference_teacher = Teacher(self.teacher, self.model, teacher_layers, choose)
         self.arranged = Arranged(), Arranged()  # student, teacher
@@ -138,23 +143,6 @@ class Match(FitCallback):
         "Whether the loss is one of logits (images, classes)"
         return getattr(without_partial(self.loss_fn), 'compares_classes', False)
 
-    def capture_features(self):
-        "Capture the outputs of the student's layers from now on; compiled models are compiled again for it."
-        student = unwrapped(self.model)
-        if is_compiled(self.model):
-            torch.compiler.reset()
-            self.cleanup.callback(torch.compiler.reset)
-        self.features = self.cleanup.enter_context(watched(student, self.student_layers, lambda: self.captures))
-
-        def clear_features(model, inputs):  # a function: a method in a copied model would copy everything it refers to
-            "Keep only the last forward pass before `after_pred`."
-            if not self.captures:
-                return
-            for outputs in self.features.values():
-                outputs.clear()
-
-        self.cleanup.callback(self.model.register_forward_pre_hook(clear_features).remove)
-
     def before_train(self):
         self.inference_teacher.begin()
 
@@ -172,8 +160,9 @@ class Match(FitCallback):
         self.in_forward = True
         if self.pairs and not self.raw:
             self.find_layouts()
-        if self.pairs and not self.features:
-            self.capture_features()
+        if self.pairs:
+            self.captured.begin()
+        self.inference_teacher.look_at(self.model)
 
     def before_pred(self):
         "Ask the teacher before the student computes."
@@ -182,6 +171,8 @@ class Match(FitCallback):
 
     def after_pred(self):
         self.in_forward = False
+        self.captured.end()
+        self.inference_teacher.look_away()
 
     def find_layouts(self):
         "Find the layouts of the layers' outputs in both networks, before the student computes."
@@ -215,7 +206,7 @@ class Match(FitCallback):
 
     def layer_outputs(self):
         "Return the outputs of the student's layers and of the teacher's layers, two lists."
-        student = [only(self.features[name], name, 'student') for name in self.student_layers]
+        student = self.captured(learning=self.training and self.weight > 0)
         teacher = self.inference_teacher(self.xb)
         if self.raw:
             return student, teacher
@@ -255,9 +246,18 @@ class Match(FitCallback):
     def leave(self):
         "Remove hooks, teacher and parameters of the loss."
         self.cleanup.close()
-        self.inference_teacher = None
-        self.features = {}
-        self.active_loss = self.loss_fn
+        vars(self).update(self.at_rest())
+
+    def at_rest(self) -> dict:
+        "Return the attributes that a fit sets, as they are outside of one."
+        return dict(
+            inference_teacher=None,
+            captured=None,
+            features={},
+            in_forward=False,
+            active_loss=self.loss_fn,
+            cleanup=ExitStack(),
+        )
 
     def after_fit(self):
         self.leave()

@@ -9,6 +9,7 @@ from torch.nn.parameter import is_lazy
 from kdfast.core.errors import KdfastError
 from kdfast.distill.cuda_graphs.replay import GraphedInference
 from kdfast.distill.recurrent import detached_copy, recurrent_copy
+from kdfast.distill.student_hooks import StudentHook
 from kdfast.models.folding import TOLERANCE, faster, relative_difference
 from kdfast.models.held import Watch
 from kdfast.models.inference import (
@@ -67,18 +68,13 @@ class Teacher:
         switch_to_evaluation(self.original)
         self.prepared = None  # batch, versions of what its outputs depend on, and outputs that were computed ahead
         self.given = {}  # versions of the student's inputs in its last forward pass
-
-        def note(student, inputs, given=self.given):
-            given.clear()
-            given.update(versions(inputs))
-
-        self.look = None if is_compiled(student) else student.register_forward_pre_hook(note)
+        self.looks, self.hook = not is_compiled(student), None
 
     def __call__(
         self,
         xb: tuple,  # A batch of inputs
     ) -> list:  # Outputs of the layers; without layers, the selected output alone
-        if self.look:
+        if self.looks:
             self.check_student(xb)
         prepared, self.prepared = self.prepared, None
         if prepared and prepared[0] is xb and prepared[1] == self.state(xb):
@@ -127,7 +123,7 @@ class Teacher:
             raise KdfastError(
                 'the student writes into its input, which the teacher also receives: copy it in the student first'
             )
-        self.stop_looking()
+        self.looks = False
 
     def first(
         self,
@@ -183,7 +179,7 @@ class Teacher:
 
     def leave(self):
         "Restore the device and the training modes of the teacher."
-        self.stop_looking()
+        self.look_away()
         self.prepared = None
         self.graphed.forget()
         for module in self.in_training:
@@ -191,11 +187,29 @@ class Teacher:
         if self.came_from:
             self.original.to(self.came_from)
 
-    def stop_looking(self):
+    def look_at(
+        self,
+        student: nn.Module,  # The model of the Learner
+    ):
+        "Note the inputs of the student's forward pass, until `look_away` or until they were checked."
+        self.look_away()
+        if self.looks:
+            self.hook = student.register_forward_pre_hook(StudentHook(self.note))
+
+    def note(
+        self,
+        student: nn.Module,  # About to compute
+        inputs: tuple,  # Of its forward pass
+    ):
+        "Note the versions of inputs."
+        self.given.clear()
+        self.given.update(versions(inputs))
+
+    def look_away(self):
         "Remove the hook on the student."
-        if self.look:
-            self.look.remove()
-        self.look = None
+        if self.hook:
+            self.hook.remove()
+        self.hook = None
 
 
 def sums(

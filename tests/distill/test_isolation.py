@@ -1,6 +1,8 @@
 "Predictions during a fit change nothing in it."
 
 import random
+from contextlib import nullcontext
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -28,8 +30,11 @@ from taught_learners import learner, net
 from torch import nn
 
 from kdfast.distill.distill import Distill
+from kdfast.distill.freeze import FreezeNorm
 from kdfast.distill.hint import Hint
 from kdfast.distill.losses.features import at_loss
+from kdfast.distill.losses.logits import kd_loss
+from kdfast.distill.losses.vid import VID
 from kdfast.distill.match import Match
 
 
@@ -188,3 +193,43 @@ def test_no_way_to_predict_draws_random_numbers_of_the_fit(ask, at, tmp_path, mo
     weights, drawn, _ = with_datasets(Distill, path=tmp_path)
     same, also_drawn, _ = with_datasets(Distill, path=tmp_path, ask=ask, at=at)
     assert equal(weights, same) and drawn == also_drawn
+
+
+def test_a_loss_still_trains_after_an_export_during_the_fit(tmp_path):
+    def fit(ask):
+        torch.manual_seed(2)
+        loss = VID(8, 8)
+        _, _, opt = with_datasets(lambda teacher: Match(teacher, loss, 1.0, '4:4'), tmp_path, ask)
+        return loss.state_dict(), opt
+
+    (loss, _), (same, opt) = fit(lambda learn: None), fit(lambda learn: learn.export())
+    assert equal(loss, same) and len(opt.all_params()) == 8
+
+
+TEACHES = dict(
+    distill=Distill,
+    layers=lambda teacher: Match(teacher, at_loss, 1.0, '4:4,1:4'),
+    logits=lambda teacher: Match(teacher, kd_loss),
+    norms=lambda teacher: FreezeNorm('2'),
+)
+EVENTS = 'before_fit before_train before_batch after_pred after_loss after_batch before_validate after_epoch after_fit'
+
+
+@pytest.mark.parametrize('at', EVENTS.split())
+@pytest.mark.parametrize('make', TEACHES.values(), ids=TEACHES)
+def test_a_copy_of_the_student_during_a_fit_is_one_without_callbacks(make, at, tmp_path):
+    copies, x = [], torch.rand(2, 3, 8, 8)
+
+    def look(learn):
+        torch.save(learn.model, tmp_path / 'model.pt')
+        copies.extend([deepcopy(learn.model).eval(), torch.load(tmp_path / 'model.pt', weights_only=False).eval()])
+        copies.append(net().eval())
+        copies[2].load_state_dict(learn.model.state_dict())
+
+    trained(make(net(8)), At(at, look))
+    outputs = [model(x) for model in copies]
+    assert all(torch.equal(output, outputs[2]) for output in outputs) and len(copies) == 3
+    left = [
+        h for m in copies for s in m.modules() for h in [*s._forward_hooks.values(), *s._forward_pre_hooks.values()]
+    ]
+    assert all(type(hook.__self__) is nullcontext for hook in left) and (not left or at == 'before_batch')

@@ -1,6 +1,8 @@
 "Match adds a loss between features or logits of teacher and student to the loss on labels."
 
+import warnings
 from collections import OrderedDict
+from contextlib import nullcontext
 from functools import partial
 
 import pytest
@@ -13,6 +15,7 @@ from fastai.vision.all import (
 )
 from match_learners import At, Regressed, copy, hooks, learner, teacher
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from kdfast.core.errors import KdfastError
 from kdfast.distill.distill import Distill
@@ -250,3 +253,55 @@ def test_the_student_computes_once_per_batch_whatever_is_found_out_of_its_layers
         learner(data, net).fit(1, 0.0, cbs=Match(teacher(), hint_loss if layers else kd_loss, 1.0, layers))
         totals.append((net.calls, net.total.item()))
     assert totals[0] == totals[1]
+
+
+class Partly(nn.Module):
+    "Computes its first layers by `how`"
+
+    def __init__(self, how):
+        super().__init__()
+        self.net, self.scale, self.how = matched(3), nn.Parameter(torch.ones(1)), how
+
+    def forward(self, x):
+        return self.net[3:](self.how(self.net[:3], x * self.scale))
+
+
+def without_gradient(net, x):
+    with torch.no_grad():
+        return net(x)
+
+
+HOW = dict(
+    reentrant=(partial(checkpoint, use_reentrant=True), 'computes its layer net.stage2 without gradient'),
+    no_grad=(without_gradient, 'computes its layer net.stage2 without gradient'),
+    not_reentrant=(partial(checkpoint, use_reentrant=False), None),
+    plain=(lambda net, x: net(x), None),
+)
+
+
+@pytest.mark.parametrize('how,said', HOW.values(), ids=HOW)
+@pytest.mark.parametrize('raw', [False, True])
+def test_features_that_a_loss_cannot_train_are_refused(data, how, said, raw):
+    def loss(guided, hint):
+        return hint_loss(guided, hint)
+
+    loss.raw, learn = raw, learner(data, Partly(how))
+    before = copy(learn.model)
+    with pytest.raises(KdfastError, match=said) if said else nullcontext():
+        learn.fit(1, 0.01, cbs=Match(teacher(), loss, 1.0, 'stage2:net.stage2'))
+    weights = {name for name, _ in learn.model.named_parameters()}
+    moved = {name for name in weights - {'scale'} if not torch.equal(before[name], copy(learn.model)[name])}
+    assert moved == (set() if said else weights - {'scale'})
+
+
+@pytest.mark.parametrize('weight', [0, 1])
+@pytest.mark.parametrize('frozen', [False, True])
+def test_a_frozen_front_under_match_is_told_once(data, frozen, weight):
+    learn = learner(data)
+    for p in learn.model[:3].parameters():
+        p.requires_grad_(not frozen)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter('always')
+        learn.fit(2, 0.01, cbs=Match(teacher(), hint_loss, weight, 'stage2:stage2'))
+    texts = [str(w.message) for w in told if 'no weight of the student up to its layer' in str(w.message)]
+    assert len(texts) == int(frozen and weight)
