@@ -73,6 +73,7 @@ class Distill(FitCallback):
     def before_batch(self):
         self.parts = {}
         self.target = None
+        self.check_labels()
         self.inference_teacher.look_at(self.model)
 
     def after_pred(self):

@@ -87,6 +87,14 @@ class FitCallback(Isolated):
         totals = [parts['total'] for parts in map(parts_of, ahead) if 'total' in parts]
         return totals[-1] if totals else self.loss_grad
 
+    def check_labels(self):
+        "Raise KdfastError for a training batch without labels: fastai computes no loss and no step for it."
+        if self.training and not len(self.yb):
+            raise KdfastError(
+                'the training data have no labels, without which fastai trains nothing: let them give a label with '
+                'each image, any one if no loss uses it (Distill with alpha=1)'
+            )
+
     def moves_to(
         self,
         caller: Learner,  # Another one than `learn`, which was given this callback later

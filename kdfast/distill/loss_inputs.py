@@ -1,5 +1,6 @@
 """Inputs of a loss beside features or logits: labels (`y`) and indices of the images (`index`)."""
 
+import dis
 import inspect
 from collections.abc import Callable
 from functools import partial
@@ -22,12 +23,49 @@ def without_partial(
     return loss
 
 
+def owner_of(
+    loss: Callable,  # Any loss
+) -> Callable:
+    "Return the function or module inside functools.partial, or whose method the loss is."
+    while isinstance(loss, partial) or isinstance(getattr(loss, '__self__', None), nn.Module):
+        loss = loss.func if isinstance(loss, partial) else loss.__self__
+    return loss
+
+
+def held_modules(
+    loss: Callable,  # Any loss
+    seen: set | None = None,  # Ids of functions that were looked at
+) -> list[nn.Module]:
+    "Return the modules that a function uses, from arguments of functools.partial, closures and globals."
+    seen = set() if seen is None else seen
+    if id(loss) in seen:
+        return []
+    seen.add(id(loss))
+    if isinstance(loss, partial):
+        values = [loss.func, *loss.args, *loss.keywords.values()]
+    elif inspect.ismethod(loss):
+        values = [loss.__self__, loss.__func__]
+    elif inspect.isfunction(loss):
+        names = {i.argval for i in dis.get_instructions(loss) if i.opname == 'LOAD_GLOBAL'}
+        values = [loss.__globals__[name] for name in names if name in loss.__globals__]
+        values = [v for v in values if not inspect.isfunction(v) or v.__globals__ is loss.__globals__]
+        closure = inspect.getclosurevars(loss).nonlocals.values()
+        values += [*closure, *(loss.__defaults__ or ()), *(loss.__kwdefaults__ or {}).values()]
+    else:
+        return [loss] if isinstance(loss, nn.Module) else []
+    return [module for value in values for module in held_modules(value, seen)]
+
+
 def extra_inputs(
     loss: Callable,  # Takes the student's and the teacher's tensor, and possibly more
 ) -> set[str]:
     "Return which of `y` and `index` are free parameters of the loss, after the first two."
+    inner = without_partial(loss)
+    called = unwrapped(inner).forward if isinstance(inner, nn.Module) else inner
+    if isinstance(loss, partial):
+        called = partial(called, *loss.args, **loss.keywords)
     try:
-        parameters = inspect.signature(unwrapped(loss).forward if isinstance(loss, nn.Module) else loss).parameters
+        parameters = inspect.signature(called).parameters
     except ValueError:
         return set()  # implemented in C
     return {'y', 'index'} & {*list(parameters)[2:]} - {*getattr(loss, 'keywords', ())}
@@ -51,7 +89,7 @@ def check_indices(
             f'{name} needs the indices of the images of a batch, which {type(dl).__name__} does not provide: '
             'use a DataLoader of fastai'
         )
-    expected, found = getattr(without_partial(loss), 'training_images', None), getattr(dl, 'n', None)
+    expected, found = getattr(owner_of(loss), 'training_images', None), getattr(dl, 'n', None)
     if None not in (expected, found) and expected != found:
         raise KdfastError(
             f'{name} was created for {expected} training images, found {found}: give it the number (n) or the labels '

@@ -10,16 +10,19 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from kdfast.core.errors import KdfastError
+from kdfast.distill.loss_inputs import owner_of
 from kdfast.distill.teacher import identities
 from kdfast.models.undone import undone
 
 
 def evaluation_copy(
-    loss: nn.Module,  # The loss in training
+    loss: Callable,  # The loss in training: a module, its method, or a partial of one
 ) -> Callable | None:
     "Return a copy in evaluation mode, or None if the loss cannot be copied."
     try:
-        return deepcopy(loss).eval()
+        copy = deepcopy(loss)
+        owner_of(copy).eval()
+        return copy
     except Exception:  # any error of a user's module; the fit continues without a validation value
         return None
 

@@ -6,15 +6,14 @@ from functools import partial
 
 import torch
 from fastai.basics import Learner
-from fastai.callback.mixup import MixHandler
 from torch import Tensor, nn
 
-from kdfast.core import distributed
 from kdfast.core.errors import KdfastError
 from kdfast.core.ranges import LARGEST_WEIGHT, check_number
 from kdfast.distill.fit import FitCallback
-from kdfast.distill.loss_inputs import check_indices, extra_inputs, sample_indices, without_partial
+from kdfast.distill.loss_inputs import extra_inputs, owner_of, sample_indices
 from kdfast.distill.loss_module import evaluation_copy, trained_with_model
+from kdfast.distill.match_checks import check_loss, check_match
 from kdfast.distill.student_hooks import Features
 from kdfast.distill.tasks import (
     CLASS,
@@ -22,7 +21,6 @@ from kdfast.distill.tasks import (
     Which,
     check_same_shape,
     described,
-    known_task,
     logits_of,
     name_of,
     teacher_choice,
@@ -67,6 +65,7 @@ class Match(FitCallback):
         layers: str | None = None,  # Pairs, TEACHER_LAYER:STUDENT_LAYER,…; default: logits
         logits: Which = None,  # Which part of the networks' output is the logits: index, name or function; default: all
     ):
+        check_loss(loss)
         self.teacher = as_module(teacher)
         check_number('the weight of the loss', weight, 0, LARGEST_WEIGHT)
         self.loss_fn = loss
@@ -85,13 +84,14 @@ class Match(FitCallback):
 
     @property
     def loss_module(self) -> nn.Module | None:
-        "The loss if it is a module: trained with the student, saved in checkpoints, not part of the model"
-        return self.loss_fn if isinstance(self.loss_fn, nn.Module) else None
+        "The module that the loss is, or a partial or method of: trained with the student, not part of it"
+        owner = owner_of(self.loss_fn)
+        return owner if isinstance(owner, nn.Module) else None
 
     @property
     def raw(self) -> bool:
         "Whether the loss receives the layers' outputs unchanged"
-        return getattr(self.loss_fn, 'raw', False)
+        return getattr(owner_of(self.loss_fn), 'raw', False)
 
     @property
     def captures(self) -> bool:
@@ -100,7 +100,7 @@ class Match(FitCallback):
 
     def before_fit(self):
         self.leave()
-        self.check()
+        check_match(self)
         teacher_layers = [captured_name(unwrapped(self.teacher), layer) for layer, _ in self.pairs]
         self.student_layers = [captured_name(unwrapped(self.model), layer) for _, layer in self.pairs]
         self.captured = Features(self.model, self.student_layers, lambda: self.captures)
@@ -113,35 +113,10 @@ class Match(FitCallback):
         if self.loss_module:
             self.cleanup.enter_context(trained_with_model(self.loss_module.to(self.device), self.learn))
 
-    def check(self):
-        "Raise KdfastError for what can be known before the first batch."
-        name = name_of(self.loss_fn)
-        if self.extra_inputs and any(isinstance(cb, MixHandler) for cb in self.learn.cbs):
-            raise KdfastError(
-                f'{name} needs the label or index of each image, and MixUp and CutMix mix images: remove one of them'
-            )
-        if 'index' in self.extra_inputs:
-            check_indices(self.loss_fn, name, self.dls.train)
-        if self.loss_module and distributed.is_initialized():
-            raise KdfastError(
-                f'{name} is trained with the student, which several processes do not support: use one process'
-            )
-        task = known_task(self.loss_func) if self.compares_classes and not self.pairs else None
-        if task and task.kind != CLASS:
-            raise KdfastError(
-                f'{name} compares logits of classes, and outputs for the loss {name_of(self.loss_func)} are '
-                f'{task.kind}: use Distill'
-            )
-        if self.pairs and isinstance(self.model, nn.DataParallel) and len(self.model.device_ids) > 1:
-            raise KdfastError(
-                'DataParallel computes the layers of the student in several copies: '
-                'use DistributedDataParallel (learn.distrib_ctx)'
-            )
-
     @property
     def compares_classes(self) -> bool:
         "Whether the loss is one of logits (images, classes)"
-        return getattr(without_partial(self.loss_fn), 'compares_classes', False)
+        return getattr(owner_of(self.loss_fn), 'compares_classes', False)
 
     def before_train(self):
         self.inference_teacher.begin()
@@ -149,7 +124,7 @@ class Match(FitCallback):
     def before_validate(self):
         self.inference_teacher.begin()
         if self.loss_module and 'index' not in self.extra_inputs:
-            self.active_loss = evaluation_copy(self.loss_module)
+            self.active_loss = evaluation_copy(self.loss_fn)
 
     def after_validate(self):
         self.active_loss = self.loss_fn
@@ -157,6 +132,7 @@ class Match(FitCallback):
     def before_batch(self):
         self.parts = {}
         self.target = None
+        self.check_labels()
         self.in_forward = True
         if self.pairs and not self.raw:
             self.find_layouts()
@@ -232,7 +208,7 @@ class Match(FitCallback):
         inputs = {
             name: self.y if name == 'y' else sample_indices(self.dl, self.iter, self.y) for name in self.extra_inputs
         }
-        if getattr(self.loss_fn, 'together', False):
+        if getattr(owner_of(self.loss_fn), 'together', False):
             losses = [self.active_loss(student, teacher, **inputs)]
         else:
             losses = [self.active_loss(s, t, **inputs) for s, t in zip(student, teacher)]

@@ -10,6 +10,7 @@ from kdfast.core.errors import KdfastError
 from kdfast.distill.cuda_graphs.replay import GraphedInference
 from kdfast.distill.recurrent import detached_copy, recurrent_copy
 from kdfast.distill.student_hooks import StudentHook
+from kdfast.distill.teacher_errors import computing
 from kdfast.models.folding import TOLERANCE, faster, relative_difference
 from kdfast.models.held import Watch
 from kdfast.models.inference import (
@@ -108,7 +109,8 @@ class Teacher:
     ):
         "Return the outputs of the layers; without layers, the selected output alone."
         if self.network is None:
-            return self.first(xb)
+            with computing(xb):
+                return self.first(xb)
         xb = self.suited(xb)
         if self.network is not self.source and not self.watch.same:
             self.network = self.source

@@ -11,6 +11,7 @@ from conftest import equal
 from fastai.vision.all import (
     Callback,
     DataLoaders,
+    Learner,
     MixUp,
 )
 from match_learners import At, Regressed, copy, hooks, learner, teacher
@@ -21,6 +22,7 @@ from kdfast.core.errors import KdfastError
 from kdfast.distill.distill import Distill
 from kdfast.distill.losses.features import hint_loss
 from kdfast.distill.losses.logits import kd_loss
+from kdfast.distill.losses.vid import VID
 from kdfast.distill.match import Match
 from kdfast.models.folding import faster
 from kdfast.models.study_networks import matched, thin
@@ -305,3 +307,43 @@ def test_a_frozen_front_under_match_is_told_once(data, frozen, weight):
         learn.fit(2, 0.01, cbs=Match(teacher(), hint_loss, weight, 'stage2:stage2'))
     texts = [str(w.message) for w in told if 'no weight of the student up to its layer' in str(w.message)]
     assert len(texts) == int(frozen and weight)
+
+
+@pytest.mark.parametrize(
+    'loss,said',
+    [
+        (VID, r'the loss is the class VID: create it first, VID\('),
+        (nn.Module, 'the loss is the class Module'),
+        ('at', "the loss is 'at', expected a function or module .* did you mean at_loss"),
+        ('ReviewKd', 'did you mean ReviewKD'),
+        ('hint_los', 'did you mean hint_loss'),
+        (3, 'the loss is 3, expected a function or module'),
+        (None, 'the loss is None, expected'),
+    ],
+)
+def test_what_is_no_loss_is_refused_at_once(loss, said):
+    with pytest.raises(KdfastError, match=said):
+        Match(teacher(), loss)
+
+
+OF_LAYER = partial(Match, loss=hint_loss, layers='1:head')
+
+
+@pytest.mark.parametrize('make', [Distill, partial(Match, loss=kd_loss), OF_LAYER])
+def test_a_teacher_of_other_inputs_is_named(data, make):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(7, 3))
+    said = "the teacher cannot compute the student's batch of [×0-9]+ .RuntimeError: mat1 and mat2"
+    if make is OF_LAYER:
+        said = 'Sequential does not compute its layer 1 for an image .RuntimeError: mat1 and mat2'
+    with pytest.raises(KdfastError, match=said):
+        learner(data).fit(1, cbs=make(net))
+
+
+@pytest.mark.parametrize('make', [partial(Distill, alpha=1), Distill, lambda net: Match(net, kd_loss)])
+def test_data_without_labels_are_refused(make):
+    images = [(x,) for x in torch.rand(16, 3, 32, 32)]
+    dls = DataLoaders.from_dsets(images, images, bs=8, num_workers=0, device='cpu')
+    dls.n_inp = 1
+    learn = Learner(dls, matched(3), nn.CrossEntropyLoss())
+    with pytest.raises(KdfastError, match='the training data have no labels'):
+        learn.fit(1, cbs=make(teacher()))

@@ -14,6 +14,7 @@ from fastai.vision.all import (
 from match_learners import At, Regressed, copy, learner, teacher
 from torch import nn
 
+from kdfast.core.errors import KdfastError
 from kdfast.distill.losses.features import hint_loss
 from kdfast.distill.match import Match
 from kdfast.models.study_networks import thin
@@ -191,6 +192,72 @@ def test_a_loss_that_holds_a_part_of_the_student_takes_nothing_away(data):
     learn = learner(data, thin(3))
     learn.fit(1, 0.01, cbs=Match(teacher(), Holds(learn.model), 1.0, 'stage2:stage2'))
     assert {id(p) for p, *_ in learn.opt.all_params()} == {id(p) for p in learn.model.parameters()}
+
+
+class Options(Regressed):
+    "With an option, the indices of images, and another method that computes it"
+
+    def forward(self, guided, hint, index, factor=1.0):
+        assert len(index) == len(guided)
+        return factor * super().forward(guided, hint)
+
+    def plain(self, guided, hint):
+        return super().forward(guided, hint)
+
+
+WRAPPED = dict(
+    partial=lambda loss: partial(loss, factor=2.0),
+    twice=lambda loss: partial(partial(loss), factor=2.0),
+    method=lambda loss: loss.plain,
+    partial_of_method=lambda loss: partial(loss.plain),
+    forward=lambda loss: loss.forward,
+)
+
+
+@pytest.mark.parametrize('wrap', WRAPPED.values(), ids=WRAPPED)
+def test_a_module_inside_partials_and_methods_is_trained(data, wrap):
+    learn, loss = learner(data, thin(3)), Options()
+    before = copy(loss)
+    learn.fit(1, 0.01, cbs=Match(teacher(), wrap(loss), 1.0, 'stage2:stage2'))
+    assert not any(torch.equal(t, before[name]) for name, t in copy(loss).items())
+    assert {id(p) for p, *_ in learn.opt.all_params()} == {id(p) for p in learn.model.parameters()}
+
+
+regressed = Regressed()  # a global, as in a notebook
+
+
+def of_global(guided, hint):
+    return called_by_it(guided, hint)
+
+
+def called_by_it(guided, hint):
+    return regressed(guided, hint)
+
+
+HIDDEN = dict(
+    closure=lambda loss: lambda s, t: 2 * loss(s, t),
+    argument=lambda loss: partial(lambda loss, s, t: loss(s, t), loss),
+    keyword=lambda loss: partial(lambda s, t, loss: loss(s, t), loss=loss),
+    default=lambda loss: lambda s, t, loss=loss: loss(s, t),
+    method_in_closure=lambda loss: (lambda f: lambda s, t: f(s, t))(loss.forward),
+    global_name=lambda loss: of_global,
+)
+
+
+@pytest.mark.parametrize('hide', HIDDEN.values(), ids=HIDDEN)
+def test_a_module_inside_a_function_is_refused_unless_frozen(data, hide):
+    loss = Regressed()
+    with pytest.raises(KdfastError, match='uses a (Regressed|Conv2d) whose weights would not be trained'):
+        learner(data, thin(3)).fit(1, 0.01, cbs=Match(teacher(), hide(loss), 1.0, 'stage2:stage2'))
+    for module in (loss, regressed):
+        module.requires_grad_(False)
+    learner(data, thin(3)).fit(1, 0.01, cbs=Match(teacher(), hide(loss), 1.0, 'stage2:stage2'))
+    regressed.requires_grad_(True)
+
+
+def test_student_and_teacher_inside_a_function_are_no_loss(data):
+    learn, net = learner(data, thin(3)), teacher()
+    learn.fit(1, 0.01, cbs=Match(net, lambda s, t: (learn.model.head[2].weight.mean() + net.stem[0].weight.mean()) * 0))
 
 
 TRAINED = '''"A loss that is trained, too."
