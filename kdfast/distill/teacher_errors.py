@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from torch import Tensor
 
 from kdfast.core.errors import KdfastError, reason, resource_failure
-from kdfast.distill.tasks import dimensions
+from kdfast.core.format import shape_text
 
 
 @contextmanager
@@ -19,7 +19,7 @@ def computing(
     except Exception as e:  # networks of users may raise anything for inputs of another size or format
         if isinstance(e, KdfastError) or resource_failure(e):
             raise
-        shapes = ', '.join(dimensions(x) for x in xb if isinstance(x, Tensor))
+        shapes = ', '.join(shape_text(x.shape) for x in xb if isinstance(x, Tensor))
         raise KdfastError(
             f"the teacher cannot compute the student's batch of {shapes} ({reason(e)}): use a teacher for inputs of "
             'this size and format, or wrap it in a module that converts them'
