@@ -89,8 +89,10 @@ def check_indices(
             f'{name} needs the indices of the images of a batch, which {type(dl).__name__} does not provide: '
             'use a DataLoader of fastai'
         )
-    expected, found = getattr(owner_of(loss), 'training_images', None), getattr(dl, 'n', None)
-    if None not in (expected, found) and expected != found:
+    expected = getattr(owner_of(loss), 'training_images', None)
+    dataset = getattr(dl, 'dataset', None)  # a loader may take only some images of it
+    found = len(dataset) if hasattr(dataset, '__len__') else expected
+    if expected is not None and expected != found:
         raise KdfastError(
             f'{name} was created for {expected} training images, found {found}: give it the number (n) or the labels '
             'of all training images'

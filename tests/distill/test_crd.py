@@ -4,7 +4,7 @@ from operator import itemgetter
 
 import pytest
 import torch
-from fastai.vision.all import DataBlock, IndexSplitter
+from fastai.vision.all import CrossEntropyLossFlat, DataBlock, IndexSplitter, Learner
 from loss_modules import LABELS, N, close, crd, random, seeded
 from taught_learners import learner, net
 from torch import nn, tensor
@@ -12,8 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchdistill.losses.mid_level import CRDLoss
 
 from kdfast.core.errors import KdfastError
+from kdfast.data.dataloaders import loaders
 from kdfast.distill.losses.crd import CRD, hash_rows, similarities
 from kdfast.distill.match import Match
+from kdfast.training.small import few_batches
 
 # Contrastive representation distillation
 
@@ -191,3 +193,13 @@ def test_labels_of_a_learners_data_and_the_number_of_images_are_those_of_the_fit
     for given in (dict(n=10), dict(n=24), dict(labels=labels + labels)):
         with pytest.raises(KdfastError, match='CRD was created for .* training images, found 20'):
             learn.fit(1, 0.01, cbs=Match(net(), CRD(8, 8, dim=4, negatives=8, **given), layers='7:7'))
+
+
+def test_a_loader_may_take_some_images_of_the_data_set(data):
+    "As in a rehearsal; indices are those in the data set"
+    dls = few_batches(loaders(data))
+    assert dls.train.n < len(data.train[1])
+    learn = Learner(dls, net(), CrossEntropyLossFlat())
+    contrast = CRD(8, 8, dim=4, labels=dls.train_ds.labels, negatives=8)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1, 0.01, cbs=Match(net(), contrast, layers='7:7'))
