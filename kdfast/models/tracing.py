@@ -123,8 +123,9 @@ class Path(Tracer):
         "Compute a module and run kdfast's hooks that end the pass."
         if get_ident() != self.thread:
             return forward(*args, **kwargs)
-        for hook in filter(ends_pass, m._forward_pre_hooks.values()):
-            hook(m, args)
+        for key, hook in m._forward_pre_hooks.items():
+            if ends_pass(hook):
+                hook(m, args, *([kwargs] if key in m._forward_pre_hooks_with_kwargs else []))
         output = self.compute(m, forward, args, kwargs)
         for hook in filter(ends_pass, m._forward_hooks.values()):
             hook(m, args, output)

@@ -229,6 +229,13 @@ def write_outputs(
     write(folder / f'{key}-{hashlib.sha256(content).hexdigest()}.safetensors', content)
 
 
+def is_as_written(
+    file: Path,  # Of the cache; its name has the SHA-256 of its content
+) -> bool:
+    "Return whether a file has the content that its name says. Raises OSError if it cannot be read."
+    return sha256(file) == file.stem.partition('-')[2]
+
+
 def read_outputs(
     file: Path,  # From `write_outputs`
 ) -> dict[bytes, torch.Tensor]:  # Logits by `batch_key`, memory-mapped
@@ -237,12 +244,13 @@ def read_outputs(
     Raises KdfastError if the content is something else.
     """
     try:
-        damaged = sha256(file) != file.stem.partition('-')[2]
+        damaged = not is_as_written(file)
         content = {} if damaged else safetensors.torch.load_file(file)
     except OSError:  # another run has deleted it, to make room
         return {}
-    except SafetensorError:  # it has changed since it was verified
-        damaged = True
+    except SafetensorError:
+        damaged = not is_as_written(file)  # it has changed since; else it never was what it should be
+        content = {}
     if damaged:
         say(f'{file} is damaged and was deleted; the teacher computes its outputs again')
         with suppress(OSError):  # another user's stays
