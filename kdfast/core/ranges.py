@@ -3,7 +3,7 @@
 from numbers import Real
 from typing import Any
 
-SMALLEST_T, LARGEST_T = 1e-6, 1e6  # beyond, float32 cannot tell softened probabilities from 0, 1 or equal ones
+SMALLEST_T, LARGEST_T = 1e-6, 1e6  # beyond, even float64 cannot tell softened probabilities from 0, 1 or equal ones
 MARGIN_POINTS = 0.8  # default of the smallest difference that matters, in percentage points
 LARGEST_WEIGHT = 1e30  # float32 has room for losses that it multiplies
 

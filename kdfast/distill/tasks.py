@@ -14,6 +14,7 @@ from kdfast.core.errors import KdfastError
 from kdfast.core.format import shape_text
 from kdfast.core.ranges import check_loss_numbers
 from kdfast.distill.losses.logits import kd_loss
+from kdfast.distill.losses.precision import precise
 from kdfast.distill.losses.shapes import check_equal
 from kdfast.models.probabilities import reject_label_probabilities, reject_probabilities
 
@@ -94,12 +95,12 @@ def label_kd_loss(
     """
     check_loss_numbers(T)
     check_equal('label_kd_loss', student, teacher)
-    student = student.float() / T
-    teacher = teacher.float() / T
+    student = precise(student.float(), T) / T
+    teacher = precise(teacher.float(), T) / T
     p = teacher.sigmoid()
     positive = p * (F.logsigmoid(teacher) - F.logsigmoid(student))
     negative = (1 - p) * (F.logsigmoid(-teacher) - F.logsigmoid(-student))
-    return T**2 * (positive + negative).mean()
+    return (T**2 * (positive + negative).mean()).float()
 
 
 def task_of(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kdfast.core.ranges import check_loss_numbers
 from kdfast.distill.losses.features import normalize_rows
-from kdfast.distill.losses.precision import EPS, in_float32
+from kdfast.distill.losses.precision import EPS, in_float32, precise
 from kdfast.distill.losses.shapes import check_classes
 
 __all__ = ['dist_loss', 'dkd_loss', 'kd_loss', 'ls_kd_loss', 'standardize']
@@ -39,7 +39,8 @@ def kd_loss(
     Hinton et al. 2015, section 2.1 (https://arxiv.org/abs/1503.02531). The factor T² keeps the gradient about as
     large as that of the hard loss at any temperature.
     """
-    return softened_divergence(student, teacher, T)
+    check_loss_numbers(T)
+    return softened_divergence(precise(student.float(), T), precise(teacher.float(), T), T).float()
 
 
 def softened_divergence(
@@ -48,9 +49,8 @@ def softened_divergence(
     T: float,  # Temperature of both softmaxes
 ) -> Tensor:  # Scalar: mean over the batch
     "Compute T² · KL of the softmaxes."
-    check_loss_numbers(T)
-    log_q = F.log_softmax(student.float() / T, dim=-1)
-    log_p = F.log_softmax(teacher.float() / T, dim=-1)
+    log_q = F.log_softmax(student / T, dim=-1)
+    log_p = F.log_softmax(teacher / T, dim=-1)
     return T**2 * F.kl_div(log_q, log_p, reduction='batchmean', log_target=True)
 
 
@@ -75,9 +75,11 @@ def dkd_loss(
     the first epochs; the recipe does not.
     """
     check_loss_numbers(T, alpha=alpha, beta=beta)
+    dtype = student.dtype
+    student, teacher = precise(student, T), precise(teacher, T)
     tckd = T**2 * softened_divergence(target_or_not(student / T, y), target_or_not(teacher / T, y), T=1.0)
     nckd = softened_divergence(non_target_logits(student, y), non_target_logits(teacher, y), T)
-    return alpha * tckd + beta * nckd
+    return (alpha * tckd + beta * nckd).to(dtype)
 
 
 def non_target_logits(
@@ -114,9 +116,10 @@ def dist_loss(
     do not. At T = 1 they are equal.
     """
     check_loss_numbers(T, beta=beta, gamma=gamma)
-    q = (student / T).softmax(1)
-    p = (teacher / T).softmax(1)
-    return beta * (1 - pearson(q, p).mean()) + gamma * (1 - pearson(q.mT, p.mT).mean())
+    q = (precise(student, T) / T).softmax(1)
+    p = (precise(teacher, T) / T).softmax(1)
+    loss = beta * (1 - pearson(q, p).mean()) + gamma * (1 - pearson(q.mT, p.mT).mean())
+    return loss.to(student.dtype)
 
 
 def pearson(
@@ -152,4 +155,4 @@ def ls_kd_loss(
     Sun et al. 2024, algorithm 1 (https://arxiv.org/abs/2403.01427), with the factor T² of `kd_loss`; torchdistill
     applies T² only when it adds the hard loss.
     """
-    return softened_divergence(standardize(student), standardize(teacher), T)
+    return kd_loss(standardize(student), standardize(teacher), T)

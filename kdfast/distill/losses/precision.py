@@ -5,9 +5,12 @@ from functools import wraps
 import torch
 from torch import Tensor
 
+from kdfast.core.errors import KdfastError
+
 __all__ = []
 
 EPS = 1e-7  # keeps logarithms and divisions finite
+LARGE_T = 32.0  # T² times the rounding errors of float32 stays below 1e-3 of a loss about as large as the logits
 
 
 def in_float32(
@@ -38,3 +41,22 @@ def to_float32(
         return [to_float32(item) for item in x]
     is_half = isinstance(x, Tensor) and x.dtype in (torch.bfloat16, torch.float16)
     return x.float() if is_half else x
+
+
+def precise(
+    logits: Tensor,  # Of a network
+    T: float | Tensor,  # Temperature by which they will be divided
+) -> Tensor:  # The same shape
+    """Return logits in float64 if the temperature is large, otherwise unchanged.
+
+    Softened probabilities are then nearly equal, and T² would turn the rounding errors of float32 into the loss. The
+    value of a learned temperature is not read, for which a GPU would have to be waited for.
+    """
+    is_learned = isinstance(T, Tensor)
+    if not is_learned and T <= LARGE_T:
+        return logits
+    if logits.device.type != 'mps':
+        return logits.double()
+    if is_learned:
+        return logits
+    raise KdfastError(f'the temperature T is {T:g}, but devices without float64 (mps) allow {LARGE_T:g} at most')
