@@ -14,7 +14,7 @@ from kdfast.core.errors import KdfastError
 from kdfast.core.format import shape_text
 from kdfast.core.ranges import check_loss_numbers
 from kdfast.distill.losses.logits import kd_loss
-from kdfast.distill.losses.precision import precise
+from kdfast.distill.losses.precision import precise, with_masks
 from kdfast.distill.losses.shapes import check_equal
 from kdfast.models.probabilities import reject_label_probabilities, reject_probabilities
 
@@ -95,8 +95,7 @@ def label_kd_loss(
     """
     check_loss_numbers(T)
     check_equal('label_kd_loss', student, teacher)
-    student = precise(student.float(), T) / T
-    teacher = precise(teacher.float(), T) / T
+    student, teacher = (precise(x, T) / T for x in with_masks(student.float(), teacher.float()))
     p = teacher.sigmoid()
     positive = p * (F.logsigmoid(teacher) - F.logsigmoid(student))
     negative = (1 - p) * (F.logsigmoid(-teacher) - F.logsigmoid(-student))

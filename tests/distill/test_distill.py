@@ -227,6 +227,31 @@ def test_probabilities_of_a_layer_are_refused_as_logits(data):
     learn.fit(1, cbs=Match(softmax, kd_loss, layers='0:0'))
 
 
+class Masked(nn.Module):
+    "A network whose last class does not exist"
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        logits = self.net(x)
+        return torch.cat([logits, torch.full_like(logits[:, :1], -torch.inf)], 1)
+
+
+@pytest.mark.parametrize(
+    'kind',
+    [Distill, *(partial(Match, loss=loss) for loss in (kd_loss, dkd_loss, ls_kd_loss))],
+    ids=['Distill', 'kd', 'dkd', 'ls'],
+)
+def test_a_class_that_both_networks_mask_leaves_the_training_as_it_is(data, kind):
+    plain, masked = student(data), student(data)
+    masked.model = Masked(masked.model)
+    plain.fit_one_cycle(1, 0.01, cbs=kind(teacher()))
+    masked.fit_one_cycle(1, 0.01, cbs=kind(Masked(teacher())))
+    torch.testing.assert_close(copy(plain.model), copy(masked.model.net))
+
+
 @pytest.mark.parametrize(
     'options', [dict(weight=-1.0), dict(weight=float('nan')), dict(layers='stage2'), dict(layers='a:b:c')]
 )

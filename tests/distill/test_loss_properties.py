@@ -141,6 +141,46 @@ def test_attention_without_positions_is_refused():
         at_loss(S, HINT)
 
 
+# Masked classes
+
+MASKS = dict(infinity=-torch.inf, lowest=torch.finfo(torch.float32).min)
+
+
+def masked(x, mask, columns):
+    return torch.cat([x, torch.full((len(x), columns), mask)], 1)[
+        :, [*range(5), *range(10, 10 + columns), *range(5, 10)]
+    ]
+
+
+@pytest.mark.parametrize('loss', [kd_loss, lambda s, t, T: dkd_loss(s, t, Y % 5, T), ls_kd_loss])
+@pytest.mark.parametrize('mask', MASKS.values(), ids=MASKS)
+@pytest.mark.parametrize('columns', [1, 3])
+@pytest.mark.parametrize('T', [0.5, 4.0, 100.0])
+def test_classes_that_both_networks_mask_do_not_count(loss, mask, columns, T):
+    value, gradient = value_and_gradient(lambda s: loss(s, masked(H, mask, columns), T), masked(S, mask, columns))
+    expected, slope = value_and_gradient(lambda s: loss(s, H, T), S)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(gradient, masked(slope, 0.0, columns))
+
+
+@pytest.mark.parametrize('mask', MASKS.values(), ids=MASKS)
+@pytest.mark.parametrize('T', [0.5, 4.0, 100.0])
+def test_labels_that_both_networks_mask_are_agreed_upon(mask, T):
+    value, gradient = value_and_gradient(lambda s: label_kd_loss(s, masked(H, mask, 2), T), masked(S, mask, 2))
+    expected, slope = value_and_gradient(lambda s: label_kd_loss(s, H, T) * 10 / 12, S)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(gradient, masked(slope, 0.0, 2))
+
+
+@pytest.mark.parametrize('loss', [kd_loss, lambda s, t: dkd_loss(s, t, Y), ls_kd_loss, label_kd_loss])
+def test_a_class_that_the_teacher_masks_has_probability_0_and_one_that_the_student_masks_costs_infinity(loss):
+    teacher, student = H.clone(), S.clone()
+    teacher[:, 7] = student[:, 7] = -torch.inf
+    value, gradient = value_and_gradient(lambda s: loss(s, teacher), S)
+    assert value.isfinite() and gradient.isfinite().all() and (gradient[:, 7] > 0).all()
+    assert not loss(student, H).isfinite()
+
+
 # Shapes
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kdfast.core.ranges import check_loss_numbers
 from kdfast.distill.losses.features import normalize_rows
-from kdfast.distill.losses.precision import EPS, in_float32, precise
+from kdfast.distill.losses.precision import EPS, MASKED, in_float32, precise, with_masks
 from kdfast.distill.losses.shapes import check_classes
 
 __all__ = ['dist_loss', 'dkd_loss', 'kd_loss', 'ls_kd_loss', 'standardize']
@@ -37,10 +37,12 @@ def kd_loss(
     """Compute the soft loss T² · KL(softmax(teacher/T) ‖ softmax(student/T)).
 
     Hinton et al. 2015, section 2.1 (https://arxiv.org/abs/1503.02531). The factor T² keeps the gradient about as
-    large as that of the hard loss at any temperature.
+    large as that of the hard loss at any temperature. Classes masked by logits of minus infinity, in both networks or
+    in the teacher alone, have the probability 0.
     """
     check_loss_numbers(T)
-    return softened_divergence(precise(student.float(), T), precise(teacher.float(), T), T).float()
+    student, teacher = with_masks(student.float(), teacher.float())
+    return softened_divergence(precise(student, T), precise(teacher, T), T).float()
 
 
 def softened_divergence(
@@ -76,7 +78,7 @@ def dkd_loss(
     """
     check_loss_numbers(T, alpha=alpha, beta=beta)
     dtype = student.dtype
-    student, teacher = precise(student, T), precise(teacher, T)
+    student, teacher = (precise(x, T) for x in with_masks(student, teacher))
     tckd = T**2 * softened_divergence(target_or_not(student / T, y), target_or_not(teacher / T, y), T=1.0)
     nckd = softened_divergence(non_target_logits(student, y), non_target_logits(teacher, y), T)
     return (alpha * tckd + beta * nckd).to(dtype)
@@ -139,9 +141,15 @@ def standardize(
 
     Can precede any loss of logits. Sun et al. 2024, algorithm 2 (https://arxiv.org/abs/2403.01427). The variance
     divides by classes − 1, as in the authors' code and torchdistill; the paper divides by classes, which equals a
-    temperature smaller by √(1 − 1/classes).
+    temperature smaller by √(1 − 1/classes). Logits of minus infinity, masked classes, stay so and do not count.
     """
-    return (logits - logits.mean(1, keepdim=True)) / (logits.std(1, keepdim=True) + EPS)
+    present = ~(logits <= MASKED)  # NaN is no mask
+    count = present.sum(1, keepdim=True)
+    mean = logits.masked_fill(~present, 0).sum(1, keepdim=True) / count.clamp(min=1)
+    logits = logits.where(present, mean)  # the mean of the row becomes that of the other classes
+    of_present = ((logits.shape[1] - 1) / (count - 1).clamp(min=1)).sqrt()  # 1 without masks
+    z = (logits - logits.mean(1, keepdim=True)) / (logits.std(1, keepdim=True) * of_present + EPS)
+    return z.masked_fill(~present, -torch.inf)
 
 
 @compares_classes

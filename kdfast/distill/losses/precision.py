@@ -43,6 +43,21 @@ def to_float32(
     return x.float() if is_half else x
 
 
+MASKED = -1e30  # stands for a logit of minus infinity: its probability is 0, also after a division by T
+
+
+def with_masks(
+    student: Tensor,  # Logits
+    teacher: Tensor,  # Logits of the same shape
+) -> tuple[Tensor, Tensor]:  # Both
+    """Return logits in which masked classes, those of minus infinity, add 0 to a divergence.
+
+    Their terms would be 0 · ∞. Minus infinity stays where it is the student's alone: the divergence is infinite.
+    """
+    teacher = teacher.clamp(min=MASKED)
+    return student.masked_fill((student < MASKED) & (teacher == MASKED), MASKED), teacher
+
+
 def precise(
     logits: Tensor,  # Of a network
     T: float | Tensor,  # Temperature by which they will be divided
