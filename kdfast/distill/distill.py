@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 from fastai.basics import Learner
-from torch import nn
+from torch import Tensor, nn
 
 from kdfast.core.ranges import LARGEST_T, SMALLEST_T, check_number
 from kdfast.distill.fit import FitCallback
@@ -24,6 +24,8 @@ class Distill(FitCallback):
       of these
     - independent labels (binary cross-entropy of logits): T² · KL of the sigmoids, mean over all labels
     - numbers (squared or absolute error): the squared error, without T
+
+    The soft loss needs no labels and includes the pixels and tokens that the Learner's loss ignores (ignore_index).
 
     The teacher computes in evaluation mode and without gradient, is restored after the fit, and is never part of the
     Learner's model or optimizer.
@@ -96,7 +98,7 @@ class Distill(FitCallback):
         hard = self.loss_so_far
         soft = self.task.soft_loss(pred, self.target, self.T)
         precise = torch.promote_types(hard.dtype, soft.dtype)  # the network or autocast may use half precision
-        total = torch.lerp(hard.to(precise), soft.to(precise), self.alpha)
+        total = blend(hard.to(precise), soft.to(precise), self.alpha)
         self.parts = dict(total=total.detach(), soft=soft.detach(), hard=hard.detach())
         if self.training:
             self.learn.loss_grad, self.learn.loss = total, total.detach().clone()
@@ -113,3 +115,14 @@ class Distill(FitCallback):
 
     def after_fit(self):
         self.leave()
+
+
+def blend(
+    hard: Tensor,  # Loss on labels
+    soft: Tensor,  # Loss on the teacher's outputs
+    alpha: float,  # Weight of the soft loss, 0 to 1
+) -> Tensor:
+    "Return (1 − alpha)·hard + alpha·soft. A loss of weight 0 has no influence, even if it is NaN."
+    if alpha in (0, 1):
+        return soft if alpha else hard
+    return torch.lerp(hard, soft, alpha)

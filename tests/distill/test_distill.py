@@ -62,6 +62,23 @@ def test_alpha_1_forgets_the_labels(data):
     assert equal(copy(a.model), copy(b.model))
 
 
+def test_alpha_1_forgets_batches_of_ignored_labels(data):
+    a, b = student(data), student(data)
+    b.dls.train_ds.labels = torch.full_like(torch.as_tensor(b.dls.train_ds.labels), -100)
+    for learn in (a, b):
+        learn.fit_one_cycle(1, 0.1, cbs=Distill(teacher(), alpha=1.0))
+    assert equal(copy(a.model), copy(b.model))
+
+
+def test_alpha_0_forgets_a_teacher_that_returns_nothing_finite(data):
+    plain, distilled = student(data), student(data)
+    plain.fit_one_cycle(1, 0.1)
+    broken = teacher()
+    nn.init.constant_([*broken.parameters()][-1], torch.nan)
+    distilled.fit_one_cycle(1, 0.1, cbs=Distill(broken, alpha=0.0))
+    assert equal(copy(plain.model), copy(distilled.model))
+
+
 def test_the_teacher_stays_as_it_was(data):
     net, learn = teacher(), student(data)
     before = copy(net)

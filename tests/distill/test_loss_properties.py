@@ -141,6 +141,21 @@ def test_attention_without_positions_is_refused():
         at_loss(S, HINT)
 
 
+@pytest.mark.parametrize('ignored', [-100, -1, 10, 255])
+def test_images_whose_label_is_no_class_are_left_out_of_the_decoupled_loss(ignored):
+    student, teacher, y = S.clone(), H.clone(), Y.clone()
+    student[1], teacher[1] = S[1], -torch.inf  # whatever the networks say of such images
+    y[[1, 4]] = ignored
+    rest = [0, 2, 3, 5]
+    value, gradient = value_and_gradient(lambda s: dkd_loss(s, teacher, y), student)
+    expected, slope = value_and_gradient(lambda s: dkd_loss(s, H[rest], Y[rest]), S[rest])
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(gradient[rest], slope)
+    assert (gradient[[1, 4]] == 0).all()
+    value, gradient = value_and_gradient(lambda s: dkd_loss(s, H, torch.full_like(Y, ignored)), S)
+    assert value == 0 and (gradient == 0).all()
+
+
 # Masked classes
 
 MASKS = dict(infinity=-torch.inf, lowest=torch.finfo(torch.float32).min)

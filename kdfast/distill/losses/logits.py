@@ -61,11 +61,11 @@ def softened_divergence(
 def dkd_loss(
     student: Tensor,  # Logits of the student, (batch, classes)
     teacher: Tensor,  # Logits of the teacher, (batch, classes)
-    y: Tensor,  # Labels, (batch,)
+    y: Tensor,  # Labels, (batch,); images with a label that is no class, such as −100, are left out
     T: float = 4.0,  # Temperature of both softmaxes
     alpha: float = 1.0,  # Weight of TCKD, the target class against all others
     beta: float = 8.0,  # Weight of NCKD, the non-target classes among each other
-) -> Tensor:  # Scalar: mean over the batch
+) -> Tensor:  # Scalar: mean over the images whose label is a class
     """Compute decoupled KD: alpha·TCKD + beta·NCKD.
 
     Zhao et al. 2022, equation 7 (https://arxiv.org/abs/2203.08679), times T² as in the authors' code. TCKD is the
@@ -78,10 +78,25 @@ def dkd_loss(
     """
     check_loss_numbers(T, alpha=alpha, beta=beta)
     dtype = student.dtype
+    student, y, share = without_ignored(student, teacher, y)
     student, teacher = (precise(x, T) for x in with_masks(student, teacher))
     tckd = T**2 * softened_divergence(target_or_not(student / T, y), target_or_not(teacher / T, y), T=1.0)
     nckd = softened_divergence(non_target_logits(student, y), non_target_logits(teacher, y), T)
-    return (alpha * tckd + beta * nckd).to(dtype)
+    return (share * (alpha * tckd + beta * nckd)).to(dtype)
+
+
+def without_ignored(
+    student: Tensor,  # Logits of the student, (batch, classes)
+    teacher: Tensor,  # Logits of the teacher, (batch, classes)
+    y: Tensor,  # Labels, (batch,)
+) -> tuple[Tensor, Tensor, Tensor]:  # Logits of the student, labels, and the factor from the mean over all images
+    """Let images whose label is no class, as ignored labels are, cost nothing and not count in the mean.
+
+    The student's logits become the teacher's; to select the other images would synchronize with a GPU.
+    """
+    counts = (y >= 0) & (y < student.shape[1])
+    share = len(y) / counts.sum().clamp(min=1)  # 1 without ignored labels
+    return student.where(counts[:, None], teacher), y.clamp(0, student.shape[1] - 1), share
 
 
 def non_target_logits(
