@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from fastai.optimizer import SGD
 from loss_tensors import ALL, GUIDED, HINT, OF_EQUAL_SHAPES, OF_LOGITS, OF_MAPS, H, S, Y, value_and_gradient
+from taught_learners import Look, learner, net
 from torch import nn, tensor
 
 from kdfast.core.errors import KdfastError
@@ -10,6 +12,7 @@ from kdfast.distill.losses.features import at_loss, feature_loss, hcl_loss, hint
 from kdfast.distill.losses.logits import dist_loss, dkd_loss, kd_loss, ls_kd_loss, standardize
 from kdfast.distill.losses.regressed import Regressed
 from kdfast.distill.losses.vid import VID
+from kdfast.distill.match import Match
 from kdfast.distill.tasks import NUMBERS, Task, label_kd_loss
 
 # What the methods promise
@@ -134,6 +137,35 @@ def test_standardized_logits_have_mean_0_and_deviation_1_whatever_their_shift_an
 def test_equal_logits_of_all_classes_standardize_to_0_and_so_does_their_gradient():
     value, gradient = value_and_gradient(lambda s: ls_kd_loss(s, H), torch.ones(6, 10))
     assert torch.isfinite(value) and gradient.isfinite().all() and (standardize(torch.ones(6, 10)) == 0).all()
+
+
+@pytest.mark.parametrize('loss', [kd_loss, dist_loss, ls_kd_loss, lambda s, t, T: dkd_loss(s, t, Y, T)])
+@pytest.mark.parametrize('T', [0.5, 1.0, 4.0, 100.0, 1e4])
+@pytest.mark.parametrize('shift', [0.0, 3.3])
+@pytest.mark.parametrize('deviation', [0.0, 1e-38, 1e-12, 1e-7, 1e-5, 1e-3, 1e-2])
+def test_logits_that_are_nearly_equal_have_a_gradient_of_sane_size(loss, T, shift, deviation):
+    "A classifier that begins at zero: rounding errors, divided by themselves, had a gradient of 1e7"
+    value, gradient = value_and_gradient(lambda s: loss(s, H, T), shift + deviation * S)
+    assert value.isfinite() and gradient.isfinite().all() and gradient.norm() < 100 * max(T, 1)
+
+
+def test_what_is_constant_does_not_correlate():
+    for constant in (torch.zeros(6, 10), torch.full((6, 10), 0.7), torch.arange(6.0)[:, None].expand(6, 10)):
+        assert dist_loss(constant, H, gamma=0.0).item() == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize('loss', [dist_loss, ls_kd_loss])
+@pytest.mark.parametrize('classes', [3, 10])
+def test_a_classifier_that_begins_at_zero_is_trained(loss, classes):
+    torch.manual_seed(1)
+    teacher, student, losses = net(8, classes), net(4, classes), []
+    teacher[-1].weight.data *= 20
+    nn.init.zeros_(student[-1].weight)
+    nn.init.zeros_(student[-1].bias)
+    look = Look(lambda learn: losses.append(learn.match.parts['fit'].item()))
+    learner(student, opt_func=SGD).fit(8, 0.01, cbs=[Match(teacher, loss, 2.0), look])
+    assert losses[-1] < losses[0] / 2
+    assert all(p.isfinite().all() and p.abs().max() < 5 for p in student.parameters())
 
 
 def test_attention_without_positions_is_refused():

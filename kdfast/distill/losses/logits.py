@@ -7,11 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdfast.core.ranges import check_loss_numbers
-from kdfast.distill.losses.features import normalize_rows
 from kdfast.distill.losses.precision import EPS, MASKED, in_float32, precise, with_masks
 from kdfast.distill.losses.shapes import check_classes
 
 __all__ = ['dist_loss', 'dkd_loss', 'kd_loss', 'ls_kd_loss', 'standardize']
+
+CONSTANT = 1e-2  # standard deviation of logits below which the losses that divide by it take them for constant
 
 
 def compares_classes(
@@ -130,22 +131,41 @@ def dist_loss(
 
     ρ is Pearson's correlation of the student's and the teacher's probabilities. Huang et al. 2022, section 4
     (https://arxiv.org/abs/2205.10536). The authors' code and torchdistill multiply by T²; the paper and this function
-    do not. At T = 1 they are equal.
+    do not. At T = 1 they are equal. Nearly constant probabilities, as of a classifier that begins at zero, count less
+    than others, so that the gradient has a bound; constant ones do not correlate.
     """
     check_loss_numbers(T, beta=beta, gamma=gamma)
     q = (precise(student, T) / T).softmax(1)
     p = (precise(teacher, T) / T).softmax(1)
-    loss = beta * (1 - pearson(q, p).mean()) + gamma * (1 - pearson(q.mT, p.mT).mean())
+    constant = CONSTANT / (1 + T)  # probabilities differ by about 1/T of what logits do
+    loss = beta * (1 - pearson(q, p, constant).mean()) + gamma * (1 - pearson(q.mT, p.mT, constant).mean())
     return loss.to(student.dtype)
 
 
 def pearson(
     x: Tensor,  # (rows, columns)
     y: Tensor,  # (rows, columns)
+    constant: float | Tensor,  # Relative deviation below which a row is nearly constant
 ) -> Tensor:  # (rows,)
-    "Return the correlation of each row of `x` with the same row of `y`; 0 for constant rows."
-    x, y = (normalize_rows(z - z.mean(1, keepdim=True)) for z in (x, y))
+    """Return the correlation of each row of `x` with the same row of `y`; 0 for constant rows.
+
+    Deviations of nearly constant rows are divided by the bound instead of their own size, which would be a gradient
+    without bound, of rounding errors in the end.
+    """
+    x, y = (centered(z, constant) for z in (x, y))
     return (x * y).sum(1)
+
+
+def centered(
+    x: Tensor,  # (rows, columns)
+    constant: float | Tensor,  # Relative deviation below which a row is nearly constant
+) -> Tensor:  # The same shape
+    "Return rows of mean 0 and length 1, or less if they are nearly constant."
+    difference = x - x.mean(1, keepdim=True)
+    norm = torch.linalg.vector_norm(difference, dim=1, keepdim=True)
+    smallest = constant * torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    length = norm.maximum(smallest)
+    return difference / length.masked_fill(length == 0, 1)
 
 
 @in_float32
@@ -156,14 +176,17 @@ def standardize(
 
     Can precede any loss of logits. Sun et al. 2024, algorithm 2 (https://arxiv.org/abs/2403.01427). The variance
     divides by classes − 1, as in the authors' code and torchdistill; the paper divides by classes, which equals a
-    temperature smaller by √(1 − 1/classes). Logits of minus infinity, masked classes, stay so and do not count.
+    temperature smaller by √(1 − 1/classes). Logits of minus infinity, masked classes, stay so and do not count. A
+    standard deviation below 0.01 counts as 0.01: the gradient has a bound where logits are nearly equal, as those of a
+    classifier that begins at zero.
     """
     present = ~(logits <= MASKED)  # NaN is no mask
     count = present.sum(1, keepdim=True)
     mean = logits.masked_fill(~present, 0).sum(1, keepdim=True) / count.clamp(min=1)
     logits = logits.where(present, mean)  # the mean of the row becomes that of the other classes
     of_present = ((logits.shape[1] - 1) / (count - 1).clamp(min=1)).sqrt()  # 1 without masks
-    z = (logits - logits.mean(1, keepdim=True)) / (logits.std(1, keepdim=True) * of_present + EPS)
+    difference = logits - logits.mean(1, keepdim=True)
+    z = difference / ((logits.std(1, keepdim=True) * of_present).clamp(min=CONSTANT) + EPS)
     return z.masked_fill(~present, -torch.inf)
 
 
