@@ -54,6 +54,11 @@ class FitCallback(Isolated):
         if self._learn is not None:  # loaded from a file
             isolate(type(self._learn))
 
+    @property
+    def is_first(self) -> bool:
+        "Whether this is the first FitCallback of its Learner, which does what is done once for all"
+        return self is next((cb for cb in self.learn.cbs if isinstance(cb, FitCallback)), self)
+
     def at_rest(self) -> dict:
         "Return the attributes that a fit sets, as they are outside of one."
         return {}
@@ -119,7 +124,7 @@ class FitCallback(Isolated):
             return None
         if event_name == 'before_fit':
             vars(self)['fitting'] = innermost_method(self.learn) == 'fit'
-        if self.fitting and event_name in ('before_fit', 'before_step'):
+        if self.fitting and event_name in ('before_fit', 'before_step') and self.is_first:
             forget_gradients(self.learn.opt)
         if not (self.fitting or self.in_predictions):
             return None

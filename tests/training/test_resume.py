@@ -50,6 +50,14 @@ def test_a_run_that_is_interrupted_twice_ends_with_the_same_bits(study, data, wh
     assert same(train(found, data, runs, epochs=2), whole[recipe])
 
 
+def test_a_loss_that_is_trained_resumes_with_the_same_bits(study, data, tmp_path):
+    "Its weights are in the optimizer during the fit alone"
+    found, runs = find_recipe('vid'), beside(study, tmp_path, 'teacher')
+    undisturbed = train(found, data, beside(study, tmp_path / 'whole', 'teacher'), epochs=2)
+    interrupted(found, data, runs, (1, 1, 4), epochs=2)
+    assert same(train(found, data, runs, epochs=2), undisturbed)
+
+
 def test_muon_resumes_with_the_same_bits(data, tmp_path):
     found, given = find_recipe('baseline'), dict(epochs=2, optimizer='muon')
     undisturbed = train(found, data, tmp_path / 'whole', **given)
