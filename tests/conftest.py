@@ -1,6 +1,7 @@
 """Fixtures: a tiny data set, the command line in this process, one study for many tests; helpers."""
 
 import json
+import operator
 import os
 import shutil
 import sys
@@ -143,6 +144,28 @@ def one_core(monkeypatch):
     monkeypatch.setenv('LOKY_MAX_CPU_COUNT', '1')
     with threads_used(3):
         yield
+
+
+@pytest.fixture
+def float32_setting():
+    "Sets how float32 is computed, by the newer of PyTorch's two names, and sets it back"
+    import torch
+
+    before = []
+
+    def set_to(library, value):
+        library = operator.attrgetter(library)(torch.backends) if library else torch.backends
+        before.append((library, library.fp32_precision))
+        library.fp32_precision = value
+
+    yield set_to
+    for library, value in reversed(before):
+        library.fp32_precision = value
+
+
+FLOAT32 = [('', 'tf32'), ('', 'ieee'), ('cuda.matmul', 'tf32'), ('cudnn.conv', 'ieee'), ('cudnn.rnn', 'ieee')] + [
+    (f'mkldnn.{operation}', value) for operation in ('matmul', 'conv') for value in ('bf16', 'tf32')
+]  # settings after which PyTorch's older names may raise an error
 
 
 @pytest.fixture(scope='session')

@@ -20,6 +20,7 @@ from kdfast.data.device_transfer import as_bytes
 from kdfast.distill.distill import Distill
 from kdfast.distill.fit import FitCallback
 from kdfast.distill.match import Match
+from kdfast.models.float32_precision import float32_precisions
 from kdfast.models.held import Watch
 
 VERSION = 2  # of the teacher's inference copy, whose rounding determines the outputs
@@ -178,7 +179,7 @@ def cache_key(
         VERSION,
         torch.__version__,
         torch.get_num_threads(),
-        torch.get_float32_matmul_precision(),
+        float32_precisions(),
         torch.backends.mkldnn.enabled,
         torch.backends.cpu.get_cpu_capability(),
         os.environ.get('ONEDNN_MAX_CPU_ISA'),

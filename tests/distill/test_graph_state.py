@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from conftest import FLOAT32
 from fastai.vision.all import (
     TensorImage,
 )
@@ -80,3 +81,11 @@ def test_a_recording_is_of_one_kind_of_input():
         assert not before.holds(net, x)
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize('setting', FLOAT32, ids=str)
+def test_a_recording_is_of_one_precision_of_float32(setting, float32_setting):
+    net, x = thin(3), torch.randn(2, 3, 8, 8)
+    before = State(net, x)
+    float32_setting(*setting)
+    assert not before.holds(net, x) and State(net, x).holds(net, x)

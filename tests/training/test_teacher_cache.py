@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import equal
+from conftest import FLOAT32, equal
 from counted_teachers import CHECKED, Counting, asks, fit, kept
 from fastai.vision.all import Callback, CutMix, MixUp
 
@@ -170,6 +170,14 @@ def test_outputs_in_another_precision_are_not_used(data, tmp_path):
         and teacher.asked == before + CHECKED + 9 + 1
     )
     assert asks(teacher, data, teacher, TeacherCache(folder, teacher), Bfloat16(), epochs=1) == 0
+
+
+@pytest.mark.parametrize('setting', FLOAT32, ids=str)
+def test_the_key_is_of_the_precision_of_float32(setting, float32_setting):
+    teacher = Counting()
+    before = cache_key(teacher)
+    float32_setting(*setting)
+    assert cache_key(teacher) != before
 
 
 def test_the_key_is_of_weights_buffers_and_structure():

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from kdfast.models.float32_precision import float32_precisions
 from kdfast.models.held import Held
 
 
@@ -54,11 +55,10 @@ def conditions(
         torch.is_autocast_enabled(kind),
         torch.get_autocast_dtype(kind),
         torch.are_deterministic_algorithms_enabled(),
-        torch.get_float32_matmul_precision(),
+        float32_precisions(),
         torch.backends.cudnn.enabled,
         torch.backends.cudnn.benchmark,
         torch.backends.cudnn.deterministic,
-        torch.backends.cudnn.allow_tf32,
     )
 
 
