@@ -11,16 +11,18 @@ RESIDENT = WeakValueDictionary()  # images in the memory of a GPU, by the id of 
 
 def move_to_device(
     device: torch.device | None,  # Destination; None for the CPU
-    *tensors: torch.Tensor,  # On the CPU; those with the widest items first
+    *tensors: torch.Tensor,  # On the CPU, of any types
 ) -> list[torch.Tensor]:
     "Copy tensors to a device in one transfer; for CUDA from pinned memory, without waiting."
     if device is None or device.type == 'cpu':
         return tensors
     is_cuda = device.type == 'cuda'
-    parts = [as_bytes(tensor) for tensor in tensors]
+    widest_first = sorted(range(len(tensors)), key=lambda i: -tensors[i].itemsize)  # so that all items are aligned
+    parts = [as_bytes(tensors[i]) for i in widest_first]
     packed = torch.empty(sum(map(len, parts)), dtype=torch.uint8, pin_memory=is_cuda)
     copies = torch.cat(parts, out=packed).to(device, non_blocking=is_cuda).split([len(part) for part in parts])
-    return [copy.view(tensor.dtype).view(tensor.shape) for copy, tensor in zip(copies, tensors)]
+    arrived = dict(zip(widest_first, copies))
+    return [arrived[i].view(tensor.dtype).view(tensor.shape) for i, tensor in enumerate(tensors)]
 
 
 def as_bytes(

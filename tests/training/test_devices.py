@@ -4,6 +4,7 @@ import gc
 import os
 import subprocess
 import sys
+from itertools import permutations
 
 import fastai.callback.mixup
 import pytest
@@ -64,10 +65,13 @@ def test_a_fake_gpu_sees_what_a_gpu_would():
         assert there.grad.device.type == 'cuda' and there.grad.shape == (4,) and torch.equal(here + 1, here + 1)
 
 
-@pytest.mark.parametrize('shapes', [[(3,)], [(2, 5), (4, 8, 8, 3)], [(0,), (1, 2)]])
-def test_tensors_arrive_as_they_left(shapes, monkeypatch):
-    "In one copy, whatever their kinds"
-    kinds = [torch.int64, torch.float32, torch.uint8][-len(shapes) :]
+KINDS = torch.int64, torch.int16, torch.int8  # as indices, and as the labels of images that have several
+
+
+@pytest.mark.parametrize('kinds', [kinds for n in (1, 3) for kinds in permutations(KINDS, n)], ids=str)
+@pytest.mark.parametrize('shapes', [[(3,), (5, 1), (7,)], [(2, 5), (4, 8, 8, 3), (1,)], [(0,), (1, 2), (1, 3)]])
+def test_tensors_arrive_as_they_left(kinds, shapes, monkeypatch):
+    "In one copy, whatever their kinds, in any order"
     sent = [torch.randint(0, 99, shape).to(kind) for shape, kind in zip(shapes, kinds)]
     copies = []
 
