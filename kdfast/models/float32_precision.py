@@ -4,7 +4,7 @@ import torch
 
 
 def float32_precisions() -> tuple[str, ...]:
-    """Return the settings of all libraries, whether the user has set them by PyTorch's older names or by the newer.
+    """Return the settings of all libraries, whichever of PyTorch's names the user has set them by.
 
     The older names, `get_float32_matmul_precision` and `allow_tf32`, raise an error after the newer ones were set.
     """

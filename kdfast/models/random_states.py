@@ -1,8 +1,10 @@
 """States of random generators: the global ones, and those that objects hold."""
 
 import random
+from collections.abc import Mapping
 from contextlib import contextmanager
 from copy import deepcopy
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -26,14 +28,18 @@ def random_states() -> dict:  # For `set_random_states`
 
 def set_random_states(
     states: dict,  # From `random_states`
+    moved: Mapping[str, str] = MappingProxyType({}),  # Device in place of another, if another process saved the states
 ):
-    "Restore the states of the global random generators."
+    "Restore the states of the global random generators, of devices that there are."
     random.setstate(states['python'])
     np.random.set_state(states['numpy'])
     torch.set_rng_state(states['torch'])
-    if states['cuda']:
-        torch.cuda.set_rng_state_all(states['cuda'])
-    if states['mps'] is not None:
+    by_device = {f'cuda:{i}': state for i, state in enumerate(states['cuda'])}
+    for device in sorted(by_device, key=lambda device: device in moved):  # last, so that no other takes their place
+        here = torch.device(moved.get(device, device))
+        if here.type == 'cuda' and here.index < torch.cuda.device_count():
+            torch.cuda.set_rng_state(by_device[device], here)
+    if states['mps'] is not None and torch.backends.mps.is_available():
         torch.mps.set_rng_state(states['mps'])
 
 

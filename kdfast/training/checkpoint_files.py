@@ -1,9 +1,11 @@
 """Checkpoint files: names, format, damage."""
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 
@@ -21,6 +23,29 @@ class Place:
     file: Path
     epoch: int | None = None  # None: the end of the fit
     step: int = 0
+
+    @property
+    def has_format(self) -> bool:
+        "Whether this version of kdfast has written it, or could have."
+        return format_of(self.file) == FORMAT
+
+
+def content_of(
+    about: dict,  # For JSON
+    tensors: dict[str, torch.Tensor],  # Perhaps with memory in common
+) -> bytes:
+    "Return the content of a checkpoint. Tensors are copied to the CPU: a GPU may have no room."
+    copies = {name: t.detach().to('cpu', copy=True) for name, t in tensors.items()}
+    copies['about'] = torch.frombuffer(bytearray(json.dumps(about).encode()), dtype=torch.uint8)
+    return safetensors.torch.save(copies, dict(format=FORMAT))
+
+
+def read_content(
+    file: Path,  # A checkpoint
+) -> tuple[dict, dict[str, torch.Tensor]]:
+    "Return what `content_of` was given."
+    tensors = safetensors.torch.load(file.read_bytes())
+    return json.loads(tensors.pop('about').numpy().tobytes()), tensors
 
 
 def problem_of(

@@ -1,12 +1,8 @@
 """Exact resumption: an interrupted run continues from its last checkpoint and ends with the same bits."""
 
 import hashlib
-import json
 from collections.abc import Callable
 from time import perf_counter
-
-import safetensors.torch
-import torch
 
 from kdfast.core import distributed, signals
 from kdfast.core.atomic import write
@@ -14,10 +10,10 @@ from kdfast.core.errors import KdfastError
 from kdfast.core.notes import say
 from kdfast.models.random_states import random_states, set_random_states
 from kdfast.runs.run_dir import RunDir
-from kdfast.training.checkpoint_files import DURING, END, FORMAT, Place, format_of, model_digest, problem_of
+from kdfast.training.checkpoint_files import DURING, END, Place, content_of, model_digest, problem_of, read_content
 from kdfast.training.learner import repeatable_order, without_watchers
 from kdfast.training.restore import StateRestorer
-from kdfast.training.restore_values import NOTHING
+from kdfast.training.restore_values import NOTHING, devices_moved
 from kdfast.training.save_values import UnsupportedState
 from kdfast.training.series import Series
 from kdfast.training.snapshot import StateSaver, check_known
@@ -199,12 +195,11 @@ class Checkpoints:
             if where != END:
                 self.disable(e, 'from its last checkpoint')
             return
-        about = json.dumps(dict(state=state, series=self.series.state())).encode()
-        tensors = {name: t.detach().clone() for name, t in saver.tensors.items()}
-        tensors['about'] = torch.frombuffer(bytearray(about), dtype=torch.uint8)
-        self.store(where, safetensors.torch.save(tensors, dict(format=FORMAT)))
+        device = next(learn.model.parameters()).device
+        about = dict(state=state, series=self.series.state(), device=str(device))
+        self.store(where, content_of(about, saver.tensors))
         self.saved = perf_counter()
-        previous = [place for place in self.places() if format_of(place.file) == FORMAT]
+        previous = [place for place in self.places() if place.has_format]
         for place in previous[KEPT if where != END else 0 :]:
             place.file.unlink()
 
@@ -214,7 +209,6 @@ class Checkpoints:
         content,  # Of the file, bytes
     ):
         "Write a checkpoint file."
-        self.path.mkdir(exist_ok=True)
         write(self.path / f'{self.fit:02}-{where}-{hashlib.sha256(content).hexdigest()}.safetensors', content)
 
     # Resuming
@@ -225,14 +219,14 @@ class Checkpoints:
     ) -> bool:  # Whether the fit was cancelled
         "Restore the state of the pending checkpoint."
         place, self.pending = self.pending, None
-        tensors = safetensors.torch.load(place.file.read_bytes())
-        about = json.loads(tensors.pop('about').numpy().tobytes())
+        about, tensors = read_content(place.file)
         self.series.restore(about['series'])
+        moved = devices_moved(about.get('device'), next(learn.model.parameters()).device)
         current = dict(cancelled=NOTHING, random=NOTHING) | self.roots(learn)
-        found = StateRestorer(tensors, self.series)(about['state'], current)
+        found = StateRestorer(tensors, self.series, moved)(about['state'], current)
         learn.remove_cbs([cb for cb in without_watchers(learn) if cb not in found['cbs']])
         learn.cbs[:] = [*found['cbs'], *learn.watchers]
-        set_random_states(found['random'])
+        set_random_states(found['random'], moved)
         self.cut_steps(learn, self.fit + 1)
         return found['cancelled']
 

@@ -1,5 +1,8 @@
 """Restore lists, tuples, sets and dictionaries; register what was restored, for references to it."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from kdfast.core.errors import KdfastError
 from kdfast.training.kinds import code_text, kind_of, type_text
 from kdfast.training.restore_values import NOTHING, ValueRestorer
@@ -14,8 +17,9 @@ class ContainerRestorer(ValueRestorer):
         self,
         tensors: dict,  # Of StateSaver
         series=None,  # Series of StateSaver
+        moved: Mapping[str, str] = MappingProxyType({}),  # As of ValueRestorer
     ):
-        super().__init__(tensors)
+        super().__init__(tensors, moved)
         self.series = series
         self.filled = {}  # objects that were filled, by id
 

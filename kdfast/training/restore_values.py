@@ -1,6 +1,7 @@
 """Restore tensors, arrays, random generators and values that are saved as text."""
 
 import random
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -22,8 +23,10 @@ class ValueRestorer:
     def __init__(
         self,
         tensors: dict,  # Of StateSaver
+        moved: Mapping[str, str],  # Device in place of another, as of `devices_moved`
     ):
         self.tensors = tensors
+        self.moved = moved
         self.created = {}  # restored objects, by their number in the checkpoint
         self.memory = set()  # memory of tensors that were filled in place
 
@@ -60,9 +63,16 @@ class ValueRestorer:
             [stored.shape[state['order'].index(d)] for d in range(stored.dim())],
             state['order'],
             dtype=stored.dtype,
-            device=state['device'],
+            device=self.place_of(state['device']),
         )
         return x.copy_(stored.permute([state['order'].index(d) for d in range(stored.dim())]))
+
+    def place_of(
+        self,
+        device: str,  # In the process that saved
+    ) -> str:
+        "Return the device in this process."
+        return self.moved.get(device, device)
 
     def copy_into(
         self,
@@ -123,7 +133,8 @@ class ValueRestorer:
         where,  # Path of attributes to it
     ):
         "Return a random generator in its saved state; an existing one if it has the same type."
-        x = old if generator_type(old) == state['type'] else new_generator(state['type'], state['about'])
+        same = generator_type(old) == state['type']
+        x = old if same else new_generator(state['type'], self.place_of(state['about']))
         value = self(state['state'], NOTHING)
         if isinstance(x, random.Random):
             x.setstate(value)
@@ -140,8 +151,20 @@ class ValueRestorer:
         where,  # Path of attributes to it
     ):
         "Return a value that was saved as text."
-        read = next(read for t, (_, read) in VALUES.items() if t.__name__ == state['type'])
-        return read(state['text'])
+        kind, read = next((t, read) for t, (_, read) in VALUES.items() if t.__name__ == state['type'])
+        return read(self.place_of(state['text']) if kind is torch.device else state['text'])
+
+
+def devices_moved(
+    saved: str | None,  # Device of the training that saved; None if it is not known
+    now: torch.device,  # Device of this process
+) -> dict[str, str]:  # The latter by the former, if they differ
+    """Return which device takes the place of which.
+
+    The GPU of a process may have another number than that of the process that saved, and a GPU may be missing. What was
+    on the CPU stays there: some of it always is.
+    """
+    return {} if saved in (None, 'cpu', str(now)) else {saved: str(now)}
 
 
 def new_generator(

@@ -18,9 +18,11 @@ from kdfast.core.errors import KdfastError
 from kdfast.data.dataloaders import loaders
 from kdfast.data.device_transfer import RESIDENT, as_bytes, make_resident, move_to_device
 from kdfast.distill.mixup import MixUp
+from kdfast.models.random_states import random_states, set_random_states
 from kdfast.models.study_networks import thin
 from kdfast.runs.run_dir import RunDir
 from kdfast.study.process import default_jobs
+from kdfast.training.checkpoint_files import content_of
 from kdfast.training.devices import THREAD_VARIABLES, device_name, limit_threads, repeatable
 
 CUDA = torch.device('cuda')
@@ -198,6 +200,49 @@ def test_a_run_resumes_with_the_threads_that_it_began_with(one_core, kdfast, ima
         torch.set_num_threads(3)  # as in another process
         done = kdfast('run', recipe, '--data', images, '--runs', tmp_path)
         assert done.status == status and RunDir(tmp_path / 'tiny' / 'mine' / '0').run['threads'] == 1, done.err
+
+
+class Gpus:
+    "Random states of several GPUs"
+
+    def __init__(self, monkeypatch, *states):
+        self.states = list(states)
+        monkeypatch.setattr('torch.cuda.is_initialized', lambda: True)
+        monkeypatch.setattr('torch.cuda.device_count', lambda: len(self.states))
+        monkeypatch.setattr('torch.cuda.get_rng_state_all', lambda: list(self.states))
+        monkeypatch.setattr('torch.cuda.set_rng_state', self.set)
+
+    def set(self, state, device):
+        self.states[getattr(device, 'index', device)] = state
+
+
+@pytest.mark.parametrize(
+    'saved, here, moved, then',
+    [
+        ('ab', 'xy', {}, 'ab'),
+        ('ab', 'x', {}, 'a'),
+        ('ab', '', {}, ''),
+        ('a', 'xyz', {}, 'ayz'),
+        ('ab', 'x', {'cuda:1': 'cuda:0'}, 'b'),
+        ('ab', 'xy', {'cuda:0': 'cuda:1'}, 'xa'),
+        ('a', '', {'cuda:0': 'cpu'}, ''),
+    ],
+)
+def test_random_states_return_to_the_gpus_that_there_are(monkeypatch, saved, here, moved, then):
+    gpus = Gpus(monkeypatch, *saved)
+    states = random_states()
+    gpus.states = list(here)
+    set_random_states(states | dict(mps=torch.zeros(1)), moved)  # as of a Mac, too
+    assert gpus.states == list(then)
+
+
+def test_a_checkpoint_needs_no_room_on_the_gpu(monkeypatch):
+    with FakeCuda().installed():
+        tensors = dict(weight=torch.ones(3, device='cuda'), here=torch.ones(2))
+        held = []
+        monkeypatch.setattr('safetensors.torch.save', lambda tensors, about: held.append(tensors))
+        content_of({}, tensors)
+    assert {t.device.type for t in held[0].values()} == {'cpu'} and held[0]['here'] is not tensors['here']
 
 
 def test_devices_have_names():

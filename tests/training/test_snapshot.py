@@ -17,6 +17,7 @@ from torch import nn
 from kdfast.core.errors import KdfastError
 from kdfast.training.kinds import has_attributes
 from kdfast.training.restore import StateRestorer
+from kdfast.training.restore_values import devices_moved
 from kdfast.training.save_values import UnsupportedState
 from kdfast.training.snapshot import StateSaver
 
@@ -50,6 +51,27 @@ def test_an_optimizer_goes_on_to_the_same_bits(make):
         torch.manual_seed(1)
         trained(o)
     assert alike(taken(first), taken(other))
+
+
+@pytest.mark.parametrize('saved', ['cuda:0', 'cuda:7', 'mps:0'])
+def test_what_was_on_another_gpu_is_on_the_device_of_this_process(saved):
+    "Whose GPU has another number, as that of any process but the first, or which has none; the rest stays on the CPU"
+    first = SimpleNamespace(t=torch.rand(3), there=torch.device('cpu'), draws=torch.Generator(), here=torch.rand(2))
+    state, tensors = taken(first)
+    where = dict(t=saved, there=saved, draws=saved, here='cpu')
+    state = json.loads(state)
+    for name, value in state['attributes']:
+        for key in {'device', 'text', 'about'} & value.keys():
+            value[key] = where[name]
+    other = SimpleNamespace()
+    StateRestorer(tensors, None, devices_moved(saved, torch.device('cpu')))(state, other)
+    assert alike(taken(first), taken(other))
+
+
+def test_devices_that_take_the_place_of_others():
+    cpu, gpu = torch.device('cpu'), torch.device('cuda', 1)
+    assert devices_moved('cuda:0', gpu) == {'cuda:0': 'cuda:1'} and devices_moved('cuda:0', cpu) == {'cuda:0': 'cpu'}
+    assert not any(devices_moved(*same) for same in (('cuda:1', gpu), ('cpu', gpu), ('cpu', cpu), (None, gpu)))
 
 
 def test_an_object_with_several_references_stays_one_object():
