@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+from contextlib import contextmanager, suppress
+from types import SimpleNamespace
 
 import graph_learners
 import pytest
@@ -15,6 +17,7 @@ from graph_learners import build, fitted, kd, learner, replayed, same, short, st
 from torch import nn
 
 from kdfast.distill.cuda_graphs import passes
+from kdfast.distill.cuda_graphs.capture import stream_kept
 from kdfast.distill.cuda_graphs.passes import InferenceGraph, TrainingGraph
 from kdfast.distill.cuda_graphs.replay import CALLS_BEFORE, CudaGraphs, GraphedInference, Recordings
 from kdfast.models.inference import infer
@@ -92,6 +95,43 @@ def test_a_fit_that_fails_leaves_nothing(gpu, data):
     with pytest.raises(ZeroDivisionError):
         learn.fit(1, 0.01)
     assert 'forward' not in vars(learn.model) and learn.cuda_graphs.recordings is None
+
+
+class Gpus:
+    "Two GPUs: which is the current one, and the current stream of each, as `torch.cuda` has them"
+
+    def __init__(self, monkeypatch):
+        self.at, self.streams, cuda = 0, ['main', 'main'], 'torch.cuda.'
+        monkeypatch.setattr(cuda + 'current_stream', self.current)
+        monkeypatch.setattr(cuda + 'set_stream', lambda stream: self.go(stream.device, stream.name))
+        monkeypatch.setattr(cuda + 'device', self.device)
+
+    def current(self, device):
+        return SimpleNamespace(device=device.index, name=self.streams[device.index])
+
+    def go(self, device, stream):
+        self.at, self.streams[device] = device, stream
+
+    @contextmanager
+    def device(self, device):
+        before, self.at = self.at, device.index
+        try:
+            yield
+        finally:
+            self.at = before
+
+
+@pytest.mark.parametrize('number', [0, 1])
+@pytest.mark.parametrize('fails', [False, True])
+def test_a_capture_leaves_the_current_gpu_and_its_stream(monkeypatch, number, fails):
+    gpus = Gpus(monkeypatch)
+    with suppress(ZeroDivisionError), stream_kept(torch.device('cuda', number)):
+        assert gpus.at == number
+        gpus.go(number, 'capture')
+        if fails:
+            raise ZeroDivisionError
+        gpus.go(number, 'main')
+    assert gpus.at == 0 and gpus.streams == ['main', 'main']
 
 
 def test_a_capture_that_fails_is_said_once_and_changes_nothing(gpu, data, monkeypatch):

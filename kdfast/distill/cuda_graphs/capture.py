@@ -74,6 +74,19 @@ def stream_of(
     return torch.cuda.Stream(device)
 
 
+@contextmanager
+def stream_kept(
+    device: torch.device,  # A GPU, which is the current one in between
+):
+    "Return to the GPU and the stream that were current: a capture that fails stays on its own."
+    before = torch.cuda.current_stream(device)
+    with torch.cuda.device(device):
+        try:
+            yield
+        finally:
+            torch.cuda.set_stream(before)  # which makes its GPU the current one
+
+
 def capture(
     compute: Callable,  # Launches kernels, and reads nothing from the device
     device: torch.device,  # A GPU
@@ -90,7 +103,7 @@ def capture(
     random_state = generator.clone_state()
     gc.disable()  # it may free what CUDA frees in no capture
     try:
-        with torch.cuda.device(device):
+        with stream_kept(device):
             stream.wait_stream(ahead)
             with torch.cuda.stream(stream):
                 for _ in range(WARM_UP if warm_up else 0):
@@ -102,7 +115,6 @@ def capture(
         generator.graphsafe_set_state(random_state)  # a capture that fails leaves it in the middle of one
         raise
     finally:
-        torch.cuda.set_stream(ahead)  # a capture that fails stays on its own
         if collecting:
             gc.enable()
     return output, graph.replay
