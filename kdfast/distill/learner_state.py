@@ -3,6 +3,7 @@
 import torch
 from fastai.basics import L, Learner
 
+from kdfast.models.autocast import DEVICES
 from kdfast.models.inference import is_training
 from kdfast.models.random_states import GENERATORS, copy_of_generator, random_states, set_random_states
 from kdfast.models.undone import CONTAINERS
@@ -48,7 +49,7 @@ class LearnerState:
         self.attributes = {name: vars(learn)[name] for name in OVERWRITTEN if name in vars(learn)}
         self.cbs = list(learn.cbs)
         self.modes = {m: is_training(m) for m in learn.model.modules()}
-        self.autocast = {device: torch.is_autocast_enabled(device) for device in ('cpu', 'cuda')}
+        self.autocast = {device: torch.is_autocast_enabled(device) for device in DEVICES}
         self.random = random_states()
 
     def restore(self):

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from kdfast.core.notes import say
+from kdfast.models.autocast import without_autocast
 from kdfast.models.held import Watch
 from kdfast.models.inference import copies, first_input, identity, infer, is_compiled, tensors
 from kdfast.models.tracing import has_fixed_path
@@ -50,7 +51,7 @@ def faster(
         copy = deepcopy(network)
     except Exception as e:  # a user's network may raise anything
         return rejected(network, f'it cannot be copied ({type(e).__name__})')
-    with torch.autocast('cpu', enabled=False), torch.autocast('cuda', enabled=False):  # rounding would hide differences
+    with without_autocast():  # rounding would hide differences
         watch = Watch(copy)
         with Readers(copy) as readers:
             expected = infer(copy, copies(xb), layers, choose)

@@ -70,6 +70,25 @@ def test_predictions_in_the_middle_of_a_fit_disturb_nothing(at):
         )
 
 
+@pytest.mark.parametrize('device', ['cpu', 'cuda', 'mps'])
+def test_predictions_are_computed_without_the_autocast_of_a_fit(device):
+    seen = []
+
+    def ask(learn):
+        hook = learn.model.register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled(device)))
+        before = torch.is_autocast_enabled(device)
+        torch.set_autocast_enabled(device, True)
+        try:
+            learn.get_preds(dl=learn.dls.valid)
+            assert torch.is_autocast_enabled(device)
+        finally:
+            torch.set_autocast_enabled(device, before)
+            hook.remove()
+
+    trained(Distill(net(8)), At('after_batch', ask))
+    assert seen and not any(seen)
+
+
 class Ready(Callback):
     "Acts on batches between its `before_fit` and its `after_fit` only, as MixedPrecision does"
 

@@ -263,3 +263,15 @@ def test_layers_whose_outputs_are_needed_keep_their_outputs(layer):
 def test_half_precision_weights_are_left_as_they_are():
     net = nn.Sequential(conv(), norm()).to(torch.bfloat16).eval()
     assert faster(net, (torch.randn(2, 4, 6, 6, dtype=torch.bfloat16),)) is net
+
+
+@pytest.mark.parametrize('device', ['cpu', 'cuda', 'mps'])
+def test_copy_and_original_are_compared_without_autocast(device):
+    seen, net = [], nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
+    net[2].register_forward_pre_hook(lambda *_: seen.append(torch.is_autocast_enabled(device)))
+    torch.set_autocast_enabled(device, True)
+    try:
+        faster(net, (torch.randn(2, 3, 8, 8),))
+    finally:
+        torch.set_autocast_enabled(device, False)
+    assert seen and not any(seen)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from kdfast.core.errors import KdfastError
+from kdfast.models.autocast import without_autocast
 
 __all__ = []
 
@@ -23,11 +24,7 @@ def in_float32(
 
     @wraps(loss)
     def computed(*args, **kwargs):
-        with (
-            torch.autocast('cpu', enabled=False),
-            torch.autocast('cuda', enabled=False),
-            torch.autocast('mps', enabled=False),
-        ):
+        with without_autocast():
             return loss(*to_float32(args), **{name: to_float32(x) for name, x in kwargs.items()})
 
     return computed
