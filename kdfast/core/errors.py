@@ -43,7 +43,7 @@ def listed(
 # Exceptions of other libraries
 
 IN_CALLBACK = 'Exception occured in `'  # the start of the line that fastai adds to exceptions from callbacks
-OUT_OF_MEMORY = 'out of memory', "can't allocate memory", 'not enough memory'
+OUT_OF_MEMORY = 'out of memory', "can't allocate memory", 'not enough memory', 'STATUS_ALLOC_FAILED'
 DEVICE_ERRORS = (
     'AcceleratorError',
     'DistBackendError',

@@ -89,6 +89,6 @@ def resize(
     if x.shape[2:] == shape:
         return x
     whole = x.as_subclass(torch.Tensor)
-    if x.is_cuda:
-        whole = whole.float()  # PyTorch does not scale uint8 on CUDA
+    if x.device.type != 'cpu':
+        whole = whole.float()  # PyTorch scales uint8 on CPUs alone
     return type(x)(interpolate(whole, shape, mode='bilinear', antialias=True).round().to(x.dtype))

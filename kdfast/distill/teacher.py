@@ -217,8 +217,11 @@ class Teacher:
 def sums(
     network,  # Any network
 ):
-    "Return the sum of each weight tensor: it also changes with writes through `.data`."
-    return torch.stack([t.detach().float().sum() for t in tensors(network)] or [torch.tensor(0.0)])
+    "Return the sum of each weight tensor, on the CPU: it also changes with writes through `.data`."
+    by_device = {}
+    for t in tensors(network):
+        by_device.setdefault(t.device, []).append(t.detach().float().sum())
+    return torch.cat([torch.stack(of_device).cpu() for of_device in by_device.values()] or [torch.zeros(0)])
 
 
 def move(

@@ -18,6 +18,16 @@ def device_name(
     return torch.cuda.get_device_name(device) if device.type == 'cuda' else device.type
 
 
+def wait_for(
+    device: torch.device,  # Training device
+):
+    "Wait until a device has computed what was launched on it; a CPU has."
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+    elif device.type == 'mps':
+        torch.mps.synchronize()
+
+
 def limit_threads():
     """Use no more threads than cores that this process may use, unless the user has set their number.
 

@@ -28,7 +28,7 @@ def rehearsal_stage() -> Iterator[Path]:
     """
     with ExitStack() as cleanup:
         directory = cleanup.enter_context(tempfile.TemporaryDirectory(prefix='kdfast-'))
-        if torch.cuda.is_available():
+        if torch.accelerator.is_available():
             cleanup.callback(gc.collect)  # networks and optimizers are in reference cycles and would fill GPU memory
         cleanup.enter_context(same_random())
         cleanup.enter_context(same_signals())

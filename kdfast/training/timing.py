@@ -10,7 +10,6 @@ from itertools import pairwise
 from statistics import median
 from time import perf_counter
 
-import torch
 from fastai.basics import CancelTrainException, CancelValidException
 from fastai.data.core import DataLoaders
 
@@ -20,6 +19,7 @@ from kdfast.distill.fit import FitCallback
 from kdfast.runs.cost import RunCost
 from kdfast.runs.recipes import Recipe
 from kdfast.runs.run_dir import locate_run
+from kdfast.training.devices import wait_for
 from kdfast.training.rehearsal import Rehearsals
 from kdfast.training.rehearsal_run import RehearsalRun
 from kdfast.training.rehearsal_stage import rehearsal_stage
@@ -124,8 +124,7 @@ class StepTimer(FitCallback):
     before_validate = before_train
 
     def after_batch(self):
-        if self.device.type == 'cuda':
-            torch.cuda.synchronize(self.device)
+        wait_for(self.device)
         self.times.append(perf_counter())
         n = len(self.times) - 1
         if n >= STEPS or n >= 2 and self.times[-1] - self.times[0] > SECONDS:

@@ -15,15 +15,18 @@ from torch._subclasses.fake_tensor import DynamicOutputShapeException
 
 from kdfast.core.cores import usable_cores
 from kdfast.core.errors import KdfastError
+from kdfast.data import crops
 from kdfast.data.dataloaders import loaders
 from kdfast.data.device_transfer import RESIDENT, as_bytes, make_resident, move_to_device
 from kdfast.distill.mixup import MixUp
+from kdfast.distill.teacher import sums
 from kdfast.models.random_states import random_states, set_random_states
 from kdfast.models.study_networks import thin
 from kdfast.runs.run_dir import RunDir
 from kdfast.study.process import default_jobs
 from kdfast.training.checkpoint_files import content_of
-from kdfast.training.devices import THREAD_VARIABLES, device_name, limit_threads, repeatable
+from kdfast.training.devices import THREAD_VARIABLES, device_name, limit_threads, repeatable, wait_for
+from kdfast.training.rehearsal_stage import rehearsal_stage
 
 CUDA = torch.device('cuda')
 
@@ -243,6 +246,45 @@ def test_a_checkpoint_needs_no_room_on_the_gpu(monkeypatch):
         monkeypatch.setattr('safetensors.torch.save', lambda tensors, about: held.append(tensors))
         content_of({}, tensors)
     assert {t.device.type for t in held[0].values()} == {'cpu'} and held[0]['here'] is not tensors['here']
+
+
+@pytest.mark.parametrize('kind, waits', [('cpu', []), ('cuda', ['cuda']), ('mps', ['mps'])])
+def test_a_clock_waits_for_what_was_launched(monkeypatch, kind, waits):
+    waited = []
+    monkeypatch.setattr('torch.cuda.synchronize', lambda device: waited.append('cuda'))
+    monkeypatch.setattr('torch.mps.synchronize', lambda: waited.append('mps'))
+    wait_for(torch.device(kind))
+    assert waited == waits
+
+
+def test_images_are_scaled_as_numbers_that_every_device_has(monkeypatch):
+    "uint8 on a CPU alone; `meta` stands for any other device"
+    kinds, scale = [], crops.interpolate
+
+    def noted(x, *args, **kwargs):
+        kinds.append(x.dtype)
+        return scale(x, *args, **kwargs)
+
+    monkeypatch.setattr(crops, 'interpolate', noted)
+    scaled = [crops.resize(torch.zeros(2, 3, 8, 8, dtype=torch.uint8, device=kind), (4, 4)) for kind in ('cpu', 'meta')]
+    assert kinds == [torch.uint8, torch.float32] and {x.dtype for x in scaled} == {torch.uint8}
+
+
+@pytest.mark.parametrize('available', [False, True])
+def test_a_trial_frees_the_memory_of_any_gpu(monkeypatch, available):
+    freed = []
+    monkeypatch.setattr('torch.accelerator.is_available', lambda: available)
+    monkeypatch.setattr('gc.collect', lambda *_: freed.append(True))
+    with rehearsal_stage():
+        freed.clear()
+    assert bool(freed) == available
+
+
+def test_a_teacher_may_lie_on_several_devices():
+    with FakeCuda().installed():
+        network = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 1, device='cuda'))
+        found = sums(network)
+        assert found.device.type == 'cpu' and found.shape == (4,)
 
 
 def test_devices_have_names():

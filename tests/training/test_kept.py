@@ -32,6 +32,11 @@ FAILS = dict(  # what may happen to anybody, and how run.json has it
         'failed',
         'out of memory (RuntimeError: [enforce',
     ),
+    of_a_library=(
+        RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`'),
+        'failed',
+        'out of memory (RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED',
+    ),
     device=(
         RuntimeError('CUDA error: unspecified launch failure\nCUDA kernel errors might be asynchronous'),
         'failed',
