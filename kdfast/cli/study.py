@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Optional
 
 import typer
@@ -185,7 +186,7 @@ def on_cluster(
         study,
         images=replace(study.images, data=located(study.images.data)),
         training=replace(training, runs=training.runs.resolve(), jobs=jobs),
-        start_run=backend.Task,
+        start_run=partial(backend.Task, gpus=backend.gpus_of_run(jobs)),
     )
 
 

@@ -1,6 +1,7 @@
 """Train the runs of a study on a Ray cluster whose machines share the files and the installation of this one."""
 
 import socket
+from math import ceil, floor
 
 import ray
 
@@ -8,6 +9,7 @@ from kdfast.core.errors import KdfastError
 from kdfast.study.process import Process, stop_processes
 
 CONNECT_SECONDS = 5  # Ray itself would try for minutes
+STEPS_OF_SHARE = 10**4  # of a GPU, with which Ray counts
 
 
 @ray.remote
@@ -31,8 +33,10 @@ class Task:
         self,
         command: list[str],  # The command line
         threads: int,  # Ray reserves as many CPUs
+        gpus: float = 0,  # Share of a GPU that Ray reserves, from `gpus_of_run`
     ):
-        self.result = train_there.options(num_cpus=threads, max_retries=0).remote(command, threads)
+        options = dict(num_cpus=threads, num_gpus=gpus or None, max_retries=0)
+        self.result = train_there.options(**options).remote(command, threads)
 
     @property
     def ended(self):
@@ -78,5 +82,18 @@ def join(
 def default_jobs(
     threads: int,  # Of each run
 ) -> int:
-    "Return the number of parallel runs: as many as the CPUs of the cluster allow."
-    return max(1, int(ray.cluster_resources().get('CPU', 1)) // threads)
+    "Return the number of parallel runs: as CPUs of the cluster allow; one on each GPU, if it has any."
+    resources = ray.cluster_resources()
+    of_cpus = int(resources.get('CPU', 1)) // threads
+    return max(1, min(of_cpus, int(resources.get('GPU', 0)) or of_cpus))
+
+
+def gpus_of_run(
+    jobs: int,  # Parallel runs
+) -> float:
+    """Return the share of a GPU that each run needs, so that runs share the GPUs of the cluster evenly.
+
+    Without it, all runs of a machine would train on its first GPU, and some on machines that have none.
+    """
+    gpus = int(ray.cluster_resources().get('GPU', 0))
+    return floor(STEPS_OF_SHARE / ceil(jobs / gpus)) / STEPS_OF_SHARE if gpus else 0

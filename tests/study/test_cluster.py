@@ -72,3 +72,41 @@ def test_a_ray_cluster_gives_the_same_folders_and_weights(address, kdfast, image
 def test_a_missing_ray_cluster_is_an_error(kdfast, images, tmp_path):
     done = kdfast('study', 'baseline', '--data', images, '--runs', tmp_path, '--ray', '127.0.0.1:1')
     assert done.status == 2 and 'no Ray cluster at 127.0.0.1:1' in done.err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    'resources, threads, jobs, given, share',
+    [
+        (dict(CPU=8), 2, 4, None, 0),
+        (dict(CPU=8, GPU=2), 2, 2, None, 1),
+        (dict(CPU=8, GPU=16), 2, 4, None, 1),
+        (dict(CPU=8, GPU=1), 16, 1, None, 1),
+        (dict(CPU=8, GPU=2), 1, 2, 3, 0.5),
+        (dict(CPU=8, GPU=1), 1, 1, 3, 0.3333),
+        (dict(GPU=3), 1, 1, 4, 0.5),
+    ],
+)
+def test_runs_share_the_gpus_of_a_cluster(monkeypatch, resources, threads, jobs, given, share):
+    from kdfast.study import ray_cluster
+
+    monkeypatch.setattr('ray.cluster_resources', lambda: resources)
+    assert ray_cluster.default_jobs(threads) == jobs and ray_cluster.gpus_of_run(given or jobs) == share
+
+
+@pytest.mark.parametrize('share, reserved', [(0, None), (0.5, 0.5)])
+def test_a_task_reserves_its_share_of_a_gpu(monkeypatch, share, reserved):
+    from kdfast.study import ray_cluster
+
+    asked = []
+
+    class There:
+        def options(self, **options):
+            asked.append(options)
+            return self
+
+        def remote(self, *arguments):
+            return arguments
+
+    monkeypatch.setattr(ray_cluster, 'train_there', There())
+    assert ray_cluster.Task(['kdfast'], 2, share).result == (['kdfast'], 2)
+    assert asked == [dict(num_cpus=2, num_gpus=reserved, max_retries=0)]
