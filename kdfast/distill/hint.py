@@ -1,9 +1,11 @@
 """Stage one: train the student's front on the teacher's hint."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
+import torch
 from fastai.basics import L, Learner, defaults, patch
 from fastai.callback.mixup import MixHandler
 from fastai.callback.progress import ProgressCallback
@@ -13,7 +15,7 @@ from kdfast.core.errors import KdfastError, listed
 from kdfast.distill.fit import FitCallback
 from kdfast.distill.losses.features import hint_loss
 from kdfast.distill.regressor import regressor
-from kdfast.distill.teacher import Teacher
+from kdfast.distill.teacher import Teacher, move
 from kdfast.models.front import features, front, front_back
 from kdfast.models.inference import as_module, infer, unwrapped
 
@@ -99,22 +101,36 @@ def fit_hint(
     Raises KdfastError if a layer does not exist, if no regressor is possible, or if no weight of the front trains.
     """
     xb = model_inputs(self.dls)
-    teacher = as_module(teacher).to(self.dls.device)
-    student_front = front(self.model.to(self.dls.device), guided)
-    check_front_trains(self.model, guided, xb, held_by(self.opt), 'call unfreeze() first')
-    cbs = L(kwargs.pop('cbs', None))
-    warn_of_callbacks(self, cbs)
-    teacher_front = front(teacher, hint)
-    if features(student_front, xb).shape == features(teacher_front, xb).shape:
-        model = student_front
-    else:
-        model = Guided(student_front, regressor(student_front, teacher_front, xb).to(self.dls.device))
-    stage_one = learner_of_stage_one(self, model)
-    self.splitter = splitter_of(self.model, front_back(self.model, guided, xb)[0])
-    self.train_bn = False  # set before the fit: `freeze` freezes the front of an interrupted one, too
-    self.opt = None
-    stage_one.fit_one_cycle(n_epoch, lr_max, cbs=[Hint(teacher_front), *cbs], **kwargs)
-    return stage_one
+    with on_device(as_module(teacher), self.dls.device) as teacher:
+        student_front = front(self.model.to(self.dls.device), guided)
+        check_front_trains(self.model, guided, xb, held_by(self.opt), 'call unfreeze() first')
+        cbs = L(kwargs.pop('cbs', None))
+        warn_of_callbacks(self, cbs)
+        teacher_front = front(teacher, hint)
+        if features(student_front, xb).shape == features(teacher_front, xb).shape:
+            model = student_front
+        else:
+            model = Guided(student_front, regressor(student_front, teacher_front, xb).to(self.dls.device))
+        stage_one = learner_of_stage_one(self, model)
+        self.splitter = splitter_of(self.model, front_back(self.model, guided, xb)[0])
+        self.train_bn = False  # set before the fit: `freeze` freezes the front of an interrupted one, too
+        self.opt = None
+        stage_one.fit_one_cycle(n_epoch, lr_max, cbs=[Hint(teacher_front), *cbs], **kwargs)
+        return stage_one
+
+
+@contextmanager
+def on_device(
+    network: nn.Module,  # Any network
+    device: torch.device,  # To compute on
+) -> Iterator[nn.Module]:  # The network
+    "Move a network to a device, and back afterwards; one that spans several devices stays there."
+    came_from = move(network, device)
+    try:
+        yield network
+    finally:
+        if came_from:
+            network.to(came_from)
 
 
 def learner_of_stage_one(

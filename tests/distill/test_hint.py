@@ -25,6 +25,7 @@ from fastai.vision.all import (
 from torch import nn
 
 from kdfast.data.dataloaders import loaders
+from kdfast.distill import hint
 from kdfast.distill.distill import Distill
 from kdfast.distill.freeze import FreezeNorm
 from kdfast.distill.hint import Hint
@@ -182,6 +183,22 @@ def test_the_front_of_a_stage_one_that_was_interrupted_can_be_frozen(data, error
     learn.fit(1, 0.01, cbs=[Distill(wide(3)), FreezeNorm('stage2')])
     moved = {name.partition('.')[0] for name, t in copy(learn.model).items() if not torch.equal(t, before[name])}
     assert moved == {'stage3', 'head'}
+
+
+@pytest.mark.parametrize('fails', [False, True])
+def test_the_teacher_returns_to_its_device(data, monkeypatch, fails):
+    "`meta` stands for the one where it was"
+
+    class Fails(Callback):
+        def after_batch(self):
+            assert not fails, 'here'
+
+    monkeypatch.setattr(hint, 'move', lambda network, device: torch.device('meta'))
+    teacher, learn = wide(3), quiet(Learner(loaders(data), thin(3), nn.CrossEntropyLoss()))
+    with pytest.raises(AssertionError, match='here') if fails else nullcontext():
+        learn.fit_hint(1, teacher, 'stage2', 'stage2', cbs=Fails())
+    assert {p.device.type for p in teacher.parameters()} == {'meta'}
+    assert {p.device.type for p in learn.model.parameters()} == {'cpu'}
 
 
 @pytest.mark.parametrize('stop', [False, True])
