@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import torch
 from fastai.basics import L, Learner, defaults, patch
@@ -16,8 +15,9 @@ from kdfast.distill.fit import FitCallback
 from kdfast.distill.losses.features import hint_loss
 from kdfast.distill.regressor import regressor
 from kdfast.distill.teacher import Teacher, move
+from kdfast.distill.teacher_errors import computing
 from kdfast.models.front import features, front, front_back
-from kdfast.models.inference import as_module, infer, unwrapped
+from kdfast.models.inference import as_module, infer, suited_inputs, unwrapped
 
 
 class Hint(FitCallback):
@@ -55,10 +55,15 @@ class Hint(FitCallback):
 
     def before_batch(self):
         "Set the hint as the target, in training and in validation."
-        teacher = self.inference_teacher or partial(infer, self.teacher)  # a prediction before the first fit
-        if teacher is self.inference_teacher and teacher.network is None:
-            features(self.teacher, teacher.suited(self.xb))  # completes the front before a faster copy of it is tried
         self.parts = {}
+        teacher = self.inference_teacher
+        if teacher is None:  # a prediction before the first fit
+            with computing(self.xb):
+                self.learn.yb = tuple(infer(self.teacher, suited_inputs(self.teacher, self.xb)))
+            return
+        if teacher.network is None:
+            with computing(self.xb):
+                features(self.teacher, self.xb)  # completes the front before a faster copy of it is tried
         self.learn.yb = tuple(teacher(self.xb))
 
     def after_loss(self):
@@ -98,7 +103,8 @@ def fit_hint(
     Stage one has the Learner's data and settings: `opt_func`, `lr`, `wd`, `wd_bn_bias`, `moms`, `path` … It has the
     callbacks in `cbs`, but not the Learner's own, which may need its loss or labels; a warning names them.
 
-    Raises KdfastError if a layer does not exist, if no regressor is possible, or if no weight of the front trains.
+    Raises KdfastError if a layer does not exist, if no regressor is possible, if no weight of the front trains, or if
+    the teacher cannot compute the images.
     """
     xb = model_inputs(self.dls)
     with on_device(as_module(teacher), self.dls.device) as teacher:
@@ -107,11 +113,7 @@ def fit_hint(
         cbs = L(kwargs.pop('cbs', None))
         warn_of_callbacks(self, cbs)
         teacher_front = front(teacher, hint)
-        if features(student_front, xb).shape == features(teacher_front, xb).shape:
-            model = student_front
-        else:
-            model = Guided(student_front, regressor(student_front, teacher_front, xb).to(self.dls.device))
-        stage_one = learner_of_stage_one(self, model)
+        stage_one = learner_of_stage_one(self, model_of_stage_one(student_front, teacher_front, xb))
         self.splitter = splitter_of(self.model, front_back(self.model, guided, xb)[0])
         self.train_bn = False  # set before the fit: `freeze` freezes the front of an interrupted one, too
         self.opt = None
@@ -131,6 +133,20 @@ def on_device(
     finally:
         if came_from:
             network.to(came_from)
+
+
+def model_of_stage_one(
+    student: nn.Module,  # The student's front
+    teacher: nn.Module,  # The teacher's front
+    xb: tuple,  # The inputs of a batch
+) -> nn.Module:
+    "Return the student's front, with a regressor if its features have another shape than the hint."
+    with computing(xb):
+        hint = features(teacher, xb)
+    guided = features(student, xb)
+    if guided.shape == hint.shape:
+        return student
+    return Guided(student, regressor(student, teacher, xb).to(guided))
 
 
 def learner_of_stage_one(

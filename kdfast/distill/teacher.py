@@ -17,9 +17,11 @@ from kdfast.models.inference import (
     PARALLEL,
     copies,
     has_fixed_mode,
+    in_precision,
     infer,
     is_compiled,
     is_training,
+    precision_of,
     switch_to_evaluation,
     tensors,
     unwrapped,
@@ -62,8 +64,7 @@ class Teacher:
         self.writes = False  # whether the network writes into its input
         self.watch = self.sums = None  # what the outputs depend on, at the first batch
         self.graphed = GraphedInference()
-        precisions = {t.dtype for t in tensors(self.original) if t.is_floating_point()}
-        self.precision = precisions.pop() if len(precisions) == 1 else None  # mixed: inputs are not converted
+        self.precision = precision_of(self.original)
         self.came_from = move(self.original, next(student.parameters()).device)
         self.in_training = [module for module in self.original.modules() if is_training(module)]
         switch_to_evaluation(self.original)
@@ -163,10 +164,7 @@ class Teacher:
         xb,  # A batch of inputs
     ):
         "Return the batch in the teacher's precision, which may differ from the student's."
-        return tuple(
-            x.to(self.precision) if self.precision and isinstance(x, Tensor) and x.is_floating_point() else x
-            for x in xb
-        )
+        return in_precision(tuple(xb), self.precision)
 
     def begin(self):
         "Begin a pass over the data: reset recurrent state, and use the original if its weights have changed."

@@ -3,8 +3,8 @@
 from torch import Tensor, nn
 
 from kdfast.core.errors import KdfastError
-from kdfast.models.front import StopForward, inputs_on_device
-from kdfast.models.inference import first_input, uncompiled, unwrapped
+from kdfast.models.front import StopForward
+from kdfast.models.inference import first_input, suited_inputs, uncompiled, unwrapped
 from kdfast.models.noise import trial
 from kdfast.models.tracing import mark_ends_pass
 
@@ -61,7 +61,7 @@ def embedding(
     hooks = [m.register_forward_hook(record, with_kwargs=True) for m in linear]
     try:
         with trial(plain):
-            logits = plain(*inputs_on_device(plain, xb))
+            logits = plain(*suited_inputs(plain, xb))
     finally:
         for hook in hooks:
             hook.remove()

@@ -6,12 +6,11 @@ from collections import OrderedDict
 import torch
 from fastai.basics import params
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from kdfast.core.errors import KdfastError, reason, resource_failure
 from kdfast.models.feature_maps import Arranged
 from kdfast.models.folding import HOOKS
-from kdfast.models.inference import copied, copies, is_script, only, tensors, uncompiled, unwrapped
+from kdfast.models.inference import copied, copies, is_script, only, suited_inputs, uncompiled, unwrapped
 from kdfast.models.noise import trial
 from kdfast.models.tracing import OwnHook, mark_ends_pass
 from kdfast.models.undone import Remembers
@@ -199,17 +198,7 @@ def features(
 ) -> Tensor:
     "Compute the features of a batch in evaluation mode, without gradients."
     with trial(net):
-        return net(*inputs_on_device(net, xb))
-
-
-def inputs_on_device(
-    net: nn.Module,  # Any network
-    xb: Tensor | tuple,  # Images, or the inputs of a network with several
-) -> tuple:
-    "Move inputs to the device of a network."
-    device = next((t.device for t in tensors(net)), torch.device('cpu'))
-    inputs = tuple(xb) if isinstance(xb, tuple | list) else (xb,)
-    return tree_map(lambda x: x.to(device) if isinstance(x, Tensor) else x, inputs)
+        return net(*suited_inputs(net, xb))
 
 
 def front_back(
@@ -241,7 +230,7 @@ def used_parameters(
         try:
             for p in frozen:
                 p.requires_grad = True
-            output = net(*inputs_on_device(net, xb))
+            output = net(*suited_inputs(net, xb))
             if output.requires_grad:
                 gradients = torch.autograd.grad(output.float().square().sum(), own, allow_unused=True)
         finally:

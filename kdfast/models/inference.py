@@ -200,6 +200,34 @@ def tensors(
     return [*network.parameters(), *network.buffers()]
 
 
+def suited_inputs(
+    net: nn.Module,  # Any network
+    xb: Tensor | tuple,  # Images, or the inputs of a network with several
+) -> tuple:
+    "Return inputs on the device of a network, and in its precision."
+    device = next((t.device for t in tensors(net)), torch.device('cpu'))
+    inputs = tuple(xb) if isinstance(xb, tuple | list) else (xb,)
+    return in_precision(tree_map(lambda x: x.to(device) if isinstance(x, Tensor) else x, inputs), precision_of(net))
+
+
+def precision_of(
+    network: nn.Module,  # Any network
+) -> torch.dtype | None:
+    "Return the type of a network's floating-point numbers; None if it has none or several."
+    types = {t.dtype for t in tensors(network) if t.is_floating_point()}
+    return types.pop() if len(types) == 1 else None
+
+
+def in_precision(
+    xb: tuple,  # Inputs of a network
+    precision: torch.dtype | None,  # From `precision_of`; None converts nothing
+) -> tuple:
+    "Return the inputs with their floating-point numbers of this type."
+    if precision is None:
+        return xb
+    return tree_map(lambda x: x.to(precision) if isinstance(x, Tensor) and x.is_floating_point() else x, xb)
+
+
 def versions(
     values: Iterable,  # Any; only tensors count
 ) -> list[tuple[int, int]]:

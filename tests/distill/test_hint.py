@@ -24,6 +24,7 @@ from fastai.vision.all import (
 )
 from torch import nn
 
+from kdfast.core.errors import KdfastError
 from kdfast.data.dataloaders import loaders
 from kdfast.distill import hint
 from kdfast.distill.distill import Distill
@@ -259,3 +260,49 @@ def test_images_are_mixed_in_stage_one_whatever_their_labels_are(mix, labels):
     learn, mixer = quiet(Learner(dls, small(4), nn.CrossEntropyLoss())), mix()
     stage_one = learn.fit_hint(2, small(8), '2', '2', cbs=mixer)
     assert len(stage_one.recorder.losses) == 6 and stage_one.loss_func is hint_loss
+
+
+def learner_on(images, student, loss_func):
+    rows = [(x, i % 3) for i, x in enumerate(images)]
+    dls = DataLoaders.from_dsets(rows, rows, bs=8, num_workers=0, device='cpu')
+    return quiet(Learner(dls, student, loss_func))
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16, torch.float16])
+def test_teacher_and_student_may_have_different_precisions(dtype):
+    teacher, images = small(8).to(dtype), torch.rand(16, 3, 8, 8)
+    stage_one = learner_on(images, small(4), nn.CrossEntropyLoss()).fit_hint(1, teacher, '2', '2')
+    assert {p.dtype for p in stage_one.model.parameters()} == {torch.float32}
+    learner_on(images, small(8)[:3], hint_loss).fit(1, cbs=Hint(teacher[:3]))
+    by_hand = learner_on(images, small(8)[:3], hint_loss)
+    by_hand.add_cb(Hint(teacher[:3]))
+    before = by_hand.validate()[0]
+    with torch.no_grad():
+        difference = by_hand.model.eval()(images) - teacher[:3].eval()(images.to(dtype)).float()
+    assert before == pytest.approx(0.5 * difference.square().mean().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16])
+def test_the_regressor_has_the_precision_of_the_student(dtype):
+    learn = learner_on(torch.rand(16, 3, 8, 8, dtype=dtype), small(4).to(dtype), nn.CrossEntropyLoss())
+    assert {p.dtype for p in learn.fit_hint(1, small(8), '2', '2').model.parameters()} == {dtype}
+
+
+@pytest.mark.parametrize(
+    'teacher',
+    [nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU()), nn.Sequential(nn.Flatten(1), nn.Linear(3 * 16 * 16, 5))],
+    ids=['channels', 'size'],
+)
+def test_a_teacher_for_other_images_is_refused_before_training(teacher):
+    learn = learner_on(torch.rand(16, 3, 8, 8), small(4), nn.CrossEntropyLoss())
+    before = copy(learn.model)
+    message = "the teacher cannot compute the student's batch of 8×3×8×8"
+    with pytest.raises(KdfastError, match=message):
+        learn.fit_hint(1, teacher, '1', '2')
+    assert equal(before, learn.model.state_dict())
+    by_hand = learner_on(torch.rand(16, 3, 8, 8), small(4)[:3], hint_loss)
+    with pytest.raises(KdfastError, match=message):
+        by_hand.fit(1, cbs=Hint(teacher))
+    by_hand.add_cb(Hint(teacher))
+    with pytest.raises(KdfastError, match=message):
+        by_hand.validate()
