@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from kdfast.core.errors import KdfastError
+from kdfast.core.errors import KdfastError, listed
+from kdfast.core.format import shape_text
 from kdfast.data.arrays import summarize
 from kdfast.data.augment import default_augment
 from kdfast.data.labels import has_several
@@ -17,7 +18,7 @@ FULL_SIZE_FROM = 3 / 4  # of the epochs, with progressive resizing
 MAX_DIGITS_SIZE = 64  # the digits are 8×8 in scikit-learn, and not cached on disk
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Data:
     "A data set: splits of color images of one size, decoded."
 
@@ -39,6 +40,11 @@ class Data:
     batch_size: int | None = None  # Training images per batch; None: the usual number for the size of the data set
     load_arguments: dict | None = None  # Arguments of `load`
     drawn_from: str = ''  # SHA-256 of all images of which each seed draws a split of its own; '': all have the same
+
+    def __repr__(self):
+        splits = dict(training=self.train, validation=self.valid) | (dict(test=self.test) if self.test else {})
+        counts = listed([f'{len(labels):,} {split} images' for split, (_, labels) in splits.items()])
+        return f'Data({self.name}: {counts}; {shape_text(self.shape)} pixels; {len(self.classes):,} classes)'
 
     @property
     def images_sha256(self) -> str:

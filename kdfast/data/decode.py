@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdfast.core.errors import KdfastError, listed
+from kdfast.core.errors import KdfastError
 from kdfast.core.notes import Notes
 from kdfast.data.archives import open_entries
 from kdfast.data.arrangement import Arrangement, arrange
@@ -155,7 +155,7 @@ def decode_arrangement(
         about=dict(
             layout=arrangement.layout,
             validates=arrangement.validates,
-            broken=listed(source.broken, '; '),
+            broken=source.broken_text(),
             **statistics.summary(),
         ),
     )

@@ -137,7 +137,7 @@ def flatten(f):
         (break_image, 'cannot read train/cat/001.png (not an image but text): replace or remove'),
         (truncate, 'train/cat/001.png (truncated: '),
         (empty_file, 'train/cat/001.png (an empty file)'),
-        (break_many, 'train/cat/009.png (SVG: render it as PNG) and 2 more: replace or remove'),
+        (break_many, 'train/cat/009.png and 2 more (SVG: render it as PNG): replace or remove'),
         (huge, '10000×10000 is more than 67,108,864 pixels: scale it down with --size'),
         (not_finite, 'train/cat/001.tif (some of its values are not finite)'),
         (empty_class, 'no images in train/dog: add images or remove the folder'),

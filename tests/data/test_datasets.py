@@ -165,7 +165,7 @@ class Files(Dataset):
 @pytest.mark.parametrize('size', [None, 8])
 def test_damaged_images_are_named_or_skipped(kind, convert, stored, size):
     made = Files(kind, {0, 3}, convert, stored)
-    with pytest.raises(KdfastError, match=r'cannot read train/00 \(.*; train/03 \(.*--skip-broken'):
+    with pytest.raises(KdfastError, match=r'cannot read train/00, train/03 \(.*--skip-broken'):
         from_dataset(made, size=size)
     data = from_dataset(made, skip_broken=True, size=size)
     assert data.skipped == 2 and len(data.train[1]) + len(data.valid[1]) == 10
@@ -197,3 +197,23 @@ def test_frames_of_one_file_are_different_images():
     data = from_dataset(Frames(), Frames())
     assert (data.train[0][:] == IMAGES[:12]).all()
     assert data.fingerprint == from_arrays(*[(IMAGES[:12], np.arange(12) % 2)] * 2).fingerprint
+
+
+def test_a_reason_that_images_share_is_given_once():
+    images = [np.zeros((8, 8, 5 if i % 2 else 3), np.uint8) for i in range(24)]
+    with pytest.raises(KdfastError) as raised:
+        from_arrays((images, [i % 3 for i in range(24)]))
+    assert str(raised.value).count('expected height × width') == 1
+    assert 'train/01, train/03, train/05' in str(raised.value) and 'train/19 and 2 more (an array' in str(raised.value)
+
+
+def test_all_reasons_are_counted():
+    images = [np.zeros((8, 8, channels), np.uint8) for channels in (3, 3, 3, *range(5, 18), 17)]
+    with pytest.raises(KdfastError, match=r'^arrays: cannot read train/03 .*; train/12 \([^;]* and 4 more: replace'):
+        from_arrays((images, [i % 2 for i in range(len(images))]))
+
+
+def test_a_data_set_describes_itself_in_a_line():
+    images = np.arange(12 * 8 * 6 * 3).reshape(12, 8, 6, 3).astype(np.uint8)
+    data = from_arrays((images, list('abc') * 4), (images[:6] + 1, list('abc') * 2))
+    assert repr(data) == 'Data(arrays: 12 training images, 6 validation images; 8×6 pixels; 3 classes)'

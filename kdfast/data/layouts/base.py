@@ -1,14 +1,14 @@
 "What all layouts share: the types Source, Item and Listing."
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from kdfast.core.errors import KdfastError, listed
+from kdfast.core.errors import LIST_LIMIT, KdfastError, listed
 from kdfast.core.notes import Notes
 from kdfast.data.formats import is_image
 from kdfast.data.labels import SEVERAL, SPACES
@@ -53,7 +53,7 @@ class Source:
     skip_broken: bool = False  # Skip images and rows that cannot be read
     table: str | None = None  # The table that the user named, if any
     labels: str | None = None  # Kind of labels, as --labels has it
-    broken: list[str] = field(default_factory=list)  # Images that cannot be read, with the reason
+    broken: list[tuple[str, str]] = field(default_factory=list)  # Images that cannot be read, and why
 
     @property
     def several(self) -> bool:
@@ -71,13 +71,22 @@ class Source:
         reason: str,  # Why it cannot be read
     ):
         "Record an image that cannot be read, with a note; all images are decoded before any error is raised."
-        self.broken.append(f'{name} ({reason})')
-        self.notes.add('skipped, cannot be read', self.broken[-1])
+        self.broken.append((name, reason))
+        self.notes.add('skipped, cannot be read', f'{name} ({reason})')
 
     def check(self):
         "Raise KdfastError if images cannot be read and must not be skipped."
         if self.broken and not self.skip_broken:
-            raise unreadable(self.path, listed(self.broken, '; '))
+            raise unreadable(self.path, self.broken_text())
+
+    def broken_text(self) -> str:
+        "Return the names of the images that cannot be read, with the reasons, each once."
+        by_reason = defaultdict(list)
+        for name, reason in self.broken:
+            by_reason[reason].append(name)
+        shown = [f'{listed(names)} ({reason})' for reason, names in list(by_reason.items())[:LIST_LIMIT]]
+        others = sum(map(len, list(by_reason.values())[LIST_LIMIT:]))
+        return '; '.join(shown) + (f' and {others:,} more' if others else '')
 
 
 def unreadable(
@@ -86,7 +95,8 @@ def unreadable(
 ) -> KdfastError:
     "Return the error for images that cannot be read."
     return KdfastError(
-        f'{source}: cannot read {broken}: replace or remove these files, or skip them with --skip-broken'
+        f'{source}: cannot read {broken}: replace or remove these images, or skip them with --skip-broken (in Python, '
+        'skip_broken=True)'
     )
 
 
