@@ -1,4 +1,4 @@
-"""Measure what Distill and Hint add to a fastai Learner's step, beyond the teacher's own forward pass.
+"""Measure what Distill, Match and Hint add to a fastai Learner's step, beyond the teacher's own forward pass.
 
 python benchmarks/overhead.py [--batches 30] [--rounds 7] [--threads 2]
 
@@ -15,7 +15,8 @@ from time import perf_counter
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from kdfast.distill.distill import Distill
 from kdfast.distill.hint import Hint
-from kdfast.distill.losses.features import hint_loss
+from kdfast.distill.losses.features import at_loss, hint_loss
+from kdfast.distill.match import Match
 from kdfast.distill.regressor import regressor
 from kdfast.models.folding import faster
 from kdfast.models.front import front
@@ -85,6 +86,12 @@ def main():
         hinted = [(x, front(teacher).eval()(x)) for x in images]
     pairs = {
         'Distill': (learner(student, labelled, CrossEntropyLossFlat()), teacher, labelled, Distill(teacher)),
+        'Match': (
+            learner(student, labelled, CrossEntropyLossFlat()),
+            teacher,
+            labelled,
+            Match(teacher, at_loss, layers='stage1:stage1,stage2:stage2,stage3:stage3'),
+        ),
         'Hint': (learner(matrix, hinted, hint_loss), front(teacher), hinted, Hint(front(teacher))),
     }
     for name, (learn, network, batches, callback) in pairs.items():
