@@ -132,6 +132,21 @@ def wave(n):
     return Wave(n)
 
 
+class Volume(Net):
+    "Has weights of five dimensions, which cannot be ordered channels-last"
+
+    def __init__(self, n):
+        super().__init__(n)
+        self.mix = nn.Conv3d(1, 2, 3, padding=1)
+
+    def between(self, x):
+        return self.mix(x.unsqueeze(1)).mean(1)
+
+
+def volume(n):
+    return Volume(n)
+
+
 # Lazy
 
 

@@ -15,6 +15,7 @@ from kdfast.core.format import shape_text
 from kdfast.core.suggest import short_list
 from kdfast.data.dataset import Data
 from kdfast.models import state
+from kdfast.models.channels_last import channels_last
 from kdfast.models.probabilities import reject_probabilities
 
 STEP = 0.02  # standard deviation of what is added to parameters, in place of training
@@ -68,7 +69,7 @@ def to_channels_last(
 ):
     "Convert weights to the memory format used in training. Raises KdfastError."
     try:
-        network.to(memory_format=torch.channels_last)
+        channels_last(network)
     except RuntimeError as e:
         raise KdfastError(
             f'{name} cannot be trained: its weights cannot be ordered channels-last ({error_reason(e)})'

@@ -16,6 +16,7 @@ from kdfast.core.source import Project
 from kdfast.data.dataset import Data
 from kdfast.models import state
 from kdfast.models.build import build_network, create_network, fit_to_size, project_of
+from kdfast.models.channels_last import channels_last
 from kdfast.models.description import read_description, read_named_description, with_description
 from kdfast.models.inference import unwrapped
 from kdfast.runs import trust
@@ -108,7 +109,7 @@ def load_network_file(
         ) from e
     network = unwrapped(network)
     network.build_info = {name: value for name, value in description.items() if name not in ('versions', 'extra')}
-    return network.to(memory_format=torch.channels_last).eval()
+    return channels_last(network).eval()
 
 
 def rebuild(

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from fastai.basics import L, Learner, noop, set_seed
 from fastai.callback.progress import ProgressCallback
 from torch import nn
@@ -20,6 +19,7 @@ from kdfast.distill.cuda_graphs.replay import CudaGraphs
 from kdfast.distill.losses.features import feature_loss, hint_loss
 from kdfast.models.adapt import adapt_teacher, scaling_note
 from kdfast.models.as_given import as_given
+from kdfast.models.channels_last import channels_last
 from kdfast.models.frozen import frozen_network
 from kdfast.models.random_states import random_states_kept
 from kdfast.models.saved import build_by, build_for, load_network
@@ -215,7 +215,7 @@ class Run(RunLayers):
             cbs.append(Bfloat16())
         if distributed.size > 1:
             cbs += distributed_callbacks(self.dls)
-        model = model.to(self.dls.device, memory_format=torch.channels_last)
+        model = channels_last(model.to(self.dls.device))
         learn = self.learner_class(self.dls, model, path=self.folder.path, cbs=cbs, **arguments)
         learn.chosen = chosen_in(self.settings)
         learn.checkpoints = self.checkpoints

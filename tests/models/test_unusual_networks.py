@@ -11,6 +11,7 @@ import torch
 
 from kdfast.core.errors import KdfastError
 from kdfast.models.build import check_network
+from kdfast.models.channels_last import channels_last
 from kdfast.models.saved import build_for, save_network
 from kdfast.runs import trust
 
@@ -71,7 +72,7 @@ def test_what_is_kept_says_the_same_in_another_process(two, tmp_path):
         trust.accept(network.build_info)
         with torch.compiler.set_stance('force_eager'):
             trained(network)
-        network.to(memory_format=torch.channels_last)
+        channels_last(network)
         save_network(network, tmp_path / name / 'weights.safetensors')
         images = torch.randn(2, 3, 8, 8)
         torch.manual_seed(1)
