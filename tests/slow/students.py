@@ -51,6 +51,7 @@ def make(name, n_classes, folder):
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
+    from kdfast.models.channels_last import channels_last
     from kdfast.models.cost import parameters_frozen
     from kdfast.models.saved import build_for, save_network
 
@@ -59,7 +60,7 @@ def make(name, n_classes, folder):
         return dict(refused=refused)
     torch.manual_seed(0)
     network, _ = build_for(name, data)
-    network.to(memory_format=torch.channels_last).train()
+    channels_last(network).train()
     x = torch.randn(4, 3, *data.shape)
     opt = torch.optim.SGD(network.parameters(), 1e-3)
     torch.nn.functional.cross_entropy(network(x), torch.arange(4) % n_classes).backward()
