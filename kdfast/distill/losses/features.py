@@ -188,4 +188,8 @@ def pool_to_smaller(
             'choose layers before the pooling; Match converts tokens to feature maps'
         )
     size = [min(sides) for sides in zip(guided.shape[2:], hint.shape[2:])]
-    return F.adaptive_avg_pool2d(guided, size), F.adaptive_avg_pool2d(hint, size)
+
+    def pooled(x):
+        return x if list(x.shape[2:]) == size else F.adaptive_avg_pool2d(x, size)  # which would copy the same values
+
+    return pooled(guided), pooled(hint)
