@@ -17,7 +17,8 @@ from importlib import import_module
 from runpy import run_module
 
 from kdfast.core.imports import without_collection
-from kdfast.study.process import Process, environment, failure_of, has_gpu
+from kdfast.study.gpus import GpuStarter, visible_gpus
+from kdfast.study.process import Process, environment, failure_of, has_gpu, n_gpus
 from kdfast.study.tasks import KDFAST
 
 IMPORTED = ('kdfast.all', 'kdfast.training.execute')  # what takes long, and starts no threads
@@ -31,12 +32,12 @@ POLL_SECONDS = 0.1  # between looks for forks that have ended
 
 @contextmanager
 def run_starter() -> Iterator:  # A function of a command of kdfast and its threads, which returns a Fork or a Process
-    """Provide the function that starts runs, as forks where possible, else as new processes.
+    """Provide the function that starts runs, as forks where possible, else as new processes, which share all GPUs.
 
     All forks have the number of threads of the first one.
     """
     if sys.platform != 'linux' or has_gpu():
-        yield Process
+        yield GpuStarter(visible_gpus()) if n_gpus() > 1 else Process
         return
     servers = []  # the last one forks: the first run starts one, and so does the next after one has died
 

@@ -4,7 +4,8 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import IO
 
 from kdfast.core import signals
@@ -18,6 +19,7 @@ class Process:
         self,
         command: list[str],  # The command line
         threads: int,  # For OpenMP and MKL
+        variables: Mapping[str, str] = MappingProxyType({}),  # Of its environment, besides those of this process
     ):
         self.stderr = tempfile.TemporaryFile('w+')
         self.process = subprocess.Popen(
@@ -25,7 +27,7 @@ class Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=self.stderr,
-            env=environment(threads),
+            env=environment(threads) | variables,
             start_new_session=True,  # Ctrl-C of the terminal reaches the study alone, which passes it on once
         )
 
@@ -92,10 +94,9 @@ def stop_processes(
 def default_jobs(
     threads: int,  # Of each run
 ) -> int:
-    "Return the number of parallel runs: as usable cores allow; one on a GPU, whose memory they share."
-    if has_gpu():
-        return 1
-    return max(1, usable_cores() // threads)
+    "Return the number of parallel runs: as usable cores allow; one on each GPU, whose memory they would share."
+    of_cores = max(1, usable_cores() // threads)
+    return min(of_cores, n_gpus()) if has_gpu() else of_cores
 
 
 def has_gpu() -> bool:
@@ -103,3 +104,10 @@ def has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available() or torch.backends.mps.is_available()
+
+
+def n_gpus() -> int:
+    "Return the number of GPUs that PyTorch finds; Apple's is one."
+    import torch
+
+    return max(1, torch.cuda.device_count())

@@ -128,6 +128,14 @@ def test_a_studys_runs_take_turns_on_a_gpu(monkeypatch):
     assert default_jobs(2) == 1
 
 
+@pytest.mark.parametrize('gpus,threads,jobs', [(1, 1, 1), (3, 1, 3), (3, 4, 2), (16, 1, 8), (2, 16, 1)])
+def test_a_study_has_a_run_on_each_gpu_if_the_cores_allow(monkeypatch, gpus, threads, jobs):
+    monkeypatch.setattr('joblib.cpu_count', lambda: 8)
+    monkeypatch.setattr('torch.cuda.is_available', lambda: True)
+    monkeypatch.setattr('torch.cuda.device_count', lambda: gpus)
+    assert default_jobs(threads) == jobs
+
+
 COUNT = """
 import os, sys
 if sys.argv[1:]:
