@@ -231,7 +231,7 @@ class Endless(IterableDataset):
         (lambda: from_dataset(list(zip(TRAIN[0], [7] * 12)), classes=samples.CLASSES), 'is 7, but there are 3 classes'),
         (
             lambda: from_dataset(list(zip(np.zeros((12, 4, 4, 4, 4), np.uint8), TRAIN[1]))),
-            r'train/00 \(an array of uint8 4×4×4×4: expected height × width',
+            r'train/00, .* and 2 more \(an array of uint8 4×4×4×4: expected height × width',
         ),
         (lambda: from_arrays((TRAIN[0], TRAIN[1][:5])), '12 images, but 5 labels'),
         (lambda: from_arrays((TRAIN[0], np.ones((12, 4)))), '4 labels per image: expected one class per image'),
