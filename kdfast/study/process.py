@@ -27,7 +27,7 @@ class Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=self.stderr,
-            env=environment(threads) | variables,
+            env=environment(threads) | dict(variables),
             start_new_session=True,  # Ctrl-C of the terminal reaches the study alone, which passes it on once
         )
 
