@@ -32,7 +32,7 @@ POLL_SECONDS = 0.1  # between looks for forks that have ended
 
 @contextmanager
 def run_starter() -> Iterator:  # A function of a command of kdfast and its threads, which returns a Fork or a Process
-    """Provide the function that starts runs, as forks where possible, else as new processes, which share all GPUs.
+    """Provide the function that starts runs: as forks, or as processes that share all GPUs.
 
     All forks have the number of threads of the first one.
     """

@@ -25,9 +25,9 @@ def variable() -> str:
 
 
 class GpuStarter:
-    """Start each process on the GPU that has the fewest; it sees no other, so that its results do not depend on which.
+    """Start each process on the GPU that has the fewest.
 
-    Called like `Process`.
+    It sees no other, so that its results do not depend on which. Called like `Process`.
     """
 
     def __init__(

@@ -94,7 +94,7 @@ def stop_processes(
 def default_jobs(
     threads: int,  # Of each run
 ) -> int:
-    "Return the number of parallel runs: as usable cores allow; one on each GPU, whose memory they would share."
+    "Return the number of parallel runs: as usable cores allow; of GPUs, one on each."
     of_cores = max(1, usable_cores() // threads)
     return min(of_cores, n_gpus()) if has_gpu() else of_cores
 
