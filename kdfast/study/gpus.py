@@ -1,19 +1,17 @@
 """Share the GPUs of this machine among the processes of a study."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from kdfast.study.process import Process
 
 
-def visible_gpus(
-    environment: Mapping[str, str] = os.environ,  # May select GPUs
-) -> list[str]:  # Indices, or identifiers such as GPU-8932f937 and MIG-c6d4f1ef, as CUDA_VISIBLE_DEVICES takes them
+def visible_gpus() -> list[str]:  # Indices, or identifiers such as GPU-8932f937, as CUDA_VISIBLE_DEVICES takes them
     "Return the GPUs of CUDA that this process may use."
     import torch
 
     n = torch.cuda.device_count()
-    given = environment.get(variable()) or environment.get('CUDA_VISIBLE_DEVICES') or ''
+    given = os.environ.get(variable()) or os.environ.get('CUDA_VISIBLE_DEVICES') or ''
     return [name.strip() for name in given.split(',')][:n] if given else [str(i) for i in range(n)]
 
 

@@ -31,7 +31,11 @@ WHOLE = ['0', '1', '2']
 def test_gpus_that_the_user_selected_are_used_and_no_others(monkeypatch, given, n, gpus, name, hip):
     monkeypatch.setattr('torch.cuda.device_count', lambda: n)
     monkeypatch.setattr('torch.version.hip', hip)
-    assert visible_gpus({} if given is None else {f'{name}_VISIBLE_DEVICES': given}) == gpus
+    for variable in ('CUDA_VISIBLE_DEVICES', 'HIP_VISIBLE_DEVICES'):
+        monkeypatch.delenv(variable, raising=False)
+    if given is not None:
+        monkeypatch.setenv(f'{name}_VISIBLE_DEVICES', given)
+    assert visible_gpus() == gpus
 
 
 def said(file):
