@@ -10,7 +10,7 @@ resume    runs killed and resumed: weights equal to those of undisturbed runs?
 fastai    Distill, Hint and Match on a plain Learner, in three precisions: are targets the teacher's outputs?
 export    a run on the GPU exported to ONNX: its predictions against the run's
 speed     images per second of a bare loop, kdfast and a DataLoader loop, all in bfloat16 autocast; interleaved
-jobs      16 runs, of which 1, 2, 4, 8 and 16 at a time
+jobs      16 runs, of which 1, 2, 4, 8 and 16 at a time, and as many as kdfast chooses
 rows      the study's five rows on CIFAR-10: accuracies and seconds
 
 Uses the installed kdfast. Each part runs in a process of its own, and failures are recorded. Without a GPU, all parts
@@ -558,7 +558,8 @@ def part_speed(args):
 def part_jobs(args):
     "16 runs of the baseline for one epoch"
     found = {}
-    for jobs in args.jobs:
+    for jobs in (*args.jobs, None):
+        name, home = jobs or 'chosen', args.home / f'jobs{jobs or ""}'
         began = perf_counter()
         done = subprocess.run(
             [
@@ -572,25 +573,21 @@ def part_jobs(args):
                 '16',
                 '--epochs',
                 str(args.epochs or 5),
-                '--jobs',
-                str(jobs),
+                *(['--jobs', str(jobs)] if jobs else []),
                 '--data',
                 str(args.data or 'digits'),
                 '--runs',
-                str(args.home / f'jobs{jobs}'),
+                str(home),
             ],
             capture_output=True,
             text=True,
             env=args.env,
         )
-        found[jobs] = dict(
+        found[name] = dict(
             seconds=perf_counter() - began, status=done.returncode, said=done.stderr[-300:] if done.returncode else ''
         )
-        found[jobs]['weights'] = hashlib.sha256(
-            ''.join(
-                sorted(digest(file.parent) for file in (args.home / f'jobs{jobs}').glob('*/*/*/weights.safetensors'))
-            ).encode()
-        ).hexdigest()
+        weights = sorted(digest(file.parent) for file in home.glob('*/*/*/weights.safetensors'))
+        found[name]['weights'] = hashlib.sha256(''.join(weights).encode()).hexdigest()
     return found
 
 

@@ -192,7 +192,8 @@ class StudyOptions:
 
     seeds: Annotated[int, typer.Option(min=1, help='Number of seeds: 0, 1, 2, …')] = 5
     jobs: Annotated[
-        Optional[int], typer.Option(min=1, help='Number of parallel runs (default: one per core; one on each GPU).')
+        Optional[int],
+        typer.Option(min=1, help='Number of parallel runs (default: one per core; as GPUs have room).'),
     ] = None
     threads: Annotated[
         int,

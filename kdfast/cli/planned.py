@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -28,6 +29,16 @@ class PlannedStudy:
         from kdfast.study.process import default_jobs
 
         return self.training.jobs or default_jobs(self.training.threads)
+
+    def parallel(self):  # kdfast.study.jobs.Jobs
+        "Return the number of parallel runs as it changes: more where GPUs have room, unless it was given."
+        from kdfast.study.gpu_use import use_of
+        from kdfast.study.gpus import visible_gpus
+        from kdfast.study.jobs import Jobs
+        from kdfast.study.process import most_jobs
+
+        gpus = [] if self.training.jobs else visible_gpus()
+        return Jobs(self.jobs, most_jobs(self.training.threads), partial(use_of, gpus) if gpus else None)
 
     @property
     def common(self) -> list[str]:
@@ -82,14 +93,14 @@ class PlannedStudy:
         "Return the function that trains the study."
         from kdfast.study import schedule
 
-        common, jobs, threads = self.common, self.jobs, self.training.threads
+        common, jobs, threads = self.common, self.parallel(), self.training.threads
 
         def train(seeds, rehearsed=False):
             self.check_finished(seeds)
             tasks = self.tasks(seeds)
             if not (rehearsed or measured):
                 with status('rehearsing the recipes'):
-                    schedule.rehearse_tasks(tasks, common, jobs, threads, self.start)
+                    schedule.rehearse_tasks(tasks, common, jobs.number, threads, self.start)
             return schedule.run_tasks(tasks, common, jobs, threads, err, self.start_run or self.start, deadline)
 
         return train

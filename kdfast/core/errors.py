@@ -110,7 +110,10 @@ def resource_failure(
         or type(error).__name__ == 'OutOfMemoryError'
         or any(text in message for text in OUT_OF_MEMORY)
     ):
-        return f'out of memory ({reason(error)}): stop other programs, or use smaller networks or images (--size)'
+        return (
+            f'out of memory ({reason(error)}): '
+            'stop other programs, or use smaller batches (--batch-size), networks or images (--size)'
+        )
     if type(error).__name__ in DEVICE_ERRORS or any(text in message for text in DEVICE_MESSAGES):
         return f'the device, or the connection to it, failed ({reason(error)})'
     return ''

@@ -90,6 +90,16 @@ class Board:
         outcome = task.failure or f'{result_text(task.folder)} in {duration(task.folder.result["seconds"])}'
         self.console.print(f'{n_done} of {len(self.tasks)}  {task.name}: {outcome}', soft_wrap=True, markup=False)
 
+    def again(
+        self,
+        task: Task,  # For which memory ran out
+        jobs: int,  # Runs at a time from now on
+    ):
+        "Print a line that a task waits, to go on with fewer beside it."
+        at_a_time = 'one run at a time' if jobs == 1 else f'{jobs} runs at a time'
+        line = f'{task.name}: memory ran out; it goes on later, with {at_a_time}'
+        self.console.print(line, soft_wrap=True, markup=False)
+
     def table(self) -> Table:
         "Return a table with one column per seed or, if they do not fit side by side, with counts per recipe."
         by_recipe = {}

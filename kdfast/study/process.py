@@ -11,6 +11,9 @@ from typing import IO
 from kdfast.core import signals
 from kdfast.core.cores import usable_cores
 
+KILLED = ', as it is when memory runs out'
+MEMORY_RAN_OUT = KILLED, 'out of memory', 'low on memory'  # in messages of kdfast and of Ray
+
 
 class Process:
     "A training process. Its stderr is collected until it ends."
@@ -69,12 +72,19 @@ def failure_of(
     if status == 0:
         return ''
     if status is not None and status < 0:
-        memory = ', as it is when memory runs out' if -status == signal.SIGKILL else ''
-        return f'its process was ended by signal {-status} ({signal.strsignal(-status)}{memory})'
+        killed = KILLED if -status == signal.SIGKILL else ''
+        return f'its process was ended by signal {-status} ({signal.strsignal(-status)}{killed})'
     stderr.seek(0)
     lines = [line.strip() for line in stderr if line.strip()] or ['']
     message = lines[-1].removeprefix('kdfast: error: ')
     return message or f'its process ended with status {status}'
+
+
+def memory_ran_out(
+    failure: str,  # Of a process
+) -> bool:
+    "Return whether a process failed, or may have failed, because memory ran out."
+    return any(text in failure for text in MEMORY_RAN_OUT)
 
 
 def stop_processes(
@@ -94,9 +104,15 @@ def stop_processes(
 def default_jobs(
     threads: int,  # Of each run
 ) -> int:
-    "Return the number of parallel runs: as usable cores allow; of GPUs, one on each."
-    of_cores = max(1, usable_cores() // threads)
-    return min(of_cores, n_gpus()) if has_gpu() else of_cores
+    "Return the number of parallel runs to begin with: as usable cores allow; of GPUs, one on each."
+    return min(most_jobs(threads), n_gpus()) if has_gpu() else most_jobs(threads)
+
+
+def most_jobs(
+    threads: int,  # Of each run
+) -> int:
+    "Return the number of parallel runs for which there are cores."
+    return max(1, usable_cores() // threads)
 
 
 def has_gpu() -> bool:

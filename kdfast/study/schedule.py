@@ -11,7 +11,8 @@ from rich.console import Console
 from kdfast.core.errors import KdfastError
 from kdfast.runs.unfinished import diverged_advice
 from kdfast.study.board import Board
-from kdfast.study.process import Process, stop_processes
+from kdfast.study.jobs import Jobs
+from kdfast.study.process import Process, memory_ran_out, stop_processes
 from kdfast.study.tasks import KDFAST, Task
 
 POLL_SECONDS = 0.25
@@ -79,7 +80,7 @@ def finish_process(
 def run_tasks(
     tasks: Sequence[Task],  # From `plan`
     common: list[str],  # Options that all runs share
-    jobs: int,  # Number of parallel runs
+    jobs: Jobs,  # Number of parallel runs; changes while the study goes on
     threads: int,  # Of each run. They affect the last bits of its weights; the number of jobs does not
     console: Console,  # Where the progress is shown
     start: Callable = Process,  # Starts a command with a number of threads: in a process, a fork, a task of a cluster
@@ -87,7 +88,8 @@ def run_tasks(
 ) -> list[Task]:  # Those without a result, each with its failure
     """Train every task that is not finished. Raises OutOfTime at the deadline.
 
-    A failure stops only the tasks that need it. If this function is left early, it stops all processes first.
+    A failure stops only the tasks that need it. A run for which memory ran out beside others goes on with fewer
+    beside it. If this function is left early, it stops all processes first.
     """
     queue = Queue(tasks)
     running = {}
@@ -98,11 +100,19 @@ def run_tasks(
                     raise OutOfTime()
                 for task in queue.fail_blocked():
                     board.ended(task)
-                for task in queue.take(jobs - len(running)):
+                for task in queue.take(jobs.number - len(running)):
                     running[task] = start(task.command(common), threads)
+                beside = len(running) - 1
                 for task in [task for task, process in running.items() if process.ended]:
-                    task.failure = running.pop(task).failure
-                    board.ended(task)
+                    failure = running.pop(task).failure
+                    if beside and memory_ran_out(failure):
+                        jobs.keep(beside)
+                        queue.waiting.append(task)
+                        board.again(task, jobs.number)
+                    else:
+                        task.failure = failure
+                        board.ended(task)
+                jobs.look(running)
                 board.show()
                 time.sleep(POLL_SECONDS)
         finally:

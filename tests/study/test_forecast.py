@@ -10,6 +10,7 @@ from kdfast.runs.cost import RunCost
 from kdfast.runs.recipes import find_recipe
 from kdfast.study import schedule, timing
 from kdfast.study.forecast import bytes_needed, seconds_needed, seeds_within
+from kdfast.study.jobs import Jobs
 from kdfast.study.schedule import OutOfTime, run_tasks
 from kdfast.study.tasks import plan
 from kdfast.study.timing import measure_costs
@@ -68,5 +69,5 @@ def test_a_deadline_stops_running_tasks_so_that_they_can_be_resumed(tmp_path, mo
 
     monkeypatch.setattr(schedule, 'stop_processes', lambda running: stopped.extend(p.recipe for p in running))
     with pytest.raises(OutOfTime):
-        run_tasks(tasks(tmp_path, 1), [], 2, 1, Console(quiet=True), Endless, deadline=time.monotonic() + 0.1)
+        run_tasks(tasks(tmp_path, 1), [], Jobs(2), 1, Console(quiet=True), Endless, deadline=time.monotonic() + 0.1)
     assert stopped == ['teacher', 'baseline']

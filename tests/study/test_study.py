@@ -17,6 +17,7 @@ from kdfast.runs.run_dir import RunDir
 from kdfast.runs.unfinished import diverged_advice
 from kdfast.study import schedule
 from kdfast.study.board import Board
+from kdfast.study.jobs import Jobs
 from kdfast.study.process import Process, stop_processes
 from kdfast.study.schedule import run_tasks
 from kdfast.study.tasks import KDFAST, plan
@@ -100,7 +101,7 @@ def test_runs_that_others_need_start_first(tmp_path, monkeypatch):
     tasks = plan(
         [(find_recipe('baseline'), {}), (find_recipe('kd'), {}), (find_recipe('exp1'), {})], range(2), 'pets', tmp_path
     )
-    assert run_tasks(tasks, [], 1, 1, Console(quiet=True), Instant) == []
+    assert run_tasks(tasks, [], Jobs(1), 1, Console(quiet=True), Instant) == []
     assert begun == ['teacher'] * 2 + ['hint'] * 2 + ['baseline', 'kd', 'exp1'] * 2
 
 
@@ -154,7 +155,7 @@ def test_runs_that_need_a_failed_run_are_not_started(tmp_path):
     tasks = plan([(find_recipe('exp1'), {})], range(1), 'pets', tmp_path)
     tasks[0].folder.start({}, '')
     tasks[0].folder.set_status('diverged', reason='the hard loss became nan')
-    failed = run_tasks(tasks, [], 1, 1, Console(quiet=True))
+    failed = run_tasks(tasks, [], Jobs(1), 1, Console(quiet=True))
     assert [task.failure for task in failed] == [
         f'diverged before (the hard loss became nan): {diverged_advice(tasks[0].folder)}',
         'it needs teacher, seed 0, which has no result',

@@ -152,7 +152,7 @@ def test_the_error_of_a_failed_run_says_how_to_resume(kdfast, images, data, tmp_
     done = kdfast('run', 'baseline', '--epochs', 2, '--data', images, '--runs', tmp_path)
     assert done.status == 2 and done.err.splitlines()[-1] == (
         'kdfast: error: out of memory (OutOfMemoryError: CUDA out of memory.): '
-        'stop other programs, or use smaller networks or images (--size). '
+        'stop other programs, or use smaller batches (--batch-size), networks or images (--size). '
         'The training so far is saved: the same command resumes it'
     )
     listed = kdfast('ls', '--runs', tmp_path)
