@@ -92,12 +92,12 @@ class Board:
 
     def again(
         self,
-        task: Task,  # For which memory ran out
+        task: Task,  # For which memory ran out, or may have
         jobs: int,  # Runs at a time from now on
     ):
         "Print a line that a task waits, to go on with fewer beside it."
         at_a_time = 'one run at a time' if jobs == 1 else f'{jobs} runs at a time'
-        line = f'{task.name}: memory ran out; it goes on later, with {at_a_time}'
+        line = f'{task.name}: killed or out of memory; it goes on later, with {at_a_time}'
         self.console.print(line, soft_wrap=True, markup=False)
 
     def table(self) -> Table:
