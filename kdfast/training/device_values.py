@@ -5,7 +5,7 @@ from fastai.learner import AvgSmoothLoss
 
 
 class SmoothLoss(AvgSmoothLoss):
-    "fastai's AvgSmoothLoss without a synchronization in every step."
+    "fastai's AvgSmoothLoss without a synchronization in every step, on plain tensors."
 
     def accumulate(
         self,
@@ -13,7 +13,7 @@ class SmoothLoss(AvgSmoothLoss):
     ):
         "Add the loss of a batch, without reading it from the device."
         self.count += 1
-        loss = learn.loss.detach().mean()
+        loss = plain(learn.loss).mean()
         self.val = torch.lerp(loss, self.val.to(loss.device), self.beta)
 
 
@@ -24,9 +24,17 @@ def reads_at_once(
     return device.type == 'cpu'
 
 
-def wide(
-    value,  # Number or tensor
-    device: torch.device,  # To keep it on
-):
-    "Return a value on the device, in the highest precision that it supports."
-    return torch.as_tensor(value, device=device).detach().to(torch.float32 if device.type == 'mps' else torch.float64)
+def plain(
+    value: torch.Tensor,  # Of any class
+) -> torch.Tensor:
+    "Return a tensor without gradient and of no subclass, such as fastai's, whose operations take longer."
+    return value.detach().as_subclass(torch.Tensor)
+
+
+def read_together(
+    values: list,  # Numbers or tensors of one number
+    device: torch.device,  # On which they are
+) -> list[float]:
+    "Read values from a device in one transfer."
+    highest = torch.float32 if device.type == 'mps' else torch.float64
+    return torch.stack([torch.as_tensor(value, device=device).detach().to(highest) for value in values]).tolist()

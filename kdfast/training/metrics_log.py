@@ -13,7 +13,7 @@ from kdfast.distill.fit import FitCallback
 from kdfast.distill.parts import merged, parts_of
 from kdfast.runs.run_dir import RunDir
 from kdfast.training.batch_values import GRADIENT, Batch, check
-from kdfast.training.device_values import SmoothLoss, reads_at_once, wide
+from kdfast.training.device_values import SmoothLoss, plain, read_together, reads_at_once
 from kdfast.training.label_scores import LabelScores
 
 LOSSES = ('total', 'soft', 'hard', 'fit')
@@ -78,8 +78,7 @@ class MetricsLog(FitCallback):
         self.unread = []
         if self.active:
             self.stage += 1
-        if not self.at_once:
-            self.recorder.smooth_loss = SmoothLoss(self.recorder.smooth_loss.beta)
+        self.recorder.smooth_loss = SmoothLoss(self.recorder.smooth_loss.beta)
         self.begin_epoch()
 
     def before_epoch(self):
@@ -104,8 +103,8 @@ class MetricsLog(FitCallback):
     def measure(self):
         "Return the losses of the batch (`parts` of callbacks, or the Learner's), and correct predictions."
         losses = merged(parts_of(cb) for cb in self.learn.cbs.sorted('order'))
-        losses = losses or dict.fromkeys(('total', 'hard'), self.loss.detach().mean())
-        y, pred = self.y, self.pred
+        losses = losses or dict.fromkeys(('total', 'hard'), plain(self.loss).mean())
+        y, pred = (plain(t) if isinstance(t, torch.Tensor) else t for t in (self.y, self.pred))
         if self.scores and not self.training and 'hard' in losses:
             self.scores.add(pred, y)
         labelled = (
@@ -156,7 +155,8 @@ class MetricsLog(FitCallback):
             *(value for batch in batches for value in batch.values.values()),
             *(self.recorder.losses[i] for i in smooth),
         ]
-        numbers = iter(distributed.mean(torch.stack([wide(value, self.device) for value in values]).tolist()))
+        read = list(map(float, values)) if self.at_once else read_together(values, self.device)
+        numbers = iter(distributed.mean(read))
         for batch in batches:
             batch.values = {name: next(numbers) for name in batch.values}
         for i, number in zip(smooth, numbers):
