@@ -36,16 +36,15 @@ def count_multiply_adds(
 @contextmanager
 def without_fused_layers() -> Iterator[None]:
     "Let attention, transformers and recurrent layers be computed by products of matrices."
-    mha, fast = torch.backends.mha, torch.backends.mha.get_fastpath_enabled()
+    mha, mkldnn, cudnn = torch.backends.mha, torch.backends.mkldnn, torch.backends.cudnn
+    before = mha.get_fastpath_enabled(), mkldnn.enabled, cudnn.enabled
     try:
         mha.set_fastpath_enabled(False)
-        with (
-            sdpa_kernel(SDPBackend.MATH),
-            torch.backends.mkldnn.flags(enabled=False),
-            torch.backends.cudnn.flags(enabled=False),
-        ):
+        mkldnn.enabled = cudnn.enabled = False  # their flags() would also set precisions, with a warning or an error
+        with sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
+        fast, mkldnn.enabled, cudnn.enabled = before
         mha.set_fastpath_enabled(fast)
 
 

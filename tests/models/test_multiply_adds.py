@@ -1,5 +1,7 @@
 "Multiply-adds are those of the layers, whatever PyTorch computes them with."
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -80,10 +82,25 @@ def test_counts_are_those_by_hand(case):
     x = torch.rand(1, *shape)
     with torch.no_grad():
         before = net(x)
-        assert count_multiply_adds(lambda: net(x)) == expected
+        with warnings.catch_warnings(action='error'):
+            assert count_multiply_adds(lambda: net(x)) == expected
         after = net(x)
     assert all(map(torch.equal, *map(tensors_of, (before, after))))
-    assert torch.backends.mha.get_fastpath_enabled() and torch.backends.mkldnn.enabled
+    assert torch.backends.mha.get_fastpath_enabled() and torch.backends.mkldnn.enabled and torch.backends.cudnn.enabled
+
+
+def test_precisions_that_the_user_set_by_pytorchs_newer_names_stay():
+    net, shape, expected = CASES['convolution']
+    newer = torch.backends.cudnn, torch.backends.mkldnn
+    before = [library.fp32_precision for library in newer]
+    try:
+        for library in newer:
+            library.fp32_precision = 'ieee'
+        assert count_multiply_adds(lambda: net(torch.rand(1, *shape))) == expected
+        assert [library.fp32_precision for library in newer] == ['ieee', 'ieee']
+    finally:
+        for library, precision in zip(newer, before):
+            library.fp32_precision = precision
 
 
 def test_operators_of_others_are_not_counted_as_nothing():
