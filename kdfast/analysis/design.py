@@ -97,7 +97,7 @@ def read_design(
 ) -> Declared:
     "Read a design. Raises KdfastError if the file has none."
     try:
-        found = json.loads(file.read_text())
+        found = json.loads(file.read_text('utf-8'))
         design = Declared(**found | {name: tuple(found.get(name, ())) for name in ITEMS})
         check_values(found)
         if 'confidences' not in found:  # written before they were recorded

@@ -1,6 +1,7 @@
 """Run the command line: every error becomes one line on stderr and an exit status."""
 
 import sys
+from io import TextIOWrapper
 
 from kdfast.cli.app import app, err
 from kdfast.cli.recipes import SHARED_NAMES
@@ -15,6 +16,7 @@ def main():
 
     0 done, 2 the user can fix it, 3 another process trains the run, 4 diverged, 130 and 143 interrupted, 1 a bug.
     """
+    escape_what_the_terminal_lacks()
     debug = '--debug' in sys.argv
     sys.argv = [word for word in sys.argv if word != '--debug']
     signals.install_handlers()
@@ -31,6 +33,13 @@ def main():
             sys.stderr = sys.__stderr__  # only this one of several processes knows of the error
         print_error(message)
     sys.exit(exit_status)
+
+
+def escape_what_the_terminal_lacks():
+    "Print characters that the encoding of the terminal or file lacks as escapes, instead of failing."
+    stream = sys.stdout
+    if isinstance(stream, TextIOWrapper) and (stream.errors == 'strict' or stream.encoding.lower() != 'utf-8'):
+        stream.reconfigure(errors='backslashreplace')
 
 
 def raised_everywhere(

@@ -227,7 +227,7 @@ def probe(
     began = perf_counter()
     costs = time_recipes([(recipe, recipe.resolve(given), seed) for recipe, given, seed in wanted], data, runs)
     found = dict(seconds=perf_counter() - began, costs={name: asdict(cost) for name, cost in costs.items()})
-    file.write_text(json.dumps(found))
+    file.write_text(json.dumps(found), 'utf-8')
 
 
 app.command('plan', cls=SectionedCommand, rich_help_panel=TRAIN)(

@@ -43,7 +43,7 @@ def init():
     rank, size = state.process_index, state.num_processes
     group = torch.distributed.new_group(backend='gloo', timeout=TIMEOUT)  # on a GPU, collectives time out in minutes
     if rank:
-        sys.stdout = sys.stderr = open(os.devnull, 'w')
+        sys.stdout = sys.stderr = open(os.devnull, 'w', encoding='utf-8')
 
 
 def is_initialized() -> bool:

@@ -91,7 +91,7 @@ def compute_once(
     In a directory that is not writable nothing is written.
     """
     if file.exists():
-        return json.loads(file.read_text())
+        return json.loads(file.read_text('utf-8'))
     result = compute()
     if os.access(file.parent, os.W_OK):
         write_json(file, result)

@@ -110,7 +110,7 @@ def fill_cache(
         facts |= summarize(facts['classes'], *((train, valid, test) if test else (train, valid)))
     facts['notes'] += duplicate_notes(folder, train, valid, test)
     facts |= dict(name=name, size=size, origin=recorded_origin(path) if path else {})
-    (folder / 'data.json').write_text(json.dumps(facts, indent=1))
+    (folder / 'data.json').write_text(json.dumps(facts, indent=1), 'utf-8')
     if facts['skipped'] and readable:
         shutil.rmtree(readable, ignore_errors=True)
         with suppress(OSError):  # of Windows, where the arrays are open: they are decoded again
@@ -157,7 +157,7 @@ def _large_sha256(path, source, stamp):
     "As recorded when the archive was decoded; else computed, once in a process"
     for file in cache_home().glob('*/data.json'):
         with suppress(OSError, ValueError, TypeError, LookupError):  # damaged, or of other images
-            known = json.loads(file.read_text())['origin']
+            known = json.loads(file.read_text('utf-8'))['origin']
             if (known['source'], known['stamp']) == (source, stamp):
                 return bytes.fromhex(known['sha256']).hex()
     return sha256(path)
@@ -199,7 +199,7 @@ def read_facts(
     "Read the facts about decoded images. Raises KdfastError if the file is damaged."
     file = folder / 'data.json'
     try:
-        facts = dict(json.loads(file.read_text()))
+        facts = dict(json.loads(file.read_text('utf-8')))
         needed = LABELED_FACTS if facts.keys() & {'classes', 'about'} else FACTS
         missing = [name for name in needed if name not in facts]
         reason = missing and f'without {listed(missing)}'

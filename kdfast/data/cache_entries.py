@@ -60,7 +60,7 @@ def _read_entry(folder):
     n_bytes = sum(file.lstat().st_size for file in folder.rglob('*') if not file.is_dir())
     used = folder.stat().st_mtime
     try:
-        facts = dict(json.loads((folder / 'data.json').read_text()))
+        facts = dict(json.loads((folder / 'data.json').read_text('utf-8')))
     except (OSError, ValueError, TypeError):
         facts = {}
     origin = facts.get('origin') or {}

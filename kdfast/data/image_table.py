@@ -62,7 +62,7 @@ def write_table(
     for column, values in columns.items():
         np.save(folder / f'{split}_{column}.npy', values)
     files = [path and _relative(path, root) for path in number_of]
-    (folder / f'{split}_files.json').write_text(json.dumps(files))
+    (folder / f'{split}_files.json').write_text(json.dumps(files), 'utf-8')
 
 
 def _relative(path, root):
@@ -77,4 +77,4 @@ def read_table(
 ) -> ImageTable:
     "Open the table of a split."
     columns = (np.load(folder / f'{split}_{column}.npy', mmap_mode='r') for column in COLUMNS)
-    return ImageTable(*map(np.asarray, columns), json.loads((folder / f'{split}_files.json').read_text()))
+    return ImageTable(*map(np.asarray, columns), json.loads((folder / f'{split}_files.json').read_text('utf-8')))

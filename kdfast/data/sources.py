@@ -192,7 +192,7 @@ def with_own_name(
     "Return the data set; its name gets its fingerprint if there are runs on other images of that name."
     for file in sorted((runs_dir / data.name).glob('*/*/run.json')):
         try:
-            recorded = json.loads(file.read_text())
+            recorded = json.loads(file.read_text('utf-8'))
             fingerprint = recorded.get('drawn_from') or recorded.get('data_sha256')
         except (OSError, ValueError, AttributeError):
             continue

@@ -88,4 +88,4 @@ def fill(
     described = dict(name=f'{dataset_name(path)}, without labels', size=size, origin=origin(path))
     described |= {name: facts[name] for name in ('table', 'range') if name in facts}
     described['fingerprint'] = summarize([], load_splits(folder, facts, path)[0])['fingerprint']
-    (folder / 'data.json').write_text(json.dumps(described))
+    (folder / 'data.json').write_text(json.dumps(described), 'utf-8')

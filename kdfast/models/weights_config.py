@@ -38,7 +38,7 @@ def recorded_in(
 ) -> dict:  # As of `read_weights_config`, without file
     "Return what a file records. Raises KdfastError."
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text('utf-8'))
         if not isinstance(content, dict):
             return {}
         entries = content | (content.get('pretrained_cfg') or {})

@@ -134,12 +134,12 @@ def environment() -> Environment:
 
 def page_style() -> str:
     "Return the style of the page and of its interactive charts."
-    return (FOLDER / 'uplot' / 'uPlot.min.css').read_text() + (FOLDER / 'page.css').read_text()
+    return (FOLDER / 'uplot' / 'uPlot.min.css').read_text('utf-8') + (FOLDER / 'page.css').read_text('utf-8')
 
 
 def page_script() -> str:
     "Return the library of interactive charts and what the page does with it."
-    return (FOLDER / 'uplot' / 'uPlot.iife.min.js').read_text() + (FOLDER / 'page.js').read_text()
+    return (FOLDER / 'uplot' / 'uPlot.iife.min.js').read_text('utf-8') + (FOLDER / 'page.js').read_text('utf-8')
 
 
 def answer_sections(

@@ -96,7 +96,7 @@ def fits(
 def optimizer_list() -> str:
     "Return the names of the optimizers, each with the first line of its module's docstring."
     docstrings = {
-        name: ast.get_docstring(ast.parse((OPTIMIZER_FILES / f'{name}.py').read_text())) for name in OPTIMIZERS
+        name: ast.get_docstring(ast.parse((OPTIMIZER_FILES / f'{name}.py').read_text('utf-8'))) for name in OPTIMIZERS
     }
     return ', '.join(f'{name} ({docstring.splitlines()[0].rstrip(".")})' for name, docstring in docstrings.items())
 

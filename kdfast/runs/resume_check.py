@@ -37,8 +37,9 @@ def resume_record(
         return {}
     recipe_file = folder / 'recipe.py'
     changed = changes(folder.run, config)
-    if recipe_file.exists() and not same_code(recipe_file.read_text(), source):
-        changed['recipe'] = f'its recipe is another version{default_changes(recipe_file.read_text(), source)}'
+    before = recipe_file.read_text('utf-8') if recipe_file.exists() else source
+    if not same_code(before, source):
+        changed['recipe'] = f'its recipe is another version{default_changes(before, source)}'
     may_pass = changed.keys() <= CIRCUMSTANCES
     if changed and (recipe_file.exists() or not may_pass):
         nevertheless = f'; remove {recipe_file} to resume nevertheless, which is recorded' if may_pass else ''

@@ -131,7 +131,7 @@ class Fork:
         server: ForkServer,  # Which forks
         command: list[str],  # The command line; it begins with KDFAST
     ):
-        self.stderr = tempfile.TemporaryFile('w+')
+        self.stderr = tempfile.TemporaryFile('w+', errors='replace')
         self.server = server
         stdin, alive = os.pipe()
         self.alive = open(alive, 'wb')  # the run ends when this closes

@@ -24,7 +24,7 @@ class Process:
         threads: int,  # For OpenMP and MKL
         variables: Mapping[str, str] = MappingProxyType({}),  # Of its environment, besides those of this process
     ):
-        self.stderr = tempfile.TemporaryFile('w+')
+        self.stderr = tempfile.TemporaryFile('w+', errors='replace')
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

@@ -42,7 +42,7 @@ def timed(
         finish_process([*KDFAST, '--version'], threads, start)  # the first of several forks has to wait for imports
         began = time.monotonic()
         finish_process([*KDFAST, 'probe', json.dumps(listed), str(file), *common], threads, start)
-        found = json.loads(file.read_text())
+        found = json.loads(file.read_text('utf-8'))
         to_start = max(0.0, time.monotonic() - began - found['seconds'])
     costs = {name: RunCost(**cost) for name, cost in found['costs'].items()}
     return {name: RunCost(to_start + cost.seconds, cost.kept, cost.while_trained) for name, cost in costs.items()}

@@ -26,7 +26,7 @@ def run_queue_delay(
 ):
     "Return the nanoseconds that a thread has waited for a core; None if the thread has ended."
     try:
-        return int(file.read_text().split()[1])
+        return int(file.read_text('utf-8').split()[1])
     except (OSError, ValueError, IndexError):
         return None
 

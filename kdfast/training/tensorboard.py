@@ -40,7 +40,7 @@ class TensorBoard(FitCallback):
         "Yield number and content of the rows that are not written yet."
         if not (self.folder / name).exists():
             return
-        with (self.folder / name).open() as f:
+        with (self.folder / name).open(encoding='utf-8') as f:
             for x, row in enumerate(csv.DictReader(f), 1):
                 if x > self.written[name]:
                     yield x, row
