@@ -4,8 +4,10 @@ import dis
 import inspect
 from collections.abc import Callable
 from functools import partial
+from types import ModuleType
 
 import torch
+from fastai.basics import Callback, Learner
 from fastai.data.load import DataLoader
 from torch import Tensor, nn
 
@@ -32,28 +34,41 @@ def owner_of(
     return loss
 
 
-def held_modules(
-    loss: Callable,  # Any loss
-    seen: set | None = None,  # Ids of functions that were looked at
-) -> list[nn.Module]:
-    "Return the modules that a function uses, from arguments of functools.partial, closures and globals."
+def held_weights(
+    loss: object,  # Any loss, or what it holds
+    seen: set | None = None,  # Ids of what was looked at
+) -> list[nn.Module | nn.Parameter]:
+    "Return the modules and parameters that a loss uses: those of functions, of objects, and of containers in them."
     seen = set() if seen is None else seen
     if id(loss) in seen:
         return []
     seen.add(id(loss))
-    if isinstance(loss, partial):
-        values = [loss.func, *loss.args, *loss.keywords.values()]
-    elif inspect.ismethod(loss):
-        values = [loss.__self__, loss.__func__]
-    elif inspect.isfunction(loss):
-        names = {i.argval for i in dis.get_instructions(loss) if i.opname == 'LOAD_GLOBAL'}
-        values = [loss.__globals__[name] for name in names if name in loss.__globals__]
-        values = [v for v in values if not inspect.isfunction(v) or v.__globals__ is loss.__globals__]
-        closure = inspect.getclosurevars(loss).nonlocals.values()
-        values += [*closure, *(loss.__defaults__ or ()), *(loss.__kwdefaults__ or {}).values()]
-    else:
-        return [loss] if isinstance(loss, nn.Module) else []
-    return [module for value in values for module in held_modules(value, seen)]
+    if isinstance(loss, nn.Module | nn.Parameter):
+        return [loss]
+    return [found for value in contents(loss) for found in held_weights(value, seen)]
+
+
+def contents(
+    value: object,  # A loss, or what it holds
+) -> list:
+    "Return what a value holds: a function its closure, defaults and globals, an object its attributes."
+    if isinstance(value, partial):
+        return [value.func, *value.args, *value.keywords.values()]
+    if inspect.ismethod(value):
+        own = value.__self__
+        return [own, value.__func__, *([] if isinstance(own, nn.Module) else getattr(own, '__dict__', {}).values())]
+    if inspect.isfunction(value):
+        names = {i.argval for i in dis.get_instructions(value) if i.opname == 'LOAD_GLOBAL'}
+        used = [value.__globals__[name] for name in names if name in value.__globals__]
+        used = [v for v in used if not inspect.isfunction(v) or v.__globals__ is value.__globals__]
+        closure = inspect.getclosurevars(value).nonlocals.values()
+        return [*used, *closure, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
+    if isinstance(value, dict):
+        return list(value.values())
+    if isinstance(value, list | tuple | set | frozenset):
+        return list(value)
+    opaque = isinstance(value, type | ModuleType | Learner | Callback | Tensor) or not callable(value)
+    return [] if opaque else list(getattr(value, '__dict__', {}).values())
 
 
 def extra_inputs(

@@ -79,7 +79,8 @@ class Match(FitCallback):
         self.target = None
         self.features = {}  # of the student, by layer
         self.captured = None
-        self.cleanup = ExitStack()
+        self.cleanup, self.joined = ExitStack(), ExitStack()
+        self.optimizer = None  # that trains the loss
         self.in_forward = False  # Whether the student computes the batch
 
     @property
@@ -110,8 +111,19 @@ class Match(FitCallback):
         self.inference_teacher = Teacher(self.teacher, self.model, teacher_layers, choose)
         self.arranged = Arranged(), Arranged()  # student, teacher
         self.cleanup.callback(self.inference_teacher.leave)
+        self.joined = self.cleanup.enter_context(ExitStack())
+        self.join_optimizer()
+
+    def join_optimizer(self):
+        "Let the Learner's optimizer train the loss, too."
+        self.joined.close()
+        self.optimizer = self.learn.opt
         if self.loss_module:
-            self.cleanup.enter_context(trained_with_model(self.loss_module.to(self.device), self.learn))
+            self.joined.enter_context(trained_with_model(self.loss_module.to(self.device), self.learn))
+
+    def before_step(self):
+        if self.learn.opt is not self.optimizer:  # another callback has created one
+            self.join_optimizer()
 
     @property
     def compares_classes(self) -> bool:
@@ -233,6 +245,8 @@ class Match(FitCallback):
             in_forward=False,
             active_loss=self.loss_fn,
             cleanup=ExitStack(),
+            joined=ExitStack(),
+            optimizer=None,
         )
 
     def after_fit(self):

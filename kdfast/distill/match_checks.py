@@ -10,7 +10,7 @@ from torch import nn
 from kdfast.core import distributed
 from kdfast.core.errors import KdfastError
 from kdfast.distill import losses
-from kdfast.distill.loss_inputs import check_indices, held_modules
+from kdfast.distill.loss_inputs import check_indices, held_weights
 from kdfast.distill.tasks import CLASS, known_task, name_of
 
 
@@ -39,9 +39,10 @@ def check_hidden_modules(
     "Raise KdfastError for weights inside a function that would not be trained."
     known = [match.model, match.teacher, *([match.loss_module] if match.loss_module else [])]
     trained = {id(p) for module in known for p in module.parameters()}
-    for module in held_modules(match.loss_fn):
-        if any(p.requires_grad and id(p) not in trained for p in module.parameters()):
-            kind = type(module).__name__
+    for held in held_weights(match.loss_fn):
+        weights = held.parameters() if isinstance(held, nn.Module) else [held]
+        if any(p.requires_grad and id(p) not in trained for p in weights):
+            kind = type(held).__name__
             raise KdfastError(
                 f'the loss {name} uses a {kind} whose weights would not be trained: give Match a module with it (its '
                 'forward computes the loss), or freeze them (requires_grad_(False))'

@@ -17,6 +17,7 @@ from torchdistill.losses.mid_level import (
     SimpleLossWrapper,
 )
 
+from kdfast.core.errors import KdfastError
 from kdfast.distill.losses.features import at_loss, hcl_loss, hint_loss, pkt_loss, rkd_loss, sp_loss
 from kdfast.distill.losses.logits import dist_loss, dkd_loss, kd_loss, ls_kd_loss
 
@@ -191,3 +192,27 @@ def test_hierarchical_context_by_hand():
     assert hcl_loss(tensor([[[[1.0, 1.0], [1.0, -1.0]]]]), torch.zeros(1, 1, 2, 2)).item() == pytest.approx(
         (1 + 0.5 * 0.25) / 1.5
     )
+
+
+@pytest.mark.parametrize(
+    'y',
+    [
+        torch.eye(4)[:3],  # one-hot
+        torch.eye(4, dtype=torch.long)[:3],
+        torch.tensor([0.0, 1.0, 2.0]),
+        torch.tensor([[0], [1], [2]]),
+        torch.tensor([0, 1]),
+        torch.tensor(1),
+    ],
+    ids=['one-hot', 'one-hot integers', 'floats', 'column', 'too few', 'one'],
+)
+def test_dkd_refuses_labels_that_are_no_classes(y):
+    logits = torch.randn(3, 4)
+    with pytest.raises(KdfastError, match=r'integers of shape \(3,\); found labels of'):
+        dkd_loss(logits, logits, y)
+
+
+@pytest.mark.parametrize('dtype', [torch.uint8, torch.int8, torch.int32, torch.long])
+def test_dkd_takes_integers_of_any_size(dtype):
+    student, teacher, y = torch.randn(3, 4), torch.randn(3, 4), torch.tensor([0, 3, 1])
+    assert torch.equal(dkd_loss(student, teacher, y.to(dtype)), dkd_loss(student, teacher, y))

@@ -223,6 +223,34 @@ def test_a_module_inside_partials_and_methods_is_trained(data, wrap):
     assert {id(p) for p, *_ in learn.opt.all_params()} == {id(p) for p in learn.model.parameters()}
 
 
+class Switch(Callback):
+    "Creates another optimizer in the second epoch, before a batch"
+
+    def __init__(self, event):
+        setattr(self, event, self.switch)
+
+    def switch(self):
+        if self.epoch == 1 and not isinstance(self.opt, OptimWrapper):
+            self.learn.opt_func = partial(OptimWrapper, opt=torch.optim.Adam)
+            self.learn.create_opt()
+            self.opt.set_hyper('lr', 0.01)
+
+
+@pytest.mark.parametrize('event', ['before_epoch', 'before_train', 'before_batch', 'after_pred'])
+def test_a_loss_is_trained_by_the_optimizer_that_another_callback_creates(data, event):
+    learn, loss, seen = learner(data, thin(3)), Regressed(), []
+
+    class Look(Callback):
+        def after_train(self):
+            seen.append(copy(loss))
+
+    learn.fit(3, 0.01, cbs=[Match(teacher(), loss, 1.0, 'stage2:stage2'), Switch(event), Look()])
+    for before, after in zip(seen, seen[1:]):
+        assert not any(torch.equal(t, before[name]) for name, t in after.items())
+    assert {id(p) for p, *_ in learn.opt.all_params()} == {id(p) for p in learn.model.parameters()}
+    assert isinstance(learn.opt, OptimWrapper)
+
+
 regressed = Regressed()  # a global, as in a notebook
 
 
@@ -234,7 +262,34 @@ def called_by_it(guided, hint):
     return regressed(guided, hint)
 
 
+class Plain:
+    "No module, but it holds one, or what holds one"
+
+    def __init__(self, held, use):
+        self.held, self.use = held, use
+
+    def __call__(self, guided, hint):
+        return self.use(self.held)(guided, hint)
+
+    def loss(self, guided, hint):
+        return self(guided, hint)
+
+
+def projected(weight):
+    return lambda s, t: hint_loss(nn.functional.conv2d(s, weight), t)
+
+
 HIDDEN = dict(
+    object=lambda loss: Plain(loss, lambda held: held),
+    method_of_object=lambda loss: Plain(loss, lambda held: held).loss,
+    object_in_object=lambda loss: Plain(Plain(loss, lambda held: held), lambda held: held),
+    object_in_closure=lambda loss: (lambda f: lambda s, t: f(s, t))(Plain(loss, lambda held: held)),
+    list_in_object=lambda loss: Plain([[loss]], lambda held: held[0][0]),
+    dict_in_closure=lambda loss: (lambda held: lambda s, t: held['loss'](s, t))({'loss': loss}),
+    list_in_closure=lambda loss: (lambda held: lambda s, t: held[0](s, t))([loss]),
+    list_in_partial=lambda loss: partial(lambda s, t, held: held[0](s, t), held=(loss,)),
+    parameter_in_closure=lambda loss: projected(loss.matrix.weight),
+    parameter_in_object=lambda loss: Plain([loss.matrix.weight], lambda held: projected(held[0])),
     closure=lambda loss: lambda s, t: 2 * loss(s, t),
     argument=lambda loss: partial(lambda loss, s, t: loss(s, t), loss),
     keyword=lambda loss: partial(lambda s, t, loss: loss(s, t), loss=loss),
@@ -247,7 +302,7 @@ HIDDEN = dict(
 @pytest.mark.parametrize('hide', HIDDEN.values(), ids=HIDDEN)
 def test_a_module_inside_a_function_is_refused_unless_frozen(data, hide):
     loss = Regressed()
-    with pytest.raises(KdfastError, match='uses a (Regressed|Conv2d) whose weights would not be trained'):
+    with pytest.raises(KdfastError, match='uses a (Regressed|Conv2d|Parameter) whose weights would not be trained'):
         learner(data, thin(3)).fit(1, 0.01, cbs=Match(teacher(), hide(loss), 1.0, 'stage2:stage2'))
     for module in (loss, regressed):
         module.requires_grad_(False)
@@ -258,6 +313,10 @@ def test_a_module_inside_a_function_is_refused_unless_frozen(data, hide):
 def test_student_and_teacher_inside_a_function_are_no_loss(data):
     learn, net = learner(data, thin(3)), teacher()
     learn.fit(1, 0.01, cbs=Match(net, lambda s, t: (learn.model.head[2].weight.mean() + net.stem[0].weight.mean()) * 0))
+    both = dict(student=[learn.model], teacher=net, learn=learn, opt=learn.opt)
+    learn.fit(
+        1, 0.01, cbs=Match(net, Plain(both, lambda held: lambda s, t: held['student'][0].head[2].weight.mean() * 0))
+    )
 
 
 TRAINED = '''"A loss that is trained, too."

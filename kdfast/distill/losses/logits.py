@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdfast.core.errors import KdfastError
 from kdfast.core.ranges import check_loss_numbers
 from kdfast.distill.losses.precision import EPS, MASKED, in_float32, precise, with_masks
 from kdfast.distill.losses.shapes import check_classes
@@ -78,12 +79,25 @@ def dkd_loss(
     the first epochs; the recipe does not.
     """
     check_loss_numbers(T, alpha=alpha, beta=beta)
+    check_labels(student, y)
     dtype = student.dtype
-    student, y, share = without_ignored(student, teacher, y)
+    student, y, share = without_ignored(student, teacher, y.long())
     student, teacher = (precise(x, T) for x in with_masks(student, teacher))
     tckd = T**2 * softened_divergence(target_or_not(student / T, y), target_or_not(teacher / T, y), T=1.0)
     nckd = softened_divergence(non_target_logits(student, y), non_target_logits(teacher, y), T)
     return (share * (alpha * tckd + beta * nckd)).to(dtype)
+
+
+def check_labels(
+    logits: Tensor,  # (batch, classes)
+    y: Tensor,  # Labels
+):
+    "Raise KdfastError unless each image has one class as its label."
+    if y.is_floating_point() or y.shape != logits.shape[:1]:
+        raise KdfastError(
+            f'dkd_loss needs the class of each image, integers of shape {tuple(logits.shape[:1])}; found labels of '
+            f'{y.dtype} and shape {tuple(y.shape)}: take the argmax of one-hot labels'
+        )
 
 
 def without_ignored(
