@@ -2,7 +2,8 @@
 
 import dis
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import ModuleType
 
@@ -112,6 +113,35 @@ def check_indices(
             f'{name} was created for {expected} training images, found {found}: give it the number (n) or the labels '
             'of all training images'
         )
+
+
+@contextmanager
+def without_skipped_items(
+    dl,  # The training DataLoader
+) -> Iterator[None]:
+    "Let items that a DataLoader of fastai leaves out raise KdfastError: later indices would be wrong."
+    if not isinstance(dl, DataLoader) or 'do_item' in vars(dl):
+        yield
+        return
+    vars(dl)['do_item'] = partial(item_of, dl)
+    try:
+        yield
+    finally:
+        vars(dl).pop('do_item', None)
+
+
+def item_of(
+    dl,  # A DataLoader of fastai
+    index: int,  # Of the item
+):  # The item
+    "Return an item of the data set. Raises KdfastError if it is left out."
+    item = type(dl).do_item(dl, index)
+    if item is None:
+        raise KdfastError(
+            f'the data set leaves out item {index} (SkipItemException), so that the indices of the images in a batch '
+            'are not known: remove the item from the data set, or use a loss without `index`'
+        )
+    return item
 
 
 def sample_indices(

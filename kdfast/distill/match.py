@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from kdfast.core.errors import KdfastError
 from kdfast.core.ranges import LARGEST_WEIGHT, check_number
 from kdfast.distill.fit import FitCallback
-from kdfast.distill.loss_inputs import extra_inputs, owner_of, sample_indices
+from kdfast.distill.loss_inputs import extra_inputs, owner_of, sample_indices, without_skipped_items
 from kdfast.distill.loss_module import evaluation_copy, trained_with_model
 from kdfast.distill.match_checks import check_loss, check_match
 from kdfast.distill.student_hooks import Features
@@ -111,6 +111,8 @@ class Match(FitCallback):
         self.inference_teacher = Teacher(self.teacher, self.model, teacher_layers, choose)
         self.arranged = Arranged(), Arranged()  # student, teacher
         self.cleanup.callback(self.inference_teacher.leave)
+        if 'index' in self.extra_inputs:
+            self.cleanup.enter_context(without_skipped_items(self.dls.train))
         self.joined = self.cleanup.enter_context(ExitStack())
         self.join_optimizer()
 
