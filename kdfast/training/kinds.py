@@ -4,6 +4,7 @@ kdfast.training.snapshot saves the state of a value by its kind, kdfast.training
 """
 
 import io
+import weakref
 from collections import deque
 from enum import Enum
 from functools import partial
@@ -37,6 +38,9 @@ from kdfast.training.value_types import (
     VALUES,
 )
 
+IN_MEMORY = io.StringIO | io.BytesIO
+WEAK = weakref.WeakKeyDictionary | weakref.WeakValueDictionary | weakref.WeakSet
+
 
 def kind_of(
     x,  # Any value that is not plain
@@ -47,13 +51,16 @@ def kind_of(
     if isinstance(x, INERT):
         return 'inert'
     if isinstance(x, np.ndarray | np.generic):
-        return 'array' if x.dtype.kind in 'biufc' else None
+        plain = type(x) is np.ndarray or isinstance(x, np.generic)  # a subclass has more state, such as a mask
+        return 'array' if plain and x.dtype.kind in 'biufc' else None
     if isinstance(x, GENERATORS):
         return 'generator'
     if isinstance(x, tuple(VALUES)):
         return 'value'
     if isinstance(x, CODE) or x is Ellipsis:
         return 'code'
+    if isinstance(x, IN_MEMORY | WEAK):
+        return None
     if isinstance(x, io.IOBase):
         return 'file' if is_written(x) else 'inert'
     if isinstance(x, nn.Module):
@@ -74,7 +81,7 @@ def kind_of_object(
     if from_module(x, INERT_MODULES):
         return 'inert'
     if isinstance(x, list | tuple | set | frozenset | dict | deque | L):
-        return 'container'
+        return 'container' if isinstance(x, L) or not getattr(x, '__dict__', None) else None
     return 'object' if has_attributes(x) else None
 
 

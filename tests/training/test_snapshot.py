@@ -1,11 +1,13 @@
 "The state of objects is saved and restored in objects that the same program creates."
 
+import io
 import json
 import re
 from collections import deque
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
+from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 
 import numpy as np
 import pytest
@@ -114,6 +116,22 @@ def test_tensors_that_no_longer_share_memory_become_separate():
     assert (other.before == 1).all() and not (other.model[0].weight == 1).all() and (other.a, other.b) == ([1], [5])
 
 
+class Summed(list):
+    pass
+
+
+class Table(dict):
+    pass
+
+
+KEPT = nn.ReLU()
+
+
+def with_attribute(container):
+    container.total = 1
+    return container
+
+
 @pytest.mark.parametrize(
     'what,held',
     {
@@ -122,6 +140,15 @@ def test_tensors_that_no_longer_share_memory_become_separate():
         'sparse': lambda: torch.eye(2).to_sparse(),
         'method': lambda: iter([1]),
         'numpy.ndarray': lambda: np.array([None]),
+        'masked array': lambda: np.ma.masked_array([1.0, 2.0], [True, False]),
+        'named columns': lambda: np.array([1.0, 2.0]).view(np.recarray),
+        'StringIO': lambda: io.StringIO('text'),
+        'BytesIO': lambda: io.BytesIO(b'bytes'),
+        'weak keys': lambda: WeakKeyDictionary({KEPT: [1]}),
+        'weak values': lambda: WeakValueDictionary({1: KEPT}),
+        'weak set': lambda: WeakSet([KEPT]),
+        'list with an attribute': lambda: with_attribute(Summed([1])),
+        'dict with an attribute': lambda: with_attribute(Table(a=1)),
     }.items(),
 )
 def test_state_that_cannot_be_saved_is_named(what, held):
