@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from types import ModuleType
+from types import CellType, ModuleType
 
 import torch
 from fastai.basics import Callback, Learner
@@ -39,7 +39,7 @@ def held_weights(
     loss: object,  # Any loss, or what it holds
     seen: set | None = None,  # Ids of what was looked at
 ) -> list[nn.Module | nn.Parameter]:
-    "Return the modules and parameters that a loss uses: those of functions, of objects, and of containers in them."
+    "Return the modules and parameters that a loss uses: in functions, objects and containers."
     seen = set() if seen is None else seen
     if id(loss) in seen:
         return []
@@ -62,7 +62,7 @@ def contents(
         names = {i.argval for i in dis.get_instructions(value) if i.opname == 'LOAD_GLOBAL'}
         used = [value.__globals__[name] for name in names if name in value.__globals__]
         used = [v for v in used if not inspect.isfunction(v) or v.__globals__ is value.__globals__]
-        closure = inspect.getclosurevars(value).nonlocals.values()
+        closure = [cell.cell_contents for cell in value.__closure__ or () if cell != CellType()]
         return [*used, *closure, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
     if isinstance(value, dict):
         return list(value.values())
