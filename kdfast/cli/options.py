@@ -193,7 +193,9 @@ class StudyOptions:
     seeds: Annotated[int, typer.Option(min=1, help='Number of seeds: 0, 1, 2, …')] = 5
     jobs: Annotated[
         Optional[int],
-        typer.Option(min=1, help='Number of parallel runs (default: one per core; as GPUs have room).'),
+        typer.Option(
+            min=1, help='Number of parallel runs (default: one per core; on GPUs as many as they have room for).'
+        ),
     ] = None
     threads: Annotated[
         int,

@@ -25,9 +25,7 @@ def use_of(
     by_index = not all(gpu.startswith('GPU-') for gpu in gpus)
     if by_index and len({row[2] for row in rows}) > 1 and os.environ.get('CUDA_DEVICE_ORDER') != 'PCI_BUS_ID':
         return []  # CUDA counts from the fastest, nvidia-smi by place
-    found = [
-        [row for row in rows if gpu == row[0] or gpu.startswith('GPU-') and row[1].startswith(gpu)] for gpu in gpus
-    ]
+    found = [[row for row in rows if is_row_of(gpu, row)] for gpu in gpus]
     try:
         return [Use(float(taken), float(free), float(busy) / 100) for ((*_, taken, free, busy),) in found]
     except ValueError:  # not found, or not measured: [N/A]

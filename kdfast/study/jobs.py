@@ -78,5 +78,5 @@ def more_jobs(
     of_gpu = -(-number // n_gpus)
     busy = max(sum(use.busy for use in uses) / len(looks) for uses in zip(*looks))
     in_time = of_gpu / busy if busy else 2 * of_gpu
-    in_memory = min(of_gpu + use.free / (ROOM * use.taken / of_gpu) for uses in looks for use in uses)
+    in_memory = min(of_gpu + use.free / (ROOM * max(use.taken, 1) / of_gpu) for uses in looks for use in uses)
     return max(number, n_gpus * int(min(2 * of_gpu, in_time, in_memory)))

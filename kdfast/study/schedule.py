@@ -102,22 +102,32 @@ def run_tasks(
                     board.ended(task)
                 for task in queue.take(jobs.number - len(running)):
                     running[task] = start(task.command(common), threads)
-                beside = len(running) - 1
-                for task in [task for task, process in running.items() if process.ended]:
-                    failure = running.pop(task).failure
-                    if beside and memory_ran_out(failure):
-                        jobs.keep(beside)
-                        queue.waiting.append(task)
-                        board.again(task, jobs.number)
-                    else:
-                        task.failure = failure
-                        board.ended(task)
+                take_ended(running, queue, jobs, board)
                 jobs.look(running)
                 board.show()
                 time.sleep(POLL_SECONDS)
         finally:
             stop_processes(running.values())
     return [task for task in tasks if task.failure]
+
+
+def take_ended(
+    running: dict,  # Processes by task; those that have ended are removed
+    queue: 'Queue',  # Where tasks wait again for which memory ran out beside others
+    jobs: Jobs,  # Number of parallel runs, which falls then
+    board: Board,  # Which tells
+):
+    "Note results and failures of the processes that have ended."
+    beside = len(running) - 1
+    for task in [task for task, process in running.items() if process.ended]:
+        failure = running.pop(task).failure
+        if beside and memory_ran_out(failure):
+            jobs.keep(beside)
+            queue.waiting.append(task)
+            board.again(task, jobs.number)
+        else:
+            task.failure = failure
+            board.ended(task)
 
 
 class Queue:
